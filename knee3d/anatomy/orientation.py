@@ -1,0 +1,101 @@
+"""The one door between any axis order and knee3d's: (Inferior, Posterior, Left), as a right knee.
+
+Axis codes are three letters that say where each array index increases to, so that "IPL" is canonical, and a NIfTI
+file in nibabel's "RAS+" order is "RAS".
+"""
+
+from enum import StrEnum
+from itertools import permutations
+
+import numpy as np
+
+from knee3d.anatomy.volume import Volume
+
+CANONICAL = "IPL"
+
+_DIRECTIONS = {
+    "R": np.array([1.0, 0, 0]),
+    "L": np.array([-1.0, 0, 0]),
+    "A": np.array([0, 1.0, 0]),
+    "P": np.array([0, -1.0, 0]),
+    "S": np.array([0, 0, 1.0]),
+    "I": np.array([0, 0, -1.0]),
+}
+_POSITIVE = "RAS"
+_NEGATIVE = "LPI"
+
+
+class Side(StrEnum):
+    """Which knee it is. The value is what stands in tables; unknown is empty."""
+
+    RIGHT = "R"
+    LEFT = "L"
+    UNKNOWN = ""
+
+
+def axis_codes(affine: np.ndarray) -> str:
+    """Anatomical direction in which each array index increases.
+
+    Args:
+        affine: (4, 4) float, index to RAS mm. An oblique grid gets the closest one-to-one assignment, that with the
+            largest sum of direction cosines.
+
+    Returns:
+        Three letters of R/L, A/P, S/I, such as "IPL".
+    """
+    cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    axes = max(permutations(range(3)), key=lambda order: sum(abs(cosines[order[i], i]) for i in range(3)))
+    return "".join((_POSITIVE if cosines[axes[i], i] > 0 else _NEGATIVE)[axes[i]] for i in range(3))
+
+
+def reorient(volume: Volume, codes: str) -> Volume:
+    """The same voxels at the same places with array axes in another order; nothing is resampled.
+
+    Args:
+        volume: Any volume.
+        codes: Three letters as from `axis_codes`.
+
+    Returns:
+        A volume whose array is a view of the source's, and whose affine takes the new indices to the old places.
+
+    Raises:
+        ValueError: `codes` does not name one direction of each of R/L, A/P, S/I.
+    """
+    if len(codes) != 3 or any(sum(letter in pair for letter in codes) != 1 for pair in ("RL", "AP", "SI")):
+        raise ValueError(f"axis codes need one letter each of R/L, A/P and S/I, such as {CANONICAL}; got {codes!r}")
+    source = axis_codes(volume.affine)
+    order = [next(i for i in range(3) if abs(_DIRECTIONS[source[i]] @ _DIRECTIONS[code]) == 1) for code in codes]
+    array = np.moveaxis(volume.array, order, (0, 1, 2))
+    affine = volume.affine[:, [*order, 3]].copy()
+    for axis, code in enumerate(codes):
+        if source[order[axis]] != code:
+            array = np.flip(array, axis)
+            affine[:, 3] += affine[:, axis] * (array.shape[axis] - 1)
+            affine[:, axis] *= -1
+    return Volume(array, affine)
+
+
+def mirror(volume: Volume) -> Volume:
+    """The knee in a mirror: left becomes right. Its own inverse.
+
+    Space is reflected at x = 0 and the array axis closest to left-right is reversed, so that axis codes stay as they
+    are and a left knee can be read by whatever knows right ones.
+    """
+    codes = axis_codes(volume.affine)
+    axis = next(i for i, letter in enumerate(codes) if letter in "RL")
+    affine = volume.affine.copy()
+    affine[:, 3] += affine[:, axis] * (volume.shape[axis] - 1)
+    affine[:, axis] *= -1
+    affine[0] *= -1
+    return Volume(np.flip(volume.array, axis), affine)
+
+
+def to_canonical(volume: Volume, side: Side = Side.UNKNOWN) -> Volume:
+    """Axes (Inferior, Posterior, Left); a left knee is mirrored to a right one, an unknown one is left as it is."""
+    canonical = reorient(volume, CANONICAL)
+    return mirror(canonical) if side is Side.LEFT else canonical
+
+
+def from_canonical(volume: Volume, codes: str, side: Side = Side.UNKNOWN) -> Volume:
+    """Back to the source's axes and side: the inverse of `to_canonical` for a source with these axis codes."""
+    return reorient(mirror(volume) if side is Side.LEFT else volume, codes)

@@ -1,0 +1,86 @@
+"""Volume: voxels together with their place in the patient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Voxels with their place in the patient.
+
+    Attributes:
+        array: Voxels, three axes of space and optionally one of channels, last. Kept as a read-only view.
+        affine: (4, 4) float64, voxel index (i, j, k, 1) to millimetres in the scanner's RAS frame (x to the
+            patient's Right, y to Anterior, z to Superior), the convention of NIfTI and nibabel.
+
+    Raises:
+        ValueError: The array does not have 3 or 4 axes or is empty, or the affine is not an invertible (4, 4)
+            matrix of finite numbers with last row 0 0 0 1.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+
+    def __post_init__(self) -> None:
+        array = np.asarray(self.array).view()
+        affine = np.array(self.affine, dtype=np.float64)
+        if array.ndim not in (3, 4) or array.size == 0:
+            raise ValueError(f"a volume needs 3 axes, or 4 with channels last, none empty; got shape {array.shape}")
+        if affine.shape != (4, 4):
+            raise ValueError(f"affine must have shape (4, 4), got {affine.shape}")
+        if not np.isfinite(affine).all() or not np.array_equal(affine[3], [0, 0, 0, 1]):
+            raise ValueError(f"affine must be finite with last row 0 0 0 1, got {affine.tolist()}")
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        if spacing.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
+            raise ValueError(f"affine must span three dimensions, got {affine.tolist()}")
+        array.flags.writeable = False
+        affine.flags.writeable = False
+        object.__setattr__(self, "array", array)
+        object.__setattr__(self, "affine", affine)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along the three axes of space."""
+        first, second, third = self.array.shape[:3]
+        return first, second, third
+
+    @property
+    def spacing_mm(self) -> np.ndarray:
+        """(3,) float64, distance in mm between neighbouring voxels along each array axis."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    @property
+    def voxel_mm3(self) -> float:
+        """Volume of one voxel in mm3; right for sheared grids too."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    def with_array(self, array: np.ndarray) -> Volume:
+        """Other voxels at the same place.
+
+        Args:
+            array: Any dtype; its first three axes must have this volume's shape.
+
+        Raises:
+            ValueError: The shape differs.
+        """
+        if array.shape[:3] != self.shape:
+            raise ValueError(f"expected voxels of shape {self.shape}, got {array.shape}")
+        return replace(self, array=array)
+
+    def same_grid(self, other: Volume, tolerance_mm: float = 1e-2) -> bool:
+        """Whether both volumes have the same shape and each corner lies at the same place.
+
+        Args:
+            other: The volume to compare with.
+            tolerance_mm: How far apart corners may be; file formats keep affines as float32 or decimal text.
+        """
+        if self.shape != other.shape:
+            return False
+        return bool(np.abs(self._corners() - other._corners()).max() <= tolerance_mm)
+
+    def _corners(self) -> np.ndarray:
+        index = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=np.float64)
+        return index * np.array([*self.shape, 1]) @ self.affine.T

@@ -1,0 +1,1 @@
+"""From slices to a SavedModel. TensorFlow and Keras live here and nowhere else."""
