@@ -28,7 +28,7 @@ def confusion_matrix(truth: np.ndarray, labels: np.ndarray, classes: int) -> np.
     if truth.shape != labels.shape:
         raise ValueError(f"truth has shape {truth.shape} but labels have {labels.shape}")
     for name, array in (("truth", truth), ("labels", labels)):
-        if array.size and not (0 <= array.min() and array.max() < classes):
+        if array.size and not (array.min() >= 0 and array.max() < classes):
             raise ValueError(f"{name} must lie in 0 to {classes - 1}, got {array.min()} to {array.max()}")
     pair = np.uint8 if classes <= 16 else np.int64
     index = truth.astype(pair, copy=False) * pair(classes) + labels.astype(pair, copy=False)

@@ -1,0 +1,166 @@
+"""Case: one prepared knee, and the dataset that holds them.
+
+DATASET/cases.json                        geometry, window, split and label table: PNGs hold none of it
+DATASET/<case>/<plane>/image/0000.png     8-bit slices, canonical axes, every knee as a right one
+DATASET/<case>/<plane>/mask/0000.png      class numbers; absent for an unlabelled knee
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.slicing import from_slices
+from knee3d.anatomy.tissue import SCHEMES, Scheme
+from knee3d.anatomy.volume import Volume
+from knee3d.atomic import whole_file
+from knee3d.dataset.intensity import Window
+from knee3d.dataset.png import read_slices, slice_name
+
+FORMAT = 1
+
+
+class Split(StrEnum):
+    """What a case is used for; an unlabelled case for nothing."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+    NONE = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One prepared knee.
+
+    Attributes:
+        name: Its folder, unique in the dataset.
+        patient: Pseudonym; all visits and both knees of a patient share it.
+        visit: Such as "baseline"; may be empty.
+        side: A left knee's slices are those of its mirror image.
+        split: Train, val or test; empty when unlabelled.
+        shape: Voxels along (Inferior, Posterior, Left).
+        affine: (4, 4) float64, canonical voxel index to RAS mm; of the mirror image for a left knee.
+        source_axes: Axis codes of the file it came from, such as "PIR": with side and affine the way back.
+        window: Intensities that became 0 and 255.
+        labelled: Whether it has masks.
+        fingerprint: Of the source files and settings, so that a finished case is known again.
+    """
+
+    name: str
+    patient: str
+    visit: str
+    side: Side
+    split: Split
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    source_axes: str
+    window: Window
+    labelled: bool
+    fingerprint: str
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Prepared cases in a folder, sharing one label scheme.
+
+    Raises:
+        ValueError: Two cases share a name.
+    """
+
+    folder: Path
+    scheme: Scheme
+    cases: tuple[Case, ...]
+
+    def __post_init__(self) -> None:
+        twice = [name for name, count in Counter(case.name for case in self.cases).items() if count > 1]
+        if twice:
+            raise ValueError(f"case names must be unique; more than once: {', '.join(twice[:5])}")
+
+    def of_split(self, split: Split) -> tuple[Case, ...]:
+        """The labelled cases of one split.
+
+        Raises:
+            ValueError: There are none.
+        """
+        chosen = tuple(case for case in self.cases if case.split is split and case.labelled)
+        if not chosen:
+            counts = Counter(str(case.split) or "unlabelled" for case in self.cases)
+            raise ValueError(f"{self.folder} has no labelled {split} cases, only {dict(counts)}; see prepare --split")
+        return chosen
+
+    def slice_paths(self, case: Case, plane: Plane, kind: str) -> list[Path]:
+        """PNG paths of a case's slices in order; `kind` is "image" or "mask"."""
+        folder = self.folder / case.name / plane.value / kind
+        return [folder / slice_name(index) for index in range(case.shape[plane.axis])]
+
+    def image(self, case: Case) -> Volume:
+        """uint8 image volume, canonical axes, read back from its PNGs."""
+        return self._volume(case, "image")
+
+    def mask(self, case: Case) -> Volume:
+        """uint8 label volume in the scheme's classes, canonical axes, read back from its PNGs.
+
+        Raises:
+            ValueError: The case is not labelled.
+        """
+        if not case.labelled:
+            raise ValueError(f"case {case.name} of {self.folder} has no mask")
+        return self._volume(case, "mask")
+
+    def _volume(self, case: Case, kind: str) -> Volume:
+        plane = min(Plane, key=lambda plane: case.shape[plane.axis])
+        volume = from_slices(read_slices(self.slice_paths(case, plane, kind)), plane, case.affine)
+        if volume.shape != case.shape:
+            raise ValueError(f"{kind} slices of {case.name} form {volume.shape}, but cases.json says {case.shape}")
+        return volume
+
+
+def save_dataset(dataset: Dataset) -> None:
+    """Write `cases.json`, whole or not at all; cases are ordered by name."""
+    table = {str(number): tissue.name for number, tissue in enumerate(dataset.scheme.tissues, start=1)}
+    cases = [_to_json(case) for case in sorted(dataset.cases, key=lambda case: case.name)]
+    content = {"format": FORMAT, "scheme": dataset.scheme.name, "labels": {"0": "background", **table}, "cases": cases}
+    with whole_file(dataset.folder / "cases.json") as path:
+        path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def load_dataset(folder: Path) -> Dataset:
+    """Read `cases.json`.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is not one that this version wrote.
+    """
+    path = folder / "cases.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no cases.json; make it with: knee3d prepare knees.csv {folder}")
+    try:
+        content = json.loads(path.read_text())
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']} instead of {FORMAT}")
+        return Dataset(folder, SCHEMES[content["scheme"]], tuple(_from_json(case) for case in content["cases"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a readable case list ({error}); run knee3d prepare again") from error
+
+
+def _to_json(case: Case) -> dict:
+    return asdict(replace(case, affine=None)) | {"affine": np.asarray(case.affine).tolist()}  # type: ignore[arg-type]
+
+
+def _from_json(content: dict) -> Case:
+    typed = {
+        "side": Side(content["side"]),
+        "split": Split(content["split"]),
+        "shape": tuple(content["shape"]),
+        "affine": np.array(content["affine"], dtype=np.float64),
+        "window": Window(**content["window"]),
+    }
+    return Case(**(content | typed))

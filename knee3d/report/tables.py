@@ -1,0 +1,166 @@
+"""Scores and volumes as JSON, CSV and a table for the terminal."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from knee3d.anatomy.tissue import Scheme
+from knee3d.atomic import whole_file
+from knee3d.postprocess.confusion import Scores
+
+FUSED = "fused"
+POOLED = "pooled"
+FOREGROUND = "foreground"
+MEAN = "mean"
+
+
+def evaluation_summary(cases: Mapping[str, Mapping[str, Scores]]) -> dict[str, Any]:
+    """Every score of an evaluation, ready for JSON.
+
+    Args:
+        cases: Case name to view name to scores; views are plane names and "fused", the same for each case, so that
+            pooled columns can be compared.
+
+    Returns:
+        {"planes": {plane: scores}, "fused": scores, "cases": {case: {view: scores}}}; the first two are pooled over
+        cases (their confusion matrices added), and "fused" is None when no case has that view. Each scores is
+        {"dice": {tissue: value, ..., "foreground": value, "mean": value}, "iou": the same keys,
+        "miou_classes": mean IoU over all classes, background included (the paper's formula),
+        "miou_foreground": IoU of any tissue against background (the paper's numbers),
+        "confusion_matrix": counts, rows truth}. A tissue absent from both sides is None.
+
+    Raises:
+        ValueError: There is no case, or cases differ in their views or their tissues.
+    """
+    if not cases:
+        raise ValueError("there is no case to summarise")
+    first, *others = cases
+    views = tuple(cases[first])
+    for case in others:
+        if set(cases[case]) != set(views):
+            raise ValueError(f"case {first!r} has views {sorted(views)} but {case!r} has {sorted(cases[case])}")
+    pooled = {view: _numbers(reduce(add, (scores[view] for scores in cases.values()))) for view in views}
+    return {
+        "planes": {view: numbers for view, numbers in pooled.items() if view != FUSED},
+        "fused": pooled.get(FUSED),
+        "cases": {case: {view: _numbers(scores[view]) for view in views} for case, scores in cases.items()},
+    }
+
+
+def scores_table(summary: Mapping[str, Any]) -> Table:
+    """Pooled Dice of an `evaluation_summary`: rows are tissues, foreground and mean, columns planes and fused.
+
+    Four digits, the best of each row in bold, "-" for a tissue that is absent from both sides.
+    """
+    columns = _pooled_views(summary)
+    table = Table(title="Dice, all cases pooled")
+    table.add_column("tissue")
+    for view in columns:
+        table.add_column(view, justify="right")
+    for row in next(iter(columns.values()))["dice"]:
+        table.add_row(row, *_row_cells([numbers["dice"][row] for numbers in columns.values()]))
+    return table
+
+
+def write_json(obj: Any, path: Path) -> None:
+    """Write JSON, whole or not at all; numpy numbers and arrays are taken, NaN and infinity become null."""
+    text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
+    with whole_file(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def write_scores_csv(summary: Mapping[str, Any], path: Path) -> None:
+    """Write an `evaluation_summary` in long form: case, view, tissue, measure, value.
+
+    Cases come first, then "pooled". Measures are dice and iou of each tissue, of "foreground" and their "mean", and
+    miou_classes and miou_foreground of "all". The value of an absent tissue is empty.
+
+    Raises:
+        ValueError: A case is itself named "pooled".
+    """
+    if POOLED in summary["cases"]:
+        raise ValueError(f"a case named {POOLED!r} cannot be told from the pooled rows; give it another name")
+    rows = [
+        (case, view, tissue, measure, "" if value is None else value)
+        for case, views in [*summary["cases"].items(), (POOLED, _pooled_views(summary))]
+        for view, numbers in views.items()
+        for tissue, measure, value in _long_form(numbers)
+    ]
+    _write_csv(path, ("case", "view", "tissue", "measure", "value"), rows)
+
+
+def write_volumes_csv(path: Path, case: str, scheme: Scheme, volumes_mm3: np.ndarray) -> None:
+    """Write the tissue volumes of one case: case, tissue, volume_mm3.
+
+    Args:
+        path: The CSV file.
+        case: Name of the case.
+        scheme: Names of the tissues.
+        volumes_mm3: (tissues,) in mm3, as from `tissue_volumes`.
+
+    Raises:
+        ValueError: There is not one volume for each tissue.
+    """
+    rows = [(case, name, float(volume)) for name, volume in zip(scheme.names, volumes_mm3, strict=True)]
+    _write_csv(path, ("case", "tissue", "volume_mm3"), rows)
+
+
+def _numbers(scores: Scores) -> dict[str, Any]:
+    return _plain({
+        "dice": {**_by_name(scores.names, scores.dice), FOREGROUND: scores.foreground_dice, MEAN: scores.mean_dice},
+        "iou": {**_by_name(scores.names, scores.iou), FOREGROUND: scores.foreground_iou, MEAN: scores.mean_iou_tissues},
+        "miou_classes": scores.mean_iou_classes,
+        "miou_foreground": scores.foreground_iou,
+        "confusion_matrix": scores.matrix,
+    })  # fmt: skip
+
+
+def _by_name(names: Sequence[str], values: np.ndarray) -> dict[str, float]:
+    return dict(zip(names, values.tolist(), strict=True))
+
+
+def _pooled_views(summary: Mapping[str, Any]) -> dict[str, Any]:
+    fused = summary["fused"]
+    return {**summary["planes"], **({} if fused is None else {FUSED: fused})}
+
+
+def _long_form(numbers: Mapping[str, Any]) -> Iterable[tuple[str, str, float | None]]:
+    for measure in ("dice", "iou"):
+        for tissue, value in numbers[measure].items():
+            yield tissue, measure, value
+    for measure in ("miou_classes", "miou_foreground"):
+        yield "all", measure, numbers[measure]
+
+
+def _row_cells(values: Sequence[float | None]) -> list[str]:
+    cells = ["-" if value is None else f"{value:.4f}" for value in values]
+    known = [cell for cell in cells if cell != "-"]
+    if len(cells) == 1 or not known:
+        return cells
+    return [f"[bold]{cell}[/bold]" if cell == max(known) else cell for cell in cells]
+
+
+def _plain(obj: Any) -> Any:
+    """The same with numpy values as Python's own, and None for NaN and infinity."""
+    if isinstance(obj, Mapping):
+        return {str(key): _plain(value) for key, value in obj.items()}
+    if isinstance(obj, np.ndarray | np.generic):
+        return _plain(obj.tolist())
+    if isinstance(obj, list | tuple):
+        return [_plain(value) for value in obj]
+    return None if isinstance(obj, float) and not math.isfinite(obj) else obj
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
