@@ -1,1 +1,48 @@
-"""From slices to a SavedModel. TensorFlow and Keras live here and nowhere else."""
+"""From slices to a SavedModel. TensorFlow and Keras are imported here and nowhere else.
+
+Import this room late, inside the function that needs it: it takes seconds.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# segmentation_models 1.0.1 asks for this before its import; with its default it fails on Keras 3.
+os.environ.setdefault("SM_FRAMEWORK", "tf.keras")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what the block writes to the process's stdout and stderr; shown after all if the block fails.
+
+    TensorFlow's C++ greets with six lines about CPUs and missing GPUs before its log level counts, and
+    segmentation_models prints which framework it took.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(stream) for stream in (1, 2)]
+    with tempfile.TemporaryFile() as held:
+        try:
+            for stream in (1, 2):
+                os.dup2(held.fileno(), stream)
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(saved[1], held.read())
+            raise
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for stream, copy in zip((1, 2), saved, strict=True):
+                os.dup2(copy, stream)
+                os.close(copy)
+
+
+with _quiet():
+    import segmentation_models  # noqa: F401
+    import tensorflow as tf
+
+tf.get_logger().setLevel("ERROR")

@@ -31,7 +31,7 @@ def confusion_matrix(truth: np.ndarray, labels: np.ndarray, classes: int) -> np.
         if array.size and not (array.min() >= 0 and array.max() < classes):
             raise ValueError(f"{name} must lie in 0 to {classes - 1}, got {array.min()} to {array.max()}")
     pair = np.uint8 if classes <= 16 else np.int64
-    index = truth.astype(pair, copy=False) * pair(classes) + labels.astype(pair, copy=False)
+    index = truth.astype(pair, copy=False) * classes + labels.astype(pair, copy=False)
     return np.bincount(index.ravel(), minlength=classes**2).reshape(classes, classes).astype(np.int64)
 
 

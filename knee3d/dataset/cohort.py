@@ -1,0 +1,147 @@
+"""A made-up cohort on disk: DICOM series, masks, knees.csv, as if from a scanner and an expert.
+
+OUT/knees.csv  labels.json  cohort.json
+OUT/<case>/dicom/IM0001.dcm ...
+OUT/<case>/mask.nii.gz
+"""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from knee3d.anatomy.orientation import Side, mirror
+from knee3d.anatomy.tissue import NUMBERINGS
+from knee3d.anatomy.volume import Volume
+from knee3d.atomic import whole_file, whole_folder
+from knee3d.dataset.deform import deform, thin_cartilage
+from knee3d.dataset.dicomwriter import write_series
+from knee3d.dataset.phantom import parametric_knee
+from knee3d.dataset.synthesis import render
+from knee3d.dataset.table import LABELS_FILE, Knee, write_numbering, write_table
+from knee3d.dataset.volumefile import read_volume, write_volume
+
+NUMBERING = "pymskt"
+LOSS = 0.1
+TILT_DEG = 8.0
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What to make up.
+
+    Attributes:
+        knees: Patients, one knee each, right and left in turn; the first is seen a second time, at follow-up, with
+            `LOSS` of its cartilage gone.
+        shape: Voxels along (Inferior, Posterior, Left); None keeps a label map's own, and is 128, 128, 96 without one.
+        seed: Of shapes, intensities, positions and noise.
+        sources: Label maps in pymskt numbering to deform, right knees; empty takes the parametric knee.
+        strength: How far label maps are deformed, see `deform`; 0 keeps them, and their place, as they are.
+
+    Raises:
+        ValueError: There is no knee, or the shape is too small to be one.
+    """
+
+    knees: int
+    shape: tuple[int, int, int] | None = None
+    seed: int = 0
+    sources: tuple[Path, ...] = ()
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.knees < 1 or (self.shape and min(self.shape) < 16) or self.strength < 0:
+            raise ValueError(
+                f"a cohort needs a knee or more, of 16 voxels or more each way, strength 0 or more: {self}"
+            )
+
+
+def write_cohort(cohort: Cohort, folder: Path, jobs: int) -> Iterator[Knee]:
+    """Write a cohort; the same cohort gives the same bytes.
+
+    Args:
+        cohort: What.
+        folder: Where. A finished cohort of the same description is left alone.
+        jobs: Knees at a time.
+
+    Yields:
+        The knees as they are finished.
+
+    Raises:
+        ValueError: The folder holds another cohort, or a label map cannot be used.
+    """
+    content = json.dumps(asdict(cohort) | {"sources": [path.name for path in cohort.sources]}, indent=1) + "\n"
+    record, table = folder / "cohort.json", folder / "knees.csv"
+    if record.exists() and record.read_text() != content:
+        raise ValueError(f"{folder} holds another cohort; choose another folder or remove it")
+    visits = [(index, "baseline") for index in range(cohort.knees)] + [(0, "follow-up")]
+    if table.exists() and record.exists():
+        yield from (_knee(folder, *visit) for visit in visits)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(record) as path:
+        path.write_text(content)
+    with ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(lambda visit: _write_knee(cohort, folder, *visit), visits)
+    write_numbering(folder / LABELS_FILE, NUMBERINGS[NUMBERING].names)
+    write_table(table, tuple(_knee(folder, *visit) for visit in visits))
+
+
+def _knee(folder: Path, index: int, visit: str) -> Knee:
+    patient = f"P{index + 1:03d}"
+    name = f"{patient}-{visit}"
+    side = Side.LEFT if index % 2 else Side.RIGHT
+    return Knee(name, patient, visit, side, folder / name / "dicom", folder / name / "mask.nii.gz")
+
+
+def _write_knee(cohort: Cohort, folder: Path, index: int, visit: str) -> Knee:
+    """One visit: the same anatomy for all visits of a patient, another scan each time."""
+    knee = _knee(folder, index, visit)
+    shape_seed, scan_seed = (
+        int(np.random.default_rng([cohort.seed, index, *key]).integers(2**31)) for key in ((0,), (1, len(visit)))
+    )
+    labels = _anatomy(cohort, index, shape_seed)
+    if visit == "follow-up":
+        labels = thin_cartilage(labels, LOSS)
+    image = render(labels, scan_seed)
+    affine = labels.affine if cohort.sources and cohort.strength == 0 else _tilted(labels.affine, scan_seed)
+    placed = [Volume(volume.array, affine) for volume in (image, labels)]
+    image, labels = [mirror(volume) for volume in placed] if knee.side is Side.LEFT else placed
+    with whole_folder(folder / knee.case) as partial:
+        write_series(
+            image,
+            partial / "dicom",
+            knee.side,
+            patient=knee.patient,
+            description=f"phantom DESS {visit}",
+            seed=scan_seed,
+        )
+        write_volume(labels, partial / "mask.nii.gz")
+    return knee
+
+
+def _anatomy(cohort: Cohort, index: int, seed: int) -> Volume:
+    if not cohort.sources:
+        return parametric_knee(cohort.shape or (128, 128, 96), seed)
+    path = cohort.sources[index % len(cohort.sources)]
+    labels = read_volume(path)
+    try:
+        return deform(labels, seed, cohort.strength, cohort.shape)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _tilted(affine: np.ndarray, seed: int) -> np.ndarray:
+    """The same grid as another session would place it: turned by some degrees and moved by some centimetres."""
+    rng = np.random.default_rng(seed)
+    turned = affine.copy()
+    for axis, degrees in enumerate(rng.uniform(-TILT_DEG, TILT_DEG, 3)):
+        i, j = [other for other in range(3) if other != axis]
+        cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        turn = np.eye(4)
+        turn[[i, i, j, j], [i, j, i, j]] = cos, -sin, sin, cos
+        turned = turn @ turned
+    turned[:3, 3] += rng.uniform(-30, 30, 3)
+    return turned

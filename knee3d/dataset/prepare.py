@@ -1,0 +1,217 @@
+"""Series and masks -> cases on disk: the composition of this room."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from knee3d.anatomy.orientation import Side, axis_codes, to_canonical
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.slicing import to_slices
+from knee3d.anatomy.tissue import Numbering, Scheme, map_labels
+from knee3d.anatomy.volume import Volume
+from knee3d.atomic import whole_folder
+from knee3d.dataset.cases import FORMAT, Case, Dataset, Split
+from knee3d.dataset.intensity import Window, to_uint8, window_of
+from knee3d.dataset.png import write_slices
+from knee3d.dataset.split import check_no_leak, split_patients
+from knee3d.dataset.table import Knee
+from knee3d.dataset.volumefile import read_image, read_volume
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How knees become cases.
+
+    Attributes:
+        scheme: Classes of the masks on disk.
+        numbering: What the values of the source masks mean; None when no knee has a mask.
+        fractions: Of patients for train, val and test, unless the table has a split column.
+        seed: Of the split.
+        series: Which DICOM series of a folder, by UID or number; None where it is plain.
+        echo: Which echo, by number, or "rss" for the root sum of squares; None where it is plain.
+    """
+
+    scheme: Scheme
+    numbering: Numbering | None
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    seed: int = 0
+    series: str | None = None
+    echo: str | None = None
+
+
+def canonical_image(source: Volume, side: Side) -> tuple[Volume, Window]:
+    """The one way of any image to what a network sees; training and inference both pass here.
+
+    Returns:
+        uint8 in canonical axes, a left knee mirrored to right, and the window used.
+
+    Raises:
+        ValueError: See `window_of`.
+    """
+    canonical = to_canonical(source, side)
+    window = window_of(canonical)
+    return to_uint8(canonical, window), window
+
+
+def agreed_side(told: Side, tagged: Side) -> Side:
+    """The side of a knee from what the user says and what the file says.
+
+    Raises:
+        ValueError: They contradict each other.
+    """
+    if told is not Side.UNKNOWN and tagged is not Side.UNKNOWN and told is not tagged:
+        raise ValueError(f"the side is given as {told} but the DICOM laterality says {tagged}; correct one of them")
+    return told or tagged
+
+
+def prepare_knee(knee: Knee, folder: Path, preparation: Preparation) -> Case:
+    """Write one knee's slices in the three planes.
+
+    Args:
+        knee: What and where.
+        folder: The dataset's; the case's own folder in it appears whole or not at all.
+        preparation: How.
+
+    Returns:
+        The case, its split still empty.
+
+    Raises:
+        ValueError: Image or mask are unusable, do not lie on one grid, or contradict the table; says which case.
+    """
+    try:
+        source, tagged = read_image(knee.image, preparation.series, preparation.echo)
+        side = agreed_side(knee.side, tagged)
+        image, window = canonical_image(source, side)
+        mask = _canonical_mask(knee.mask, image, side, preparation) if knee.mask else None
+    except ValueError as error:
+        raise ValueError(f"case {knee.case} ({knee.image}): {error}") from error
+    _report(knee, side, mask, preparation.scheme)
+    with whole_folder(folder / knee.case) as partial:
+        for plane in Plane:
+            write_slices(to_slices(image, plane), partial / plane.value / "image")
+            if mask is not None:
+                write_slices(to_slices(mask, plane), partial / plane.value / "mask")
+    return Case(
+        name=knee.case,
+        patient=knee.patient,
+        visit=knee.visit,
+        side=side,
+        split=Split.NONE,
+        shape=image.shape,
+        affine=image.affine,
+        source_axes=axis_codes(source.affine),
+        window=window,
+        labelled=mask is not None,
+        fingerprint=fingerprint(knee, preparation),
+    )
+
+
+def prepare_knees(
+    knees: Sequence[Knee], done: Dataset, preparation: Preparation, jobs: int
+) -> Iterator[Case | ValueError | OSError]:
+    """Prepare many knees, several at a time.
+
+    Threads, not processes: reading, percentiles and PNG encoding run outside Python's lock.
+
+    Args:
+        knees: Rows of the table.
+        done: What an earlier run finished; a case with the same fingerprint is not prepared again.
+        preparation: How.
+        jobs: Knees at a time.
+
+    Yields:
+        For each knee, as it is finished, its case without split, or the error that it ended with: one bad knee does
+        not stop the others.
+    """
+    finished = {case.name: case for case in done.cases}
+    with ThreadPoolExecutor(jobs) as pool:
+        work = []
+        for knee in knees:
+            known = finished.get(knee.case)
+            if known and known.fingerprint == fingerprint(knee, preparation) and (done.folder / knee.case).is_dir():
+                yield replace(known, split=Split.NONE)
+            else:
+                work.append(pool.submit(prepare_knee, knee, done.folder, preparation))
+        try:
+            for future in as_completed(work):
+                error = future.exception()
+                if error is not None and not isinstance(error, ValueError | OSError):
+                    raise error
+                yield future.result() if error is None else error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def assign_splits(cases: Sequence[Case], knees: Sequence[Knee], preparation: Preparation) -> tuple[Case, ...]:
+    """Give every labelled case its split, by patient: the table's, or a new one.
+
+    Raises:
+        ValueError: A patient would be in two splits, or there are too few patients.
+    """
+    told = {knee.case: knee.split for knee in knees}
+    labelled = [case for case in cases if case.labelled]
+    if any(told[case.name] is None for case in labelled):
+        drawn = split_patients([case.patient for case in labelled], preparation.fractions, preparation.seed)
+        splits = {case.name: drawn[case.patient] for case in labelled}
+    else:
+        splits = {case.name: told[case.name] or Split.NONE for case in labelled}
+    assigned = tuple(replace(case, split=splits.get(case.name, Split.NONE)) for case in cases)
+    check_no_leak((case.patient, case.split) for case in assigned if case.labelled)
+    return assigned
+
+
+def fingerprint(knee: Knee, preparation: Preparation) -> str:
+    """SHA-256 of whatever the prepared slices depend on: names, sizes and times of the files, table row, settings."""
+    files = [path for place in (knee.image, knee.mask) if place for path in _files(place)]
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    names = sorted(preparation.numbering.names.items()) if preparation.numbering else None
+    row = (knee.case, knee.patient, knee.visit, knee.side, knee.mask is not None)
+    told = (FORMAT, row, stats, preparation.scheme.name, names, preparation.series, preparation.echo)
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def _files(place: Path) -> list[Path]:
+    return sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
+
+
+def _canonical_mask(path: Path, image: Volume, side: Side, preparation: Preparation) -> Volume:
+    mask = to_canonical(read_volume(path), side)
+    if not mask.same_grid(image):
+        raise ValueError(
+            f"mask {path} is not on the image's grid: in canonical axes it has {_grid(mask)} "
+            f"and the image {_grid(image)}; resample the mask (nearest neighbour) to the image, or save it with the image's geometry"
+        )
+    if preparation.numbering is None:
+        raise ValueError(
+            f"what the values of {path} mean is not known; put labels.json beside the table or give --labels"
+        )
+    try:
+        labels = map_labels(mask.array, preparation.numbering, preparation.scheme)
+    except ValueError as error:
+        raise ValueError(f"mask {path}: {error}") from error
+    if not labels.any():
+        raise ValueError(f"mask {path} has no tissue of scheme {preparation.scheme.name}; leave it out or correct it")
+    return mask.with_array(labels)
+
+
+def _grid(volume: Volume) -> str:
+    origin = np.round(volume.affine[:3, 3], 2).tolist()
+    return f"shape {volume.shape}, spacing {np.round(volume.spacing_mm, 4).tolist()} mm, origin {origin} mm"
+
+
+def _report(knee: Knee, side: Side, mask: Volume | None, scheme: Scheme) -> None:
+    if side is Side.UNKNOWN:
+        log.warning("case %s: side unknown, taken as it is; medial and lateral may be swapped", knee.case)
+    if mask is not None:
+        present = np.bincount(mask.array.ravel(), minlength=scheme.classes)[1:] > 0
+        absent = [name for name, there in zip(scheme.names, present, strict=True) if not there]
+        if absent:
+            log.warning("case %s: no %s in its mask", knee.case, ", ".join(absent))

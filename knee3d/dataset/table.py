@@ -1,0 +1,156 @@
+"""knees.csv: the table by which knees come in, and the meaning of its masks' numbers."""
+
+import csv
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.tissue import NUMBERINGS, Numbering
+from knee3d.atomic import whole_file
+from knee3d.dataset.cases import Split
+
+COLUMNS = ("case", "patient", "visit", "side", "image", "mask")
+LABELS_FILE = "labels.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Knee:
+    """One row: a knee that is to become a case.
+
+    Attributes:
+        case: Name, unique in the table; becomes a folder.
+        patient: Pseudonym, the same for all visits and both knees of a patient.
+        visit: May be empty.
+        side: As the table says; unknown if it does not.
+        image: A folder of DICOM, or a volume file.
+        mask: A label file on the same grid; None for an unlabelled knee.
+        split: None if the table has no column of that name.
+    """
+
+    case: str
+    patient: str
+    visit: str
+    side: Side
+    image: Path
+    mask: Path | None
+    split: Split | None = None
+
+
+def read_table(path: Path) -> tuple[Knee, ...]:
+    """Read knees.csv.
+
+    Args:
+        path: CSV with the columns of `COLUMNS`, and optionally `split` (train, val or test). Paths are relative to it.
+
+    Raises:
+        FileNotFoundError: The table is missing, or an image or mask that it names.
+        ValueError: A column is missing, a row is wrong, or the table is empty; the message has the line.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; it is a CSV file with the columns {', '.join(COLUMNS)}")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
+    if not rows:
+        raise ValueError(f"{path} has no rows; it needs the columns {', '.join(COLUMNS)} and a line for each knee")
+    missing = [column for column in COLUMNS if column not in rows[0]]
+    if missing:
+        raise ValueError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, rows[0]))}")
+    knees = []
+    for line, row in enumerate(rows, start=2):
+        try:
+            knees.append(_knee({key: (value or "").strip() for key, value in row.items() if key}, path.parent))
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(f"{path} line {line}: {error}") from error
+    _check_together(path, knees)
+    return tuple(knees)
+
+
+def write_table(path: Path, knees: tuple[Knee, ...]) -> None:
+    """Write knees.csv, whole or not at all; images and masks must lie in the table's folder or below."""
+
+    def below(place: Path | None) -> str:
+        return place.relative_to(path.parent).as_posix() if place else ""
+
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for knee in knees:
+            writer.writerow([knee.case, knee.patient, knee.visit, knee.side, below(knee.image), below(knee.mask)])
+
+
+def read_numbering(source: str) -> Numbering:
+    """The meaning of mask values.
+
+    Args:
+        source: A built-in name such as "pymskt" or "iwoai", or a JSON file {"1": "femoral cartilage", ...}.
+
+    Raises:
+        FileNotFoundError: It is neither.
+        ValueError: The file is not such a mapping, or names an unknown tissue.
+    """
+    if source in NUMBERINGS:
+        return NUMBERINGS[source]
+    path = Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"{source} is neither a label file nor a built-in; there are: {', '.join(NUMBERINGS)}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Numbering({int(value): str(name) for value, name in content.items() if int(value) != 0})
+    except (ValueError, AttributeError, UnicodeDecodeError) as error:
+        raise ValueError(f'{path} is not a label table such as {{"1": "femoral cartilage"}}: {error}') from error
+
+
+def write_numbering(path: Path, names: Mapping[int, str]) -> None:
+    """Write the names of mask values, as `read_numbering` reads them."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps({str(value): name for value, name in names.items()}, indent=1) + "\n")
+
+
+def _knee(row: dict[str, str], folder: Path) -> Knee:
+    if not _NAME.fullmatch(row["case"]):
+        raise ValueError(f"case {row['case']!r} cannot be a folder's name; use letters, digits, '.', '_' and '-'")
+    if not row["patient"]:
+        raise ValueError(f"case {row['case']} has no patient; splits are by patient, so give a pseudonym")
+    if row["side"] not in list(Side):
+        raise ValueError(f"side of {row['case']} is {row['side']!r}; write L, R or nothing")
+    if not row["image"]:
+        raise ValueError(f"case {row['case']} has no image")
+    image, mask = folder / row["image"], folder / row["mask"] if row["mask"] else None
+    for place in (image, mask):
+        if place is not None and not place.exists():
+            raise FileNotFoundError(f"{place} of case {row['case']} does not exist")
+    split = row.get("split")
+    if split and split not in list(Split):
+        raise ValueError(f"split of {row['case']} is {split!r}; write train, val or test, or leave the column out")
+    return Knee(
+        row["case"],
+        row["patient"],
+        row["visit"],
+        Side(row["side"]),
+        image,
+        mask,
+        None if split is None else Split(split),
+    )
+
+
+def _check_together(path: Path, knees: list[Knee]) -> None:
+    """Refuse rows that are fine alone and wrong together.
+
+    Raises:
+        ValueError: A case stands twice, or a labelled row lacks the split that others have.
+    """
+    # Case names become folders, and some file systems do not tell upper from lower case.
+    names = [knee.case.lower() for knee in knees]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{path}: case names must be unique, but {', '.join(twice[:5])} stands more than once")
+    unsplit = [knee.case for knee in knees if knee.mask and knee.split is Split.NONE]
+    if unsplit:
+        raise ValueError(f"{path} has a split column, but labelled cases without a split: {', '.join(unsplit[:5])}")

@@ -1,0 +1,157 @@
+"""NIfTI, NRRD and MetaImage files <-> Volume, and whatever a user may call an image -> Volume.
+
+SimpleITK reads and writes. It thinks in LPS and in arrays with the slice first; a Volume is RAS and indexed (x, y, z).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from pydicom.misc import is_dicom
+
+from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.volume import Volume
+from knee3d.atomic import whole_file
+from knee3d.dataset.dicom import read_series
+
+_ONE_FILE = (".nii", ".nii.gz", ".nrrd", ".mha")
+_HEADER_AND_DATA = (".nhdr", ".mhd")
+_READABLE = _ONE_FILE + _HEADER_AND_DATA
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_NIFTI_COSINE_TOLERANCE = 1e-4
+_ITK_TYPES = {np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8)} | {np.dtype("f4"), np.dtype("f8")}
+
+# ITK writes warnings straight to the terminal, past Python's warnings and logging. What matters is an error here.
+sitk.ProcessObject_GlobalWarningDisplayOff()
+
+
+class VolumeFileError(ValueError):
+    """A file that cannot be taken as one volume, or a volume that a file cannot hold; the text says the way out."""
+
+
+def read_volume(path: Path) -> Volume:
+    """Read one volume.
+
+    Args:
+        path: .nii, .nii.gz, .nrrd, .nhdr, .mha or .mhd.
+
+    Returns:
+        Voxels indexed as the file orders them, (x, y, z), in the file's dtype; float where a NIfTI file rescales.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        VolumeFileError: The file is of another form, unreadable, sheared, without orientation, or holds anything but
+            one number per voxel of one volume.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}; volumes are read from {', '.join(_READABLE)}")
+    if not path.name.lower().endswith(_READABLE):
+        raise VolumeFileError(f"{path.name} is none of the forms that are read: {', '.join(_READABLE)}; convert it")
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise VolumeFileError(_reason(path, str(error))) from error
+    _check_orientation(path, image)
+    size = image.GetSize()
+    single = len(size) >= 3 and set(size[3:]) <= {1} and image.GetNumberOfComponentsPerPixel() == 1
+    array = sitk.GetArrayFromImage(image).T
+    if not single or np.iscomplexobj(array):
+        kind = f"size {size}, {image.GetPixelIDTypeAsString()}"
+        raise VolumeFileError(
+            f"{path.name} must hold one number per voxel of one volume, it has {kind}; extract one volume"
+        )
+    return Volume(array.reshape(size[:3]), _affine(image))
+
+
+def write_volume(volume: Volume, path: Path) -> None:
+    """Write one volume; the file appears whole or not at all.
+
+    Args:
+        volume: Without channels. Boolean voxels become uint8; other types are kept.
+        path: .nii, .nii.gz, .nrrd or .mha. NRRD and MHA are compressed.
+
+    Raises:
+        VolumeFileError: The form is another, or cannot hold this volume.
+    """
+    if not path.name.lower().endswith(_ONE_FILE):
+        raise VolumeFileError(f"cannot write {path.name}; volumes are written to {', '.join(_ONE_FILE)}")
+    array = volume.array.astype(np.uint8) if volume.array.dtype == bool else volume.array
+    if array.ndim != 3 or array.dtype.newbyteorder("=") not in _ITK_TYPES:
+        raise VolumeFileError(
+            f"{path.name} holds integers or float32/64 without channels, got {array.dtype} {array.shape}"
+        )
+    cosines = volume.affine[:3, :3] / volume.spacing_mm
+    shear = np.abs(cosines.T @ cosines - np.eye(3)).max()
+    if ".nii" in path.name.lower() and shear > _NIFTI_COSINE_TOLERANCE:
+        # ITK would straighten the axes without a word, and refuse such files of others.
+        raise VolumeFileError(
+            f"{path.name}: the axes are not perpendicular, NIfTI would bend them; write .nrrd or .mha"
+        )
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T, dtype=array.dtype.newbyteorder("=")))
+    image.SetSpacing(volume.spacing_mm.tolist())
+    image.SetOrigin((_LPS_TO_RAS @ volume.affine)[:3, 3].tolist())
+    image.SetDirection((_LPS_TO_RAS[:3, :3] @ cosines).ravel().tolist())
+    with whole_file(path) as partial:
+        try:
+            sitk.WriteImage(image, str(partial), useCompression=True)
+        except RuntimeError as error:
+            raise VolumeFileError(f"cannot write {path}: {_last_line(error)}; is there room and permission?") from error
+
+
+def read_image(path: Path, series: str | None = None, echo: int | str | None = None) -> tuple[Volume, Side]:
+    """Read a folder of DICOM, or a file.
+
+    Args:
+        path: A folder, or a file as `read_volume` takes it.
+        series: For a folder: series number or UID.
+        echo: For a folder: number of the echo, or "rss".
+
+    Returns:
+        The volume in the source's own axes, and the side of the knee, which only DICOM knows.
+
+    Raises:
+        FileNotFoundError: There is nothing at `path`.
+        DicomError: The folder cannot be taken as one volume.
+        VolumeFileError: The file cannot, or it is one slice of a DICOM series, or a series is asked of a file.
+    """
+    if path.is_dir():
+        return read_series(path, series, echo)
+    if path.is_file() and not path.name.lower().endswith(_READABLE) and (path.suffix == ".dcm" or is_dicom(path)):
+        raise VolumeFileError(f"{path.name} is one file of a DICOM series; give the folder, {path.parent}")
+    if series is not None or echo is not None:
+        raise VolumeFileError(f"{path} is not a folder of DICOM; --series and --echo choose within one, leave them out")
+    return read_volume(path), Side.UNKNOWN
+
+
+def _affine(image: sitk.Image) -> np.ndarray:
+    """(4, 4) index to RAS mm; of more than three axes the first three."""
+    count = image.GetDimension()
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (count, count))[:3, :3] * image.GetSpacing()[:3]
+    affine[:3, 3] = image.GetOrigin()[:3]
+    return _LPS_TO_RAS @ affine
+
+
+def _check_orientation(path: Path, image: sitk.Image) -> None:
+    """ITK fills a missing orientation with a guess; planes and sides must not rest on one."""
+    keys = {
+        key: image.GetMetaData(key) for key in ("qform_code", "sform_code", "NRRD_space") if image.HasMetaDataKey(key)
+    }
+    name = path.name.lower()
+    unknown = ".nii" in name and (keys.get("qform_code"), keys.get("sform_code")) == ("0", "0")
+    if unknown or (name.endswith((".nrrd", ".nhdr")) and "NRRD_space" not in keys):
+        field = "qform and sform are unset" if ".nii" in name else "it has no space"
+        raise VolumeFileError(f"{path.name} says not how it lies in the patient, {field}; convert it from DICOM again")
+
+
+def _reason(path: Path, text: str) -> str:
+    if "orthonormal" in text:
+        return (
+            f"the axes of {path.name} are not perpendicular (sheared, or badly rounded); resample it to a straight grid, "
+            "or give the DICOM folder"
+        )
+    return f"cannot read {path.name}: {_last_line(text)}; is it complete, and of the form its name says?"
+
+
+def _last_line(error: object) -> str:
+    return str(error).strip().splitlines()[-1]

@@ -1,0 +1,65 @@
+"""Layers that make raw PNG pixels of any size fit an ImageNet encoder, and its answer fit the pixels."""
+
+import keras
+import tensorflow as tf
+
+# Keras' VGG weights were trained on blue, green, red pixels of 0 to 255 minus these means.
+IMAGENET_MEANS = (103.939, 116.779, 123.68)
+
+
+@keras.saving.register_keras_serializable(package="knee3d")
+class ToEncoder(keras.layers.Layer):
+    """Uint8 grey channels -> the three float32 channels of an ImageNet VGG, its means taken away.
+
+    One channel is repeated three times; three (a slice between its neighbours, as in the paper) are taken as they
+    are. Other counts come out unrepeated and scaled alike, for a layer of weights to mix.
+    """
+
+    def call(self, slices: tf.Tensor) -> tf.Tensor:
+        """(batch, height, width, channels) uint8 -> float32."""
+        pixels = tf.cast(slices, tf.float32)
+        if pixels.shape[-1] not in (1, 3):
+            return pixels - sum(IMAGENET_MEANS) / 3
+        return pixels - tf.constant(IMAGENET_MEANS)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """One channel becomes three."""
+        return (*input_shape[:-1], 3 if input_shape[-1] == 1 else input_shape[-1])
+
+
+@keras.saving.register_keras_serializable(package="knee3d")
+class PadToStride(keras.layers.Layer):
+    """Zeros below and to the right until height and width are multiples of the network's stride."""
+
+    def __init__(self, stride: int, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.stride = stride
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """(batch, height, width, channels), zeros being the mean after `ToEncoder`."""
+        height, width = tf.shape(inputs)[1], tf.shape(inputs)[2]
+        padded = tf.pad(inputs, [[0, 0], [0, -height % self.stride], [0, -width % self.stride], [0, 0]])
+        return tf.ensure_shape(padded, (None, None, None, inputs.shape[-1]))
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Height and width are known at run time only."""
+        return (input_shape[0], None, None, input_shape[-1])
+
+    def get_config(self) -> dict:
+        """What is needed to build it again."""
+        return super().get_config() | {"stride": self.stride}
+
+
+@keras.saving.register_keras_serializable(package="knee3d")
+class CropLike(keras.layers.Layer):
+    """The inverse of `PadToStride`: the first tensor cut to the height and width of the second."""
+
+    def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """[(batch, >= height, >= width, classes), (batch, height, width, any)] -> (batch, height, width, classes)."""
+        padded, like = inputs
+        return padded[:, : tf.shape(like)[1], : tf.shape(like)[2]]
+
+    def compute_output_shape(self, input_shape: list[tuple]) -> tuple:
+        """Height and width of the second, channels of the first."""
+        padded, like = input_shape
+        return (padded[0], like[1], like[2], padded[-1])

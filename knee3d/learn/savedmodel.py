@@ -1,0 +1,82 @@
+"""The wall between TensorFlow and numpy: what is exported, and how it is loaded again.
+
+models/<plane>/saved_model/     tf.saved_model.load(...).serve(uint8 slices) -> float32 probabilities
+models/<plane>/card.json        what it was trained on, how, and how well
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from knee3d.anatomy.plane import Plane
+
+
+@dataclass(frozen=True)
+class SavedModelPredictor:
+    """A network behind a numpy door: the Predictor of `postprocess`.
+
+    Attributes:
+        classes: Background included.
+        context: Neighbours on each side; calls take 2 * context + 1 channels.
+        model: What `tf.saved_model.load` returned.
+    """
+
+    classes: int
+    context: int
+    model: Any
+
+    def __call__(self, slices: np.ndarray) -> np.ndarray:
+        """Uint8 (n, height, width, 2 * context + 1) -> float32 (n, height, width, classes)."""
+        return self.model.serve(tf.constant(slices)).numpy()
+
+
+def model_folder(models: Path, plane: Plane) -> Path:
+    """Where the model, the card and the logs of a plane lie."""
+    return models / plane.value
+
+
+def export(model: keras.Model, folder: Path) -> None:
+    """Write a SavedModel with the endpoint `serve` and the signature `serving_default`.
+
+    Args:
+        model: uint8 slices of any size -> probabilities.
+        folder: Made, or filled if empty.
+    """
+    model.export(str(folder), format="tf_saved_model", verbose=False)
+
+
+def load_card(models: Path, plane: Plane) -> dict[str, Any]:
+    """The model card of a plane.
+
+    Raises:
+        FileNotFoundError: There is none: the plane was not trained to the end.
+        ValueError: It cannot be read.
+    """
+    path = model_folder(models, plane) / "card.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; train this plane first: knee3d-train DATASET --models {models}")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not a readable model card ({error}); train this plane again") from error
+
+
+def load_predictor(models: Path, plane: Plane) -> SavedModelPredictor:
+    """The network of a plane, ready for numpy slices.
+
+    Raises:
+        FileNotFoundError: There is no model for this plane.
+        ValueError: The SavedModel or its card cannot be read.
+    """
+    card = load_card(models, plane)
+    folder = model_folder(models, plane) / "saved_model"
+    try:
+        model = tf.saved_model.load(str(folder))
+    except (OSError, tf.errors.OpError) as error:
+        raise ValueError(f"{folder} is not a readable SavedModel; train this plane again") from error
+    return SavedModelPredictor(classes=len(card["classes"]), context=int(card["settings"]["context"]), model=model)

@@ -1,0 +1,184 @@
+"""TrainConfig, and train_plane: build, compile, fit, export."""
+
+import hashlib
+import json
+import logging
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from knee3d import __version__
+from knee3d.anatomy.plane import Plane
+from knee3d.atomic import whole_file, whole_folder
+from knee3d.dataset.cases import Case, Dataset, Split
+from knee3d.learn.augment import augment_batch
+from knee3d.learn.callbacks import standard_callbacks
+from knee3d.learn.losses import PooledDice, SoftDice
+from knee3d.learn.networks import NETWORKS
+from knee3d.learn.networks.encoder import find_encoder_weights
+from knee3d.learn.pipeline import Slices, batches, slices_of
+from knee3d.learn.savedmodel import export, load_card, model_folder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; the defaults are the paper's (Luan et al. 2025).
+
+    Attributes:
+        network: Key of `networks.NETWORKS`.
+        encoder_weights: "imagenet", "none" or a path, see `find_encoder_weights`.
+        context: Neighbouring slices on each side, as channels.
+        epochs: Times over the training slices.
+        batch_size: Slices in a step, over all devices together.
+        learning_rate: Adam's, before ReduceLROnPlateau.
+        augment: Whether training pairs are turned, scaled, shifted and changed in contrast at random.
+        seed: Of weights, order and augmentation.
+        limit_slices: Use so many training (and validation) slices only; None is all.
+
+    Raises:
+        ValueError: A value makes no sense.
+    """
+
+    network: str = "unet"
+    encoder_weights: str = "imagenet"
+    context: int = 1
+    epochs: int = 100
+    batch_size: int = 2
+    learning_rate: float = 1e-4
+    augment: bool = False
+    seed: int = 0
+    limit_slices: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.network not in NETWORKS:
+            raise ValueError(f"unknown network {self.network!r}; there are: {', '.join(NETWORKS)}")
+        if min(self.epochs, self.batch_size, self.limit_slices or 1) < 1 or self.context < 0 or self.learning_rate <= 0:
+            raise ValueError(f"epochs, batch size, slices and learning rate must be above 0, context 0 or more: {self}")
+
+
+def train_plane(dataset: Dataset, plane: Plane, models: Path, config: TrainConfig, overwrite: bool = False) -> Path:
+    """Train one plane's network and export it.
+
+    Args:
+        dataset: Prepared, with train and val cases.
+        plane: Direction of slicing.
+        models: Folder of all planes; this one goes to its own folder in it.
+        config: How.
+        overwrite: Replace a model that was trained otherwise.
+
+    Returns:
+        The model's folder: `saved_model/`, `card.json`, `metrics.csv`, `logs/`, `best.weights.h5`. The card is
+        written last. A plane whose card says the same settings and data is left alone.
+
+    Raises:
+        ValueError: There is a model trained otherwise, a split is empty, or the loss became NaN.
+        EncoderWeightsError: See `find_encoder_weights`.
+    """
+    folder = model_folder(models, plane)
+    card = _card(dataset, plane, config)
+    if _is_done(models, plane, card, overwrite):
+        return folder
+    weights = find_encoder_weights(config.encoder_weights)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    keras.utils.set_random_seed(config.seed)
+    train, val = (
+        slices_of(dataset, dataset.of_split(split), plane, config.limit_slices) for split in (Split.TRAIN, Split.VAL)
+    )
+    log.info("%s: %d training and %d validation slices", plane.value, train.count, val.count)
+    with tf.distribute.MirroredStrategy().scope():
+        model = build(dataset.scheme.classes, config, weights)
+    history = _fit(model, (train, val), config, standard_callbacks(folder, plane.value))
+    best = int(np.argmax(history["val_dice"]))
+    model.load_weights(folder / "best.weights.h5")
+    with whole_folder(folder / "saved_model") as partial:
+        export(model, partial)
+    scores = {key: float(values[best]) for key, values in history.items()}
+    card |= {"slices": {"train": train.count, "val": val.count}, "scores": {"best_epoch": best + 1, **scores}}
+    with whole_file(folder / "card.json") as path:
+        path.write_text(json.dumps(card, indent=2) + "\n")
+    return folder
+
+
+def build(classes: int, config: TrainConfig, encoder_weights: str | None) -> keras.Model:
+    """A compiled network, its encoder holding `encoder_weights`.
+
+    Raises:
+        ValueError: The weights are not those of the encoder.
+    """
+    try:
+        model = NETWORKS[config.network](classes, config.context, encoder_weights)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"encoder weights {encoder_weights} do not fit the {config.network}: {error}") from error
+    adam = keras.optimizers.Adam(config.learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-8)
+    model.compile(optimizer=adam, loss=SoftDice(), metrics=[PooledDice(classes)])
+    return model
+
+
+def _fit(
+    model: keras.Model, slices: tuple[Slices, Slices], config: TrainConfig, callbacks: list[keras.callbacks.Callback]
+) -> dict[str, list[float]]:
+    train = batches(slices[0], config.context, config.batch_size, shuffle_seed=config.seed)
+    if config.augment:
+        train = augment_batch(train, config.seed)
+    val = batches(slices[1], config.context, config.batch_size)
+    fitted = model.fit(train, validation_data=val, epochs=config.epochs, callbacks=callbacks, shuffle=False, verbose=0)
+    if not np.isfinite(fitted.history["loss"]).all():
+        raise ValueError(f"the loss became NaN in epoch {len(fitted.epoch)}; try a lower --learning-rate")
+    return fitted.history
+
+
+def _is_done(models: Path, plane: Plane, card: dict[str, Any], overwrite: bool) -> bool:
+    """Whether the plane was trained so before.
+
+    Raises:
+        ValueError: It was trained otherwise and must not be overwritten.
+    """
+    folder = model_folder(models, plane)
+    if overwrite or not (folder / "card.json").exists():
+        return False
+    there = load_card(models, plane)
+    differ = [key for key in ("scheme", "settings", "data") if there.get(key) != card[key]]
+    if differ:
+        raise ValueError(
+            f"{folder} holds a model with other {' and '.join(differ)}; choose another --models or give --overwrite"
+        )
+    log.info("%s: already trained with these settings on these cases, in %s", plane.value, folder)
+    return True
+
+
+def _card(dataset: Dataset, plane: Plane, config: TrainConfig) -> dict[str, Any]:
+    """The model card, without what only training can tell."""
+    used: dict[Split, tuple[Case, ...]] = {split: dataset.of_split(split) for split in (Split.TRAIN, Split.VAL)}
+    prints = sorted((case.name, split, case.fingerprint) for split, cases in used.items() for case in cases)
+    return {
+        "knee3d": __version__,
+        "plane": plane.value,
+        "scheme": dataset.scheme.name,
+        "classes": ["background", *dataset.scheme.names],
+        "input": "uint8 (n, height, width, 2 * context + 1): a slice between its neighbours, as a right knee's",
+        "output": "float32 (n, height, width, classes), softmax",
+        "settings": asdict(config) | {"encoder_weights": Path(config.encoder_weights).name},
+        "cases": {split.value: [case.name for case in cases] for split, cases in used.items()},
+        "patients": {split.value: sorted({case.patient for case in cases}) for split, cases in used.items()},
+        "data": hashlib.sha256(json.dumps(prints).encode()).hexdigest(),
+        "spacing_mm": np.median([_spacing(case) for case in used[Split.TRAIN]], axis=0).round(4).tolist(),
+        "versions": {
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def _spacing(case: Case) -> np.ndarray:
+    return np.linalg.norm(case.affine[:3, :3], axis=0)

@@ -1,0 +1,52 @@
+"""Ensemble: one Predictor per plane and the weights of their opinions."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.volume import Volume
+from knee3d.postprocess.blend import check_weights
+from knee3d.postprocess.predict import Predictor, predict_volume
+from knee3d.progress import progress
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The networks that look at one knee together.
+
+    Attributes:
+        predictors: Plane to network.
+        weights: Plane name to fusion weight, for the same planes.
+
+    Raises:
+        ValueError: Predictors and weights are not for the same planes, the weights do not add up to 1, or the
+            networks do not tell the same number of classes apart.
+    """
+
+    predictors: Mapping[Plane, Predictor]
+    weights: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        planes = {plane.value for plane in self.predictors}
+        if planes != set(self.weights):
+            raise ValueError(
+                f"fusion weights are for {sorted(self.weights)}, but the networks are for {sorted(planes)}"
+            )
+        if len({predictor.classes for predictor in self.predictors.values()}) > 1:
+            raise ValueError("the networks do not have the same number of classes; they come from different schemes")
+        check_weights(self.weights)
+
+    def views(self, image: Volume, title: str) -> Iterator[tuple[str, Volume]]:
+        """Probabilities in one plane after the other, under a progress bar.
+
+        Args:
+            image: uint8, canonical axes.
+            title: What the bar says.
+
+        Yields:
+            (plane name, probabilities (*shape, classes) float32).
+        """
+        slices = sum(image.shape[plane.axis] for plane in self.predictors)
+        with progress(title, slices) as advance:
+            for plane, predictor in self.predictors.items():
+                yield plane.value, predict_volume(image, plane, predictor, advance=advance)

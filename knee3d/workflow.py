@@ -1,0 +1,289 @@
+"""The journeys end to end: the only module that knows every room."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from knee3d.anatomy.orientation import Side, axis_codes, from_canonical
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.tissue import SCHEMES, Scheme
+from knee3d.anatomy.volume import Volume
+from knee3d.atomic import whole_file
+from knee3d.dataset.cases import Case, Dataset, Split, load_dataset, save_dataset
+from knee3d.dataset.prepare import Preparation, agreed_side, assign_splits, canonical_image, prepare_knees
+from knee3d.dataset.table import LABELS_FILE, read_numbering, read_table, write_numbering
+from knee3d.dataset.volumefile import read_image, write_volume
+from knee3d.postprocess.blend import blend
+from knee3d.postprocess.confusion import Scores, confusion_matrix
+from knee3d.postprocess.decide import decide
+from knee3d.postprocess.ensemble import Ensemble
+from knee3d.postprocess.weights import Fusion, contested, fit_weights
+from knee3d.progress import progress
+
+if TYPE_CHECKING:
+    from knee3d.learn.training import TrainConfig
+
+log = logging.getLogger(__name__)
+
+FUSION_FILE = "fusion.json"
+SAVE_EVERY_S = 5.0
+
+
+def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | None, jobs: int) -> Dataset:
+    """Knees of a table -> a dataset of PNG slices.
+
+    Args:
+        table: knees.csv.
+        folder: The dataset's; what an earlier run finished there is kept.
+        preparation: How; its numbering is found here.
+        labels: Name or file of the masks' numbering; None takes labels.json beside the table.
+        jobs: Knees at a time.
+
+    Returns:
+        The dataset, every knee of the table in it.
+
+    Raises:
+        ValueError: Some knees cannot be prepared (said after all others were), or a patient would be in two splits.
+    """
+    knees = read_table(table)
+    beside = table.parent / LABELS_FILE
+    source = labels or (str(beside) if beside.is_file() else None)
+    preparation = replace(preparation, numbering=read_numbering(source) if source else None)
+    known = load_dataset(folder) if (folder / "cases.json").is_file() else Dataset(folder, preparation.scheme, ())
+    cases: dict[str, Case] = {}
+    errors: list[str] = []
+    saved = time.monotonic()
+    with progress("preparing", len(knees)) as advance:
+        for outcome in prepare_knees(knees, known, preparation, jobs):
+            advance(1)
+            if isinstance(outcome, Case):
+                cases[outcome.name] = outcome
+            else:
+                errors.append(str(outcome))
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                save_dataset(Dataset(folder, preparation.scheme, tuple(cases.values())))
+                saved = time.monotonic()
+    done = Dataset(folder, preparation.scheme, tuple(cases.values()))
+    save_dataset(done)
+    if errors:
+        raise ValueError(f"{len(errors)} of {len(knees)} knees could not be prepared:\n" + "\n".join(sorted(errors)))
+    dataset = replace(done, cases=assign_splits(done.cases, knees, preparation))
+    save_dataset(dataset)
+    return dataset
+
+
+def train(
+    folder: Path, planes: Sequence[Plane], models: Path, config: "TrainConfig", overwrite: bool = False
+) -> list[Path]:
+    """Train planes one after another; see `learn.training.train_plane`. Returns the models' folders."""
+    from knee3d.learn.training import train_plane
+
+    dataset = load_dataset(folder)
+    return [train_plane(dataset, plane, models, config, overwrite) for plane in planes]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a models folder holds.
+
+    Attributes:
+        ensemble: The networks and their fusion weights: equal ones until `fuse` has fitted some.
+        scheme: The classes they tell apart.
+        patients: Whom they were trained and validated on.
+    """
+
+    ensemble: Ensemble
+    scheme: Scheme
+    patients: Mapping[Split, frozenset[str]]
+
+
+def load_models(models: Path) -> Trained:
+    """The networks of every plane that was trained to the end.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: They were trained on different schemes, or fusion.json is for other planes.
+    """
+    planes = [plane for plane in Plane if (models / plane.value / "card.json").is_file()]
+    if not planes:
+        raise FileNotFoundError(f"{models} holds no trained plane; train first: knee3d-train DATASET --models {models}")
+    from knee3d.learn.savedmodel import load_card, load_predictor
+
+    cards = [load_card(models, plane) for plane in planes]
+    schemes = {card["scheme"] for card in cards}
+    if len(schemes) > 1:
+        raise ValueError(f"the planes in {models} were trained on different schemes: {', '.join(sorted(schemes))}")
+    patients = {
+        split: frozenset(patient for card in cards for patient in card["patients"][split.value])
+        for split in (Split.TRAIN, Split.VAL)
+    }
+    predictors = {plane: load_predictor(models, plane) for plane in planes}
+    return Trained(Ensemble(predictors, _weights(models, planes)), SCHEMES[schemes.pop()], patients)
+
+
+def fuse(folder: Path, models: Path) -> Fusion:
+    """Fit fusion weights on the validation split and write them beside the models.
+
+    Raises:
+        ValueError: A validation patient was trained on, or there is no tissue to fit on.
+    """
+    dataset, trained = load_dataset(folder), load_models(models)
+    cases = dataset.of_split(Split.VAL)
+    _check_match(dataset, trained, cases, (Split.TRAIN,))
+    evidence = []
+    for case in cases:
+        views = dict(trained.ensemble.views(dataset.image(case), f"fusing {case.name}"))
+        evidence.append(contested(dataset.mask(case), views))
+    fusion = fit_weights(evidence)
+    content = {
+        "weights": dict(fusion.weights),
+        "fitted_on": {"split": Split.VAL.value, "cases": [case.name for case in cases]},
+        "foreground_dice": {"fused": fusion.dice, **fusion.alone},
+    }
+    with whole_file(models / FUSION_FILE) as path:
+        path.write_text(json.dumps(content, indent=2) + "\n")
+    return fusion
+
+
+def evaluate(folder: Path, models: Path, split: Split, out: Path) -> dict[str, Any]:
+    """Score each plane and the fusion against the masks of a split.
+
+    Args:
+        folder: The dataset's.
+        models: The networks', with fusion.json.
+        split: Which cases.
+        out: Gets scores.json, scores.csv, confusion.png, and overview/<case>.png with prediction and truth.
+
+    Returns:
+        What scores.json holds, see `report.tables.evaluation_summary`.
+
+    Raises:
+        ValueError: A patient of the val or test split was trained on, or one of the test split validated on.
+    """
+    from knee3d.report.figures import confusion_figure, overview_figure
+    from knee3d.report.tables import FUSED, evaluation_summary, write_json, write_scores_csv
+
+    dataset, trained = load_dataset(folder), load_models(models)
+    cases = dataset.of_split(split)
+    unseen = {Split.TEST: (Split.TRAIN, Split.VAL), Split.VAL: (Split.TRAIN,)}.get(split, ())
+    _check_match(dataset, trained, cases, unseen)
+    scores: dict[str, dict[str, Scores]] = {}
+    for case in cases:
+        image, truth = dataset.image(case), dataset.mask(case)
+        mine: dict[str, Scores] = {}
+        views = _scored(trained.ensemble.views(image, f"evaluating {case.name}"), truth, dataset.scheme, mine)
+        labels = decide(blend(views, trained.ensemble.weights))
+        scores[case.name] = mine | {FUSED: _score(truth, labels, dataset.scheme)}
+        overview_figure(image, labels, dataset.scheme, out / "overview" / f"{case.name}.png", case.name, truth)
+        log.info("%s: fused foreground Dice %.4f", case.name, scores[case.name][FUSED].foreground_dice)
+    summary = {"split": split.value, "weights": dict(trained.ensemble.weights), **evaluation_summary(scores)}
+    confusion_figure(
+        {view: reduce(add, (mine[view] for mine in scores.values())) for view in next(iter(scores.values()))},
+        out / "confusion.png",
+    )
+    write_scores_csv(summary, out / "scores.csv")
+    write_json(summary, out / "scores.json")
+    return summary
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image that came in from outside.
+
+    Attributes:
+        path: A folder of DICOM, or a volume file.
+        side: As the user says; unknown takes DICOM's word.
+        series: Which DICOM series, where there are several.
+        echo: Which echo, where there are several.
+    """
+
+    path: Path
+    side: Side = Side.UNKNOWN
+    series: str | None = None
+    echo: str | None = None
+
+
+def segment(source: Source, models: Path, out: Path, case: str) -> np.ndarray:
+    """One knee -> labels on its own grid, volumes, a picture.
+
+    Args:
+        source: The knee.
+        models: The networks', with fusion.json.
+        out: Gets labels.nii.gz (the input's grid and axes, voxel for voxel), labels.json, volumes.csv, overview.png.
+        case: What the knee is called in them.
+
+    Returns:
+        (tissues,) float64 mm3, in the order of the scheme.
+
+    Raises:
+        ValueError: The image cannot be read, or its side contradicts what the user says.
+    """
+    from knee3d.quantify.volumes import tissue_volumes
+    from knee3d.report.figures import overview_figure
+    from knee3d.report.tables import write_volumes_csv
+
+    trained = load_models(models)
+    original, tagged = read_image(source.path, source.series, source.echo)
+    side = agreed_side(source.side, tagged)
+    if side is Side.UNKNOWN:
+        log.warning("%s: side unknown, taken as a right knee; give --side if it is a left one", case)
+    image, _ = canonical_image(original, side)
+    labels = decide(blend(trained.ensemble.views(image, f"segmenting {case}"), trained.ensemble.weights))
+    volumes = tissue_volumes(labels, trained.scheme)
+    back = from_canonical(labels, axis_codes(original.affine), side)
+    write_volume(original.with_array(back.array), out / "labels.nii.gz")
+    write_numbering(out / LABELS_FILE, dict(enumerate(trained.scheme.names, start=1)))
+    write_volumes_csv(out / "volumes.csv", case, trained.scheme, volumes)
+    overview_figure(image, labels, trained.scheme, out / "overview.png", case)
+    return volumes
+
+
+def _score(truth: Volume, labels: Volume, scheme: Scheme) -> Scores:
+    return Scores(confusion_matrix(truth.array, labels.array, scheme.classes), scheme.names)
+
+
+def _scored(
+    views: Iterator[tuple[str, Volume]], truth: Volume, scheme: Scheme, scores: dict[str, Scores]
+) -> Iterator[tuple[str, Volume]]:
+    """Views, handed on one at a time; the score of each goes into `scores` on the way."""
+    for name, view in views:
+        scores[name] = _score(truth, decide(view), scheme)
+        yield name, view
+
+
+def _weights(models: Path, planes: Sequence[Plane]) -> Mapping[str, float]:
+    path = models / FUSION_FILE
+    if not path.is_file():
+        log.warning("%s is missing: planes count equally; fit weights with knee3d fuse", path)
+        return {plane.value: 1 / len(planes) for plane in planes}
+    try:
+        return {str(name): float(weight) for name, weight in json.loads(path.read_text())["weights"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a readable weight file ({error}); run knee3d fuse again") from error
+
+
+def _check_match(dataset: Dataset, trained: Trained, cases: Sequence[Case], unseen: Sequence[Split]) -> None:
+    """Refuse a dataset of another scheme, and patients that the networks have seen.
+
+    Raises:
+        ValueError: Names them.
+    """
+    if dataset.scheme is not trained.scheme:
+        raise ValueError(
+            f"{dataset.folder} has scheme {dataset.scheme.name}, the models {trained.scheme.name}; prepare it again"
+        )
+    for split in unseen:
+        leaks = sorted({case.patient for case in cases} & trained.patients[split])
+        if leaks:
+            raise ValueError(
+                f"patients {', '.join(leaks[:5])} of the {cases[0].split} split were in the {split} split when the "
+                "models were trained: the scores would flatter; keep the split, or train again"
+            )
