@@ -1,30 +1,27 @@
 """The journeys end to end: the only module that knows every room."""
 
-import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from knee3d.anatomy.orientation import Side, axis_codes, from_canonical
 from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.tissue import SCHEMES, Scheme
+from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
-from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Case, Dataset, Split, load_dataset, save_dataset
+from knee3d.dataset.cohort import TABLE_FILE, Cohort, write_cohort
 from knee3d.dataset.prepare import Preparation, agreed_side, assign_splits, canonical_image, prepare_knees
 from knee3d.dataset.table import LABELS_FILE, read_numbering, read_table, write_numbering
 from knee3d.dataset.volumefile import read_image, write_volume
+from knee3d.models import check_match, load_models, save_fusion
 from knee3d.postprocess.blend import blend
 from knee3d.postprocess.confusion import Scores, confusion_matrix
 from knee3d.postprocess.decide import decide
-from knee3d.postprocess.ensemble import Ensemble
 from knee3d.postprocess.weights import Fusion, contested, fit_weights
 from knee3d.progress import progress
 
@@ -33,8 +30,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FUSION_FILE = "fusion.json"
 SAVE_EVERY_S = 5.0
+
+
+def phantom(cohort: Cohort, folder: Path, jobs: int) -> Path:
+    """Write a made-up cohort; see `dataset.cohort.write_cohort`. Returns the path of its knees.csv."""
+    with progress("making knees", cohort.knees + 1) as advance:
+        for _ in write_cohort(cohort, folder, jobs):
+            advance(1)
+    return folder / TABLE_FILE
 
 
 def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | None, jobs: int) -> Dataset:
@@ -90,45 +94,6 @@ def train(
     return [train_plane(dataset, plane, models, config, overwrite) for plane in planes]
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What a models folder holds.
-
-    Attributes:
-        ensemble: The networks and their fusion weights: equal ones until `fuse` has fitted some.
-        scheme: The classes they tell apart.
-        patients: Whom they were trained and validated on.
-    """
-
-    ensemble: Ensemble
-    scheme: Scheme
-    patients: Mapping[Split, frozenset[str]]
-
-
-def load_models(models: Path) -> Trained:
-    """The networks of every plane that was trained to the end.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: They were trained on different schemes, or fusion.json is for other planes.
-    """
-    planes = [plane for plane in Plane if (models / plane.value / "card.json").is_file()]
-    if not planes:
-        raise FileNotFoundError(f"{models} holds no trained plane; train first: knee3d-train DATASET --models {models}")
-    from knee3d.learn.savedmodel import load_card, load_predictor
-
-    cards = [load_card(models, plane) for plane in planes]
-    schemes = {card["scheme"] for card in cards}
-    if len(schemes) > 1:
-        raise ValueError(f"the planes in {models} were trained on different schemes: {', '.join(sorted(schemes))}")
-    patients = {
-        split: frozenset(patient for card in cards for patient in card["patients"][split.value])
-        for split in (Split.TRAIN, Split.VAL)
-    }
-    predictors = {plane: load_predictor(models, plane) for plane in planes}
-    return Trained(Ensemble(predictors, _weights(models, planes)), SCHEMES[schemes.pop()], patients)
-
-
 def fuse(folder: Path, models: Path) -> Fusion:
     """Fit fusion weights on the validation split and write them beside the models.
 
@@ -137,19 +102,13 @@ def fuse(folder: Path, models: Path) -> Fusion:
     """
     dataset, trained = load_dataset(folder), load_models(models)
     cases = dataset.of_split(Split.VAL)
-    _check_match(dataset, trained, cases, (Split.TRAIN,))
+    check_match(dataset, trained, cases, (Split.TRAIN,))
     evidence = []
     for case in cases:
         views = dict(trained.ensemble.views(dataset.image(case), f"fusing {case.name}"))
         evidence.append(contested(dataset.mask(case), views))
     fusion = fit_weights(evidence)
-    content = {
-        "weights": dict(fusion.weights),
-        "fitted_on": {"split": Split.VAL.value, "cases": [case.name for case in cases]},
-        "foreground_dice": {"fused": fusion.dice, **fusion.alone},
-    }
-    with whole_file(models / FUSION_FILE) as path:
-        path.write_text(json.dumps(content, indent=2) + "\n")
+    save_fusion(fusion, cases, models)
     return fusion
 
 
@@ -174,7 +133,7 @@ def evaluate(folder: Path, models: Path, split: Split, out: Path) -> dict[str, A
     dataset, trained = load_dataset(folder), load_models(models)
     cases = dataset.of_split(split)
     unseen = {Split.TEST: (Split.TRAIN, Split.VAL), Split.VAL: (Split.TRAIN,)}.get(split, ())
-    _check_match(dataset, trained, cases, unseen)
+    check_match(dataset, trained, cases, unseen)
     scores: dict[str, dict[str, Scores]] = {}
     for case in cases:
         image, truth = dataset.image(case), dataset.mask(case)
@@ -211,7 +170,7 @@ class Source:
     echo: str | None = None
 
 
-def segment(source: Source, models: Path, out: Path, case: str) -> np.ndarray:
+def segment(source: Source, models: Path, out: Path, case: str) -> dict[str, float]:
     """One knee -> labels on its own grid, volumes, a picture.
 
     Args:
@@ -221,7 +180,7 @@ def segment(source: Source, models: Path, out: Path, case: str) -> np.ndarray:
         case: What the knee is called in them.
 
     Returns:
-        (tissues,) float64 mm3, in the order of the scheme.
+        Tissue name to mm3.
 
     Raises:
         ValueError: The image cannot be read, or its side contradicts what the user says.
@@ -243,7 +202,7 @@ def segment(source: Source, models: Path, out: Path, case: str) -> np.ndarray:
     write_numbering(out / LABELS_FILE, dict(enumerate(trained.scheme.names, start=1)))
     write_volumes_csv(out / "volumes.csv", case, trained.scheme, volumes)
     overview_figure(image, labels, trained.scheme, out / "overview.png", case)
-    return volumes
+    return dict(zip(trained.scheme.names, volumes.tolist(), strict=True))
 
 
 def _score(truth: Volume, labels: Volume, scheme: Scheme) -> Scores:
@@ -257,33 +216,3 @@ def _scored(
     for name, view in views:
         scores[name] = _score(truth, decide(view), scheme)
         yield name, view
-
-
-def _weights(models: Path, planes: Sequence[Plane]) -> Mapping[str, float]:
-    path = models / FUSION_FILE
-    if not path.is_file():
-        log.warning("%s is missing: planes count equally; fit weights with knee3d fuse", path)
-        return {plane.value: 1 / len(planes) for plane in planes}
-    try:
-        return {str(name): float(weight) for name, weight in json.loads(path.read_text())["weights"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a readable weight file ({error}); run knee3d fuse again") from error
-
-
-def _check_match(dataset: Dataset, trained: Trained, cases: Sequence[Case], unseen: Sequence[Split]) -> None:
-    """Refuse a dataset of another scheme, and patients that the networks have seen.
-
-    Raises:
-        ValueError: Names them.
-    """
-    if dataset.scheme is not trained.scheme:
-        raise ValueError(
-            f"{dataset.folder} has scheme {dataset.scheme.name}, the models {trained.scheme.name}; prepare it again"
-        )
-    for split in unseen:
-        leaks = sorted({case.patient for case in cases} & trained.patients[split])
-        if leaks:
-            raise ValueError(
-                f"patients {', '.join(leaks[:5])} of the {cases[0].split} split were in the {split} split when the "
-                "models were trained: the scores would flatter; keep the split, or train again"
-            )

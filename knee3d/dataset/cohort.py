@@ -24,6 +24,7 @@ from knee3d.dataset.synthesis import render
 from knee3d.dataset.table import LABELS_FILE, Knee, write_numbering, write_table
 from knee3d.dataset.volumefile import read_volume, write_volume
 
+TABLE_FILE = "knees.csv"
 NUMBERING = "pymskt"
 LOSS = 0.1
 TILT_DEG = 8.0
@@ -73,7 +74,7 @@ def write_cohort(cohort: Cohort, folder: Path, jobs: int) -> Iterator[Knee]:
         ValueError: The folder holds another cohort, or a label map cannot be used.
     """
     content = json.dumps(asdict(cohort) | {"sources": [path.name for path in cohort.sources]}, indent=1) + "\n"
-    record, table = folder / "cohort.json", folder / "knees.csv"
+    record, table = folder / "cohort.json", folder / TABLE_FILE
     if record.exists() and record.read_text() != content:
         raise ValueError(f"{folder} holds another cohort; choose another folder or remove it")
     visits = [(index, "baseline") for index in range(cohort.knees)] + [(0, "follow-up")]

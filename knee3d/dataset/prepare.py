@@ -187,7 +187,7 @@ def _canonical_mask(path: Path, image: Volume, side: Side, preparation: Preparat
     if not mask.same_grid(image):
         raise ValueError(
             f"mask {path} is not on the image's grid: in canonical axes it has {_grid(mask)} "
-            f"and the image {_grid(image)}; resample the mask (nearest neighbour) to the image, or save it with the image's geometry"
+            f"and the image {_grid(image)}; resample the mask to the image (nearest neighbour)"
         )
     if preparation.numbering is None:
         raise ValueError(

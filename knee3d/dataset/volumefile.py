@@ -147,7 +147,7 @@ def _check_orientation(path: Path, image: sitk.Image) -> None:
 def _reason(path: Path, text: str) -> str:
     if "orthonormal" in text:
         return (
-            f"the axes of {path.name} are not perpendicular (sheared, or badly rounded); resample it to a straight grid, "
+            f"the axes of {path.name} are not perpendicular (sheared or rounded); resample it to a straight grid, "
             "or give the DICOM folder"
         )
     return f"cannot read {path.name}: {_last_line(text)}; is it complete, and of the form its name says?"

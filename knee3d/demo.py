@@ -1,0 +1,61 @@
+"""The whole journey on a small made-up cohort: what `make demo` runs."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from knee3d import workflow
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.tissue import SCHEMES
+from knee3d.dataset.cases import Split
+from knee3d.dataset.cohort import Cohort
+from knee3d.dataset.prepare import Preparation
+
+log = logging.getLogger(__name__)
+
+# Sized for two processor cores and twelve minutes.
+KNEES = 12
+SHAPE = (64, 64, 48)
+SPLIT = (0.6, 0.2, 0.2)
+SCHEME = "compartments"
+EPOCHS = 4
+BATCH_SIZE = 8
+LEARNING_RATE = 1e-3
+
+
+def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> dict[str, Any]:
+    """Make knees up, prepare, train three planes, fuse, evaluate on unseen patients, segment one of them.
+
+    Args:
+        out: Gets cohort/, dataset/, models/, evaluation/ and segmentation/; finished stages are not done again.
+        encoder_weights: As for training, but where "imagenet" cannot be had, training starts from random weights.
+        seed: Of everything.
+        jobs: Knees at a time.
+
+    Returns:
+        The summary of the evaluation, see `workflow.evaluate`.
+    """
+    from knee3d.learn.networks.encoder import EncoderWeightsError, find_encoder_weights
+    from knee3d.learn.training import TrainConfig
+
+    try:
+        find_encoder_weights(encoder_weights)
+    except EncoderWeightsError as error:
+        if encoder_weights != "imagenet":
+            raise
+        log.warning("%s; the demo goes on from random weights", error)
+        encoder_weights = "none"
+    table = workflow.phantom(Cohort(KNEES, SHAPE, seed), out / "cohort", jobs)
+    preparation = Preparation(SCHEMES[SCHEME], None, SPLIT, seed)
+    dataset = workflow.prepare(table, out / "dataset", preparation, None, jobs)
+    config = TrainConfig(
+        encoder_weights=encoder_weights, epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, seed=seed
+    )
+    workflow.train(dataset.folder, list(Plane), out / "models", config)
+    fusion = workflow.fuse(dataset.folder, out / "models")
+    log.info("fusion weights: %s", "  ".join(f"{view} {weight:.3f}" for view, weight in fusion.weights.items()))
+    summary = workflow.evaluate(dataset.folder, out / "models", Split.TEST, out / "evaluation")
+    unseen = dataset.of_split(Split.TEST)[0]
+    source = workflow.Source(out / "cohort" / unseen.name / "dicom")
+    workflow.segment(source, out / "models", out / "segmentation", unseen.name)
+    return summary

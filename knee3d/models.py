@@ -1,0 +1,102 @@
+"""A models folder: one network per plane, and the weights of their fusion.
+
+MODELS/<plane>/      see `learn.savedmodel`
+MODELS/fusion.json   weights keyed by plane, and what they were fitted on
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.tissue import SCHEMES, Scheme
+from knee3d.atomic import whole_file
+from knee3d.dataset.cases import Case, Dataset, Split
+from knee3d.postprocess.ensemble import Ensemble
+from knee3d.postprocess.weights import Fusion
+
+log = logging.getLogger(__name__)
+
+FUSION_FILE = "fusion.json"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a models folder holds.
+
+    Attributes:
+        ensemble: The networks and their fusion weights: equal ones until `fuse` has fitted some.
+        scheme: The classes they tell apart.
+        patients: Whom they were trained and validated on.
+    """
+
+    ensemble: Ensemble
+    scheme: Scheme
+    patients: Mapping[Split, frozenset[str]]
+
+
+def load_models(models: Path) -> Trained:
+    """The networks of every plane that was trained to the end.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: They were trained on different schemes, or fusion.json is for other planes.
+    """
+    planes = [plane for plane in Plane if (models / plane.value / "card.json").is_file()]
+    if not planes:
+        raise FileNotFoundError(f"{models} holds no trained plane; train first: knee3d-train DATASET --models {models}")
+    from knee3d.learn.savedmodel import load_card, load_predictor
+
+    cards = [load_card(models, plane) for plane in planes]
+    schemes = {card["scheme"] for card in cards}
+    if len(schemes) > 1:
+        raise ValueError(f"the planes in {models} were trained on different schemes: {', '.join(sorted(schemes))}")
+    patients = {
+        split: frozenset(patient for card in cards for patient in card["patients"][split.value])
+        for split in (Split.TRAIN, Split.VAL)
+    }
+    predictors = {plane: load_predictor(models, plane) for plane in planes}
+    return Trained(Ensemble(predictors, _weights(models, planes)), SCHEMES[schemes.pop()], patients)
+
+
+def save_fusion(fusion: Fusion, cases: Sequence[Case], models: Path) -> None:
+    """Write fusion.json: the weights, the cases they were fitted on, and the Dice they reach there."""
+    content = {
+        "weights": dict(fusion.weights),
+        "fitted_on": {"split": cases[0].split.value, "cases": [case.name for case in cases]},
+        "foreground_dice": {"fused": fusion.dice, **fusion.alone},
+    }
+    with whole_file(models / FUSION_FILE) as path:
+        path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def check_match(dataset: Dataset, trained: Trained, cases: Sequence[Case], unseen: Sequence[Split]) -> None:
+    """Refuse a dataset of another scheme, and patients that the networks have seen.
+
+    Raises:
+        ValueError: Names them.
+    """
+    if dataset.scheme is not trained.scheme:
+        raise ValueError(
+            f"{dataset.folder} has scheme {dataset.scheme.name}, the models {trained.scheme.name}; prepare it again"
+        )
+    for split in unseen:
+        leaks = sorted({case.patient for case in cases} & trained.patients[split])
+        if leaks:
+            raise ValueError(
+                f"patients {', '.join(leaks[:5])} of the {cases[0].split} split were in the {split} split when the "
+                "models were trained: the scores would flatter; keep the split, or train again"
+            )
+
+
+def _weights(models: Path, planes: Sequence[Plane]) -> Mapping[str, float]:
+    path = models / FUSION_FILE
+    if not path.is_file():
+        log.warning("%s is missing: planes count equally; fit weights with knee3d fuse", path)
+        return {plane.value: 1 / len(planes) for plane in planes}
+    try:
+        return {str(name): float(weight) for name, weight in json.loads(path.read_text())["weights"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a readable weight file ({error}); run knee3d fuse again") from error

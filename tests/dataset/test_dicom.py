@@ -1,0 +1,426 @@
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conftest import BETWEEN_COLUMNS, BETWEEN_ROWS, COLUMNS, GAP, ROWS, SLICES, pixel_values, rotation
+from pydicom import dcmread, dcmwrite
+from pydicom.pixels import get_encoder
+from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+
+from knee3d.anatomy.orientation import Side
+from knee3d.dataset.dicom import DicomError, read_series, scan
+
+REAL = Path(__file__).parents[3] / "shared" / "data" / "mese_t2_dicom"
+real = pytest.mark.skipif(not REAL.is_dir(), reason="the real multi-echo series is not beside the repository")
+TURNS = {
+    "axial": rotation(0, 0, 0),
+    "sagittal": np.array([[0, 0, -1.0], [1, 0, 0], [0, -1, 0]]),
+    "coronal": np.array([[1, 0, 0], [0, 0, 1.0], [0, -1, 0]]),
+    "oblique": rotation(0, 12, 0),
+    "double oblique": rotation(17, -8, 33),
+    "upside down": rotation(180, 0, 0),
+}
+EXPECTED = np.stack([pixel_values(k).T for k in range(SLICES)], axis=2)
+
+
+def itk_reads(files: list[Path], folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Array (x, y, z) and RAS affine as SimpleITK reads and sorts these files."""
+    folder.mkdir()
+    for path in files:
+        (folder / path.name).symlink_to(path)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder)))
+    image = reader.Execute()
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    return sitk.GetArrayFromImage(image).T, np.diag([-1, -1, 1, 1]) @ affine
+
+
+# Geometry
+
+
+@pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
+def test_every_voxel_is_where_its_file_says(make_series, turn):
+    """By the standard's own formula (PS3.3 C.7.6.2.1.1), with pixels that are not square."""
+    volume, _ = read_series(make_series(turn=turn))
+    assert volume.shape == (COLUMNS, ROWS, SLICES)
+    for column, row, k in np.ndindex(volume.shape):
+        corner = np.array([-20, 30, 5]) + turn[:, 2] * GAP * k
+        lps = corner + turn[:, 0] * BETWEEN_COLUMNS * column + turn[:, 1] * BETWEEN_ROWS * row
+        np.testing.assert_allclose(volume.affine @ [column, row, k, 1], [-lps[0], -lps[1], lps[2], 1], atol=1e-6)
+    np.testing.assert_array_equal(volume.array, EXPECTED)
+
+
+@pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
+def test_simpleitk_agrees(make_series, tmp_path, turn):
+    folder = make_series(turn=turn)
+    array, affine = itk_reads(sorted(folder.iterdir()), tmp_path / "itk")
+    volume, _ = read_series(folder)
+    np.testing.assert_array_equal(volume.array, array)
+    np.testing.assert_allclose(volume.affine, affine, atol=1e-4)
+
+
+def test_names_numbers_and_stated_distances_do_not_matter(make_series):
+    straight, _ = read_series(make_series())
+
+    def lie(image, k):
+        image.InstanceNumber, image.SliceLocation = (3 * k) % 4, "7"
+        image.SliceThickness, image.SpacingBetweenSlices = str(k), "0"
+
+    folder = make_series(lie, folder="shuffled")
+    for k, name in enumerate(["z", "sub/a", "m", "sub/b.ima"]):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / f"S{k}.dcm").rename(folder / name)
+    shuffled, _ = read_series(folder)
+    np.testing.assert_array_equal(shuffled.array, straight.array)
+    np.testing.assert_array_equal(shuffled.affine, straight.affine)
+
+
+def test_step_is_taken_from_positions(make_series):
+    volume, _ = read_series(make_series())
+    np.testing.assert_allclose(volume.spacing_mm, [BETWEEN_COLUMNS, BETWEEN_ROWS, GAP])
+
+
+def test_rounded_tags_are_still_one_volume(make_series):
+    """Scanners write some 6 digits."""
+
+    def rounded(image, k):
+        image.ImagePositionPatient = [f"{float(v):.3f}" for v in image.ImagePositionPatient]
+        image.ImageOrientationPatient = [f"{float(v):.5f}" for v in image.ImageOrientationPatient]
+
+    exact, _ = read_series(make_series(turn=TURNS["double oblique"]))
+    volume, _ = read_series(make_series(rounded, TURNS["double oblique"]))
+    assert volume.same_grid(exact)
+
+
+def moved(k: int, lps: list[float]):
+    """Moves slice k by mm."""
+
+    def change(image, index):
+        if index == k:
+            image.ImagePositionPatient = [float(v) + d for v, d in zip(image.ImagePositionPatient, lps, strict=True)]
+
+    return change
+
+
+def on(k: int, **tags):
+    """Sets tags of slice k; None deletes."""
+
+    def change(image, index):
+        for name, value in tags.items() if index == k else ():
+            if value is None:
+                delattr(image, name)
+            else:
+                setattr(image, name, value)
+
+    return change
+
+
+def sheared(image, k):
+    x, y, z = (float(v) for v in image.ImagePositionPatient)
+    image.ImagePositionPatient = [x + 0.1 * k, y, z]
+
+
+TURNED = [f"{v:.9f}" for v in rotation(3, 0, 0)[:, :2].T.ravel()]
+REFUSED = {
+    "gap": (lambda image, k: k != 1, r"evenly spaced.* 4\.000 mm between S0.dcm, S2.dcm"),
+    "uneven": (moved(2, [0, 0, 0.5]), r"2\.500 mm between S1.dcm, S2.dcm; 1\.500 mm between S2.dcm, S3.dcm"),
+    "duplicate": (moved(1, [0, 0, -2]), "same place: S0.dcm, S1.dcm.*remove"),
+    "sideways": (moved(2, [0.4, 0, 0]), r"S2.dcm lie up to 0\.40 mm sideways"),
+    "shear": (sheared, "straight above each other.*resample"),
+    "orientation": (on(1, ImageOrientationPatient=TURNED), "ImageOrientationPatient must be one.* in S1.dcm; move"),
+    "pixel size": (on(3, PixelSpacing=[0.5, 0.31]), r"PixelSpacing must be one.*\[0.5, 0.31\] is in S3.dcm"),
+    "shape": (on(0, Rows=COLUMNS, Columns=ROWS), r"rows and columns.*\[7.0, 5.0\] is in S0.dcm"),
+    "no position": (on(2, ImagePositionPatient=None), "S2.dcm lacks ImagePositionPatient; export"),
+    "empty position": (on(2, ImagePositionPatient=""), "S2.dcm lacks ImagePositionPatient; export"),
+    "no spacing": (on(2, PixelSpacing=None), "S2.dcm lacks PixelSpacing"),
+    "no orientation, no pixels": (
+        on(2, ImageOrientationPatient=None, PixelData=None),
+        "S2.dcm lacks ImageOrientationPatient, PixelData",
+    ),
+    "short position": (on(2, ImagePositionPatient=["1", "2"]), "S2.dcm has no usable place"),
+    "zero spacing": (on(2, PixelSpacing=[0, 1]), "S2.dcm has no usable place"),
+    "no unit vectors": (on(2, ImageOrientationPatient=[1, 0, 0, 0, 2, 0]), "S2.dcm has no usable place"),
+    "skew vectors": (on(2, ImageOrientationPatient=[1, 0, 0, 0.6, 0.8, 0]), "S2.dcm has no usable place"),
+    "no series": (on(2, SeriesInstanceUID=None), "cannot read S2.dcm.*SeriesInstanceUID.*replace"),
+    "both sides": (lambda image, k: setattr(image, "Laterality", "RL"[k % 2]), "right in S.*left in S"),
+    "both in one": (on(1, Laterality="R", ImageLaterality="L"), "S1.dcm says both"),
+    "colour": (on(1, PhotometricInterpretation="RGB", SamplesPerPixel=3, PlanarConfiguration=0), "S1.dcm is a colour"),
+    "enhanced": (on(1, SOPClassUID="1.2.840.10008.5.1.4.1.1.4.1"), "S1.dcm is an enhanced.*dcm2niix.*emf2sf"),
+    "frames": (on(1, NumberOfFrames=2), "S1.dcm is an enhanced.*dcm2niix"),
+    "one slice": (lambda image, k: k == 0, "at least 2 slices, there is only S0.dcm"),
+    "nothing": (lambda image, k: False, "no MR images.*no file at all"),
+    "localizers": (lambda image, k: setattr(image, "ImageType", ["DERIVED", "PRIMARY", "LOCALIZER"]), "S0.dcm: a localizer"),
+    "CT": (lambda image, k: setattr(image, "Modality", "CT"), "4 files skipped .S0.dcm: modality CT, not MR"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_makes_no_volume_is_refused_by_name(make_series, change, message):
+    with pytest.raises(DicomError, match=message) as caught:
+        read_series(make_series(change, folder="case"))
+    assert "Doe" not in str(caught.value)
+    assert "ID4711" not in str(caught.value)
+    assert "19700102" not in str(caught.value)
+
+
+def test_half_of_the_folder_of_another_orientation_names_only_that_half(make_series):
+    folder = make_series()
+    make_series(turn=rotation(0, 90, 0), name="T{}.dcm")
+    with pytest.raises(DicomError, match=r"in T0.dcm, T1.dcm, T2.dcm, T3.dcm; move"):
+        read_series(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 135, 300, 450, 700, -1])
+def test_cut_off_file_is_named(make_series, keep):
+    folder = make_series()
+    path = folder / "S2.dcm"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DicomError, match="S2.dcm"):
+        read_series(folder)
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(NotADirectoryError, match="give the folder"):
+        scan(tmp_path / "nowhere")
+
+
+# Which series, which echo
+
+
+def test_foreign_files_are_left_aside_and_reported(make_series):
+    folder = make_series()
+    make_series(lambda image, k: setattr(image, "Modality", "CT"), name="CT{}")
+    make_series(lambda image, k: setattr(image, "ImageType", ["ORIGINAL", "LOCALIZER"]), name="scout{}.dcm")
+    make_series(on(0, SOPClassUID="1.2.840.10008.5.1.4.1.1.66"), name="raw{}.dcm")
+    for k in range(1, SLICES):
+        (folder / f"raw{k}.dcm").unlink()
+    (folder / "notes.txt").write_text("hello")
+    (folder / ".DS_Store").write_bytes(b"junk")
+    np.testing.assert_array_equal(read_series(folder)[0].array, EXPECTED)
+    found = scan(folder)
+    reasons = {path.name: reason for path, reason in found.skipped}
+    assert set(reasons) == {f"{name}{k}{end}" for name, end in (("CT", ""), ("scout", ".dcm")) for k in range(SLICES)} | {
+        "notes.txt",
+        "raw0.dcm",
+    }
+    assert (reasons["notes.txt"], reasons["CT1"]) == ("not DICOM", "modality CT, not MR")
+    assert (reasons["scout3.dcm"], reasons["raw0.dcm"]) == ("a localizer", "no picture")
+    assert len(found.series) == 1
+
+
+def second_series(image, k):
+    image.SeriesInstanceUID, image.SeriesNumber, image.SeriesDescription = "1.2.4", 9, "DESS"
+    image.PixelData = (pixel_values(k) + 1000).tobytes()
+
+
+def test_two_series_are_listed_and_chosen_by_number_or_uid(make_series):
+    folder = make_series()
+    make_series(second_series, name="T{}.dcm")
+    with pytest.raises(DicomError) as caught:
+        read_series(folder)
+    for text in ("--series", "series 8 'T2 map' 1.2.3: echo 1 (6.5 ms, 4 files)", "series 9 'DESS' 1.2.4: echo 1"):
+        assert text in str(caught.value)
+    for name in ("9", "1.2.4"):
+        np.testing.assert_array_equal(read_series(folder, name)[0].array, EXPECTED + 1000)
+    np.testing.assert_array_equal(read_series(folder, "8")[0].array, EXPECTED)
+    with pytest.raises(DicomError, match=r"0 series that match '7'.*\n  series 8"):
+        read_series(folder, "7")
+
+
+def test_lone_picture_does_not_stand_in_the_way(make_series):
+    folder = make_series()
+    make_series(lambda image, k: second_series(image, k) if k == 0 else False, name="T{}.dcm")
+    np.testing.assert_array_equal(read_series(folder)[0].array, EXPECTED)
+    with pytest.raises(DicomError, match="at least 2 slices"):
+        read_series(folder, "9")
+
+
+def two_echoes(make_series, first: object = 1, second: object = 2) -> Path:
+    """A second echo at 20 ms with voxels 1000 higher."""
+
+    def echo(number, time, extra):
+        def change(image, k):
+            image.EchoTime, image.PixelData = time, (pixel_values(k) + extra).tobytes()
+            if number is None:
+                del image.EchoNumbers
+            else:
+                image.EchoNumbers = number
+
+        return change
+
+    make_series(echo(second, "20", 1000), name="A{}.dcm")
+    return make_series(echo(first, "6.5", 0), name="B{}.dcm")
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 2), (None, None), (1, 1), ([1, 2], [1, 2])])
+def test_echoes_are_told_apart_by_number_or_else_by_time(make_series, first, second):
+    folder = two_echoes(make_series, first, second)
+    with pytest.raises(DicomError, match=r"--echo N.*--echo rss.*\n.*echo 1 \(6.5 ms, 4 files\), echo 2 \(20 ms, 4 files\)"):
+        read_series(folder)
+    for number in (1, 2):
+        for spelled in (number, str(number)):
+            volume, _ = read_series(folder, echo=spelled)
+            np.testing.assert_array_equal(volume.array, EXPECTED + 1000 * (number - 1))
+            assert volume.array.dtype == np.int16
+    with pytest.raises(DicomError, match="no echo 3.*"):
+        read_series(folder, echo=3)
+
+
+def test_stated_echo_numbers_are_kept(make_series):
+    folder = two_echoes(make_series, 3, 5)
+    assert [echo.number for echo in scan(folder).series[0].echoes] == [3, 5]
+    np.testing.assert_array_equal(read_series(folder, echo=5)[0].array, EXPECTED + 1000)
+
+
+def test_root_sum_of_squares(make_series):
+    folder = two_echoes(make_series)
+    volume, _ = read_series(folder, echo="rss")
+    assert volume.array.dtype == np.float32
+    values = EXPECTED.astype(float)
+    np.testing.assert_allclose(volume.array, np.sqrt(values**2 + (values + 1000) ** 2), rtol=1e-6)
+
+
+def test_echoes_of_different_grids_have_no_sum(make_series):
+    folder = two_echoes(make_series)
+    (folder / "A3.dcm").unlink()
+    with pytest.raises(DicomError, match="no sum"):
+        read_series(folder, echo="rss")
+
+
+@pytest.mark.parametrize("echo", ["rss", 2, "both"])
+def test_single_echo_has_no_other(make_series, echo):
+    with pytest.raises(DicomError, match=f"no echo {echo!r}"):
+        read_series(make_series(), echo=echo)
+
+
+# Pixels
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored", "expected"),
+    [("i2", 16, "i2"), ("u2", 12, "i2"), ("u2", 16, "i4"), ("u1", 8, "i2"), ("i2", 12, "i2"), ("u4", 32, "i8")],
+)
+@pytest.mark.parametrize("inverted", [False, True])
+def test_stored_types(make_series, dtype, stored, expected, inverted):
+    low, high = (0, 2**stored - 1) if dtype[0] == "u" else (-(2 ** (stored - 1)), 2 ** (stored - 1) - 1)
+    rng = np.random.default_rng(5)
+    values = rng.integers(low, high, (SLICES, ROWS, COLUMNS), endpoint=True).astype(dtype)
+    values[:, 0, 0], values[:, 0, 1] = low, high
+
+    def change(image, k):
+        image.BitsAllocated, image.BitsStored, image.HighBit = 8 * values.itemsize, stored, stored - 1
+        image.PixelRepresentation = int(dtype[0] == "i")
+        image.PixelData = values[k].tobytes() + b"\0" * (values[k].nbytes % 2)
+        image["PixelData"].VR = "OB" if values.itemsize == 1 else "OW"
+        if inverted:
+            image.PhotometricInterpretation = "MONOCHROME1"
+
+    array = read_series(make_series(change))[0].array
+    assert array.dtype == expected
+    shown = low + high - values.astype(np.int64) if inverted else values
+    np.testing.assert_array_equal(array, np.transpose(shown))
+
+
+def test_rescale_of_every_slice_is_its_own(make_series):
+    slopes, intercepts = [1, 2, 0.5, 1], [0, -10, 3.25, 0]
+
+    def change(image, k):
+        image.RescaleSlope, image.RescaleIntercept = slopes[k], intercepts[k]
+
+    array = read_series(make_series(change))[0].array
+    assert array.dtype == np.float32
+    np.testing.assert_allclose(array, EXPECTED * np.array(slopes) + intercepts)
+
+
+def test_rescale_by_nothing_keeps_integers(make_series):
+    def change(image, k):
+        image.RescaleSlope, image.RescaleIntercept = "1.0", "0"
+
+    assert read_series(make_series(change))[0].array.dtype == np.int16
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless], ids=lambda syntax: syntax.name)
+def test_compressed_copies_are_equal(make_series, syntax):
+    if not get_encoder(syntax).is_available:
+        pytest.skip(f"no encoder for {syntax.name} is installed")
+    values = np.random.default_rng(2).integers(-500, 3000, (SLICES, 48, 40)).astype(np.int16)  # JPEG 2000 needs some room
+
+    def change(image, k):
+        image.Rows, image.Columns, image.PixelData = 48, 40, values[k].tobytes()
+        image.compress(syntax, generate_instance_uid=False)
+
+    folder = make_series(change)
+    path = folder / "S1.dcm"
+    assert dcmread(path).file_meta.TransferSyntaxUID == syntax
+    np.testing.assert_array_equal(read_series(folder)[0].array, values.T)
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(DicomError, match="S1.dcm"):
+        read_series(folder)
+
+
+def test_big_endian(make_series):
+    folder = make_series()
+    for path in folder.iterdir():
+        image = dcmread(path)
+        image.PixelData = image.pixel_array.astype(">i2").tobytes()
+        image["PixelData"].VR = "OW"
+        image.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+        dcmwrite(path, image, little_endian=False, implicit_vr=False)
+    array = read_series(folder)[0].array
+    np.testing.assert_array_equal(array, EXPECTED)
+    assert array.dtype == np.dtype("=i2")
+
+
+# Side
+
+
+@pytest.mark.parametrize(
+    ("tags", "side"),
+    [
+        ({}, Side.UNKNOWN),
+        ({"Laterality": ""}, Side.UNKNOWN),
+        ({"Laterality": "R"}, Side.RIGHT),
+        ({"ImageLaterality": "L"}, Side.LEFT),
+        ({"Laterality": "L", "ImageLaterality": "L"}, Side.LEFT),
+        ({"ImageLaterality": "B"}, Side.UNKNOWN),
+        ({"Laterality": "", "ImageLaterality": "R"}, Side.RIGHT),
+    ],
+)
+def test_side(make_series, tags, side):
+    assert read_series(make_series(lambda image, k: on(k, **tags)(image, k)))[1] is side
+
+
+def test_one_slice_may_speak_for_the_others(make_series):
+    assert read_series(make_series(on(2, Laterality="L")))[1] is Side.LEFT
+
+
+# A real multi-echo series: 8 echoes x 24 slices under one UID, sagittal oblique, big endian
+
+
+@real
+def test_real_series_lists_its_echoes():
+    (series,) = scan(REAL).series
+    assert [echo.number for echo in series.echoes] == list(range(1, 9))
+    assert [len(echo.files) for echo in series.echoes] == [24] * 8
+    np.testing.assert_allclose([echo.time_ms for echo in series.echoes], 6.312 * np.arange(1, 9))
+    with pytest.raises(DicomError, match=r"echo 1 \(6.312 ms, 24 files\).*echo 8 \(50.496 ms, 24 files\)"):
+        read_series(REAL)
+
+
+@real
+def test_real_echoes_are_as_simpleitk_reads_them(tmp_path):
+    squares = 0.0
+    for echo, number in zip(scan(REAL).series[0].echoes, count(1), strict=False):
+        array, affine = itk_reads(list(echo.files), tmp_path / str(number))
+        volume, side = read_series(REAL, echo=number)
+        np.testing.assert_array_equal(volume.array, array)
+        np.testing.assert_allclose(volume.affine, affine, atol=1e-4)
+        np.testing.assert_allclose(volume.spacing_mm, [0.625, 0.625, 4], atol=1e-4)
+        assert side is Side.UNKNOWN
+        squares = squares + array.astype(float) ** 2
+    combined, _ = read_series(REAL, "8", "rss")
+    np.testing.assert_allclose(combined.array, np.sqrt(squares), rtol=1e-6)
