@@ -216,3 +216,4 @@ def _scored(
     for name, view in views:
         scores[name] = _score(truth, decide(view), scheme)
         yield name, view
+        del view  # or it would live on while the next one is made

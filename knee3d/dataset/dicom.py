@@ -240,7 +240,7 @@ def _read_slice(path: Path) -> _Slice:
         data = pydicom.dcmread(path, specific_tags=_PLACE_TAGS + _PIXEL_TAGS + _OPTIONAL_TAGS)
         missing = [name for name in _PLACE_TAGS + _PIXEL_TAGS if name not in data or data[name].is_empty]
         if missing:
-            raise DicomError(f"{path.name} lacks {', '.join(missing)}; export the series again, or remove the file")
+            raise DicomError(f"{path.name} lacks {', '.join(missing)}: cut off or stripped; export the series again")
         if data.SamplesPerPixel != 1 or data.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
             raise DicomError(f"{path.name} is a colour picture; a volume needs grey images, choose another --series")
         slope, intercept, *sides = (data.get(name) for name in _OPTIONAL_TAGS)

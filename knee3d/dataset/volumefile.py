@@ -3,6 +3,9 @@
 SimpleITK reads and writes. It thinks in LPS and in arrays with the slice first; a Volume is RAS and indexed (x, y, z).
 """
 
+import gzip
+import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +52,9 @@ def read_volume(path: Path) -> Volume:
         raise VolumeFileError(f"{path.name} is none of the forms that are read: {', '.join(_READABLE)}; convert it")
     try:
         image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
+        if ".nii" in path.name.lower():
+            _check_length(path, image)
+    except (RuntimeError, OSError, EOFError, zlib.error) as error:
         raise VolumeFileError(_reason(path, str(error))) from error
     _check_orientation(path, image)
     size = image.GetSize()
@@ -130,6 +135,16 @@ def _affine(image: sitk.Image) -> np.ndarray:
     affine[:3, :3] = np.reshape(image.GetDirection(), (count, count))[:3, :3] * image.GetSpacing()[:3]
     affine[:3, 3] = image.GetOrigin()[:3]
     return _LPS_TO_RAS @ affine
+
+
+def _check_length(path: Path, image: sitk.Image) -> None:
+    """ITK fills up what a cut-off NIfTI file lacks with zeros, and warns on the terminal alone."""
+    sizes = [int(image.GetMetaData(f"dim[{i + 1}]")) for i in range(int(image.GetMetaData("dim[0]")))]
+    wanted = int(float(image.GetMetaData("vox_offset"))) + math.prod(sizes) * int(image.GetMetaData("bitpix")) // 8
+    with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
+        found = sum(len(block) for block in iter(lambda: file.read(1 << 20), b""))
+    if found < wanted:
+        raise EOFError(f"it is cut off, {found} of {wanted} bytes are there")
 
 
 def _check_orientation(path: Path, image: sitk.Image) -> None:

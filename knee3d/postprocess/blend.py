@@ -47,6 +47,7 @@ def blend(views: Iterable[tuple[str, Volume]], weights: Mapping[str, float]) -> 
             raise ValueError(f"view {name!r} of {view.array.shape} is not on the grid of {seen[0]!r}")
         _add_scaled(accumulator, view.array, weights[name])
         seen.append(name)
+        del view  # or it would live on while the next one is made
     if total is None or len(seen) != len(weights):
         raise ValueError(f"weights are for {sorted(weights)}, but only {sorted(seen)} came")
     return total

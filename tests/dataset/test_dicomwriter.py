@@ -85,7 +85,9 @@ def test_same_arguments_same_bytes(tmp_path):
     assert sorted(contents(tmp_path / "once")) == [f"IM000{i}.dcm" for i in range(1, 5)]
 
 
-@pytest.mark.parametrize("change", [{"patient": "P002"}, {"description": "other"}, {"seed": 8}, {"degrees": 5}, {"add": 1}])
+@pytest.mark.parametrize(
+    "change", [{"patient": "P002"}, {"description": "other"}, {"seed": 8}, {"degrees": 5}, {"add": 1}]
+)
 def test_other_arguments_other_identifiers(tmp_path, change):
     volume = phantom(change.pop("degrees", 0))
     volume = volume.with_array(volume.array + change.pop("add", 0))

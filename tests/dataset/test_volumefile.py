@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from knee3d.anatomy.orientation import Side, axis_codes
+from knee3d.anatomy.orientation import Side, axis_codes, reorient
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset import volumefile
 from knee3d.dataset.dicom import DicomError
+from knee3d.dataset.dicomwriter import write_series
 from knee3d.dataset.volumefile import VolumeFileError, read_image, read_volume, write_volume
 
 DIRECTIONS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
@@ -148,7 +149,10 @@ UNREADABLE = {
     "colour.mha": (save_colour, "one number per voxel"),
     "complex.nii": (lambda p: nib.save(nib.Nifti1Image(voxels(np.complex64), place()), p), "one number per voxel"),
     "flat.mha": (lambda p: sitk.WriteImage(sitk.GetImageFromArray(voxels()[0]), str(p)), "one volume"),
-    "sheared.nii": (lambda p: nib.save(nib.Nifti1Image(voxels(), sheared(0.1).affine), p), "not perpendicular.*resample"),
+    "sheared.nii": (
+        lambda p: nib.save(nib.Nifti1Image(voxels(), sheared(0.1).affine), p),
+        "not perpendicular.*resample",
+    ),
     "unplaced.nii": (lambda p: nib.save(nib.Nifti1Image(voxels(), None), p), "how it lies.*qform and sform"),
     "unplaced.nrrd": (save_unplaced_nrrd, "how it lies.*no space"),
     "junk.nii.gz": (lambda p: p.write_bytes(b"junk"), "cannot read junk.nii.gz"),
@@ -230,20 +234,28 @@ def test_a_file_has_no_series_to_choose(tmp_path, choice):
         read_image(tmp_path / "v.nii.gz", **choice)
 
 
-def test_image_from_a_folder_is_dicom(make_series):
-    folder = make_series(lambda image, k: setattr(image, "Laterality", "L"))
-    volume, side = read_image(folder, series="8", echo=1)
-    assert volume.shape == (7, 5, 4)
+def dicom_folder(folder):
+    array = np.arange(60, dtype=np.int16).reshape(5, 4, 3)
+    write_series(Volume(array, place("IPL")), folder, Side.LEFT, patient="p", description="d", seed=0)
+    return array
+
+
+def test_image_from_a_folder_is_dicom(tmp_path):
+    array = dicom_folder(tmp_path / "knee")
+    volume, side = read_image(tmp_path / "knee", series="1", echo=1)
+    np.testing.assert_array_equal(reorient(volume, "IPL").array, array)
     assert side is Side.LEFT
-    with pytest.raises(DicomError, match="no echo 2"):
-        read_image(folder, echo=2)
+    for choice in ({"series": "2"}, {"echo": 2}):
+        with pytest.raises(DicomError, match="choose by"):
+            read_image(tmp_path / "knee", **choice)
 
 
-@pytest.mark.parametrize("name", ["S{}.dcm", "IM{}", "x{}.ima"])
-def test_one_dicom_file_is_sent_back_for_its_folder(make_series, name):
-    folder = make_series(name=name)
-    with pytest.raises(VolumeFileError, match=r"one file of a DICOM series; give the folder, .*series"):
-        read_image(folder / name.format(1))
+@pytest.mark.parametrize("name", ["S.dcm", "IM1", "x.ima"])
+def test_one_dicom_file_is_sent_back_for_its_folder(tmp_path, name):
+    dicom_folder(tmp_path / "knee")
+    path = (tmp_path / "knee" / "IM0001.dcm").rename(tmp_path / "knee" / name)
+    with pytest.raises(VolumeFileError, match=r"one file of a DICOM series; give the folder, .*knee"):
+        read_image(path)
 
 
 def test_nothing_is_said_on_the_terminal(tmp_path, capfd):

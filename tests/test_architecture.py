@@ -1,0 +1,124 @@
+"""The house stays as drawn: who may import whom, which framework lives where, which words stand where."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from knee3d import Plane
+
+PACKAGE = Path(__file__).parent.parent / "knee3d"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# A room may import itself, these rooms, and what belongs to no room: knee3d.atomic, knee3d.progress.
+MAY_USE = {
+    "anatomy": set(),
+    "dataset": {"anatomy"},
+    "learn": {"anatomy", "dataset"},
+    "postprocess": {"anatomy"},
+    "quantify": {"anatomy"},
+    "report": {"anatomy", "postprocess", "quantify"},
+}
+SHARED = {"atomic", "progress"}
+# Frameworks and the only places that may import them; whatever is not here, any room may use.
+LIVES_IN = {
+    "tensorflow": {"learn"},
+    "keras": {"learn"},
+    "segmentation_models": {"learn"},
+    "pydicom": {"dataset"},
+    "SimpleITK": {"dataset"},
+    "cv2": {"dataset"},
+    "sklearn": {"dataset"},
+    "pyvista": {"quantify", "report"},
+    "matplotlib": {"report"},
+    "click": {"cli.py"},
+}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0]
+
+
+def imports(path: Path) -> list[str]:
+    """Dotted names of everything that a module imports, wherever it stands."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if room(path) in MAY_USE], ids=str)
+def test_rooms_use_only_rooms_below_them(path):
+    used = {name.split(".")[1] for name in imports(path) if name.startswith("knee3d.")}
+    forbidden = used - MAY_USE[room(path)] - SHARED - {room(path), "__version__"}
+    assert not forbidden, f"{path} imports {forbidden}"
+
+
+def test_what_every_room_may_use_uses_no_room():
+    for name in SHARED:
+        assert not [used for used in imports(PACKAGE / f"{name}.py") if used.startswith("knee3d")]
+
+
+def test_commands_leave_the_work_to_workflow():
+    """Beside it, the command line takes types to fill in and the table to show."""
+    used = {name.rpartition(".")[0] for name in imports(PACKAGE / "cli.py") if name.startswith("knee3d.")}
+    types = {"knee3d.anatomy.orientation", "knee3d.anatomy.plane", "knee3d.anatomy.tissue", "knee3d.dataset.cases",
+             "knee3d.dataset.cohort", "knee3d.dataset.prepare", "knee3d.learn.training"}  # fmt: skip
+    assert used <= types | {"knee3d", "knee3d.demo", "knee3d.report.tables"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_frameworks_live_behind_their_walls(path):
+    for name in imports(path):
+        homes = LIVES_IN.get(name.split(".")[0])
+        assert homes is None or room(path) in homes, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_modules_are_named_after_what_they_hold(path):
+    assert not {"utils", "util", "helpers", "helper", "common", "misc"} & {path.stem, *path.relative_to(PACKAGE).parts}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.name != "plane.py"], ids=str)
+def test_planes_are_named_in_one_file(path):
+    """Code takes planes from the enum; help texts may show an example."""
+    words = {plane.value for plane in Plane}
+    tree = ast.parse(path.read_text())
+    documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+            assert not words & set(re.findall(r"[a-z]+", node.value.lower())), f"{path}:{node.lineno}"
+        if isinstance(node, ast.Name | ast.Attribute | ast.arg):
+            name = getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "arg", "")
+            assert not (words & set(name.lower().split("_"))) or name.isupper(), f"{path}:{node.lineno} {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_every_module_says_what_it_holds_and_prints_nothing(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), f"{path} has no docstring"
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "print"]
+
+
+def test_help_comes_without_tensorflow():
+    program = (
+        "import sys\n"
+        "from click.testing import CliRunner\n"
+        "from knee3d.cli import main\n"
+        "assert CliRunner().invoke(main, ['--help']).exit_code == 0\n"
+        "print(*{name.split('.')[0] for name in sys.modules})\n"
+    )
+    loaded = set(
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert "click" in loaded
+    assert loaded.isdisjoint(
+        {"tensorflow", "keras", "pydicom", "SimpleITK", "cv2", "sklearn", "scipy", "matplotlib", "vtk"}
+    )
