@@ -64,7 +64,7 @@ def slice_dataset(k: int, turn: np.ndarray) -> Dataset:
 
 @pytest.fixture
 def make_series(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a folder of slices; `change(image, k)` makes what a test is about, and returns False to leave a file out."""
+    """Writes a folder of slices; `change(image, k)` makes what a test is about; returning False leaves out."""
 
     def make(change: Callable[[Dataset, int], object] | None = None, turn: np.ndarray | None = None, **names) -> Path:
         folder = tmp_path / names.get("folder", "series")
@@ -79,9 +79,9 @@ def make_series(tmp_path: Path) -> Callable[..., Path]:
 
 
 TURNS = {
-    "axial": rotation(0, 0, 0),
-    "sagittal": np.array([[0, 0, -1.0], [1, 0, 0], [0, -1, 0]]),
-    "coronal": np.array([[1, 0, 0], [0, 0, 1.0], [0, -1, 0]]),
+    "level": rotation(0, 0, 0),
+    "side on": np.array([[0, 0, -1.0], [1, 0, 0], [0, -1, 0]]),
+    "face on": np.array([[1, 0, 0], [0, 0, 1.0], [0, -1, 0]]),
     "oblique": rotation(0, 12, 0),
     "double oblique": rotation(17, -8, 33),
     "upside down": rotation(180, 0, 0),

@@ -1,0 +1,44 @@
+"""Fixtures that more than one room uses."""
+
+import numpy as np
+import pytest
+
+from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.slicing import to_slices
+from knee3d.anatomy.tissue import SCHEMES
+from knee3d.anatomy.volume import Volume
+from knee3d.dataset.cases import Case, Dataset, Split, save_dataset
+from knee3d.dataset.intensity import Window
+from knee3d.dataset.png import write_slices
+
+IPL = np.array([[0, 0, -0.7, 0], [0, -0.4, 0, 0], [-0.5, 0, 0, 0], [0, 0, 0, 1.0]])
+
+
+def bright_ball(shape: tuple[int, int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image and mask of a ball somewhere in the middle: what a network learns in seconds."""
+    rng = np.random.default_rng(seed)
+    centre = np.array(shape) / 2 + rng.uniform(-2, 2, 3)
+    distance = np.linalg.norm(np.indices(shape).T - centre, axis=-1).T
+    mask = (distance < min(shape) / 3).astype(np.uint8)
+    image = np.clip(60 + 120 * mask + rng.normal(0, 12, shape), 0, 255).astype(np.uint8)
+    return image, mask
+
+
+@pytest.fixture(scope="session")
+def balls(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A prepared dataset of four cases, the last in test, one of another size than the others."""
+    folder = tmp_path_factory.mktemp("balls")
+    cases = []
+    for seed, split in enumerate((Split.TRAIN, Split.TRAIN, Split.VAL, Split.TEST)):
+        shape = (20, 18, 12) if seed else (16, 18, 14)
+        name = f"ball{seed}"
+        for kind, array in zip(("image", "mask"), bright_ball(shape, seed), strict=True):
+            for plane in Plane:
+                write_slices(to_slices(Volume(array, IPL), plane), folder / name / plane.value / kind)
+        cases.append(
+            Case(name, f"P{seed}", "", Side.RIGHT, split, shape, IPL, "IPL", Window(0, 255), True, fingerprint=name)
+        )
+    dataset = Dataset(folder, SCHEMES["cartilage"], tuple(cases))
+    save_dataset(dataset)
+    return dataset

@@ -1,0 +1,177 @@
+"""Training ends in a SavedModel that others load, and a card that says where it comes from."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.slicing import to_slices
+from knee3d.dataset.cases import Split
+from knee3d.postprocess.confusion import confusion_matrix, dice
+from knee3d.postprocess.decide import decide
+from knee3d.postprocess.predict import predict_volume, with_neighbours
+
+training = pytest.importorskip("knee3d.learn.training")
+encoder = pytest.importorskip("knee3d.learn.networks.encoder")
+savedmodel = pytest.importorskip("knee3d.learn.savedmodel")
+
+WEIGHTS = Path(__file__).parents[3] / "shared" / "weights" / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+# A Python that has TensorFlow and nothing of knee3d; CI makes one, elsewhere the tests' own serves, isolated.
+ELSEWHERE = os.environ.get("KNEE3D_TF_ONLY_PYTHON", sys.executable)
+CONFIG = training.TrainConfig(encoder_weights="none", epochs=3, batch_size=4, learning_rate=2e-3)
+PLANE = Plane.SAGITTAL
+
+PROGRAM = """
+import sys
+import numpy as np
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+with np.load(sys.argv[2]) as slices:
+    np.savez(sys.argv[3], **{name: model.serve(tf.constant(slices[name])).numpy() for name in slices})
+alien = {"knee3d", "segmentation_models"} & set(sys.modules)
+assert not alien, alien
+"""
+
+
+@pytest.fixture(scope="module")
+def models(balls, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    training.train_plane(balls, PLANE, folder, CONFIG)
+    return folder
+
+
+@pytest.mark.slow
+def test_it_learns_and_predicts_unseen_knees(balls, models):
+    case = balls.of_split(Split.TEST)[0]
+    predictor = savedmodel.load_predictor(models, PLANE)
+    probabilities = predict_volume(balls.image(case), PLANE, predictor)
+    np.testing.assert_allclose(probabilities.array.sum(axis=-1), 1, atol=1e-5)
+    matrix = confusion_matrix(balls.mask(case).array, decide(probabilities).array, 2)
+    assert dice(matrix)[1] > 0.5
+
+
+@pytest.mark.slow
+def test_the_card_and_the_logs_tell_the_story(balls, models):
+    card = savedmodel.load_card(models, PLANE)
+    assert card["classes"] == ["background", "cartilage"]
+    assert card["plane"] == PLANE.value
+    assert card["cases"] == {"train": ["ball0", "ball1"], "val": ["ball2"]}
+    assert card["patients"]["train"] == ["P0", "P1"]
+    assert card["spacing_mm"] == [0.5, 0.4, 0.7]
+    rows = (models / PLANE.value / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 1 + CONFIG.epochs
+    column = rows[0].split(",").index("val_dice")
+    best = max(float(row.split(",")[column]) for row in rows[1:])
+    assert card["scores"]["val_dice"] == pytest.approx(best)
+    assert list((models / PLANE.value / "logs" / "train").glob("events.*"))
+
+
+@pytest.mark.slow
+def test_the_best_epoch_is_what_was_exported(balls, models):
+    case = balls.of_split(Split.VAL)[0]
+    labels = decide(predict_volume(balls.image(case), PLANE, savedmodel.load_predictor(models, PLANE)))
+    measured = dice(confusion_matrix(balls.mask(case).array, labels.array, 2))[1]
+    assert measured == pytest.approx(savedmodel.load_card(models, PLANE)["scores"]["val_dice"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_finished_plane_is_left_alone_and_another_one_protected(balls, models):
+    model = models / PLANE.value / "saved_model" / "saved_model.pb"
+    before = model.stat().st_mtime_ns
+    training.train_plane(balls, PLANE, models, CONFIG)
+    assert model.stat().st_mtime_ns == before
+    other = training.TrainConfig(encoder_weights="none", epochs=1)
+    with pytest.raises(ValueError, match="other settings.*--overwrite"):
+        training.train_plane(balls, PLANE, models, other)
+    assert model.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_a_saved_model_runs_where_only_tensorflow_is(balls, models, tmp_path):
+    """Slices of two sizes, in a process that cannot see knee3d, equal to the predictor."""
+    predictor = savedmodel.load_predictor(models, PLANE)
+    slices = {
+        case.name: with_neighbours(to_slices(balls.image(case), PLANE), 0, 4, predictor.context)
+        for case in balls.of_split(Split.TRAIN)
+    }
+    assert len({stack.shape for stack in slices.values()}) == 2
+    np.savez(tmp_path / "slices.npz", **slices)
+    command = [ELSEWHERE, "-I", "-c", PROGRAM, str(models / PLANE.value / "saved_model"), "slices.npz", "out.npz"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    with np.load(tmp_path / "out.npz") as found:
+        for name, stack in slices.items():
+            assert found[name].dtype == np.float32
+            np.testing.assert_allclose(found[name], predictor(stack), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("context", [0, 2])
+def test_other_contexts_and_augmentation_train_too(balls, tmp_path, context):
+    config = training.TrainConfig(
+        encoder_weights="none", context=context, epochs=1, batch_size=4, limit_slices=4, augment=True
+    )
+    training.train_plane(balls, PLANE, tmp_path, config)
+    predictor = savedmodel.load_predictor(tmp_path, PLANE)
+    assert predictor.context == context
+    assert predictor(np.zeros((1, 40, 33, 2 * context + 1), np.uint8)).shape == (1, 40, 33, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WEIGHTS.exists(), reason="no ImageNet weights under ../shared")
+def test_imagenet_weights_come_from_a_file(monkeypatch):
+    monkeypatch.setenv(encoder.VARIABLE, str(WEIGHTS))
+    model = training.build(2, CONFIG, encoder.find_encoder_weights("imagenet"))
+    kernels = {weight.path.split("/")[-2]: weight for weight in model.weights if weight.path.endswith("kernel")}
+    import h5py
+
+    with h5py.File(WEIGHTS) as file:
+        stored = file["block5_conv3/block5_conv3_W_1:0"][:]
+    np.testing.assert_array_equal(kernels["block5_conv3"], stored)
+
+
+def test_weights_that_are_not_there_say_how_to_go_on(monkeypatch, tmp_path):
+    monkeypatch.delenv(encoder.VARIABLE, raising=False)
+    assert encoder.find_encoder_weights("none") is None
+    with pytest.raises(encoder.EncoderWeightsError, match=r"nowhere\.h5 do not exist"):
+        encoder.find_encoder_weights(str(tmp_path / "nowhere.h5"))
+
+    def offline(**options: object) -> None:
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(encoder.keras.applications, "VGG16", offline)
+    with pytest.raises(encoder.EncoderWeightsError, match="--encoder-weights FILE"):
+        encoder.find_encoder_weights("imagenet")
+
+
+@pytest.mark.slow
+def test_a_file_that_is_no_weights_is_refused(tmp_path):
+    file = tmp_path / "weights.h5"
+    file.write_bytes(b"not hdf5")
+    with pytest.raises(ValueError, match=r"weights\.h5"):
+        training.build(2, CONFIG, str(file))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"batch_size": 0}, {"context": -1}, {"learning_rate": 0.0}, {"network": "resnet"}]
+)
+def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(ValueError, match="above 0|unknown network"):
+        training.TrainConfig(**wrong)
+
+
+def test_models_that_are_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="train this plane first"):
+        savedmodel.load_predictor(tmp_path, PLANE)
+    (tmp_path / PLANE.value).mkdir()
+    card = tmp_path / PLANE.value / "card.json"
+    card.write_text("{")
+    with pytest.raises(ValueError, match=r"card\.json is not a readable"):
+        savedmodel.load_card(tmp_path, PLANE)
+    card.write_text(json.dumps({"classes": ["background", "cartilage"], "settings": {"context": 1}}))
+    with pytest.raises(ValueError, match="not a readable SavedModel"):
+        savedmodel.load_predictor(tmp_path, PLANE)
