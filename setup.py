@@ -26,7 +26,6 @@ setup(
         "numpy>=2.0",
         "scipy>=1.13",
         "scikit-learn>=1.5",
-        "scikit-image>=0.24",
         "opencv-python-headless>=4.10",
         "pydicom>=3.0",
         "pylibjpeg>=2.0",

@@ -22,9 +22,11 @@ _HEADER_AND_DATA = (".nhdr", ".mhd")
 _READABLE = _ONE_FILE + _HEADER_AND_DATA
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _NIFTI_COSINE_TOLERANCE = 1e-4
+_PLACE_TOLERANCE_MM = 0.05  # ITK tells the header's numbers with six digits
 _ITK_TYPES = {np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8)} | {np.dtype("f4"), np.dtype("f8")}
 
-# ITK writes warnings straight to the terminal, past Python's warnings and logging. What matters is an error here.
+# ITK writes warnings straight to the terminal, past Python's warnings and logging. What matters of
+# them is an error here.
 sitk.ProcessObject_GlobalWarningDisplayOff()
 
 
@@ -56,7 +58,6 @@ def read_volume(path: Path) -> Volume:
             _check_length(path, image)
     except (RuntimeError, OSError, EOFError, zlib.error) as error:
         raise VolumeFileError(_reason(path, str(error))) from error
-    _check_orientation(path, image)
     size = image.GetSize()
     single = len(size) >= 3 and set(size[3:]) <= {1} and image.GetNumberOfComponentsPerPixel() == 1
     array = sitk.GetArrayFromImage(image).T
@@ -65,7 +66,9 @@ def read_volume(path: Path) -> Volume:
         raise VolumeFileError(
             f"{path.name} must hold one number per voxel of one volume, it has {kind}; extract one volume"
         )
-    return Volume(array.reshape(size[:3]), _affine(image))
+    affine = _affine(image)
+    _check_place(path, image, affine)
+    return Volume(array.reshape(size[:3]), affine)
 
 
 def write_volume(volume: Volume, path: Path) -> None:
@@ -147,16 +150,22 @@ def _check_length(path: Path, image: sitk.Image) -> None:
         raise EOFError(f"it is cut off, {found} of {wanted} bytes are there")
 
 
-def _check_orientation(path: Path, image: sitk.Image) -> None:
-    """ITK fills a missing orientation with a guess; planes and sides must not rest on one."""
-    keys = {
-        key: image.GetMetaData(key) for key in ("qform_code", "sform_code", "NRRD_space") if image.HasMetaDataKey(key)
-    }
-    name = path.name.lower()
-    unknown = ".nii" in name and (keys.get("qform_code"), keys.get("sform_code")) == ("0", "0")
-    if unknown or (name.endswith((".nrrd", ".nhdr")) and "NRRD_space" not in keys):
-        field = "qform and sform are unset" if ".nii" in name else "it has no space"
-        raise VolumeFileError(f"{path.name} says not how it lies in the patient, {field}; convert it from DICOM again")
+def _check_place(path: Path, image: sitk.Image, affine: np.ndarray) -> None:
+    """ITK fills a missing orientation with a guess, and of two that differ takes one; neither goes on in silence."""
+    nifti = ".nii" in path.name.lower()
+    if nifti and image.GetMetaData("sform_code") != "0":
+        rows = [image.GetMetaData(f"srow_{axis}").split() for axis in "xyz"]
+        off = (np.abs(np.array(rows, dtype=np.float64) - affine[:3]) @ [*image.GetSize()[:3], 1]).max()
+        problem = f"its sform and qform are up to {off:.2f} mm apart" if off > _PLACE_TOLERANCE_MM else ""
+    elif nifti:
+        problem = "its qform and sform are unset" if image.GetMetaData("qform_code") == "0" else ""
+    else:
+        nrrd = path.name.lower().endswith((".nrrd", ".nhdr"))
+        problem = "it has no space" if nrrd and not image.HasMetaDataKey("NRRD_space") else ""
+    if problem:
+        raise VolumeFileError(
+            f"{path.name} says not how it lies in the patient, {problem}; convert it from DICOM again"
+        )
 
 
 def _reason(path: Path, text: str) -> str:

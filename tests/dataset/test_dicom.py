@@ -206,6 +206,8 @@ REFUSED = {
         "S2.dcm lacks ImageOrientationPatient, PixelData",
     ),
     "short position": (on(2, ImagePositionPatient=["1", "2"]), "S2.dcm has no usable place"),
+    "no number": (on(2, ImagePositionPatient=[0, float("nan"), 4]), "S2.dcm has no usable place"),
+    "no cosine": (on(2, ImageOrientationPatient=[1, 0, 0, float("nan"), 1, 0]), "S2.dcm has no usable place"),
     "zero spacing": (on(2, PixelSpacing=[0, 1]), "S2.dcm has no usable place"),
     "no unit vectors": (on(2, ImageOrientationPatient=[1, 0, 0, 0, 2, 0]), "S2.dcm has no usable place"),
     "skew vectors": (on(2, ImageOrientationPatient=[1, 0, 0, 0.6, 0.8, 0]), "S2.dcm has no usable place"),

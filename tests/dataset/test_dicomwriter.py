@@ -86,13 +86,14 @@ def test_same_arguments_same_bytes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"patient": "P002"}, {"description": "other"}, {"seed": 8}, {"degrees": 5}, {"add": 1}]
+    "change",
+    [{"patient": "P002"}, {"side": Side.RIGHT}, {"description": "other"}, {"seed": 8}, {"degrees": 5}, {"add": 1}],
 )
 def test_other_arguments_other_identifiers(tmp_path, change):
     volume = phantom(change.pop("degrees", 0))
     volume = volume.with_array(volume.array + change.pop("add", 0))
     write_series(phantom(), tmp_path / "once", Side.LEFT, **NAMES)
-    write_series(volume, tmp_path / "other", Side.LEFT, **NAMES | change)
+    write_series(volume, tmp_path / "other", change.pop("side", Side.LEFT), **NAMES | change)
     uids = {dcmread(path).SOPInstanceUID for path in tmp_path.rglob("*.dcm")}
     assert len(uids) == 8
     assert len({dcmread(path).SeriesInstanceUID for path in tmp_path.rglob("*.dcm")}) == 2

@@ -133,6 +133,12 @@ def save_colour(path):
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((2, 3, 4, 3), np.uint8), isVector=True), str(path))
 
 
+def save_doubly_placed(path, sform, qform):
+    image = nib.Nifti1Image(voxels(), sform)
+    image.set_qform(qform, 1)
+    nib.save(image, path)
+
+
 def save_unplaced_nrrd(path):
     path.write_bytes(b"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2 2 2\nencoding: raw\n\n" + bytes(8))
 
@@ -153,6 +159,11 @@ UNREADABLE = {
         lambda p: nib.save(nib.Nifti1Image(voxels(), sheared(0.1).affine), p),
         "not perpendicular.*resample",
     ),
+    "two scales.nii": (
+        lambda p: save_doubly_placed(p, place(), place() @ np.diag([2, 1, 1, 1])),
+        "sform and qform.* apart",
+    ),
+    "half sheared.nii": (lambda p: save_doubly_placed(p, sheared(0.3).affine, place()), "sform and qform.* apart"),
     "unplaced.nii": (lambda p: nib.save(nib.Nifti1Image(voxels(), None), p), "how it lies.*qform and sform"),
     "unplaced.nrrd": (save_unplaced_nrrd, "how it lies.*no space"),
     "junk.nii.gz": (lambda p: p.write_bytes(b"junk"), "cannot read junk.nii.gz"),
@@ -258,9 +269,19 @@ def test_one_dicom_file_is_sent_back_for_its_folder(tmp_path, name):
         read_image(path)
 
 
-def test_nothing_is_said_on_the_terminal(tmp_path, capfd):
-    """ITK warns about a NIfTI file without orientation; the error says it once."""
-    UNREADABLE["unplaced.nii"][0](tmp_path / "v.nii")
-    with pytest.raises(VolumeFileError):
+def test_itk_says_nothing_on_the_terminal(tmp_path, capfd):
+    """Of its own accord it prints a warning with its own source lines for this file."""
+    UNREADABLE["two scales.nii"][0](tmp_path / "v.nii")
+    with pytest.raises(VolumeFileError, match="apart"):
         read_volume(tmp_path / "v.nii")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("codes", ["RAS", "PIR"])
+def test_one_of_the_two_nifti_places_is_enough(tmp_path, codes):
+    for name, sform, qform in (("q.nii", 0, 1), ("s.nii", 1, 0), ("both.nii", 2, 1)):
+        image = nib.Nifti1Image(voxels(), place(codes, 9))
+        image.set_sform(place(codes, 9), sform)
+        image.set_qform(place(codes, 9), qform)
+        nib.save(image, tmp_path / name)
+        np.testing.assert_allclose(read_volume(tmp_path / name).affine, place(codes, 9), atol=1e-4)

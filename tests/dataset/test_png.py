@@ -1,0 +1,49 @@
+"""Pixels on disk are the pixels that were given."""
+
+import cv2
+import numpy as np
+import pytest
+
+from knee3d.dataset.png import read_slices, slice_name, write_slices
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (12, 33, 2)])
+def test_what_is_written_is_read(tmp_path, shape):
+    slices = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    write_slices(slices, tmp_path)
+    np.testing.assert_array_equal(read_slices(sorted(tmp_path.iterdir())), slices)
+
+
+def test_names_sort_as_slices_do():
+    names = [slice_name(index) for index in range(1200)]
+    assert sorted(names) == names
+
+
+def test_tensorflow_decodes_the_same_pixels(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    slices = np.random.default_rng(0).integers(0, 7, (1, 9, 8)).astype(np.uint8)
+    write_slices(slices, tmp_path)
+    data = (tmp_path / slice_name(0)).read_bytes()
+    np.testing.assert_array_equal(tf.io.decode_png(data, channels=1)[..., 0], slices[0])
+
+
+@pytest.mark.parametrize("slices", [np.zeros((2, 3, 4)), np.zeros((3, 4), np.uint8)])
+def test_anything_but_a_stack_of_bytes_is_refused(tmp_path, slices):
+    with pytest.raises(ValueError, match="uint8"):
+        write_slices(slices, tmp_path)
+
+
+def test_files_that_are_no_slices_are_refused(tmp_path):
+    write_slices(np.zeros((2, 3, 4), np.uint8), tmp_path)
+    paths = sorted(tmp_path.iterdir())
+    with pytest.raises(FileNotFoundError):
+        read_slices([*paths, tmp_path / "0007.png"])
+    cv2.imwrite(str(paths[1]), np.zeros((3, 5), np.uint8))
+    with pytest.raises(ValueError, match="differ in size"):
+        read_slices(paths)
+    cv2.imwrite(str(paths[1]), np.zeros((3, 4, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"0001\.png is not a readable 8-bit grey PNG"):
+        read_slices(paths)
+    paths[1].write_bytes(b"no png")
+    with pytest.raises(ValueError, match=r"0001\.png is not"):
+        read_slices(paths)

@@ -1,0 +1,194 @@
+"""Knees become cases: right side up, on one grid, in one split, whole or not at all."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from knee3d.anatomy.orientation import Side, mirror, reorient, to_canonical
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.slicing import to_slices
+from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, map_labels
+from knee3d.anatomy.volume import Volume
+from knee3d.dataset import prepare as room
+from knee3d.dataset.cases import Case, Dataset, Split
+from knee3d.dataset.png import read_slices
+from knee3d.dataset.prepare import Preparation, agreed_side, assign_splits, prepare_knee, prepare_knees
+from knee3d.dataset.table import Knee
+from knee3d.dataset.volumefile import write_volume
+
+PREPARATION = Preparation(SCHEMES["iwoai"], NUMBERINGS["pymskt"])
+AFFINE = np.array([[0, 0, 0.7, -5], [-0.4, 0, 0, 6], [0, -0.3, 0, 7], [0, 0, 0, 1.0]])  # P, I, R
+
+
+def right_knee() -> tuple[Volume, Volume]:
+    """Image and labels in an order that is not canonical; the medial plate is smaller than the lateral one."""
+    rng = np.random.default_rng(0)
+    labels = np.zeros((9, 10, 11), np.uint8)
+    labels[2:7, 3, 1:4] = 2
+    labels[2:7, 3, 5:10] = 3
+    labels[3:6, 1, 2:9] = 1
+    image = (labels * 100 + rng.normal(0, 10, labels.shape)).astype(np.int16)
+    return Volume(image, AFFINE), Volume(labels, AFFINE)
+
+
+def write_knee(folder: Path, image: Volume, labels: Volume | None, side: Side = Side.RIGHT, name: str = "k") -> Knee:
+    write_volume(image, folder / f"{name}.nii.gz")
+    mask = None
+    if labels is not None:
+        mask = folder / f"{name}_mask.nii.gz"
+        write_volume(labels, mask)
+    return Knee(name, f"patient of {name}", "", side, folder / f"{name}.nii.gz", mask)
+
+
+def dataset(folder: Path, *cases: Case) -> Dataset:
+    return Dataset(folder, PREPARATION.scheme, cases)
+
+
+def mask_counts(folder: Path, case: Case) -> list[int]:
+    return np.bincount(dataset(folder, case).mask(case).array.ravel(), minlength=7).tolist()
+
+
+def test_slices_on_disk_are_the_canonical_volume(tmp_path):
+    image, labels = right_knee()
+    case = prepare_knee(write_knee(tmp_path, image, labels), tmp_path / "d", PREPARATION)
+    expected = to_canonical(labels).with_array(
+        map_labels(to_canonical(labels).array, PREPARATION.numbering, PREPARATION.scheme)
+    )
+    assert case.source_axes == "PIR"
+    np.testing.assert_allclose(case.affine, expected.affine, atol=1e-4)
+    for plane in Plane:
+        paths = dataset(tmp_path / "d", case).slice_paths(case, plane, "mask")
+        np.testing.assert_array_equal(read_slices(paths), to_slices(expected, plane))
+        paths = dataset(tmp_path / "d", case).slice_paths(case, plane, "image")
+        assert read_slices(paths).shape == to_slices(expected, plane).shape
+
+
+def test_a_mask_in_another_order_of_axes_is_on_the_same_grid(tmp_path):
+    image, labels = right_knee()
+    plain = prepare_knee(write_knee(tmp_path, image, labels), tmp_path / "d", PREPARATION)
+    turned = prepare_knee(write_knee(tmp_path, image, reorient(labels, "RAS"), name="t"), tmp_path / "d", PREPARATION)
+    before, after = (dataset(tmp_path / "d", case).mask(case) for case in (plain, turned))
+    np.testing.assert_array_equal(before.array, after.array)
+
+
+def test_a_left_knee_has_the_medial_and_lateral_volumes_of_its_mirror_image(tmp_path):
+    image, labels = right_knee()
+    right = prepare_knee(write_knee(tmp_path, image, labels), tmp_path / "d", PREPARATION)
+    other = write_knee(tmp_path, mirror(image), mirror(labels), Side.LEFT, "left")
+    left = prepare_knee(other, tmp_path / "d", PREPARATION)
+    assert mask_counts(tmp_path / "d", left) == mask_counts(tmp_path / "d", right)
+    arrays = [dataset(tmp_path / "d", case).image(case).array for case in (left, right)]
+    np.testing.assert_array_equal(*arrays)
+
+
+@pytest.mark.parametrize("move", [np.diag([1, 1, 1.01, 1]), np.eye(4) + 0.3 * np.eye(4, k=3), np.diag([1, 1, -1, 1.0])])
+def test_a_mask_of_the_same_shape_elsewhere_is_refused(tmp_path, move):
+    image, labels = right_knee()
+    knee = write_knee(tmp_path, image, Volume(labels.array, labels.affine @ move))
+    with pytest.raises(ValueError, match=r"k_mask\.nii\.gz is not on the image's grid"):
+        prepare_knee(knee, tmp_path / "d", PREPARATION)
+    assert not list((tmp_path / "d").glob("*"))
+
+
+def test_masks_that_mean_nothing_are_refused(tmp_path):
+    image, labels = right_knee()
+    empty = write_knee(tmp_path, image, labels.with_array(np.zeros_like(labels.array)), name="empty")
+    with pytest.raises(ValueError, match=r"case empty .*empty_mask\.nii\.gz has no tissue"):
+        prepare_knee(empty, tmp_path / "d", PREPARATION)
+    unknown = write_knee(tmp_path, image, labels.with_array(labels.array * 9), name="unknown")
+    with pytest.raises(ValueError, match=r"unknown_mask\.nii\.gz: label values \[18, 27\] have no name"):
+        prepare_knee(unknown, tmp_path / "d", PREPARATION)
+    with pytest.raises(ValueError, match="give --labels"):
+        prepare_knee(write_knee(tmp_path, image, labels), tmp_path / "d", replace(PREPARATION, numbering=None))
+
+
+def test_images_that_show_nothing_are_refused(tmp_path):
+    """Written as NRRD: the NIfTI library under SimpleITK reads NaN as 0."""
+    image, _ = right_knee()
+    spoiled = image.array.astype(np.float32)
+    spoiled[3, 3, 3] = np.nan
+    write_volume(image.with_array(spoiled), tmp_path / "k.nrrd")
+    knee = Knee("k", "p", "", Side.RIGHT, tmp_path / "k.nrrd", None)
+    with pytest.raises(ValueError, match=r"case k .*k\.nrrd.*1 voxels are NaN"):
+        prepare_knee(knee, tmp_path / "d", PREPARATION)
+
+
+def test_sides_must_agree():
+    assert agreed_side(Side.UNKNOWN, Side.LEFT) is Side.LEFT
+    assert agreed_side(Side.RIGHT, Side.UNKNOWN) is Side.RIGHT
+    assert agreed_side(Side.UNKNOWN, Side.UNKNOWN) is Side.UNKNOWN
+    with pytest.raises(ValueError, match="given as L but the DICOM laterality says R"):
+        agreed_side(Side.LEFT, Side.RIGHT)
+
+
+def test_finished_knees_are_kept_and_changed_ones_done_again(tmp_path, monkeypatch):
+    image, labels = right_knee()
+    knees = [write_knee(tmp_path, image, labels, name=name) for name in ("a", "b")]
+    first = list(prepare_knees(knees, dataset(tmp_path / "d"), PREPARATION, jobs=2))
+    done = []
+    original = room.prepare_knee
+    monkeypatch.setattr(room, "prepare_knee", lambda knee, *rest: done.append(knee.case) or original(knee, *rest))
+    again = list(prepare_knees(knees, dataset(tmp_path / "d", *first), PREPARATION, jobs=2))
+    assert not done
+    assert {case.name for case in again} == {"a", "b"}
+    write_volume(image.with_array(image.array + 1), knees[1].image)
+    list(prepare_knees(knees, dataset(tmp_path / "d", *first), PREPARATION, jobs=2))
+    assert done == ["b"]
+    list(prepare_knees(knees, dataset(tmp_path / "d", *first), replace(PREPARATION, scheme=SCHEMES["bones"]), jobs=1))
+    assert done == ["b", "a", "b"]
+
+
+def test_one_bad_knee_does_not_stop_the_others(tmp_path):
+    image, labels = right_knee()
+    knees = [write_knee(tmp_path, image, labels, name=name) for name in ("a", "b", "c")]
+    knees[1].image.write_bytes(b"no image")
+    outcomes = list(prepare_knees(knees, dataset(tmp_path / "d"), PREPARATION, jobs=2))
+    assert sorted(case.name for case in outcomes if isinstance(case, Case)) == ["a", "c"]
+    errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    assert len(errors) == 1
+    assert "b.nii.gz" in str(errors[0])
+
+
+def test_a_knee_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    image, labels = right_knee()
+    calls = []
+
+    def full(*_: object) -> None:
+        calls.append(1)
+        if len(calls) == 4:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(room, "write_slices", full)
+    with pytest.raises(OSError, match="No space"):
+        prepare_knee(write_knee(tmp_path, image, labels), tmp_path / "d", PREPARATION)
+    assert not list((tmp_path / "d").iterdir())
+
+
+def cases(patients: list[str], labelled: bool = True) -> list[Case]:
+    return [
+        Case(str(i), patient, "", Side.RIGHT, Split.NONE, (1, 1, 1), np.eye(4), "RAS", None, labelled, "")
+        for i, patient in enumerate(patients)
+    ]
+
+
+def test_visits_of_a_patient_stay_together_and_unlabelled_knees_outside():
+    prepared = [*cases(list("abcdeabcde")), replace(cases(["a"], labelled=False)[0], name="x")]
+    knees = [Knee(case.name, case.patient, "", Side.RIGHT, Path(), None) for case in prepared]
+    assigned = assign_splits(prepared, knees, replace(PREPARATION, fractions=(0.6, 0.2, 0.2)))
+    for patient in "abcde":
+        assert len({case.split for case in assigned if case.patient == patient and case.labelled}) == 1
+    assert assigned[-1].split is Split.NONE
+    assert {case.split for case in assigned[:-1]} == {Split.TRAIN, Split.VAL, Split.TEST}
+
+
+def test_a_leak_in_the_table_is_refused():
+    prepared = cases(["a", "a", "b"])
+    splits = (Split.TRAIN, Split.TEST, Split.VAL)
+    knees = [Knee(case.name, case.patient, "", Side.RIGHT, Path(), None, split)
+             for case, split in zip(prepared, splits, strict=True)]  # fmt: skip
+    with pytest.raises(ValueError, match=r"a \(test, train\)"):
+        assign_splits(prepared, knees, PREPARATION)
+    fine = [replace(knee, split=Split.TRAIN) if knee.case == "1" else knee for knee in knees]
+    assert [case.split for case in assign_splits(prepared, fine, PREPARATION)] == [Split.TRAIN, Split.TRAIN, Split.VAL]
