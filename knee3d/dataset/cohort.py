@@ -103,10 +103,13 @@ def _write_knee(cohort: Cohort, folder: Path, index: int, visit: str) -> Knee:
     shape_seed, scan_seed = (
         int(np.random.default_rng([cohort.seed, index, *key]).integers(2**31)) for key in ((0,), (1, len(visit)))
     )
-    labels = _anatomy(cohort, index, shape_seed)
-    if visit == "follow-up":
-        labels = thin_cartilage(labels, LOSS)
-    image = render(labels, scan_seed)
+    try:
+        labels = _anatomy(cohort, index, shape_seed)
+        if visit == "follow-up":
+            labels = thin_cartilage(labels, LOSS)
+        image = render(labels, scan_seed)
+    except ValueError as error:
+        raise ValueError(f"{_source(cohort, index) or 'the parametric knee'}: {error}") from error
     affine = labels.affine if cohort.sources and cohort.strength == 0 else _tilted(labels.affine, scan_seed)
     placed = [Volume(volume.array, affine) for volume in (image, labels)]
     image, labels = [mirror(volume) for volume in placed] if knee.side is Side.LEFT else placed
@@ -123,15 +126,15 @@ def _write_knee(cohort: Cohort, folder: Path, index: int, visit: str) -> Knee:
     return knee
 
 
+def _source(cohort: Cohort, index: int) -> Path | None:
+    return cohort.sources[index % len(cohort.sources)] if cohort.sources else None
+
+
 def _anatomy(cohort: Cohort, index: int, seed: int) -> Volume:
-    if not cohort.sources:
+    source = _source(cohort, index)
+    if source is None:
         return parametric_knee(cohort.shape or (128, 128, 96), seed)
-    path = cohort.sources[index % len(cohort.sources)]
-    labels = read_volume(path)
-    try:
-        return deform(labels, seed, cohort.strength, cohort.shape)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return deform(read_volume(source), seed, cohort.strength, cohort.shape)
 
 
 def _tilted(affine: np.ndarray, seed: int) -> np.ndarray:

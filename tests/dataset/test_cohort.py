@@ -1,0 +1,106 @@
+"""A made-up cohort looks like data from a scanner and an expert."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from knee3d.anatomy.orientation import Side, axis_codes, to_canonical
+from knee3d.anatomy.tissue import NUMBERINGS
+from knee3d.anatomy.volume import Volume
+from knee3d.dataset.cohort import LOSS, Cohort, write_cohort
+from knee3d.dataset.phantom import parametric_knee
+from knee3d.dataset.table import read_numbering, read_table
+from knee3d.dataset.volumefile import read_image, read_volume, write_volume
+
+SHAPE = (30, 28, 24)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cohort")
+    assert len(list(write_cohort(Cohort(2, SHAPE, seed=4), folder, jobs=2))) == 3
+    return folder
+
+
+def test_the_table_lists_right_and_left_and_a_follow_up(cohort):
+    knees = read_table(cohort / "knees.csv")
+    assert [(knee.patient, knee.visit, knee.side) for knee in knees] == [
+        ("P001", "baseline", Side.RIGHT),
+        ("P002", "baseline", Side.LEFT),
+        ("P001", "follow-up", Side.RIGHT),
+    ]
+    assert read_numbering(str(cohort / "labels.json")).names == NUMBERINGS["pymskt"].names
+
+
+def test_images_are_dicom_on_the_masks_grid(cohort):
+    for knee in read_table(cohort / "knees.csv"):
+        image, side = read_image(knee.image)
+        mask = read_volume(knee.mask)
+        assert side is knee.side
+        assert to_canonical(image).same_grid(to_canonical(mask))
+        header = pydicom.dcmread(next(knee.image.iterdir()))
+        assert header.SOPClassUID.name == "MR Image Storage"
+        assert header.PixelSpacing[0] != header.PixelSpacing[1]
+        oblique = np.abs(image.affine[:3, :3] / image.spacing_mm)
+        assert np.sort(oblique.ravel())[-3:].max() < 0.99999
+        bright, dark = (to_canonical(image).array[np.isin(to_canonical(mask).array, values)].mean()
+                        for values in ((1, 2, 3, 4), (5, 6)))  # fmt: skip
+        assert bright > 1.5 * dark
+
+
+def test_a_left_knee_is_the_mirror_image_of_a_right_one(cohort):
+    """Medial lies toward the middle of the body in both: to the left in a right knee, to the right in a left one."""
+    for knee in read_table(cohort / "knees.csv"):
+        mask = read_volume(knee.mask)
+        places = {value: (np.argwhere(mask.array == value).mean(axis=0) @ mask.affine[:3, :3].T)[0] for value in (2, 3)}
+        assert (places[2] < places[3]) == (knee.side is Side.RIGHT)
+
+
+def test_the_follow_up_has_lost_what_it_should(cohort):
+    baseline, _, later = (to_canonical(read_volume(knee.mask)).array for knee in read_table(cohort / "knees.csv"))
+    for plate in (1, 2, 3, 4):
+        before, after = (np.count_nonzero(labels == plate) for labels in (baseline, later))
+        assert before - after == round(LOSS * before) > 0
+    np.testing.assert_array_equal(baseline == 5, later == 5)
+
+
+def test_the_same_cohort_is_the_same_bytes(cohort, tmp_path):
+    list(write_cohort(Cohort(2, SHAPE, seed=4), tmp_path, jobs=1))
+    files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(cohort) for path in cohort.rglob("*") if path.is_file())
+    assert all((tmp_path / file).read_bytes() == (cohort / file).read_bytes() for file in files)
+
+
+def test_a_finished_cohort_is_left_alone_and_another_protected(cohort):
+    before = {path: path.stat().st_mtime_ns for path in cohort.rglob("*")}
+    assert len(list(write_cohort(Cohort(2, SHAPE, seed=4), cohort, jobs=1))) == 3
+    assert {path: path.stat().st_mtime_ns for path in cohort.rglob("*")} == before
+    with pytest.raises(ValueError, match="holds another cohort"):
+        list(write_cohort(Cohort(3, SHAPE, seed=4), cohort, jobs=1))
+
+
+def test_label_maps_kept_as_they_are_come_back_voxel_for_voxel(tmp_path):
+    source = parametric_knee(SHAPE, 9)
+    write_volume(source, tmp_path / "expert.nrrd")
+    recipe = Cohort(2, sources=(tmp_path / "expert.nrrd",), strength=0)
+    list(write_cohort(recipe, tmp_path / "out", jobs=1))
+    for knee in read_table(tmp_path / "out" / "knees.csv")[:2]:
+        mask = to_canonical(read_volume(knee.mask), knee.side)
+        np.testing.assert_array_equal(mask.array, source.array)
+        np.testing.assert_allclose(mask.affine, source.affine, atol=1e-4)
+    assert json.loads((tmp_path / "out" / "cohort.json").read_text())["sources"] == ["expert.nrrd"]
+
+
+def test_what_cannot_be_made_is_refused(tmp_path):
+    for wrong in ({"knees": 0}, {"knees": 1, "shape": (8, 64, 64)}, {"knees": 1, "strength": -1.0}):
+        with pytest.raises(ValueError, match="a cohort needs"):
+            Cohort(**wrong)
+    odd = Volume(np.full(SHAPE, 77, np.uint8), np.eye(4))
+    assert axis_codes(odd.affine) == "RAS"
+    write_volume(odd, tmp_path / "odd.nrrd")
+    with pytest.raises(ValueError, match=r"odd\.nrrd"):
+        list(write_cohort(Cohort(1, sources=(tmp_path / "odd.nrrd",)), tmp_path / "out", jobs=1))
+    assert not (tmp_path / "out" / "knees.csv").exists()

@@ -1,0 +1,64 @@
+"""Rendered knees look like DESS: bones dark, cartilage bright, fluid brightest, air black."""
+
+import numpy as np
+import pytest
+
+from knee3d.anatomy.orientation import reorient
+from knee3d.anatomy.tissue import FEMORAL, FEMUR, FIBULA, MEDIAL_MENISCUS, NUMBERINGS, PATELLAR, TIBIA
+from knee3d.dataset.phantom import parametric_knee
+from knee3d.dataset.synthesis import render
+
+VALUE = {name: value for value, name in NUMBERINGS["pymskt"].names.items()}
+KNEE = parametric_knee((56, 52, 44), 0)
+
+
+def mean(image, name):
+    return image.array[KNEE.array == VALUE[name]].mean()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tissues_have_the_contrast_of_dess(seed):
+    image = render(KNEE, seed)
+    assert image.array.dtype == np.int16
+    assert image.array.min() >= 0
+    assert mean(image, FEMORAL) > 2 * mean(image, FEMUR)
+    assert mean(image, PATELLAR) > 2 * mean(image, TIBIA)
+    assert mean(image, MEDIAL_MENISCUS) < mean(image, FEMORAL)
+    air = image.array[:, 0, [0, -1]]  # in front of the leg, right and left of the patella
+    assert air.mean() < 0.5 * mean(image, FEMUR)
+    np.testing.assert_array_equal(image.affine, KNEE.affine)
+
+
+def test_the_same_seed_is_the_same_image_and_another_is_another():
+    first, again, other = (render(KNEE, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.array, again.array)
+    assert np.corrcoef(first.array.ravel(), other.array.ravel())[0, 1] < 0.99
+    assert abs(mean(first, FEMORAL) - mean(other, FEMORAL)) > 1
+
+
+def test_intensities_do_not_tell_the_tissue():
+    """Cartilage and what is not overlap: a threshold alone must not solve the task."""
+    grey = render(KNEE, 0).array.astype(float)
+    cartilage = np.isin(KNEE.array, (1, 2, 3, 4))
+    best = 0.0
+    for threshold in np.percentile(grey, np.arange(50, 100, 1)):
+        found = grey > threshold
+        best = max(best, 2 * np.count_nonzero(found & cartilage) / (found.sum() + cartilage.sum()))
+    assert 0.3 < best < 0.85
+
+
+@pytest.mark.parametrize("absent", [(FIBULA,), (MEDIAL_MENISCUS, FIBULA), (PATELLAR, "patella")])
+def test_label_maps_without_some_tissue_render_too(absent):
+    labels = KNEE.with_array(np.where(np.isin(KNEE.array, [VALUE[name] for name in absent]), 0, KNEE.array))
+    assert np.isfinite(render(labels, 0).array).all()
+
+
+def test_what_cannot_be_rendered_is_refused():
+    with pytest.raises(ValueError, match="canonical"):
+        render(reorient(KNEE, "RAS"), 0)
+    with pytest.raises(ValueError, match="integer"):
+        render(KNEE.with_array(KNEE.array.astype(float)), 0)
+    with pytest.raises(ValueError, match=r"\[77\] are not pymskt's"):
+        render(KNEE.with_array(np.where(KNEE.array == 5, 77, KNEE.array)), 0)
+    with pytest.raises(ValueError, match="no femur"):
+        render(KNEE.with_array(np.where(KNEE.array == 5, 0, KNEE.array)), 0)
