@@ -22,7 +22,7 @@ from knee3d.anatomy.tissue import (
 )
 from knee3d.anatomy.volume import Volume
 
-FIELD_OF_VIEW_MM = (120.0, 115.0, 100.0)
+FIELD_OF_VIEW_MM = (88.0, 108.0, 84.0)
 FEMORAL_MM, TIBIAL_MM, PATELLAR_MM = 2.3, 2.4, 3.0
 _SAMPLE_MM = 0.7
 _SIZE, _PART, _ROTATION_DEG = 0.05, 0.04, 6.0

@@ -1,0 +1,69 @@
+"""The command line: what it says, and how it fails."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from knee3d import __version__
+from knee3d.cli import main, train
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+@pytest.mark.parametrize("command", list(main.commands))
+def test_every_command_explains_itself_with_an_example(command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert f"knee3d {command}" in result.output or "knee3d-train" in result.output
+
+
+def test_version_and_the_short_form_of_train():
+    assert __version__ in run("--version").output
+    result = CliRunner().invoke(train, ["--help"], prog_name="knee3d-train")
+    assert result.exit_code == 0
+    assert "--encoder-weights" in result.output
+
+
+def test_phantom_and_prepare_from_the_command_line(tmp_path):
+    made = run("phantom", tmp_path / "cohort", "--knees", 3, "--shape", "20,18,16", "--seed", 5)
+    assert made.exit_code == 0, made.output
+    table = tmp_path / "cohort" / "knees.csv"
+    assert str(table) in made.output
+    prepared = run("prepare", table, tmp_path / "d", "--scheme", "iwoai", "--split", "0.34,0.33,0.33")
+    assert prepared.exit_code == 0, prepared.output
+    for split in ("train", "val", "test"):
+        assert f" {split}" in prepared.output
+
+
+def failing(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
+    """Command and the words that its one line of error must have."""
+    table = tmp_path / "knees.csv"
+    table.write_text("case,patient,visit,side,image,mask\nk,p,,R,nothing,\n")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "image.nii.gz").write_bytes(b"")
+    return {
+        "missing image": (["prepare", table, tmp_path / "d"], "nothing of case k does not exist"),
+        "missing dataset": (["fuse", tmp_path / "nowhere"], "knee3d prepare"),
+        "missing models": (["segment", empty / "image.nii.gz", "--models", empty], "holds no trained plane"),
+        "missing cases": (["evaluate", empty, "--models", empty], "no cases.json"),
+        "bad shape": (["phantom", empty, "--shape", "64,64"], "three numbers"),
+        "tiny shape": (["phantom", empty / "p", "--shape", "4,4,4"], "16 voxels"),
+        "bad label map": (["phantom", empty / "p", "--from-labels", empty / "image.nii.gz"], "image.nii.gz"),
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["missing image", "missing dataset", "missing models", "missing cases", "bad shape", "tiny shape", "bad label map"],
+)
+def test_failures_are_one_line_and_not_zero(tmp_path, name):
+    command, words = failing(tmp_path)[name]
+    result = run(*command)
+    assert result.exit_code != 0
+    assert words in result.output
+    assert "Traceback" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)

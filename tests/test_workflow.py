@@ -1,0 +1,230 @@
+"""The journeys end to end, on small knees and little training: what they write, and what they refuse."""
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+from knee3d import workflow
+from knee3d.anatomy.orientation import Side, to_canonical
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.slicing import from_slices
+from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, map_labels
+from knee3d.anatomy.volume import Volume
+from knee3d.dataset.cases import Dataset, Split, load_dataset, save_dataset
+from knee3d.dataset.cohort import Cohort
+from knee3d.dataset.intensity import to_uint8
+from knee3d.dataset.png import read_slices
+from knee3d.dataset.prepare import Preparation
+from knee3d.dataset.table import read_table
+from knee3d.dataset.volumefile import read_image, read_volume
+from knee3d.quantify.volumes import tissue_volumes
+
+SHARED = Path(__file__).parents[2] / "shared"
+REAL_DICOM = SHARED / "data" / "mese_t2_dicom"
+REAL_LABELS = sorted((SHARED / "data" / "labels").glob("*.nrrd"))
+PREPARATION = Preparation(SCHEMES["compartments"], None, (0.6, 0.2, 0.2))
+
+
+@pytest.fixture(scope="module")
+def journey(tmp_path_factory) -> Path:
+    """cohort/, dataset/ and models/ of five small knees, trained as little as possible."""
+    training = pytest.importorskip("knee3d.learn.training")
+    out = tmp_path_factory.mktemp("journey")
+    table = workflow.phantom(Cohort(5, (32, 32, 32), seed=1), out / "cohort", jobs=2)
+    workflow.prepare(table, out / "dataset", PREPARATION, None, jobs=2)
+    config = training.TrainConfig(encoder_weights="none", epochs=1, batch_size=4, learning_rate=1e-3, limit_slices=32)
+    folders = workflow.train(out / "dataset", list(Plane), out / "models", config)
+    assert [folder.name for folder in folders] == [plane.value for plane in Plane]
+    return out
+
+
+@pytest.mark.slow
+def test_prepared_knees_are_split_by_patient(journey):
+    dataset = load_dataset(journey / "dataset")
+    assert {case.split for case in dataset.cases} == {Split.TRAIN, Split.VAL, Split.TEST}
+    visits = [case for case in dataset.cases if case.patient == "P001"]
+    assert len(visits) == 2
+    assert len({case.split for case in visits}) == 1
+    assert json.loads((journey / "dataset" / "cases.json").read_text())["labels"]["3"] == "patellar cartilage"
+
+
+@pytest.mark.slow
+def test_fusion_weights_are_kept_by_plane_and_fitted_on_validation_only(journey):
+    fusion = workflow.fuse(journey / "dataset", journey / "models")
+    written = json.loads((journey / "models" / "fusion.json").read_text())
+    assert written["weights"] == dict(fusion.weights)
+    assert set(written["weights"]) == {plane.value for plane in Plane}
+    validation = load_dataset(journey / "dataset").of_split(Split.VAL)
+    assert written["fitted_on"] == {"split": "val", "cases": [case.name for case in validation]}
+    assert written["foreground_dice"]["fused"] >= max(fusion.alone.values())
+
+
+@pytest.mark.slow
+def test_an_evaluation_is_numbers_and_pictures_of_unseen_knees(journey, tmp_path):
+    summary = workflow.evaluate(journey / "dataset", journey / "models", Split.TEST, tmp_path)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores == summary
+    names = [*PREPARATION.scheme.names, "foreground"]
+    for view in [*[scores["planes"][plane.value] for plane in Plane], scores["fused"]]:
+        assert set(names) <= set(view["dice"])
+        matrix = np.array(view["confusion_matrix"])
+        assert matrix.shape == (4, 4)
+        voxels = sum(np.prod(case.shape) for case in load_dataset(journey / "dataset").of_split(Split.TEST))
+        assert matrix.sum() == voxels
+    unseen = [case.name for case in load_dataset(journey / "dataset").of_split(Split.TEST)]
+    assert sorted(scores["cases"]) == sorted(unseen)
+    with (tmp_path / "scores.csv").open() as file:
+        assert {"case", "view", "tissue", "measure", "value"} == set(next(csv.DictReader(file)))
+    for picture in (tmp_path / "confusion.png", *[tmp_path / "overview" / f"{name}.png" for name in unseen]):
+        assert picture.stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_patients_that_were_trained_on_are_not_tested_on(journey, tmp_path):
+    """Another split of the same knees, as a second `prepare` with another seed would draw it."""
+    dataset = load_dataset(journey / "dataset")
+    turned = {Split.TRAIN: Split.TEST, Split.TEST: Split.VAL, Split.VAL: Split.TRAIN}
+    cases = tuple(replace(case, split=turned[case.split]) for case in dataset.cases)
+    for case in cases:
+        (tmp_path / "leaky").mkdir(exist_ok=True)
+        (tmp_path / "leaky" / case.name).symlink_to(journey / "dataset" / case.name)
+    save_dataset(Dataset(tmp_path / "leaky", dataset.scheme, cases))
+    with pytest.raises(ValueError, match="were in the train split when the models were trained"):
+        workflow.evaluate(tmp_path / "leaky", journey / "models", Split.TEST, tmp_path / "out")
+    other = Dataset(tmp_path / "leaky", SCHEMES["bones"], cases)
+    save_dataset(other)
+    with pytest.raises(ValueError, match="scheme bones, the models compartments"):
+        workflow.fuse(tmp_path / "leaky", journey / "models")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [Side.RIGHT, Side.LEFT])
+def test_labels_come_back_on_the_inputs_own_grid(journey, tmp_path, side):
+    knee = next(knee for knee in read_table(journey / "cohort" / "knees.csv") if knee.side is side)
+    volumes = workflow.segment(workflow.Source(knee.image), journey / "models", tmp_path, "someone")
+    image, _ = read_image(knee.image)
+    labels = read_volume(tmp_path / "labels.nii.gz")
+    assert labels.same_grid(image)
+    measured = tissue_volumes(labels, PREPARATION.scheme)
+    np.testing.assert_allclose(list(volumes.values()), measured, rtol=1e-4)
+    with (tmp_path / "volumes.csv").open() as file:
+        rows = {row["tissue"]: float(row["volume_mm3"]) for row in csv.DictReader(file) if row["case"] == "someone"}
+    assert rows == pytest.approx(volumes)
+    assert json.loads((tmp_path / "labels.json").read_text()) == {
+        "1": "femoral cartilage", "2": "tibial cartilage", "3": "patellar cartilage"
+    }  # fmt: skip
+    assert (tmp_path / "overview.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_a_left_knee_gets_the_mirrored_labels_of_its_mirror_image(journey, tmp_path):
+    knee = read_table(journey / "cohort" / "knees.csv")[0]
+    right, _ = read_image(knee.image)
+    flipped = np.diag([-1.0, 1, 1, 1])
+    left = Volume(right.array, flipped @ right.affine)  # the same voxels in the mirror: a left knee
+    found = []
+    for name, volume, side in (("right", right, Side.RIGHT), ("left", left, Side.LEFT)):
+        path = tmp_path / f"{name}.nrrd"
+        image = sitk.GetImageFromArray(volume.array.T)
+        spacing, lps = volume.spacing_mm, np.diag([-1.0, -1, 1, 1]) @ volume.affine
+        image.SetSpacing(spacing.tolist())
+        image.SetOrigin(lps[:3, 3].tolist())
+        image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+        sitk.WriteImage(image, str(path))
+        workflow.segment(workflow.Source(path, side), journey / "models", tmp_path / name, name)
+        found.append(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / name / "labels.nii.gz"))))
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.slow
+def test_models_of_a_folder_must_fit_together(journey, tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no trained plane"):
+        workflow.load_models(tmp_path)
+    models = tmp_path / "models"
+    shutil.copytree(journey / "models", models)
+    (models / "fusion.json").write_text('{"weights": {"elsewhere": 1.0}}')
+    with pytest.raises(ValueError, match="fusion weights are for"):
+        workflow.load_models(models)
+    (models / "fusion.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"fusion\.json is not a readable weight file"):
+        workflow.load_models(models)
+    (models / "fusion.json").unlink()
+    assert list(workflow.load_models(models).ensemble.weights.values()) == pytest.approx([1 / 3] * 3)
+    card = models / Plane.AXIAL.value / "card.json"
+    card.write_text(card.read_text().replace('"scheme": "compartments"', '"scheme": "bones"'))
+    with pytest.raises(ValueError, match="different schemes: bones, compartments"):
+        workflow.load_models(models)
+
+
+def test_bad_knees_are_listed_and_good_ones_kept(tmp_path):
+    table = workflow.phantom(Cohort(3, (20, 20, 20)), tmp_path / "cohort", jobs=2)
+    slices = sorted((tmp_path / "cohort" / "P002-baseline" / "dicom").iterdir())
+    slices[3].unlink()
+    with pytest.raises(ValueError, match=r"1 of 4 knees could not be prepared:\n.*P002-baseline.*mm apart"):
+        workflow.prepare(table, tmp_path / "dataset", PREPARATION, None, jobs=2)
+    kept = load_dataset(tmp_path / "dataset")
+    assert sorted(case.name for case in kept.cases) == ["P001-baseline", "P001-follow-up", "P003-baseline"]
+
+
+def read_by_simpleitk(folder: Path, echo: int) -> Volume:
+    """The same slices through SimpleITK's own reader: GDCM sorts them and makes the geometry."""
+    headers = {path: pydicom.dcmread(path, force=True) for path in folder.rglob("*") if path.is_file()}
+    chosen = {path: header for path, header in headers.items() if header.get("EchoNumbers") == echo}
+    along = sorted(chosen, key=lambda path: float(chosen[path].ImagePositionPatient[0]))
+    image = sitk.ReadImage([str(path) for path in along])
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    return Volume(sitk.GetArrayFromImage(image).T, np.diag([-1.0, -1, 1, 1]) @ affine)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL_DICOM.exists(), reason="no real DICOM under ../shared")
+def test_real_dicom_is_prepared_and_segmented_voxel_for_voxel(journey, tmp_path):
+    (tmp_path / "series").symlink_to(REAL_DICOM)
+    table = tmp_path / "knees.csv"
+    table.write_text("case,patient,visit,side,image,mask\nreal,R1,,,series,\n")
+    dataset = workflow.prepare(table, tmp_path / "dataset", replace(PREPARATION, echo="3"), None, jobs=1)
+    case = dataset.cases[0]
+    assert (case.side, case.labelled, case.split) == (Side.UNKNOWN, False, Split.NONE)
+
+    expected = to_canonical(read_by_simpleitk(REAL_DICOM, 3))
+    np.testing.assert_allclose(case.affine, expected.affine, atol=1e-4)
+    np.testing.assert_array_equal(dataset.image(case).array, to_uint8(expected, case.window).array)
+    for plane in Plane:
+        stack = read_slices(dataset.slice_paths(case, plane, "image"))
+        np.testing.assert_array_equal(from_slices(stack, plane, case.affine).array, dataset.image(case).array)
+
+    source = workflow.Source(tmp_path / "series", Side.RIGHT, echo="3")
+    workflow.segment(source, journey / "models", tmp_path / "out", "real")
+    assert read_volume(tmp_path / "out" / "labels.nii.gz").same_grid(read_by_simpleitk(REAL_DICOM, 3))
+    with pytest.raises(ValueError, match="--echo"):
+        workflow.segment(workflow.Source(tmp_path / "series"), journey / "models", tmp_path / "out", "real")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(len(REAL_LABELS) < 2, reason="no real label maps under ../shared")
+def test_real_label_maps_survive_the_whole_way_to_png_and_back(tmp_path):
+    """Every voxel and every mm3, through DICOM, NIfTI, mirroring and PNG, in a right and a left knee."""
+    recipe = Cohort(2, sources=tuple(REAL_LABELS), strength=0)
+    table = workflow.phantom(recipe, tmp_path / "cohort", jobs=1)
+    scheme = SCHEMES["bones"]
+    preparation = Preparation(scheme, None, (0.5, 0.5, 0))
+    dataset = workflow.prepare(table, tmp_path / "dataset", preparation, None, jobs=1)
+    for path, name in zip(REAL_LABELS, ("P001-baseline", "P002-baseline"), strict=True):
+        case = next(case for case in dataset.cases if case.name == name)
+        source = to_canonical(read_volume(path))
+        expected = source.with_array(map_labels(source.array, NUMBERINGS["pymskt"], scheme))
+        for plane in Plane:
+            stack = read_slices(dataset.slice_paths(case, plane, "mask"))
+            np.testing.assert_array_equal(from_slices(stack, plane, case.affine).array, expected.array)
+        np.testing.assert_allclose(
+            tissue_volumes(dataset.mask(case), scheme), tissue_volumes(expected, scheme), rtol=1e-6
+        )
