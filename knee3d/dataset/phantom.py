@@ -104,7 +104,8 @@ def _labels_at(places: list[np.ndarray], seed: int, thickness: float) -> np.ndar
 
 def _placed(places: list[np.ndarray], rng: np.random.Generator, size: float) -> list[np.ndarray]:
     """Coordinates of a standard knee whose joint line is at 0: turned, moved, and scaled by the person's size."""
-    moved = [place - offset for place, offset in zip(places, np.array([4, 8, 0]) + rng.uniform(-3, 3, 3), strict=True)]
+    offsets = (np.array([4, 8, 0]) + rng.uniform(-3, 3, 3)).tolist()  # plain floats, or NumPy computes in float64
+    moved = [place - offset for place, offset in zip(places, offsets, strict=True)]
     for axis, angle in enumerate(np.radians(_ROTATION_DEG) * rng.uniform(-1, 1, 3)):
         i, j = [other for other in range(3) if other != axis]
         cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))

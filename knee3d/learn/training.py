@@ -27,6 +27,8 @@ from knee3d.learn.savedmodel import export, load_card, model_folder
 
 log = logging.getLogger(__name__)
 
+STATISTICS_SLICES = 100
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -118,9 +120,21 @@ def build(classes: int, config: TrainConfig, encoder_weights: str | None) -> ker
         model = NETWORKS[config.network](classes, config.context, encoder_weights)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"encoder weights {encoder_weights} do not fit the {config.network}: {error}") from error
+    _match_running_statistics(model, config.batch_size)
     adam = keras.optimizers.Adam(config.learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-8)
     model.compile(optimizer=adam, loss=SoftDice(), metrics=[PooledDice(classes)])
     return model
+
+
+def _match_running_statistics(model: keras.Model, batch_size: int) -> None:
+    """Let batch normalisation average over about STATISTICS_SLICES slices, whatever the batch size.
+
+    With Keras' momentum of 0.99 it averages over 100 batches. In a short training with larger batches it then lags
+    behind the weights, and validation scores tell of a network that never was.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 1 - 1 / max(2.0, STATISTICS_SLICES / batch_size)
 
 
 def _fit(
