@@ -7,7 +7,6 @@ OUT/<case>/mask.nii.gz
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from knee3d.dataset.phantom import parametric_knee
 from knee3d.dataset.synthesis import render
 from knee3d.dataset.table import LABELS_FILE, Knee, write_numbering, write_table
 from knee3d.dataset.volumefile import read_volume, write_volume
+from knee3d.threads import as_finished
 
 TABLE_FILE = "knees.csv"
 NUMBERING = "pymskt"
@@ -84,8 +84,8 @@ def write_cohort(cohort: Cohort, folder: Path, jobs: int) -> Iterator[Knee]:
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(record) as path:
         path.write_text(content)
-    with ThreadPoolExecutor(jobs) as pool:
-        yield from pool.map(lambda visit: _write_knee(cohort, folder, *visit), visits)
+    for future in as_finished(lambda visit: _write_knee(cohort, folder, *visit), visits, jobs):
+        yield future.result()
     write_numbering(folder / LABELS_FILE, NUMBERINGS[NUMBERING].names)
     write_table(table, tuple(_knee(folder, *visit) for visit in visits))
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from knee3d.dataset.png import write_slices
 from knee3d.dataset.split import check_no_leak, split_patients
 from knee3d.dataset.table import Knee
 from knee3d.dataset.volumefile import read_image, read_volume
+from knee3d.threads import as_finished
 
 log = logging.getLogger(__name__)
 
@@ -131,23 +131,19 @@ def prepare_knees(
         For each knee, as it is finished, its case without split, or the error that it ended with: one bad knee does
         not stop the others.
     """
-    finished = {case.name: case for case in done.cases}
-    with ThreadPoolExecutor(jobs) as pool:
-        work = []
-        for knee in knees:
-            known = finished.get(knee.case)
-            if known and known.fingerprint == fingerprint(knee, preparation) and (done.folder / knee.case).is_dir():
-                yield replace(known, split=Split.NONE)
-            else:
-                work.append(pool.submit(prepare_knee, knee, done.folder, preparation))
-        try:
-            for future in as_completed(work):
-                error = future.exception()
-                if error is not None and not isinstance(error, ValueError | OSError):
-                    raise error
-                yield future.result() if error is None else error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    finished = {case.name: case for case in done.cases if (done.folder / case.name).is_dir()}
+    todo = []
+    for knee in knees:
+        known = finished.get(knee.case)
+        if known and known.fingerprint == fingerprint(knee, preparation):
+            yield replace(known, split=Split.NONE)
+        else:
+            todo.append(knee)
+    for future in as_finished(lambda knee: prepare_knee(knee, done.folder, preparation), todo, jobs):
+        error = future.exception()
+        if error is not None and not isinstance(error, ValueError | OSError):
+            raise error
+        yield future.result() if error is None else error
 
 
 def assign_splits(cases: Sequence[Case], knees: Sequence[Knee], preparation: Preparation) -> tuple[Case, ...]:
