@@ -14,12 +14,12 @@ from knee3d.dataset.prepare import Preparation
 log = logging.getLogger(__name__)
 
 # Sized for two processor cores and twelve minutes.
-KNEES = 12
-SHAPE = (64, 64, 48)
+KNEES = 10
+SHAPE = (64, 64, 64)
 SPLIT = (0.6, 0.2, 0.2)
-SCHEME = "compartments"
-EPOCHS = 4
-BATCH_SIZE = 8
+SCHEME = "cartilage"
+EPOCHS = 3
+BATCH_SIZE = 4
 LEARNING_RATE = 1e-3
 
 

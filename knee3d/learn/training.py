@@ -15,7 +15,6 @@ import tensorflow as tf
 
 from knee3d import __version__
 from knee3d.anatomy.plane import Plane
-from knee3d.atomic import whole_file, whole_folder
 from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.learn.augment import augment_batch
 from knee3d.learn.callbacks import standard_callbacks
@@ -77,8 +76,9 @@ def train_plane(dataset: Dataset, plane: Plane, models: Path, config: TrainConfi
         overwrite: Replace a model that was trained otherwise.
 
     Returns:
-        The model's folder: `saved_model/`, `card.json`, `metrics.csv`, `logs/`, `best.weights.h5`. The card is
-        written last. A plane whose card says the same settings and data is left alone.
+        The model's folder: `saved_model/`, `card.json`, `metrics.csv`, `logs/`, `best.weights.h5`. While it is being
+        trained it is called `<plane>.training`, so that an interruption costs no finished model. A plane whose card
+        says the same settings and data is left alone.
 
     Raises:
         ValueError: There is a model trained otherwise, a split is empty, or the loss became NaN.
@@ -89,8 +89,9 @@ def train_plane(dataset: Dataset, plane: Plane, models: Path, config: TrainConfi
     if _is_done(models, plane, card, overwrite):
         return folder
     weights = find_encoder_weights(config.encoder_weights)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    run = folder.with_name(f"{folder.name}.training")
+    shutil.rmtree(run, ignore_errors=True)
+    run.mkdir(parents=True)
     keras.utils.set_random_seed(config.seed)
     train, val = (
         slices_of(dataset, dataset.of_split(split), plane, config.limit_slices) for split in (Split.TRAIN, Split.VAL)
@@ -98,15 +99,15 @@ def train_plane(dataset: Dataset, plane: Plane, models: Path, config: TrainConfi
     log.info("%s: %d training and %d validation slices", plane.value, train.count, val.count)
     with tf.distribute.MirroredStrategy().scope():
         model = build(dataset.scheme.classes, config, weights)
-    history = _fit(model, (train, val), config, standard_callbacks(folder, plane.value))
+    history = _fit(model, (train, val), config, standard_callbacks(run, plane.value))
     best = int(np.argmax(history["val_dice"]))
-    model.load_weights(folder / "best.weights.h5")
-    with whole_folder(folder / "saved_model") as partial:
-        export(model, partial)
+    model.load_weights(run / "best.weights.h5")
+    export(model, run / "saved_model")
     scores = {key: float(values[best]) for key, values in history.items()}
     card |= {"slices": {"train": train.count, "val": val.count}, "scores": {"best_epoch": best + 1, **scores}}
-    with whole_file(folder / "card.json") as path:
-        path.write_text(json.dumps(card, indent=2) + "\n")
+    (run / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    run.rename(folder)
     return folder
 
 
@@ -144,7 +145,14 @@ def _fit(
     if config.augment:
         train = augment_batch(train, config.seed)
     val = batches(slices[1], config.context, config.batch_size)
-    fitted = model.fit(train, validation_data=val, epochs=config.epochs, callbacks=callbacks, shuffle=False, verbose=0)
+    try:
+        fitted = model.fit(
+            train, validation_data=val, epochs=config.epochs, callbacks=callbacks, shuffle=False, verbose=0
+        )
+    except tf.errors.ResourceExhaustedError as error:
+        raise ValueError(f"out of memory with --batch-size {config.batch_size}; try half of it") from error
+    except tf.errors.OpError as error:
+        raise ValueError(f"training stopped: {str(error.message).splitlines()[0]}") from error
     if not np.isfinite(fitted.history["loss"]).all():
         raise ValueError(f"the loss became NaN in epoch {len(fitted.epoch)}; try a lower --learning-rate")
     return fitted.history

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.slicing import to_slices
-from knee3d.dataset.cases import Split
+from knee3d.dataset.cases import Dataset, Split
 from knee3d.postprocess.confusion import confusion_matrix, dice
 from knee3d.postprocess.decide import decide
 from knee3d.postprocess.predict import predict_volume, with_neighbours
@@ -146,6 +147,18 @@ def test_weights_that_are_not_there_say_how_to_go_on(monkeypatch, tmp_path):
     monkeypatch.setattr(encoder.keras.applications, "VGG16", offline)
     with pytest.raises(encoder.EncoderWeightsError, match="--encoder-weights FILE"):
         encoder.find_encoder_weights("imagenet")
+
+
+@pytest.mark.slow
+def test_a_missing_slice_is_named_and_costs_no_model(balls, models, tmp_path):
+    broken = Dataset(tmp_path / "broken", balls.scheme, balls.cases)
+    shutil.copytree(balls.folder, broken.folder)
+    lost = broken.slice_paths(broken.cases[0], PLANE, "mask")[3]
+    lost.unlink()
+    shutil.copytree(models, tmp_path / "models")
+    with pytest.raises(ValueError, match=str(lost)):
+        training.train_plane(broken, PLANE, tmp_path / "models", CONFIG, overwrite=True)
+    assert savedmodel.load_card(tmp_path / "models", PLANE)["plane"] == PLANE.value
 
 
 @pytest.mark.slow
