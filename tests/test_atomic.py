@@ -1,0 +1,58 @@
+"""Files and folders appear whole or not at all."""
+
+import pytest
+
+from knee3d.atomic import whole_file, whole_folder
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path):
+    target = tmp_path / "new" / "table.csv"
+    with whole_file(target) as partial:
+        partial.write_text("done")
+        assert not target.exists()
+        assert partial.suffix == target.suffix
+    assert target.read_text() == "done"
+    assert [path.name for path in target.parent.iterdir()] == ["table.csv"]
+
+
+def test_a_file_that_fails_leaves_the_old_one(tmp_path):
+    target = tmp_path / "table.csv"
+    target.write_text("old")
+
+    def interrupted() -> None:
+        with whole_file(target) as partial:
+            partial.write_text("half")
+            raise KeyboardInterrupt
+
+    pytest.raises(KeyboardInterrupt, interrupted)
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_a_folder_replaces_the_old_one_when_it_is_whole(tmp_path):
+    target = tmp_path / "case"
+    target.mkdir()
+    (target / "old").touch()
+    with whole_folder(target) as partial:
+        (partial / "new").touch()
+        assert [path.name for path in target.iterdir()] == ["old"]
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["case"]
+
+
+def test_a_folder_that_fails_leaves_the_old_one_and_no_rest(tmp_path):
+    target = tmp_path / "case"
+    target.mkdir()
+    (target / "old").touch()
+    (tmp_path / ".partial-case").mkdir()  # of a run that was killed
+    (tmp_path / ".partial-case" / "rest").touch()
+
+    def full() -> None:
+        with whole_folder(target) as partial:
+            assert not list(partial.iterdir())
+            (partial / "half").touch()
+            raise OSError("disk full")
+
+    assert "disk full" in str(pytest.raises(OSError, full).value)
+    assert [path.name for path in tmp_path.iterdir()] == ["case"]
+    assert [path.name for path in target.iterdir()] == ["old"]

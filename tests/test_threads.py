@@ -1,0 +1,33 @@
+"""Threads: everything once, errors kept apart, nothing begun after an interruption."""
+
+import time
+
+import pytest
+
+from knee3d.threads import as_finished
+
+
+def test_everything_is_done_once_and_an_error_is_its_own():
+    def work(number: int) -> int:
+        if number == 3:
+            raise ValueError("three")
+        return number**2
+
+    futures = list(as_finished(work, range(6), jobs=3))
+    assert sorted(future.result() for future in futures if not future.exception()) == [0, 1, 4, 16, 25]
+    assert [str(future.exception()) for future in futures if future.exception()] == ["three"]
+
+
+def test_an_interruption_drops_what_was_not_begun():
+    begun = []
+
+    def work(number: int) -> None:
+        begun.append(number)
+        time.sleep(0.02)
+
+    def interrupted() -> None:
+        for _ in as_finished(work, range(500), jobs=2):
+            raise KeyboardInterrupt
+
+    pytest.raises(KeyboardInterrupt, interrupted)
+    assert len(begun) < 10
