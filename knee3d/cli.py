@@ -179,6 +179,13 @@ def prepare(table: Path, dataset: Path, **options: Any) -> None:
 @click.option("--epochs", type=click.IntRange(1), default=100, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=2, show_default=True, help="Over all devices together.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-4, show_default=True)
+@click.option(
+    "--schedule",
+    type=click.Choice(["plateau", "cosine"]),
+    default="plateau",
+    show_default=True,
+    help="Learning rate: down when validation stalls, or down a cosine to the last epoch.",
+)
 @click.option("--augment/--no-augment", default=False, show_default=True, help="Change training pairs at random.")
 @click.option("--limit-slices", type=click.IntRange(1), help="Use so many slices only, for a quick try.")
 @click.option("--overwrite", is_flag=True, help="Replace a model that was trained with other settings or cases.")

@@ -148,7 +148,7 @@ def stack_slices(slices: Sequence[Slice]) -> Volume:
 def _check_agreement(slices: Sequence[Slice], what: str, values: Sequence, tolerance: float) -> None:
     """Every slice's numbers are within `tolerance` of those that most slices share."""
     table = np.array(values, dtype=np.float64)
-    close = (np.abs(table[:, None] - table) <= tolerance).all(axis=-1)
+    close = np.all(np.abs(table[:, None] - table) <= tolerance, axis=-1)
     usual = int(close.sum(axis=1).argmax())
     odd = np.flatnonzero(~close[usual]).tolist()
     if odd:

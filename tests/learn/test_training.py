@@ -122,6 +122,40 @@ def test_other_contexts_and_augmentation_train_too(balls, tmp_path, context):
     assert predictor(np.zeros((1, 40, 33, 2 * context + 1), np.uint8)).shape == (1, 40, 33, 2)
 
 
+TWO_DEVICES = """
+import sys
+from pathlib import Path
+import knee3d.learn
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from knee3d.anatomy.plane import Plane
+from knee3d.dataset.cases import load_dataset
+from knee3d.learn import training
+assert training.strategy().num_replicas_in_sync == 2
+config = training.TrainConfig(encoder_weights="none", epochs=1, batch_size=4, limit_slices=6)
+print(training.train_plane(load_dataset(Path(sys.argv[1])), Plane.SAGITTAL, Path(sys.argv[2]), config))
+"""
+
+
+@pytest.mark.slow
+def test_all_devices_train_together(balls, tmp_path):
+    command = [sys.executable, "-c", TWO_DEVICES, str(balls.folder), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert savedmodel.load_card(tmp_path, PLANE)["slices"] == {"train": 6, "val": 6}
+    assert training.strategy().num_replicas_in_sync == 1
+
+
+@pytest.mark.slow
+def test_the_learning_rate_goes_down_a_cosine(balls, tmp_path):
+    config = training.TrainConfig(encoder_weights="none", epochs=2, limit_slices=2, schedule="cosine")
+    training.train_plane(balls, PLANE, tmp_path, config)
+    rows = [row.split(",") for row in (tmp_path / PLANE.value / "metrics.csv").read_text().splitlines()]
+    rates = [float(row[rows[0].index("learning_rate")]) for row in rows[1:]]
+    assert rates == pytest.approx([1e-4, 5e-5])
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not WEIGHTS.exists(), reason="no ImageNet weights under ../shared")
 def test_imagenet_weights_come_from_a_file(monkeypatch):
@@ -170,10 +204,18 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"epochs": 0}, {"batch_size": 0}, {"context": -1}, {"learning_rate": 0.0}, {"network": "resnet"}]
+    "wrong",
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"context": -1},
+        {"learning_rate": 0.0},
+        {"network": "resnet"},
+        {"schedule": "x"},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(ValueError, match="above 0|unknown network"):
+    with pytest.raises(ValueError, match="above 0|unknown network|unknown schedule"):
         training.TrainConfig(**wrong)
 
 
