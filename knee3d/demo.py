@@ -14,13 +14,17 @@ from knee3d.dataset.prepare import Preparation
 log = logging.getLogger(__name__)
 
 # Sized for two processor cores and twelve minutes.
-KNEES = 10
+KNEES = 14
 SHAPE = (64, 64, 64)
-SPLIT = (0.6, 0.2, 0.2)
+SPLIT = (0.7, 0.15, 0.15)
 SCHEME = "cartilage"
-EPOCHS = 3
-BATCH_SIZE = 4
-LEARNING_RATE = 1e-3
+TRAINING: dict[str, Any] = {
+    "epochs": 4,
+    "batch_size": 4,
+    "learning_rate": 1e-3,
+    "schedule": "cosine",
+    "limit_slices": 448,
+}
 
 
 def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> dict[str, Any]:
@@ -48,9 +52,7 @@ def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> dict[str, Any
     table = workflow.phantom(Cohort(KNEES, SHAPE, seed), out / "cohort", jobs)
     preparation = Preparation(SCHEMES[SCHEME], None, SPLIT, seed)
     dataset = workflow.prepare(table, out / "dataset", preparation, None, jobs)
-    config = TrainConfig(
-        encoder_weights=encoder_weights, epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, seed=seed
-    )
+    config = TrainConfig(encoder_weights=encoder_weights, seed=seed, **TRAINING)
     workflow.train(dataset.folder, list(Plane), out / "models", config)
     fusion = workflow.fuse(dataset.folder, out / "models")
     log.info("fusion weights: %s", "  ".join(f"{view} {weight:.3f}" for view, weight in fusion.weights.items()))
