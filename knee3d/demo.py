@@ -23,7 +23,7 @@ TRAINING: dict[str, Any] = {
     "batch_size": 4,
     "learning_rate": 1e-3,
     "schedule": "cosine",
-    "limit_slices": 448,
+    "limit_slices": 384,
 }
 
 

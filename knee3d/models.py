@@ -37,8 +37,12 @@ class Trained:
     patients: Mapping[Split, frozenset[str]]
 
 
-def load_models(models: Path) -> Trained:
+def load_models(models: Path, fused: bool = True) -> Trained:
     """The networks of every plane that was trained to the end.
+
+    Args:
+        models: Their folder.
+        fused: Whether to take the weights of fusion.json; otherwise planes count equally, as before any fit.
 
     Raises:
         FileNotFoundError: There is none.
@@ -57,8 +61,9 @@ def load_models(models: Path) -> Trained:
         split: frozenset(patient for card in cards for patient in card["patients"][split.value])
         for split in (Split.TRAIN, Split.VAL)
     }
+    weights = _weights(models, planes) if fused else _equal(planes)
     predictors = {plane: load_predictor(models, plane) for plane in planes}
-    return Trained(Ensemble(predictors, _weights(models, planes)), SCHEMES[schemes.pop()], patients)
+    return Trained(Ensemble(predictors, weights), SCHEMES[schemes.pop()], patients)
 
 
 def save_fusion(fusion: Fusion, cases: Sequence[Case], models: Path) -> None:
@@ -95,8 +100,12 @@ def _weights(models: Path, planes: Sequence[Plane]) -> Mapping[str, float]:
     path = models / FUSION_FILE
     if not path.is_file():
         log.warning("%s is missing: planes count equally; fit weights with knee3d fuse", path)
-        return {plane.value: 1 / len(planes) for plane in planes}
+        return _equal(planes)
     try:
         return {str(name): float(weight) for name, weight in json.loads(path.read_text())["weights"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a readable weight file ({error}); run knee3d fuse again") from error
+
+
+def _equal(planes: Sequence[Plane]) -> Mapping[str, float]:
+    return {plane.value: 1 / len(planes) for plane in planes}

@@ -100,7 +100,7 @@ def fuse(folder: Path, models: Path) -> Fusion:
     Raises:
         ValueError: A validation patient was trained on, or there is no tissue to fit on.
     """
-    dataset, trained = load_dataset(folder), load_models(models)
+    dataset, trained = load_dataset(folder), load_models(models, fused=False)
     cases = dataset.of_split(Split.VAL)
     check_match(dataset, trained, cases, (Split.TRAIN,))
     evidence = []

@@ -152,6 +152,7 @@ def test_models_of_a_folder_must_fit_together(journey, tmp_path):
     (models / "fusion.json").write_text('{"weights": {"elsewhere": 1.0}}')
     with pytest.raises(ValueError, match="fusion weights are for"):
         workflow.load_models(models)
+    assert len(workflow.load_models(models, fused=False).ensemble.weights) == len(Plane)
     (models / "fusion.json").write_text("[]")
     with pytest.raises(ValueError, match=r"fusion\.json is not a readable weight file"):
         workflow.load_models(models)

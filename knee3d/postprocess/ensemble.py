@@ -30,7 +30,8 @@ class Ensemble:
         planes = {plane.value for plane in self.predictors}
         if planes != set(self.weights):
             raise ValueError(
-                f"fusion weights are for {sorted(self.weights)}, but the networks are for {sorted(planes)}"
+                f"fusion weights are for {sorted(self.weights)}, but the networks are for {sorted(planes)}; "
+                "fit them again"
             )
         if len({predictor.classes for predictor in self.predictors.values()}) > 1:
             raise ValueError("the networks do not have the same number of classes; they come from different schemes")
