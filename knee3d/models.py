@@ -10,8 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import SCHEMES, Scheme
+from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.postprocess.ensemble import Ensemble
@@ -20,6 +23,7 @@ from knee3d.postprocess.weights import Fusion
 log = logging.getLogger(__name__)
 
 FUSION_FILE = "fusion.json"
+SPACING_FACTOR = 1.25
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,23 @@ class Trained:
         ensemble: The networks and their fusion weights: equal ones until `fuse` has fitted some.
         scheme: The classes they tell apart.
         patients: Whom they were trained and validated on.
+        spacing_mm: (planes, 3) voxel sizes along Inferior, Posterior, Left that each was trained on, the median.
     """
 
     ensemble: Ensemble
     scheme: Scheme
     patients: Mapping[Split, frozenset[str]]
+    spacing_mm: np.ndarray
+
+    def warn_of_other_voxels(self, image: Volume, name: str) -> None:
+        """Log it where voxels differ from those of training by more than `SPACING_FACTOR`.
+
+        The networks see pixels, not millimetres: anatomy of another size in pixels is new to them.
+        """
+        factors = image.spacing_mm / self.spacing_mm
+        if np.max(np.maximum(factors, 1 / factors)) > SPACING_FACTOR:
+            mine, theirs = (" x ".join(f"{mm:.2f}" for mm in sizes) for sizes in (image.spacing_mm, self.spacing_mm[0]))
+            log.warning("%s has voxels of %s mm, the networks know %s mm: do not trust the labels", name, mine, theirs)
 
 
 def load_models(models: Path, fused: bool = True) -> Trained:
@@ -63,7 +79,8 @@ def load_models(models: Path, fused: bool = True) -> Trained:
     }
     weights = _weights(models, planes) if fused else _equal(planes)
     predictors = {plane: load_predictor(models, plane) for plane in planes}
-    return Trained(Ensemble(predictors, weights), SCHEMES[schemes.pop()], patients)
+    spacing = np.array([card["spacing_mm"] for card in cards])
+    return Trained(Ensemble(predictors, weights), SCHEMES[schemes.pop()], patients, spacing)
 
 
 def save_fusion(fusion: Fusion, cases: Sequence[Case], models: Path) -> None:

@@ -195,6 +195,7 @@ def segment(source: Source, models: Path, out: Path, case: str) -> dict[str, flo
     if side is Side.UNKNOWN:
         log.warning("%s: side unknown, taken as a right knee; give --side if it is a left one", case)
     image, _ = canonical_image(original, side)
+    trained.warn_of_other_voxels(image, case)
     labels = decide(blend(trained.ensemble.views(image, f"segmenting {case}"), trained.ensemble.weights))
     volumes = tissue_volumes(labels, trained.scheme)
     back = from_canonical(labels, axis_codes(original.affine), side)

@@ -124,6 +124,18 @@ def test_labels_come_back_on_the_inputs_own_grid(journey, tmp_path, side):
 
 
 @pytest.mark.slow
+def test_voxels_of_another_size_than_in_training_are_warned_of(journey, caplog):
+    """The networks see pixels, not millimetres."""
+    trained = workflow.load_models(journey / "models")
+    dataset = load_dataset(journey / "dataset")
+    image = dataset.image(dataset.cases[0])
+    trained.warn_of_other_voxels(image, "alike")
+    assert not caplog.messages
+    trained.warn_of_other_voxels(Volume(image.array, image.affine @ np.diag([1, 1, 0.5, 1])), "finer")
+    assert "finer has voxels of" in caplog.text
+
+
+@pytest.mark.slow
 def test_a_left_knee_gets_the_mirrored_labels_of_its_mirror_image(journey, tmp_path):
     knee = read_table(journey / "cohort" / "knees.csv")[0]
     right, _ = read_image(knee.image)
@@ -205,7 +217,9 @@ def test_real_dicom_is_prepared_and_segmented_voxel_for_voxel(journey, tmp_path)
 
     source = workflow.Source(tmp_path / "series", Side.RIGHT, echo="3")
     workflow.segment(source, journey / "models", tmp_path / "out", "real")
-    assert read_volume(tmp_path / "out" / "labels.nii.gz").same_grid(read_by_simpleitk(REAL_DICOM, 3))
+    labels = read_volume(tmp_path / "out" / "labels.nii.gz")
+    assert labels.same_grid(read_image(tmp_path / "series", echo="3")[0])
+    assert to_canonical(labels).same_grid(expected)
     with pytest.raises(ValueError, match="--echo"):
         workflow.segment(workflow.Source(tmp_path / "series"), journey / "models", tmp_path / "out", "real")
 

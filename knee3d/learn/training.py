@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import platform
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from knee3d import __version__
 from knee3d.anatomy.plane import Plane
 from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.learn.augment import augment_batch
-from knee3d.learn.callbacks import SCHEDULES, standard_callbacks
+from knee3d.learn.callbacks import SCHEDULES, Report, standard_callbacks
 from knee3d.learn.losses import PooledDice, SoftDice
 from knee3d.learn.networks import NETWORKS
 from knee3d.learn.networks.encoder import find_encoder_weights
@@ -166,10 +167,21 @@ def _fit(
     except tf.errors.ResourceExhaustedError as error:
         raise ValueError(f"out of memory with --batch-size {config.batch_size}; try half of it") from error
     except tf.errors.OpError as error:
-        raise ValueError(f"training stopped: {str(error.message).splitlines()[0]}") from error
+        raise ValueError(f"training stopped: {_cause(str(error.message))}") from error
+    finally:  # Keras does not end the training of callbacks when it breaks off
+        for callback in callbacks:
+            if isinstance(callback, keras.callbacks.CSVLogger | Report):
+                callback.on_train_end()
     if not np.isfinite(fitted.history["loss"]).all():
         raise ValueError(f"the loss became NaN in epoch {len(fitted.epoch)}; try a lower --learning-rate")
     return fitted.history
+
+
+def _cause(message: str) -> str:
+    """What happened, out of TensorFlow's account of where: for a file, its name and what is wrong with it."""
+    frames = ("[[", "Graph execution error", "Detected at", "<stack traces")
+    lines = [line.strip() for line in message.splitlines() if line.strip() and not line.strip().startswith(frames)]
+    return re.sub(r".*Iterator::Root\S* ", "", lines[-1]) if lines else message
 
 
 def _is_done(models: Path, plane: Plane, card: dict[str, Any], overwrite: bool) -> bool:
