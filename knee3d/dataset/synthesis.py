@@ -57,11 +57,11 @@ def render(labels: Volume, seed: int) -> Volume:
     """
     _check(labels)
     rng = np.random.default_rng(seed)
-    tissue = _around(labels, rng)
-    image = _painted(tissue, labels.spacing_mm, rng)
+    leg = _leg(*_coarse(labels), rng)
+    image = _painted(_joint(labels, rng), leg, labels.spacing_mm, rng)
     blur = np.clip(rng.uniform(0.5, 0.7, 3) * np.min(labels.spacing_mm) / labels.spacing_mm, 0.35, 0.7)
     image = ndimage.gaussian_filter(image, blur)
-    image *= np.exp(0.12 * _smooth_noise(tissue.shape, labels.spacing_mm, 60, rng))
+    image *= np.exp(0.12 * _smooth_noise(image.shape, labels.spacing_mm, 60, rng))
     sigma = np.float32(_LOOK[_CARTILAGE[0]][0] / rng.uniform(16, 30))
     real = image + sigma * rng.standard_normal(image.shape, dtype=np.float32)
     imaginary = sigma * rng.standard_normal(image.shape, dtype=np.float32)
@@ -80,22 +80,17 @@ def _check(labels: Volume) -> None:
         raise ValueError("there is no femur (5) in the label map: an image cannot be made up around nothing")
 
 
-def _around(labels: Volume, rng: np.random.Generator) -> np.ndarray:
-    """uint8 tissue of every voxel: the labels, and a leg where there are none."""
+def _coarse(labels: Volume) -> tuple[np.ndarray, np.ndarray]:
+    """Every few labels, and their distances in mm: fine enough for a leg, which is drawn again at full size later."""
+    stride = np.maximum(1, np.floor(_COARSE_MM / labels.spacing_mm)).astype(int)
+    return labels.array[tuple(slice(step // 2, None, step) for step in stride)], labels.spacing_mm * stride
+
+
+def _joint(labels: Volume, rng: np.random.Generator) -> np.ndarray:
+    """uint8 tissue of every voxel that the labels tell of: themselves, cortex and the fluid between; 0 elsewhere."""
     spacing = labels.spacing_mm
-    stride = np.maximum(1, np.floor(_COARSE_MM / spacing)).astype(int)
-    few = labels.array[tuple(slice(step // 2, None, step) for step in stride)]
-    coarse = spacing * stride
-    leg = _leg(few, coarse, rng)
-    zoom = np.divide(labels.shape, few.shape)
-    index = [
-        np.minimum(np.arange(n) / z, m - 1).astype(int) for n, z, m in zip(labels.shape, zoom, few.shape, strict=True)
-    ]
-    tissue = leg[np.ix_(*index)] if (stride > 1).any() else leg
-    film = _film(labels.array, spacing)
-    tissue = np.where(film, np.uint8(_FLUID), tissue)
+    tissue = np.where(_film(labels.array, spacing), np.uint8(_FLUID), labels.array.astype(np.uint8))
     bone = np.isin(labels.array, _BONE)
-    tissue = np.where(labels.array > 0, labels.array.astype(np.uint8), tissue)
     reach = np.maximum(1, np.rint(0.8 / spacing)).astype(int)
     rim = bone & ~ndimage.minimum_filter(bone, 1 + 2 * reach)
     thin = rim & (_smooth_noise(labels.shape, spacing, 8, rng) > -0.3)
@@ -192,8 +187,8 @@ def _joint_line(labels: np.ndarray, spacing: np.ndarray) -> float:
     return float(np.flatnonzero((labels == _VALUE[FEMUR]).any(axis=(1, 2)))[-1] * spacing[0])
 
 
-def _painted(tissue: np.ndarray, spacing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """float32 intensities with texture: fine in marrow, coarser elsewhere."""
+def _painted(joint: np.ndarray, leg: np.ndarray, spacing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """float32 intensities with texture: `joint` where it is not 0, and elsewhere `leg`, magnified to its size."""
     means = np.zeros(256, dtype=np.float32)
     texture = np.zeros(256, dtype=np.float32)
     drawn = {
@@ -203,8 +198,35 @@ def _painted(tissue: np.ndarray, spacing: np.ndarray, rng: np.random.Generator) 
         kin = _BONE[0] if value in _BONE else _CARTILAGE[0] if value in _CARTILAGE else value
         means[value] = mean * drawn.get(kin, 1.0)
         texture[value] = strength
-    fine, coarse = (_smooth_noise(tissue.shape, spacing, mm, rng) for mm in (2, 9))
-    return means[tissue] * (1 + texture[tissue] * (0.8 * fine + 0.6 * coarse))
+    fine, coarse = (_smooth_noise(joint.shape, spacing, mm, rng) for mm in (2, 9))
+    fine *= np.float32(0.8)
+    coarse *= np.float32(0.6)
+    fine += coarse
+    outside = joint == 0
+    fine *= np.where(outside, _magnified(texture[leg], joint.shape), texture[joint])
+    fine += 1
+    fine *= np.where(outside, _magnified(means[leg], joint.shape), means[joint])
+    return fine
+
+
+def _magnified(coarse: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Linear interpolation between the centres of voxels that fill the same space, the outermost repeated."""
+    for axis, (n, m) in enumerate(zip(shape, coarse.shape, strict=True)):
+        if n != m:
+            position = np.clip((np.arange(n) + 0.5) * m / n - 0.5, 0, m - 1)
+            coarse = _between(coarse, position, axis)
+    return coarse
+
+
+def _between(knots: np.ndarray, position: np.ndarray, axis: int, smooth: bool = False) -> np.ndarray:
+    """Values at `position` along an axis, between the knots on either side; `smooth` leaves no kinks at the knots."""
+    low = position.astype(int)
+    part = (position - low).astype(np.float32)
+    if smooth:
+        part = part * part * (3 - 2 * part)
+    part = part.reshape([-1 if other == axis else 1 for other in range(knots.ndim)])
+    high = np.minimum(low + 1, knots.shape[axis] - 1)
+    return np.take(knots, low, axis) * (1 - part) + np.take(knots, high, axis) * part
 
 
 def _smooth_noise(
@@ -214,11 +236,5 @@ def _smooth_noise(
     knots = [max(2, int(np.ceil(n * mm / length_mm)) + 3) for n, mm in zip(shape, spacing, strict=True)]
     field = rng.standard_normal(knots, dtype=np.float32)
     for axis, (n, mm) in enumerate(zip(shape, spacing, strict=True)):
-        position = np.minimum(np.arange(n) * mm / length_mm, knots[axis] - 2)
-        low = position.astype(int)
-        part = position - low
-        part = (part * part * (3 - 2 * part)).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
-        field = (
-            np.take(field, low, axis) * (1 - part) + np.take(field, np.minimum(low + 1, knots[axis] - 1), axis) * part
-        )
+        field = _between(field, np.minimum(np.arange(n) * mm / length_mm, knots[axis] - 2), axis, smooth=True)
     return field / max(float(field.std()), 1e-6)

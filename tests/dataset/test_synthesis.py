@@ -6,7 +6,7 @@ import pytest
 from knee3d.anatomy.orientation import reorient
 from knee3d.anatomy.tissue import FEMORAL, FEMUR, FIBULA, MEDIAL_MENISCUS, NUMBERINGS, PATELLAR, TIBIA
 from knee3d.dataset.phantom import parametric_knee
-from knee3d.dataset.synthesis import render
+from knee3d.dataset.synthesis import _magnified, render
 
 VALUE = {name: value for value, name in NUMBERINGS["pymskt"].names.items()}
 KNEE = parametric_knee((56, 52, 44), 0)
@@ -62,3 +62,12 @@ def test_what_cannot_be_rendered_is_refused():
         render(KNEE.with_array(np.where(KNEE.array == 5, 77, KNEE.array)), 0)
     with pytest.raises(ValueError, match="no femur"):
         render(KNEE.with_array(np.where(KNEE.array == 5, 0, KNEE.array)), 0)
+
+
+def test_the_leg_is_magnified_without_steps():
+    """Voxel centres at 0.5, 1.5 ... of 4 go to 0.25, 0.75 ... : a ramp stays the ramp, the edges are repeated."""
+    ramp = np.broadcast_to(np.arange(4, dtype=np.float32)[:, None, None] + 0.5, (4, 2, 3))
+    fine = _magnified(ramp, (8, 2, 6))
+    assert fine.shape == (8, 2, 6)
+    np.testing.assert_allclose(fine[:, 0, 0], [0.5, 0.75, 1.25, 1.75, 2.25, 2.75, 3.25, 3.5])
+    np.testing.assert_array_equal(_magnified(ramp, ramp.shape), ramp)
