@@ -250,7 +250,9 @@ def evaluate(dataset: Path, models: Path, split: str, out: Path) -> None:
 @models_option
 @click.option("--out", type=FOLDER, default="segmentation", show_default=True)
 @click.option("--case", help="Name in the outputs [that of IMAGE].")
-@click.option("--side", type=click.Choice([Side.LEFT, Side.RIGHT]), help="Which knee, where the file does not say.")
+@click.option(
+    "--side", type=click.Choice([Side.LEFT.value, Side.RIGHT.value]), help="Which knee, where the file does not say."
+)
 @series_option
 @echo_option
 def segment(image: Path, models: Path, out: Path, case: str | None, **options: Any) -> None:

@@ -49,6 +49,10 @@ def failing(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
         "missing image": (["prepare", table, tmp_path / "d"], "nothing of case k does not exist"),
         "missing dataset": (["fuse", tmp_path / "nowhere"], "knee3d prepare"),
         "missing models": (["segment", empty / "image.nii.gz", "--models", empty], "holds no trained plane"),
+        "missing models, left knee": (
+            ["segment", empty / "image.nii.gz", "--models", empty, "--side", "L"],
+            "holds no trained plane",
+        ),
         "missing cases": (["evaluate", empty, "--models", empty], "no cases.json"),
         "bad shape": (["phantom", empty, "--shape", "64,64"], "three numbers"),
         "tiny shape": (["phantom", empty / "p", "--shape", "4,4,4"], "16 voxels"),
@@ -58,7 +62,16 @@ def failing(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
 
 @pytest.mark.parametrize(
     "name",
-    ["missing image", "missing dataset", "missing models", "missing cases", "bad shape", "tiny shape", "bad label map"],
+    [
+        "missing image",
+        "missing dataset",
+        "missing models",
+        "missing models, left knee",
+        "missing cases",
+        "bad shape",
+        "tiny shape",
+        "bad label map",
+    ],
 )
 def test_failures_are_one_line_and_not_zero(tmp_path, name):
     command, words = failing(tmp_path)[name]

@@ -77,6 +77,7 @@ def load_predictor(models: Path, plane: Plane) -> SavedModelPredictor:
     folder = model_folder(models, plane) / "saved_model"
     try:
         model = tf.saved_model.load(str(folder))
-    except (OSError, tf.errors.OpError) as error:
+        model.serve  # noqa: B018 the endpoint that the predictor calls
+    except (OSError, ValueError, AttributeError, tf.errors.OpError) as error:
         raise ValueError(f"{folder} is not a readable SavedModel; train this plane again") from error
     return SavedModelPredictor(classes=len(card["classes"]), context=int(card["settings"]["context"]), model=model)

@@ -230,3 +230,8 @@ def test_models_that_are_not_there(tmp_path):
     card.write_text(json.dumps({"classes": ["background", "cartilage"], "settings": {"context": 1}}))
     with pytest.raises(ValueError, match="not a readable SavedModel"):
         savedmodel.load_predictor(tmp_path, PLANE)
+    program = tmp_path / PLANE.value / "saved_model" / "saved_model.pb"
+    program.parent.mkdir()
+    program.write_bytes(b"")  # to TensorFlow a program without any graph
+    with pytest.raises(ValueError, match="not a readable SavedModel"):
+        savedmodel.load_predictor(tmp_path, PLANE)
