@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import platform
-import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import tensorflow as tf
 from knee3d import __version__
 from knee3d.anatomy.plane import Plane
 from knee3d.dataset.cases import Case, Dataset, Split
+from knee3d.dataset.png import read_slices
 from knee3d.learn.augment import augment_batch
 from knee3d.learn.callbacks import SCHEDULES, Report, standard_callbacks
 from knee3d.learn.losses import PooledDice, SoftDice
@@ -167,7 +167,9 @@ def _fit(
     except tf.errors.ResourceExhaustedError as error:
         raise ValueError(f"out of memory with --batch-size {config.batch_size}; try half of it") from error
     except tf.errors.OpError as error:
-        raise ValueError(f"training stopped: {_cause(str(error.message))}") from error
+        for one in slices:
+            _check_slices(one)
+        raise ValueError(f"training stopped: {error.message}") from error
     finally:  # Keras does not end the training of callbacks when it breaks off
         for callback in callbacks:
             if isinstance(callback, keras.callbacks.CSVLogger | Report):
@@ -177,11 +179,15 @@ def _fit(
     return fitted.history
 
 
-def _cause(message: str) -> str:
-    """What happened, out of TensorFlow's account of where: for a file, its name and what is wrong with it."""
-    frames = ("[[", "Graph execution error", "Detected at", "<stack traces")
-    lines = [line.strip() for line in message.splitlines() if line.strip() and not line.strip().startswith(frames)]
-    return re.sub(r".*Iterator::Root\S* ", "", lines[-1]) if lines else message
+def _check_slices(slices: Slices) -> None:
+    """Name the PNG, if any, that stopped TensorFlow: its own account may lack the name.
+
+    Raises:
+        FileNotFoundError: It is missing.
+        ValueError: It is no readable PNG.
+    """
+    for paths in (*slices.images, *slices.masks):
+        read_slices([Path(path) for path in paths])
 
 
 def _is_done(models: Path, plane: Plane, card: dict[str, Any], overwrite: bool) -> bool:

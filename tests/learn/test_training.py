@@ -184,13 +184,17 @@ def test_weights_that_are_not_there_say_how_to_go_on(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_missing_slice_is_named_and_costs_no_model(balls, models, tmp_path):
+@pytest.mark.parametrize("kind", ["image", "mask"])
+def test_a_slice_that_cannot_be_read_is_named_and_costs_no_model(balls, models, tmp_path, kind):
     broken = Dataset(tmp_path / "broken", balls.scheme, balls.cases)
     shutil.copytree(balls.folder, broken.folder)
-    lost = broken.slice_paths(broken.cases[0], PLANE, "mask")[3]
-    lost.unlink()
+    lost = broken.slice_paths(broken.cases[0], PLANE, kind)[3]
+    if kind == "image":
+        lost.unlink()
+    else:
+        lost.write_text("no picture")
     shutil.copytree(models, tmp_path / "models")
-    with pytest.raises(ValueError, match=str(lost)):
+    with pytest.raises((ValueError, FileNotFoundError), match=str(lost)):
         training.train_plane(broken, PLANE, tmp_path / "models", CONFIG, overwrite=True)
     assert savedmodel.load_card(tmp_path / "models", PLANE)["plane"] == PLANE.value
 
