@@ -128,7 +128,7 @@ def phantom(out: Path, knees: int, **options: Any) -> None:
     knee3d phantom cohort --knees 8 --from-labels knee_a.nrrd --from-labels knee_b.nrrd
     """
     from knee3d import workflow
-    from knee3d.dataset.cohort import Cohort
+    from knee3d.dataset.phantom.cohort import Cohort
 
     jobs = options.pop("jobs")
     table = workflow.phantom(Cohort(knees, **options), out, jobs)

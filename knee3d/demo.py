@@ -8,7 +8,7 @@ from knee3d import workflow
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import SCHEMES
 from knee3d.dataset.cases import Split
-from knee3d.dataset.cohort import Cohort
+from knee3d.dataset.phantom.cohort import Cohort
 from knee3d.dataset.prepare import Preparation
 
 log = logging.getLogger(__name__)

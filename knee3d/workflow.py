@@ -14,7 +14,7 @@ from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.cases import Case, Dataset, Split, load_dataset, save_dataset
-from knee3d.dataset.cohort import TABLE_FILE, Cohort, write_cohort
+from knee3d.dataset.phantom.cohort import TABLE_FILE, Cohort, write_cohort
 from knee3d.dataset.prepare import Preparation, agreed_side, assign_splits, canonical_image, prepare_knees
 from knee3d.dataset.table import LABELS_FILE, read_numbering, read_table, write_numbering
 from knee3d.dataset.volumefile import read_image, write_volume
@@ -34,7 +34,7 @@ SAVE_EVERY_S = 5.0
 
 
 def phantom(cohort: Cohort, folder: Path, jobs: int) -> Path:
-    """Write a made-up cohort; see `dataset.cohort.write_cohort`. Returns the path of its knees.csv."""
+    """Write a made-up cohort; see `dataset.phantom.cohort.write_cohort`. Returns the path of its knees.csv."""
     with progress("making knees", cohort.knees + 1) as advance:
         for _ in write_cohort(cohort, folder, jobs):
             advance(1)

@@ -70,7 +70,7 @@ def test_commands_leave_the_work_to_workflow():
     """Beside it, the command line takes types to fill in and the table to show."""
     used = {name.rpartition(".")[0] for name in imports(PACKAGE / "cli.py") if name.startswith("knee3d.")}
     types = {"knee3d.anatomy.orientation", "knee3d.anatomy.plane", "knee3d.anatomy.tissue", "knee3d.dataset.cases",
-             "knee3d.dataset.cohort", "knee3d.dataset.prepare", "knee3d.learn.training"}  # fmt: skip
+             "knee3d.dataset.phantom.cohort", "knee3d.dataset.prepare", "knee3d.learn.training"}  # fmt: skip
     assert used <= types | {"knee3d", "knee3d.demo", "knee3d.report.tables"}
 
 

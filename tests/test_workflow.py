@@ -18,8 +18,8 @@ from knee3d.anatomy.slicing import from_slices
 from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, map_labels
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.cases import Dataset, Split, load_dataset, save_dataset
-from knee3d.dataset.cohort import Cohort
 from knee3d.dataset.intensity import to_uint8
+from knee3d.dataset.phantom.cohort import Cohort
 from knee3d.dataset.png import read_slices
 from knee3d.dataset.prepare import Preparation
 from knee3d.dataset.table import read_table

@@ -15,7 +15,7 @@ from pydicom.misc import is_dicom
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
-from knee3d.dataset.dicom import read_series
+from knee3d.dataset.dicom.series import read_series
 
 _ONE_FILE = (".nii", ".nii.gz", ".nrrd", ".mha")
 _HEADER_AND_DATA = (".nhdr", ".mhd")

@@ -8,8 +8,8 @@ import SimpleITK as sitk
 from knee3d.anatomy.orientation import Side, axis_codes, reorient
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset import volumefile
-from knee3d.dataset.dicom import DicomError
-from knee3d.dataset.dicomwriter import write_series
+from knee3d.dataset.dicom.headers import DicomError
+from knee3d.dataset.dicom.writer import write_series
 from knee3d.dataset.volumefile import VolumeFileError, read_image, read_volume, write_volume
 
 DIRECTIONS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}

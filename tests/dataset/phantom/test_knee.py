@@ -17,7 +17,7 @@ from knee3d.anatomy.tissue import (
     PATELLAR,
     TIBIA,
 )
-from knee3d.dataset.phantom import FEMORAL_MM, PATELLAR_MM, TIBIAL_MM, parametric_knee
+from knee3d.dataset.phantom.knee import FEMORAL_MM, PATELLAR_MM, TIBIAL_MM, parametric_knee
 
 VALUE = {name: value for value, name in NUMBERINGS["pymskt"].names.items()}
 SMALL = (48, 44, 36)

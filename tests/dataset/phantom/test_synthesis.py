@@ -5,8 +5,8 @@ import pytest
 
 from knee3d.anatomy.orientation import reorient
 from knee3d.anatomy.tissue import FEMORAL, FEMUR, FIBULA, MEDIAL_MENISCUS, NUMBERINGS, PATELLAR, TIBIA
-from knee3d.dataset.phantom import parametric_knee
-from knee3d.dataset.synthesis import _magnified, render
+from knee3d.dataset.phantom.knee import parametric_knee
+from knee3d.dataset.phantom.synthesis import _magnified, render
 
 VALUE = {name: value for value, name in NUMBERINGS["pymskt"].names.items()}
 KNEE = parametric_knee((56, 52, 44), 0)

@@ -5,9 +5,9 @@ from pydicom import dcmread
 
 from knee3d.anatomy.orientation import Side, axis_codes, reorient
 from knee3d.anatomy.volume import Volume
-from knee3d.dataset import dicomwriter
-from knee3d.dataset.dicom import read_series
-from knee3d.dataset.dicomwriter import write_series
+from knee3d.dataset.dicom import writer
+from knee3d.dataset.dicom.series import read_series
+from knee3d.dataset.dicom.writer import write_series
 
 NAMES = {"patient": "P001", "description": "made-up DESS", "seed": 7}
 UPRIGHT = np.array([[0, 0, -1.0], [0, -1, 0], [-1, 0, 0]])  # RAS directions of Inferior, Posterior, Left
@@ -135,14 +135,14 @@ def test_what_dicom_cannot_hold_is_refused_before_anything_is_written(tmp_path, 
 def test_interrupted_writing_leaves_what_was_there(tmp_path, monkeypatch):
     write_series(phantom(), tmp_path / "knee", Side.LEFT, **NAMES)
     before = contents(tmp_path / "knee")
-    write = dicomwriter.dcmwrite
+    write = writer.dcmwrite
 
     def full_disk(path, *args, **kwargs):
         if path.name == "IM0003.dcm":
             raise OSError("No space left on device")
         write(path, *args, **kwargs)
 
-    monkeypatch.setattr(dicomwriter, "dcmwrite", full_disk)
+    monkeypatch.setattr(writer, "dcmwrite", full_disk)
     for name in ("knee", "new"):
         with pytest.raises(OSError, match="No space"):
             write_series(phantom(8), tmp_path / name, Side.LEFT, **NAMES)

@@ -1,0 +1,179 @@
+"""What the header of a DICOM file says of each of its pictures: series, echo, place, side. No pixel is read here.
+
+Classic files hold one picture, enhanced ones many, whose tags lie in functional groups. Nothing that says who the
+patient is is read. Slice thickness, stated slice distance, instance numbers and file names are known to lie about
+geometry; they are not read either.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
+
+from knee3d.anatomy.orientation import Side
+
+PLACE_TAGS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+_PIXEL_TAGS = ("Rows", "Columns", "BitsStored", "PixelRepresentation")
+_FILE_TAGS = ["Modality", "ImageType", "SOPClassUID", "SOPInstanceUID", "NumberOfFrames", "SeriesInstanceUID"]
+_FILE_TAGS += ["SeriesNumber", "SeriesDescription", "EchoNumbers", "EchoTime", *PLACE_TAGS, *_PIXEL_TAGS]
+_FILE_TAGS += ["SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "Laterality"]
+_FILE_TAGS += ["ImageLaterality", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
+_DICOMDIR = "1.2.840.10008.1.3.10"
+# Spectroscopy, raw data and Siemens' own: modality MR, but nothing to look at.
+_NO_PICTURE = {"1.2.840.10008.5.1.4.1.1.4.2", "1.2.840.10008.5.1.4.1.1.66", "1.3.12.2.1107.5.9.1"}
+
+
+class DicomError(ValueError):
+    """A folder of DICOM that cannot be taken as one volume; the text names files and the way out."""
+
+
+@contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Whatever goes wrong in the block becomes a `DicomError` that names `path`."""
+    try:
+        yield
+    except DicomError:
+        raise
+    except Exception as error:  # pydicom and its decoders raise nearly anything on bad bytes
+        raise DicomError(f"cannot read {path.name}: {error}; replace it by a fresh export, or remove it") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture: a file, or one of the frames in it.
+
+    Attributes:
+        path: The file.
+        index: Which frame of the file; None where it holds one picture only.
+        instance: SOPInstanceUID of the file.
+        series: SeriesInstanceUID, SeriesNumber, SeriesDescription.
+        echo: Echo time in ms and EchoNumbers, each None where it is not said.
+        shape: Rows and columns.
+        position: Of the centre of the first pixel, LPS mm, ImagePositionPatient; `grid` checks its size.
+        cosines: ImageOrientationPatient: direction along a row, then down a column.
+        spacing: PixelSpacing in mm: between rows, then between columns.
+        bits: BitsStored, negative where pixels are signed.
+        inverted: Whether the largest stored value is black (MONOCHROME1).
+        colour: Whether it is a screenshot or an overlay, and no measurement.
+        rescale: Slope and intercept from stored values to those that are meant.
+        side: Of the knee, as far as the file says.
+    """
+
+    path: Path
+    index: int | None
+    instance: str
+    series: tuple[str, int | None, str]
+    echo: tuple[float | None, int | None]
+    shape: tuple[int, int]
+    position: np.ndarray
+    cosines: np.ndarray
+    spacing: np.ndarray
+    bits: int
+    inverted: bool
+    colour: bool
+    rescale: tuple[float, float]
+    side: Side
+
+    @property
+    def name(self) -> str:
+        """What to call it to the user: never more than the file's own name."""
+        return self.path.name if self.index is None else f"{self.path.name} frame {self.index + 1}"
+
+
+def read_frames(path: Path) -> list[Frame] | str:
+    """The pictures in a file, or the reason why it holds none that matter.
+
+    Raises:
+        DicomError: The file is corrupt, cut off, or contradicts itself.
+    """
+    with blaming(path):
+        try:
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_FILE_TAGS)
+        except InvalidDicomError:
+            if path.suffix.lower() == ".dcm":
+                raise
+            return "not DICOM"
+        reason = _reason_to_skip(header)
+        if reason:
+            return reason
+        missing = [name for name in _PIXEL_TAGS if name not in header or header[name].is_empty]
+        if missing:
+            raise DicomError(f"{path.name} lacks {', '.join(missing)}: cut off or stripped; export the series again")
+        if "PerFrameFunctionalGroupsSequence" not in header:
+            if int(header.get("NumberOfFrames") or 1) > 1:
+                raise DicomError(f"{path.name} has several frames without a place; convert the series with dcm2niix")
+            return [_frame(path, None, header, header)]
+        groups = [_flat(header, one) for one in header.PerFrameFunctionalGroupsSequence]
+        if len(groups) != int(header.get("NumberOfFrames") or 1):
+            raise DicomError(f"{path.name} describes {len(groups)} frames but has {header.get('NumberOfFrames')}")
+        kinds = [str(group.get("ComplexImageComponent") or "MAGNITUDE") for group in groups]
+        kept = [index for index, kind in enumerate(kinds) if kind == "MAGNITUDE"] or range(len(groups))
+        return [_frame(path, index, header, groups[index]) for index in kept]
+
+
+def _reason_to_skip(header: Dataset) -> str | None:
+    types = header.get("ImageType") or []
+    if header.file_meta.get("MediaStorageSOPClassUID") == _DICOMDIR:
+        return "a DICOM directory"
+    if header.Modality != "MR":
+        return f"modality {header.Modality}, not MR"
+    if "LOCALIZER" in ([types] if isinstance(types, str) else types):
+        return "a localizer"
+    if header.get("SOPClassUID") in _NO_PICTURE:
+        return "no picture"
+    return None
+
+
+def _flat(header: Dataset, own: Dataset) -> Dataset:
+    """The tags of all functional groups of one frame: those that it shares with the others, and its own."""
+    tags = Dataset()
+    for groups in (*header.get("SharedFunctionalGroupsSequence", []), own):
+        for element in groups:
+            if element.VR == "SQ" and element.value:
+                tags.update(element.value[0])
+    return tags
+
+
+def _frame(path: Path, index: int | None, header: Dataset, tags: Dataset) -> Frame:
+    number, echo = header.get("SeriesNumber"), header.get("EchoNumbers")
+    time = tags.get("EchoTime", tags.get("EffectiveEchoTime"))
+    position, cosines, spacing = (_numbers(tags.get(name)) for name in PLACE_TAGS)
+    slope, intercept = tags.get("RescaleSlope"), tags.get("RescaleIntercept")
+    kind = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
+    return Frame(
+        path=path,
+        index=index,
+        instance=str(header.get("SOPInstanceUID") or ""),
+        series=(
+            str(header.SeriesInstanceUID),
+            None if number is None else int(number),
+            str(header.get("SeriesDescription") or ""),
+        ),
+        echo=(None if time is None else round(float(time), 3), int(echo) if isinstance(echo, int) else None),
+        shape=(int(header.Rows), int(header.Columns)),
+        position=position,
+        cosines=cosines,
+        spacing=spacing,
+        bits=-int(header.BitsStored) if header.PixelRepresentation else int(header.BitsStored),
+        inverted=kind == "MONOCHROME1",
+        colour=not kind.startswith("MONOCHROME") or header.get("SamplesPerPixel", 1) != 1,
+        rescale=(1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)),
+        side=_side(path, header, tags),
+    )
+
+
+def _numbers(value: object) -> np.ndarray:
+    return np.atleast_1d(np.array([] if value is None else value, dtype=float))
+
+
+def _side(path: Path, header: Dataset, tags: Dataset) -> Side:
+    told = (header.get("Laterality"), header.get("ImageLaterality"), tags.get("FrameLaterality"))
+    stated = {str(side or "").strip().upper() for side in told} & {"R", "L"}
+    if len(stated) > 1:
+        raise DicomError(f"{path.name} says both right and left; correct Laterality or ImageLaterality")
+    return Side("".join(stated))

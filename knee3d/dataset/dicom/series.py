@@ -1,0 +1,175 @@
+"""A folder of DICOM -> series and echoes -> Volume: what is there, and which of it is meant."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.volume import Volume
+from knee3d.dataset.dicom.grid import Grid, regular_grid
+from knee3d.dataset.dicom.headers import DicomError, Frame, read_frames
+from knee3d.dataset.dicom.pixels import read_pixels
+
+log = logging.getLogger(__name__)
+
+RSS = "rss"
+
+
+@dataclass(frozen=True)
+class Echo:
+    """The pictures of one echo. `number` is EchoNumbers or, where that does not tell echoes apart, counts times."""
+
+    number: int
+    time_ms: float | None
+    frames: tuple[Frame, ...]
+
+    def __str__(self) -> str:
+        time = "" if self.time_ms is None else f"{self.time_ms:g} ms, "
+        return f"echo {self.number} ({time}{len(self.frames)} images)"
+
+
+@dataclass(frozen=True)
+class Series:
+    """One SeriesInstanceUID, its echoes by echo time. The description may name a person: it goes to no message."""
+
+    uid: str
+    number: int | None
+    description: str
+    echoes: tuple[Echo, ...]
+
+    def __str__(self) -> str:
+        return f"series {self.number} {self.uid}: {', '.join(map(str, self.echoes))}"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a folder holds.
+
+    Attributes:
+        series: MR series by number.
+        skipped: Files left aside, with the reason: not DICOM, not MR, localizers, without a picture.
+        broken: What is wrong with files that are DICOM and cannot be read: each may be a missing slice.
+    """
+
+    series: tuple[Series, ...]
+    skipped: tuple[tuple[Path, str], ...]
+    broken: tuple[DicomError, ...]
+
+
+def scan(folder: Path) -> Scan:
+    """List the MR series below `folder` by their headers; no pixel is read.
+
+    Args:
+        folder: Searched with its subfolders; hidden files are passed over without a word.
+
+    Raises:
+        NotADirectoryError: `folder` is missing or no folder.
+    """
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder; give the folder that holds the DICOM files of the series")
+    found: dict[str, list[Frame]] = {}
+    skipped, broken = [], []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
+        try:
+            frames = read_frames(path)
+        except DicomError as error:
+            broken.append(error)
+            continue
+        if isinstance(frames, str):
+            skipped.append((path, frames))
+        else:
+            found.setdefault(frames[0].series[0], []).extend(frames)
+    series = (Series(*group[0].series, echoes=_echoes(group)) for group in found.values())
+    order = sorted(series, key=lambda one: (one.number is None, one.number or 0, one.uid))
+    return Scan(tuple(order), tuple(skipped), tuple(broken))
+
+
+def read_series(folder: Path, series: str | None = None, echo: int | str | None = None) -> tuple[Volume, Side]:
+    """The volume in a folder of MR files, classic or enhanced.
+
+    Args:
+        folder: Searched with its subfolders.
+        series: SeriesInstanceUID or series number; needed where more than one series could be meant.
+        echo: Number of the echo, or "rss" for the root sum of squares over all; needed where there is more than one.
+
+    Returns:
+        The volume, indexed (column, row, slice) with slices along their normal, see `read_pixels`; float32 where
+        echoes are combined. And the side of the knee, if the files name it.
+
+    Raises:
+        DicomError: The choice is ambiguous, a file is corrupt, or the files do not make one regular grid.
+        NotADirectoryError: `folder` is missing or no folder.
+    """
+    grids = find_grids(folder, series, echo)
+    if not all(_same(grid, grids[0]) for grid in grids):
+        raise DicomError(f"the echoes in {folder} differ in shape or place and have no sum; choose one by --echo N")
+    if len(grids) == 1:
+        return read_pixels(grids[0]), grids[0].side
+    squares = np.zeros(grids[0].shape)
+    for grid in grids:
+        squares += read_pixels(grid).array.astype(np.float64) ** 2
+    return Volume(np.sqrt(squares).astype(np.float32), grids[0].affine), grids[0].side
+
+
+def find_grids(folder: Path, series: str | None = None, echo: int | str | None = None) -> list[Grid]:
+    """The grid of the echo that is meant, or of all that are to be combined; arguments and errors as `read_series`."""
+    found = scan(folder)
+    if found.broken:
+        raise found.broken[0]
+    if not found.series:
+        skipped = "; ".join(f"{path.name}: {reason}" for path, reason in found.skipped[:4])
+        count = f"{len(found.skipped)} files skipped ({skipped})" if skipped else "no file at all"
+        raise DicomError(f"no MR images in {folder}, {count}; give the folder that holds the series")
+    if found.skipped:
+        reasons = sorted({reason for _, reason in found.skipped})
+        log.info("%s: %d files left aside (%s)", folder, len(found.skipped), ", ".join(reasons))
+    chosen = _choose_echoes(_choose_series(found.series, folder, series), folder, echo)
+    return [regular_grid(one.frames) for one in chosen]
+
+
+def _same(a: Grid, b: Grid) -> bool:
+    return a.shape == b.shape and np.allclose(a.affine, b.affine, atol=1e-3)
+
+
+def _echoes(frames: Sequence[Frame]) -> tuple[Echo, ...]:
+    groups: dict[tuple[float | None, int | None], list[Frame]] = {}
+    for frame in frames:
+        groups.setdefault(frame.echo, []).append(frame)
+    keys = sorted(groups, key=lambda key: (key[0] or 0, key[1] or 0))
+    stated = [number for _, number in keys if number is not None]
+    numbers = stated if len(set(stated)) == len(keys) else range(1, len(keys) + 1)
+    return tuple(Echo(number, key[0], tuple(groups[key])) for number, key in zip(numbers, keys, strict=True))
+
+
+def _choose_series(found: Sequence[Series], folder: Path, series: str | None) -> Series:
+    meant = [one for one in found if any(map(_may_be_volume, one.echoes))] or list(found)
+    if series is not None:
+        meant = [one for one in found if series in (one.uid, str(one.number))]
+    if len(meant) != 1:
+        count = "more than one series" if series is None else f"{len(meant)} series that match {series!r}"
+        listing = "\n  ".join(map(str, found))
+        raise DicomError(
+            f"{folder} holds {count}; choose by --series, its number or UID (knee3d inspect shows more):\n  {listing}"
+        )
+    return meant[0]
+
+
+def _may_be_volume(echo: Echo) -> bool:
+    """Lone pictures and screenshots do not stand in the way of the series that is meant."""
+    return len(echo.frames) > 1 and not all(frame.colour for frame in echo.frames)
+
+
+def _choose_echoes(series: Series, folder: Path, echo: int | str | None) -> tuple[Echo, ...]:
+    if echo == RSS:
+        chosen, fits = series.echoes, len(series.echoes) > 1
+    else:
+        chosen = tuple(one for one in series.echoes if echo is None or str(one.number) == str(echo))
+        fits = len(chosen) == 1
+    if not fits:
+        count = "more than one echo" if echo is None else f"no echo {echo!r}"
+        way = "choose by --echo N, or combine several by --echo rss"
+        raise DicomError(f"{folder} holds {count}; {way}:\n  {series}")
+    return chosen
