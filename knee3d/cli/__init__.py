@@ -1,0 +1,36 @@
+"""The commands: each parses, calls one function of `workflow`, and says what happened.
+
+What is slow to import is imported inside the commands, so that `--help` answers at once.
+"""
+
+import click
+
+from knee3d import __version__
+from knee3d.cli.data import phantom, prepare
+from knee3d.cli.frame import Group
+from knee3d.cli.learning import evaluate, fuse, train
+from knee3d.cli.results import demo, segment
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="knee3d")
+def main() -> None:
+    """Measure knee cartilage in MRI: one network per plane, fused, in mm3.
+
+    \b
+    Try it:          knee3d demo
+    Your own knees:  knee3d prepare knees.csv data/oai
+                     knee3d-train data/oai --plane all --models models
+                     knee3d fuse data/oai --models models
+                     knee3d evaluate data/oai --models models --out results
+                     knee3d segment path/to/dicom --models models --out knee_1
+    """
+
+
+for _command in (phantom, prepare, train, fuse, evaluate, segment, demo):
+    main.add_command(_command)
+
+
+def train_main() -> None:
+    """`knee3d-train`: the train command by itself."""
+    train.main(prog_name="knee3d-train")

@@ -1,0 +1,79 @@
+"""Commands from knees to slices."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from knee3d.anatomy.tissue import SCHEMES
+from knee3d.cli.frame import FILE, FOLDER, Command, Numbers, echo_option, jobs_option, seed_option, series_option
+
+
+@click.command(cls=Command)
+@click.argument("out", type=FOLDER)
+@click.option("--knees", type=click.IntRange(1), default=8, show_default=True, help="Patients, one knee each.")
+@click.option("--shape", type=Numbers(int, "64,64,48"), metavar="I,P,L", help="Voxels down, back, left [128,128,96].")
+@click.option("--from-labels", "sources", type=FILE, multiple=True, help="Label map to deform (repeat for more).")
+@click.option(
+    "--deform",
+    "strength",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="How much; 0 keeps them exactly.",
+)
+@seed_option
+@jobs_option
+def phantom(out: Path, knees: int, **options: Any) -> None:
+    """Make up a cohort: DICOM series, masks, knees.csv.
+
+    Right and left knees in turn; the first patient comes back for a follow-up visit with less cartilage.
+    Without --from-labels the anatomy is parametric and needs no data. Label maps are right knees numbered as pymskt
+    does: 1 femoral, 2 medial tibial, 3 lateral tibial, 4 patellar cartilage, 5 femur, 6 tibia, 7 patella, 8 fibula,
+    9 lateral, 10 medial meniscus.
+
+    \b
+    knee3d phantom cohort --knees 8 --shape 64,64,48 --seed 1
+    knee3d phantom cohort --knees 8 --from-labels knee_a.nrrd --from-labels knee_b.nrrd
+    """
+    from knee3d import workflow
+    from knee3d.dataset.phantom.cohort import Cohort
+
+    jobs = options.pop("jobs")
+    table = workflow.phantom(Cohort(knees, **options), out, jobs)
+    click.echo(f"{knees} knees and a follow-up in {table}")
+
+
+@click.command(cls=Command)
+@click.argument("table", type=FILE)
+@click.argument("dataset", type=FOLDER)
+@click.option("--scheme", type=click.Choice(list(SCHEMES)), default="cartilage", show_default=True, help="Classes.")
+@click.option("--labels", help="What mask values mean: a name or JSON file [labels.json beside the table].")
+@click.option(
+    "--split", type=Numbers(float, "0.7,0.15,0.15"), default=(0.7, 0.15, 0.15), help="Patients for train,val,test."
+)
+@series_option
+@echo_option
+@seed_option
+@jobs_option
+def prepare(table: Path, dataset: Path, **options: Any) -> None:
+    """Turn the knees of TABLE into PNG slices in three planes.
+
+    TABLE is CSV with the columns case, patient, visit, side (L, R or empty), image (a folder of DICOM, or NIfTI, NRRD,
+    MHA), mask (a label file on the same grid, or empty), and optionally split. Splits are by patient. Run it again
+    after an interruption: finished knees are kept.
+
+    \b
+    knee3d prepare knees.csv data/oai --scheme compartments --split 0.7,0.15,0.15 --seed 1
+    """
+    from knee3d import workflow
+    from knee3d.dataset.prepare import Preparation
+
+    preparation = Preparation(
+        SCHEMES[options["scheme"]], None, options["split"], options["seed"], options["series"], options["echo"]
+    )
+    prepared = workflow.prepare(table, dataset, preparation, options["labels"], options["jobs"])
+    counts: dict[str, int] = {}
+    for case in prepared.cases:
+        counts[case.split or "unlabelled"] = counts.get(case.split or "unlabelled", 0) + 1
+    click.echo(f"{dataset}: {', '.join(f'{count} {split}' for split, count in counts.items())}")

@@ -1,0 +1,84 @@
+"""What the commands share: how they fail, options, kinds of argument."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class Command(click.Command):
+    """A command whose expected failures are one line and exit code 1, never a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it."""
+        logging.basicConfig(format="%(message)s", level=logging.WARNING)
+        logging.getLogger("knee3d").setLevel(logging.INFO)
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError, RuntimeError) as error:
+            if isinstance(error, click.exceptions.Exit | click.Abort):  # click's own ways out are RuntimeErrors
+                raise
+            raise click.ClickException(str(error)) from error
+        except MemoryError as error:
+            raise click.ClickException("out of memory; use smaller --jobs or --batch-size") from error
+
+
+class Group(click.Group):
+    """Commands of this kind, listed in the order of the journey."""
+
+    command_class = Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """As they were defined."""
+        return list(self.commands)
+
+
+class Numbers(click.ParamType):
+    """Three numbers with commas between them, such as 64,64,48."""
+
+    def __init__(self, kind: type, name: str) -> None:
+        self.kind = kind
+        self.name = name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        """Text -> tuple of three."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            first, second, third = (self.kind(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not three numbers with commas, such as {self.name}", param, ctx)
+        return first, second, third
+
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+EXISTING = click.Path(exists=True, path_type=Path)
+
+models_option = click.option(
+    "--models", type=FOLDER, default="models", show_default=True, help="Folder of the trained planes."
+)
+jobs_option = click.option(
+    "--jobs", type=click.IntRange(1), default=lambda: len(os.sched_getaffinity(0)), help="Knees at a time [all cores]."
+)
+seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+series_option = click.option("--series", help="DICOM series, by number or UID, where a folder holds several.")
+echo_option = click.option("--echo", help="Echo number where a series holds several, or rss: root sum of squares.")
+weights_option = click.option(
+    "--encoder-weights",
+    default="imagenet",
+    show_default=True,
+    metavar="imagenet|none|FILE",
+    help="What the encoder starts from. imagenet is downloaded, or taken from KNEE3D_ENCODER_WEIGHTS.",
+)
+
+
+def show_scores(summary: dict[str, Any]) -> None:
+    """Print the table of an evaluation."""
+    from rich.console import Console
+
+    from knee3d.report.tables import scores_table
+
+    Console().print(scores_table(summary))

@@ -1,0 +1,67 @@
+"""Commands from one knee to numbers, and the whole journey."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from knee3d.anatomy.orientation import Side
+from knee3d.cli.frame import (
+    EXISTING,
+    FOLDER,
+    Command,
+    echo_option,
+    jobs_option,
+    models_option,
+    seed_option,
+    series_option,
+    show_scores,
+    weights_option,
+)
+
+
+@click.command(cls=Command)
+@click.argument("image", type=EXISTING)
+@models_option
+@click.option("--out", type=FOLDER, default="segmentation", show_default=True)
+@click.option("--case", help="Name in the outputs [that of IMAGE].")
+@click.option(
+    "--side", type=click.Choice([Side.LEFT.value, Side.RIGHT.value]), help="Which knee, where the file does not say."
+)
+@series_option
+@echo_option
+def segment(image: Path, models: Path, out: Path, case: str | None, **options: Any) -> None:
+    """Segment one knee: labels on its own grid, volumes, a picture.
+
+    IMAGE is a folder of DICOM, or a NIfTI, NRRD or MHA file.
+
+    \b
+    knee3d segment path/to/dicom --models models --out knee_1
+    knee3d segment knee.nii.gz --models models --side L --out knee_2
+    """
+    from knee3d import workflow
+
+    source = workflow.Source(image, Side(options["side"] or ""), options["series"], options["echo"])
+    volumes = workflow.segment(source, models, out, case or image.resolve().name.split(".")[0])
+    for name, mm3 in volumes.items():
+        click.echo(f"{name:<28} {mm3:10.1f} mm3")
+    click.echo(f"{out}/labels.nii.gz  volumes.csv  overview.png")
+
+
+@click.command(cls=Command)
+@click.option("--out", type=FOLDER, default="runs/demo", show_default=True)
+@weights_option
+@seed_option
+@jobs_option
+def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> None:
+    """Run the whole journey on a small made-up cohort, in minutes, without data or GPU.
+
+    \b
+    knee3d demo --out runs/demo
+    """
+    from knee3d.demo import demo as run
+
+    show_scores(run(out, encoder_weights, seed, jobs))
+    click.echo(f"scores    {out}/evaluation/scores.json")
+    click.echo(f"pictures  {out}/evaluation/confusion.png  {out}/evaluation/overview/  {out}/segmentation/overview.png")
+    click.echo(f"curves    tensorboard --logdir {out}/models")
