@@ -13,6 +13,7 @@ from knee3d.anatomy.orientation import Side, axis_codes, from_canonical
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
+from knee3d.dataset import inspection
 from knee3d.dataset.cases import Case, Dataset, Split, load_dataset, save_dataset
 from knee3d.dataset.phantom.cohort import TABLE_FILE, Cohort, write_cohort
 from knee3d.dataset.prepare import Preparation, agreed_side, assign_splits, canonical_image, prepare_knees
@@ -39,6 +40,16 @@ def phantom(cohort: Cohort, folder: Path, jobs: int) -> Path:
         for _ in write_cohort(cohort, folder, jobs):
             advance(1)
     return folder / TABLE_FILE
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """What could be read from a path; see `dataset.inspection`.
+
+    Returns:
+        For JSON: {"volumes": a mapping for each, "skipped": {reason: files}, "broken": messages}.
+    """
+    found = inspection.inspect(path)
+    return {"volumes": list(inspection.rows(found)), "skipped": found.skipped, "broken": list(found.broken)}
 
 
 def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | None, jobs: int) -> Dataset:

@@ -9,6 +9,7 @@ from itertools import permutations
 
 import numpy as np
 
+from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.volume import Volume
 
 CANONICAL = "IPL"
@@ -46,6 +47,12 @@ def axis_codes(affine: np.ndarray) -> str:
     cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     axes = max(permutations(range(3)), key=lambda order: sum(abs(cosines[order[i], i]) for i in range(3)))
     return "".join((_POSITIVE if cosines[axes[i], i] > 0 else _NEGATIVE)[axes[i]] for i in range(3))
+
+
+def acquired_plane(affine: np.ndarray) -> Plane:
+    """The plane in which a scanner took the slices that the third array axis counts; the closest one if oblique."""
+    letter = axis_codes(affine)[2]
+    return next(plane for plane, pair in zip(Plane, ("IS", "PA", "LR"), strict=True) if letter in pair)
 
 
 def reorient(volume: Volume, codes: str) -> Volume:

@@ -1,12 +1,24 @@
 """Commands from knees to slices."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from knee3d.anatomy.tissue import SCHEMES
-from knee3d.cli.frame import FILE, FOLDER, Command, Numbers, echo_option, jobs_option, seed_option, series_option
+from knee3d.cli.frame import (
+    EXISTING,
+    FILE,
+    FOLDER,
+    Command,
+    Numbers,
+    echo_option,
+    jobs_option,
+    seed_option,
+    series_option,
+    show_findings,
+)
 
 
 @click.command(cls=Command)
@@ -42,6 +54,30 @@ def phantom(out: Path, knees: int, **options: Any) -> None:
     jobs = options.pop("jobs")
     table = workflow.phantom(Cohort(knees, **options), out, jobs)
     click.echo(f"{knees} knees and a follow-up in {table}")
+
+
+@click.command(cls=Command)
+@click.argument("path", type=EXISTING)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def inspect(path: Path, as_json: bool) -> None:
+    """List what could be read from PATH, and what stands in the way.
+
+    PATH is a folder of DICOM, a zip of it, or a NIfTI, NRRD or MHA file. Descriptions are shown as the scanner wrote
+    them; they may name a person. The exit code is 1 if nothing could be read.
+
+    \b
+    knee3d inspect path/to/dicom
+    knee3d inspect study.zip --json
+    """
+    from knee3d import workflow
+
+    found = workflow.inspect(path)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    else:
+        show_findings(found)
+    if not any(not volume["problem"] for volume in found["volumes"]):
+        raise ValueError(f"nothing in {path} can be read as a volume")
 
 
 @click.command(cls=Command)

@@ -82,3 +82,20 @@ def show_scores(summary: dict[str, Any]) -> None:
     from knee3d.report.tables import scores_table
 
     Console().print(scores_table(summary))
+
+
+def show_findings(found: dict[str, Any]) -> None:
+    """Print what an inspection found."""
+    from rich.console import Console
+
+    from knee3d.report.tables import findings_table
+
+    Console().print(findings_table(found["volumes"]))
+    for one in found["volumes"]:
+        if one["problem"]:
+            echo = "" if one["echo"] is None else f" echo {one['echo']}"
+            click.echo(f"{one['name']}{echo}: {one['problem']}")
+    for reason, count in found["skipped"].items():
+        click.echo(f"left aside: {count} files, {reason}")
+    for problem in found["broken"]:
+        click.echo(f"broken: {problem}")

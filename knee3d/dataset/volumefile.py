@@ -15,6 +15,7 @@ from pydicom.misc import is_dicom
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
+from knee3d.dataset.archive import unpacked
 from knee3d.dataset.dicom.series import read_series
 
 _ONE_FILE = (".nii", ".nii.gz", ".nrrd", ".mha")
@@ -107,12 +108,12 @@ def write_volume(volume: Volume, path: Path) -> None:
 
 
 def read_image(path: Path, series: str | None = None, echo: int | str | None = None) -> tuple[Volume, Side]:
-    """Read a folder of DICOM, or a file.
+    """Read a folder of DICOM, a zip of it, or a file.
 
     Args:
-        path: A folder, or a file as `read_volume` takes it.
-        series: For a folder: series number or UID.
-        echo: For a folder: number of the echo, or "rss".
+        path: A folder, a zip file, or a file as `read_volume` takes it.
+        series: For a folder or zip: series number or UID.
+        echo: For a folder or zip: number of the echo, or "rss".
 
     Returns:
         The volume in the source's own axes, and the side of the knee, which only DICOM knows.
@@ -120,10 +121,12 @@ def read_image(path: Path, series: str | None = None, echo: int | str | None = N
     Raises:
         FileNotFoundError: There is nothing at `path`.
         DicomError: The folder cannot be taken as one volume.
+        ArchiveError: The zip file is broken or hostile.
         VolumeFileError: The file cannot, or it is one slice of a DICOM series, or a series is asked of a file.
     """
-    if path.is_dir():
-        return read_series(path, series, echo)
+    if path.is_dir() or path.suffix.lower() == ".zip":
+        with unpacked(path) as folder:
+            return read_series(folder, series, echo)
     if path.is_file() and not path.name.lower().endswith(_READABLE) and (path.suffix == ".dcm" or is_dicom(path)):
         raise VolumeFileError(f"{path.name} is one file of a DICOM series; give the folder, {path.parent}")
     if series is not None or echo is not None:

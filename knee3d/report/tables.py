@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from knee3d.anatomy.tissue import Scheme
@@ -164,3 +165,16 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def findings_table(findings: Iterable[Mapping[str, Any]]) -> Table:
+    """What lies at a path, from `dataset.inspection.rows`: a line for each volume."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for column in ("series", "echo", "ms", "images", "voxels", "mm", "plane", "side"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("description", overflow="ellipsis", no_wrap=True)
+    for one in findings:
+        shape, spacing = ("x".join(f"{number:.4g}" for number in one[key] or ()) for key in ("shape", "spacing_mm"))
+        texts = (one["name"], one["echo"], one["time_ms"], one["images"], shape, spacing, one["plane"], one["side"])
+        table.add_row(*(escape("" if text is None else str(text)) for text in (*texts, one["description"])))
+    return table

@@ -1,0 +1,67 @@
+"""Zip archives of DICOM, as scanners and archives hand them out: unpacked for as long as they are read."""
+
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+# A study of a knee is some hundred MB; DICOM pixels shrink to a third, headers and empty slices to a hundredth.
+LARGEST_BYTES = 4 << 30
+MOST_FILES = 100_000
+LARGEST_RATIO = 200
+
+
+class ArchiveError(ValueError):
+    """A zip file that is broken, or not to be trusted; the text names it and the way out."""
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """The folder that `path` is, or a temporary one with the contents of the zip file that it is.
+
+    Args:
+        path: A folder, or a zip file.
+
+    Raises:
+        ArchiveError: The archive is corrupt, encrypted, or hostile: it leaves its folder, links elsewhere, or unpacks
+            to absurd sizes. Nothing is unpacked then.
+    """
+    if path.is_dir():
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="knee3d-") as folder:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                _check(path, archive.infolist())
+                for member in archive.infolist():
+                    if not member.is_dir():
+                        _extract(archive, member, Path(folder))
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+            raise ArchiveError(f"{path.name} is not a readable zip file ({error}); fetch it again") from error
+        yield Path(folder)
+
+
+def _check(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    for member in members:
+        place = PurePosixPath(member.filename.replace("\\", "/"))
+        if place.is_absolute() or ".." in place.parts or (place.parts and ":" in place.parts[0]):
+            raise ArchiveError(f"{path.name} has a member that would leave its folder: do not trust it")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise ArchiveError(f"{path.name} has a member that is a link: unpack it by hand and give the folder")
+    size, packed = (sum(getattr(member, name) for member in members) for name in ("file_size", "compress_size"))
+    if len(members) > MOST_FILES or size > LARGEST_BYTES or (size > 1 << 26 and size > LARGEST_RATIO * packed):
+        raise ArchiveError(
+            f"{path.name} would unpack to {len(members)} files of {size / 1e9:.1f} GB from {packed / 1e9:.3f} GB: that "
+            "is no knee; unpack by hand what is needed of it, and give the folder"
+        )
+
+
+def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:
+    target = folder / PurePosixPath(member.filename.replace("\\", "/"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with archive.open(member) as source, target.open("wb") as file:
+        shutil.copyfileobj(source, file)

@@ -1,0 +1,89 @@
+"""A zip file is read as the folder in it, or refused."""
+
+import stat
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.volume import Volume
+from knee3d.dataset import archive
+from knee3d.dataset.archive import ArchiveError, unpacked
+from knee3d.dataset.dicom.writer import write_series
+from knee3d.dataset.volumefile import read_image
+
+IPL = np.array([[0, 0, -0.7, 0], [0, -0.4, 0, 0], [-0.5, 0, 0, 0], [0, 0, 0, 1.0]])
+
+
+def zipped(path: Path, **members: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return path
+
+
+def test_a_zipped_series_is_the_series(tmp_path):
+    volume = Volume(np.arange(60, dtype=np.int16).reshape(3, 4, 5), IPL)
+    write_series(volume, tmp_path / "series", Side.LEFT, patient="P", description="DESS", seed=1)
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as file:
+        for path in (tmp_path / "series").iterdir():
+            file.write(path, f"study/deep/{path.name}")
+    expected, side = read_image(tmp_path / "series")
+    found, found_side = read_image(tmp_path / "study.zip")
+    np.testing.assert_array_equal(found.array, expected.array)
+    np.testing.assert_array_equal(found.affine, expected.affine)
+    assert found_side is side is Side.LEFT
+
+
+def test_nothing_stays_behind(tmp_path):
+    path = zipped(tmp_path / "a.zip", **{"a/b.txt": b"hello"})
+    with unpacked(path) as folder:
+        assert (folder / "a" / "b.txt").read_bytes() == b"hello"
+    assert not folder.exists()
+    with unpacked(tmp_path) as folder:
+        assert folder == tmp_path
+    assert tmp_path.exists()
+
+
+@pytest.mark.parametrize("name", ["../out.dcm", "a/../../out.dcm", "/etc/out.dcm", "..\\out.dcm", "C:\\out.dcm"])
+def test_members_that_leave_their_folder_are_refused(tmp_path, name):
+    path = zipped(tmp_path / "evil.zip", **{"fine.dcm": b"x", name: b"x"})
+    with pytest.raises(ArchiveError, match=r"evil\.zip has a member that would leave"), unpacked(path):
+        pass
+    assert [one.name for one in tmp_path.rglob("*")] == ["evil.zip"]
+
+
+def test_links_are_refused(tmp_path):
+    link = zipfile.ZipInfo("link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "link.zip", "w") as file:
+        file.writestr(link, "/etc/passwd")
+    with pytest.raises(ArchiveError, match="is a link"), unpacked(tmp_path / "link.zip"):
+        pass
+
+
+def test_bombs_are_refused_before_they_go_off(tmp_path):
+    path = zipped(tmp_path / "bomb.zip", **{"zeros": bytes(100 << 20)})
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(ArchiveError, match=r"bomb\.zip would unpack to 1 files of 0\.1 GB"), unpacked(path):
+        pass
+
+
+def test_too_many_and_too_large_are_refused(tmp_path, monkeypatch):
+    path = zipped(tmp_path / "a.zip", a=b"12345", b=b"12345")
+    for name in ("MOST_FILES", "LARGEST_BYTES"):
+        with monkeypatch.context() as patch:
+            patch.setattr(archive, name, 1)
+            with pytest.raises(ArchiveError, match="that is no knee"), unpacked(path):
+                pass
+
+
+def test_broken_archives_are_named(tmp_path):
+    path = zipped(tmp_path / "a.zip", a=np.random.default_rng(0).bytes(5000))
+    whole = path.read_bytes()
+    for content in (b"", b"hello", whole[:3000], whole[:1000] + b"\0" * 500 + whole[1500:]):
+        path.write_bytes(content)
+        with pytest.raises(ArchiveError, match=r"a\.zip is not a readable zip file.*fetch it again"), unpacked(path):
+            pass

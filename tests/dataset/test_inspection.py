@@ -1,0 +1,85 @@
+"""What could be read from a path, and what stands in the way."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from pydicom import dcmread, dcmwrite
+
+from knee3d import workflow
+from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.volume import Volume
+from knee3d.cli import main
+from knee3d.dataset.dicom.writer import write_series
+from knee3d.dataset.inspection import inspect
+from knee3d.dataset.volumefile import write_volume
+
+IPL = np.array([[0, 0, -0.7, 0], [0, -0.4, 0, 0], [-0.5, 0, 0, 0], [0, 0, 0, 1.0]])
+VOLUME = Volume(np.arange(60, dtype=np.int16).reshape(3, 4, 5), IPL)
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A right and a left knee; of the left one a slice is missing; and files that are something else."""
+    folder = tmp_path / "study"
+    write_series(VOLUME, folder / "a", Side.RIGHT, patient="P", description="DESS right", seed=1)
+    write_series(VOLUME, folder / "b", Side.LEFT, patient="P", description="DESS left", seed=1)
+    (folder / "b" / "IM0003.dcm").unlink()
+    (folder / "notes.txt").write_text("hello")
+    for path in (folder / "b").iterdir():
+        image = dcmread(path)
+        image.SeriesNumber = 2
+        dcmwrite(path, image)
+    return folder
+
+
+def test_series_are_listed_with_their_problems(study):
+    found = inspect(study)
+    right, left = found.findings
+    assert (right.name, right.description, right.echo, right.time_ms, right.images) == ("1", "DESS right", 1, 4.7, 5)
+    assert (right.shape, right.spacing_mm) == ((4, 3, 5), (0.4, 0.5, 0.7))
+    assert (right.plane, right.side, right.problem) == (Plane.SAGITTAL, Side.RIGHT, "")
+    assert (left.shape, left.side) == (None, Side.UNKNOWN)
+    assert "evenly spaced" in left.problem
+    assert "between IM0004.dcm, IM0002.dcm" in left.problem
+    assert found.skipped == {"not DICOM": 1}
+
+
+def test_a_broken_file_does_not_hide_the_others(study):
+    path = study / "a" / "IM0002.dcm"
+    path.write_bytes(path.read_bytes()[:300])
+    found = inspect(study)
+    assert len(found.findings) == 2
+    (broken,) = found.broken
+    assert "IM0002.dcm" in broken
+
+
+def test_files_and_zips(study, tmp_path):
+    write_volume(VOLUME, tmp_path / "knee.nrrd")
+    (one,) = inspect(tmp_path / "knee.nrrd").findings
+    assert (one.name, one.shape, one.spacing_mm, one.plane) == ("knee.nrrd", (3, 4, 5), (0.5, 0.4, 0.7), Plane.SAGITTAL)
+    (tmp_path / "bad.nii").write_text("no")
+    (bad,) = inspect(tmp_path / "bad.nii").findings
+    assert "bad.nii" in bad.problem
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as file:
+        for path in study.rglob("*.*"):
+            file.write(path, path.relative_to(study))
+    assert inspect(tmp_path / "study.zip") == inspect(study)
+    with pytest.raises(FileNotFoundError, match="nothing at"):
+        inspect(tmp_path / "nowhere")
+
+
+def test_the_command_prints_a_table_or_json(study, tmp_path):
+    shown = CliRunner().invoke(main, ["inspect", str(study)])
+    assert shown.exit_code == 0
+    for text in ("sagittal", "4x3x5", "2 echo 1: slices must be evenly spaced", "left aside: 1 files, not DICOM"):
+        assert text in shown.output
+    told = CliRunner().invoke(main, ["inspect", str(study), "--json"])
+    assert json.loads(told.output) == json.loads(json.dumps(workflow.inspect(study)))
+    (tmp_path / "bad.nii").write_text("no")
+    failed = CliRunner().invoke(main, ["inspect", str(tmp_path / "bad.nii")])
+    assert failed.exit_code == 1
+    assert "nothing in" in failed.output
