@@ -34,6 +34,7 @@ setup(
         "pylibjpeg-rle>=2.0",
         "pyjpegls>=1.3",
         "SimpleITK>=2.4",
+        "h5py>=3.11",
         "pyvista>=0.44",
         "matplotlib>=3.9",
         "click>=8.1",

@@ -16,9 +16,11 @@ from knee3d.anatomy.volume import Volume
 from knee3d.dataset import inspection
 from knee3d.dataset.cases import Case, Dataset, Split, load_dataset, save_dataset
 from knee3d.dataset.phantom.cohort import TABLE_FILE, Cohort, write_cohort
-from knee3d.dataset.prepare import Preparation, agreed_side, assign_splits, canonical_image, prepare_knees
+from knee3d.dataset.prepare import Preparation, assign_splits, canonical_image, prepare_knees
+from knee3d.dataset.sides import agreed_side
+from knee3d.dataset.source import ANY, Choice, read_image
 from knee3d.dataset.table import LABELS_FILE, read_numbering, read_table, write_numbering
-from knee3d.dataset.volumefile import read_image, write_volume
+from knee3d.dataset.volumefile import write_volume
 from knee3d.models import check_match, load_models, save_fusion
 from knee3d.postprocess.blend import blend
 from knee3d.postprocess.confusion import Scores, confusion_matrix
@@ -42,13 +44,13 @@ def phantom(cohort: Cohort, folder: Path, jobs: int) -> Path:
     return folder / TABLE_FILE
 
 
-def inspect(path: Path) -> dict[str, Any]:
+def inspect(path: Path, choice: Choice = ANY) -> dict[str, Any]:
     """What could be read from a path; see `dataset.inspection`.
 
     Returns:
         For JSON: {"volumes": a mapping for each, "skipped": {reason: files}, "broken": messages}.
     """
-    found = inspection.inspect(path)
+    found = inspection.inspect(path, choice)
     return {"volumes": list(inspection.rows(found)), "skipped": found.skipped, "broken": list(found.broken)}
 
 
@@ -171,14 +173,12 @@ class Source:
     Attributes:
         path: A folder of DICOM, or a volume file.
         side: As the user says; unknown takes DICOM's word.
-        series: Which DICOM series, where there are several.
-        echo: Which echo, where there are several.
+        choice: What the path alone does not say.
     """
 
     path: Path
     side: Side = Side.UNKNOWN
-    series: str | None = None
-    echo: str | None = None
+    choice: Choice = ANY
 
 
 def segment(source: Source, models: Path, out: Path, case: str) -> dict[str, float]:
@@ -201,7 +201,7 @@ def segment(source: Source, models: Path, out: Path, case: str) -> dict[str, flo
     from knee3d.report.tables import write_volumes_csv
 
     trained = load_models(models)
-    original, tagged = read_image(source.path, source.series, source.echo)
+    original, tagged = read_image(source.path, source.choice)
     side = agreed_side(source.side, tagged)
     if side is Side.UNKNOWN:
         log.warning("%s: side unknown, taken as a right knee; give --side if it is a left one", case)

@@ -22,8 +22,9 @@ from knee3d.dataset.intensity import to_uint8
 from knee3d.dataset.phantom.cohort import Cohort
 from knee3d.dataset.png import read_slices
 from knee3d.dataset.prepare import Preparation
+from knee3d.dataset.source import Choice, read_image
 from knee3d.dataset.table import read_table
-from knee3d.dataset.volumefile import read_image, read_volume
+from knee3d.dataset.volumefile import read_volume
 from knee3d.quantify.volumes import tissue_volumes
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -204,7 +205,7 @@ def test_real_dicom_is_prepared_and_segmented_voxel_for_voxel(journey, tmp_path)
     (tmp_path / "series").symlink_to(REAL_DICOM)
     table = tmp_path / "knees.csv"
     table.write_text("case,patient,visit,side,image,mask\nreal,R1,,,series,\n")
-    dataset = workflow.prepare(table, tmp_path / "dataset", replace(PREPARATION, echo="3"), None, jobs=1)
+    dataset = workflow.prepare(table, tmp_path / "dataset", replace(PREPARATION, choice=Choice(echo="3")), None, jobs=1)
     case = dataset.cases[0]
     assert (case.side, case.labelled, case.split) == (Side.UNKNOWN, False, Split.NONE)
 
@@ -215,10 +216,10 @@ def test_real_dicom_is_prepared_and_segmented_voxel_for_voxel(journey, tmp_path)
         stack = read_slices(dataset.slice_paths(case, plane, "image"))
         np.testing.assert_array_equal(from_slices(stack, plane, case.affine).array, dataset.image(case).array)
 
-    source = workflow.Source(tmp_path / "series", Side.RIGHT, echo="3")
+    source = workflow.Source(tmp_path / "series", Side.RIGHT, Choice(echo="3"))
     workflow.segment(source, journey / "models", tmp_path / "out", "real")
     labels = read_volume(tmp_path / "out" / "labels.nii.gz")
-    assert labels.same_grid(read_image(tmp_path / "series", echo="3")[0])
+    assert labels.same_grid(read_image(tmp_path / "series", Choice(echo="3"))[0])
     assert to_canonical(labels).same_grid(expected)
     with pytest.raises(ValueError, match="--echo"):
         workflow.segment(workflow.Source(tmp_path / "series"), journey / "models", tmp_path / "out", "real")

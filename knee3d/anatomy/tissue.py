@@ -119,6 +119,10 @@ NUMBERINGS: Mapping[str, Numbering] = MappingProxyType({
         1: FEMORAL, 2: MEDIAL_TIBIAL, 3: LATERAL_TIBIAL, 4: PATELLAR, 5: FEMUR, 6: TIBIA, 7: PATELLA,
         8: FIBULA, 9: LATERAL_MENISCUS, 10: MEDIAL_MENISCUS,
     }),
+    "imorphics": Numbering({
+        1: FEMORAL, 2: LATERAL_TIBIAL, 3: MEDIAL_TIBIAL, 4: PATELLAR, 5: LATERAL_MENISCUS, 6: MEDIAL_MENISCUS,
+    }),
+    "oai-zib": Numbering({1: FEMUR, 2: FEMORAL, 3: TIBIA, 4: TIBIAL}),
     **{name: Numbering(dict(enumerate(scheme.names, start=1))) for name, scheme in SCHEMES.items()},
 })  # fmt: skip
 

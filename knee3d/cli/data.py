@@ -18,6 +18,7 @@ from knee3d.cli.frame import (
     seed_option,
     series_option,
     show_findings,
+    spacing_option,
 )
 
 
@@ -59,7 +60,8 @@ def phantom(out: Path, knees: int, **options: Any) -> None:
 @click.command(cls=Command)
 @click.argument("path", type=EXISTING)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def inspect(path: Path, as_json: bool) -> None:
+@spacing_option
+def inspect(path: Path, as_json: bool, spacing_mm: tuple[float, float, float] | None) -> None:
     """List what could be read from PATH, and what stands in the way.
 
     PATH is a folder of DICOM, a zip of it, or a NIfTI, NRRD or MHA file. Descriptions are shown as the scanner wrote
@@ -70,8 +72,9 @@ def inspect(path: Path, as_json: bool) -> None:
     knee3d inspect study.zip --json
     """
     from knee3d import workflow
+    from knee3d.dataset.source import Choice
 
-    found = workflow.inspect(path)
+    found = workflow.inspect(path, Choice(spacing_mm=spacing_mm))
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
@@ -90,6 +93,7 @@ def inspect(path: Path, as_json: bool) -> None:
 )
 @series_option
 @echo_option
+@spacing_option
 @seed_option
 @jobs_option
 def prepare(table: Path, dataset: Path, **options: Any) -> None:
@@ -104,10 +108,10 @@ def prepare(table: Path, dataset: Path, **options: Any) -> None:
     """
     from knee3d import workflow
     from knee3d.dataset.prepare import Preparation
+    from knee3d.dataset.source import Choice
 
-    preparation = Preparation(
-        SCHEMES[options["scheme"]], None, options["split"], options["seed"], options["series"], options["echo"]
-    )
+    choice = Choice(options["series"], options["echo"], options["spacing_mm"])
+    preparation = Preparation(SCHEMES[options["scheme"]], None, options["split"], options["seed"], choice)
     prepared = workflow.prepare(table, dataset, preparation, options["labels"], options["jobs"])
     counts: dict[str, int] = {}
     for case in prepared.cases:

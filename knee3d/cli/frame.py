@@ -66,6 +66,13 @@ jobs_option = click.option(
 seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 series_option = click.option("--series", help="DICOM series, by number or UID, where a folder holds several.")
 echo_option = click.option("--echo", help="Echo number where a series holds several, or rss: root sum of squares.")
+spacing_option = click.option(
+    "--spacing",
+    "spacing_mm",
+    type=Numbers(float, "0.36,0.36,0.7"),
+    metavar="A,B,C",
+    help="Distances between voxels in mm along the axes of an HDF5 array (.im, .seg), which has none.",
+)
 weights_option = click.option(
     "--encoder-weights",
     default="imagenet",

@@ -16,6 +16,7 @@ from knee3d.cli.frame import (
     seed_option,
     series_option,
     show_scores,
+    spacing_option,
     weights_option,
 )
 
@@ -30,6 +31,7 @@ from knee3d.cli.frame import (
 )
 @series_option
 @echo_option
+@spacing_option
 def segment(image: Path, models: Path, out: Path, case: str | None, **options: Any) -> None:
     """Segment one knee: labels on its own grid, volumes, a picture.
 
@@ -40,8 +42,10 @@ def segment(image: Path, models: Path, out: Path, case: str | None, **options: A
     knee3d segment knee.nii.gz --models models --side L --out knee_2
     """
     from knee3d import workflow
+    from knee3d.dataset.source import Choice
 
-    source = workflow.Source(image, Side(options["side"] or ""), options["series"], options["echo"])
+    choice = Choice(options["series"], options["echo"], options["spacing_mm"])
+    source = workflow.Source(image, Side(options["side"] or ""), choice)
     volumes = workflow.segment(source, models, out, case or image.resolve().name.split(".")[0])
     for name, mm3 in volumes.items():
         click.echo(f"{name:<28} {mm3:10.1f} mm3")

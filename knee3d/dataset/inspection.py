@@ -12,7 +12,7 @@ from knee3d.dataset.archive import unpacked
 from knee3d.dataset.dicom.grid import regular_grid
 from knee3d.dataset.dicom.headers import DicomError
 from knee3d.dataset.dicom.series import Echo, Scan, Series, scan
-from knee3d.dataset.volumefile import read_image
+from knee3d.dataset.source import ANY, Choice, read_image
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,12 @@ class Inspection:
     broken: tuple[str, ...]
 
 
-def inspect(path: Path) -> Inspection:
+def inspect(path: Path, choice: Choice = ANY) -> Inspection:
     """List what could be read from a folder of DICOM, a zip of it, or a volume file.
 
     Args:
         path: What a user may call an image.
+        choice: Its spacing is used where a file has none; nothing is chosen.
 
     Returns:
         Series by number and their echoes by time. Of DICOM headers are read, and no pixel.
@@ -71,14 +72,14 @@ def inspect(path: Path) -> Inspection:
     if not path.exists():
         raise FileNotFoundError(f"there is nothing at {path}")
     if path.is_file() and path.suffix.lower() != ".zip":
-        return Inspection((_file(path),), {}, ())
+        return Inspection((_file(path, choice),), {}, ())
     with unpacked(path) as folder:
         return _folder(scan(folder))
 
 
-def _file(path: Path) -> Finding:
+def _file(path: Path, choice: Choice) -> Finding:
     try:
-        volume, side = read_image(path)
+        volume, side = read_image(path, choice)
     except ValueError as error:
         return Finding(path.name, "", "", None, None, 1, None, None, None, Side.UNKNOWN, str(error))
     spacing = _rounded(volume.spacing_mm)

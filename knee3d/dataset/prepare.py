@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,10 @@ from knee3d.atomic import whole_folder
 from knee3d.dataset.cases import FORMAT, Case, Dataset, Split
 from knee3d.dataset.intensity import Window, to_uint8, window_of
 from knee3d.dataset.png import write_slices
+from knee3d.dataset.sides import agreed_side, side_of_labels
+from knee3d.dataset.source import ANY, Choice, read_image, read_mask
 from knee3d.dataset.split import check_no_leak, split_patients
 from knee3d.dataset.table import Knee
-from knee3d.dataset.volumefile import read_image, read_volume
 from knee3d.threads import as_finished
 
 log = logging.getLogger(__name__)
@@ -35,16 +36,14 @@ class Preparation:
         numbering: What the values of the source masks mean; None when no knee has a mask.
         fractions: Of patients for train, val and test, unless the table has a split column.
         seed: Of the split.
-        series: Which DICOM series of a folder, by UID or number; None where it is plain.
-        echo: Which echo, by number, or "rss" for the root sum of squares; None where it is plain.
+        choice: What the paths of images and masks do not say.
     """
 
     scheme: Scheme
     numbering: Numbering | None
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
     seed: int = 0
-    series: str | None = None
-    echo: str | None = None
+    choice: Choice = ANY
 
 
 def canonical_image(source: Volume, side: Side) -> tuple[Volume, Window]:
@@ -59,17 +58,6 @@ def canonical_image(source: Volume, side: Side) -> tuple[Volume, Window]:
     canonical = to_canonical(source, side)
     window = window_of(canonical)
     return to_uint8(canonical, window), window
-
-
-def agreed_side(told: Side, tagged: Side) -> Side:
-    """The side of a knee from what the user says and what the file says.
-
-    Raises:
-        ValueError: They contradict each other.
-    """
-    if told is not Side.UNKNOWN and tagged is not Side.UNKNOWN and told is not tagged:
-        raise ValueError(f"the side is given as {told} but the DICOM laterality says {tagged}; correct one of them")
-    return told or tagged
 
 
 def prepare_knee(knee: Knee, folder: Path, preparation: Preparation) -> Case:
@@ -87,10 +75,11 @@ def prepare_knee(knee: Knee, folder: Path, preparation: Preparation) -> Case:
         ValueError: Image or mask are unusable, do not lie on one grid, or contradict the table; says which case.
     """
     try:
-        source, tagged = read_image(knee.image, preparation.series, preparation.echo)
-        side = agreed_side(knee.side, tagged)
+        source, tagged = read_image(knee.image, preparation.choice)
+        classes, shown = _read_classes(knee.mask, source, preparation) if knee.mask else (None, Side.UNKNOWN)
+        side = agreed_side(knee.side, tagged, shown)
         image, window = canonical_image(source, side)
-        mask = _canonical_mask(knee.mask, image, side, preparation) if knee.mask else None
+        mask = to_canonical(classes, side) if classes else None
     except ValueError as error:
         raise ValueError(f"case {knee.case} ({knee.image}): {error}") from error
     _report(knee, side, mask, preparation.scheme)
@@ -170,7 +159,7 @@ def fingerprint(knee: Knee, preparation: Preparation) -> str:
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     names = sorted(preparation.numbering.names.items()) if preparation.numbering else None
     row = (knee.case, knee.patient, knee.visit, knee.side, knee.mask is not None)
-    told = (FORMAT, row, stats, preparation.scheme.name, names, preparation.series, preparation.echo)
+    told = (FORMAT, row, stats, preparation.scheme.name, names, astuple(preparation.choice))
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
@@ -178,24 +167,31 @@ def _files(place: Path) -> list[Path]:
     return sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
 
 
-def _canonical_mask(path: Path, image: Volume, side: Side, preparation: Preparation) -> Volume:
-    mask = to_canonical(read_volume(path), side)
-    if not mask.same_grid(image):
-        raise ValueError(
-            f"mask {path} is not on the image's grid: in canonical axes it has {_grid(mask)} "
-            f"and the image {_grid(image)}; resample the mask to the image (nearest neighbour)"
-        )
+def _read_classes(path: Path, source: Volume, preparation: Preparation) -> tuple[Volume, Side]:
+    """The scheme's classes in the mask's own axes, once they lie on the image's grid, and the side that they tell."""
+    labels = read_mask(path, preparation.choice)
+    _check_grid(labels, source, path)
     if preparation.numbering is None:
         raise ValueError(
             f"what the values of {path} mean is not known; put labels.json beside the table or give --labels"
         )
     try:
-        labels = map_labels(mask.array, preparation.numbering, preparation.scheme)
+        classes = map_labels(labels.array, preparation.numbering, preparation.scheme)
+        shown = side_of_labels(labels, preparation.numbering)
     except ValueError as error:
         raise ValueError(f"mask {path}: {error}") from error
-    if not labels.any():
+    if not classes.any():
         raise ValueError(f"mask {path} has no tissue of scheme {preparation.scheme.name}; leave it out or correct it")
-    return mask.with_array(labels)
+    return labels.with_array(classes), shown
+
+
+def _check_grid(classes: Volume, source: Volume, path: Path) -> None:
+    mask, image = to_canonical(classes), to_canonical(source)
+    if not mask.same_grid(image):
+        raise ValueError(
+            f"mask {path} is not on the image's grid: in canonical axes it has {_grid(mask)} "
+            f"and the image {_grid(image)}; resample the mask to the image (nearest neighbour)"
+        )
 
 
 def _grid(volume: Volume) -> str:

@@ -1,4 +1,4 @@
-"""NIfTI, NRRD and MetaImage files <-> Volume, and whatever a user may call an image -> Volume.
+"""NIfTI, NRRD and MetaImage files <-> Volume.
 
 SimpleITK reads and writes. It thinks in LPS and in arrays with the slice first; a Volume is RAS and indexed (x, y, z).
 """
@@ -10,17 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from pydicom.misc import is_dicom
 
-from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
-from knee3d.dataset.archive import unpacked
-from knee3d.dataset.dicom.series import read_series
 
 _ONE_FILE = (".nii", ".nii.gz", ".nrrd", ".mha")
 _HEADER_AND_DATA = (".nhdr", ".mhd")
-_READABLE = _ONE_FILE + _HEADER_AND_DATA
+READABLE = _ONE_FILE + _HEADER_AND_DATA
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _NIFTI_COSINE_TOLERANCE = 1e-4
 _PLACE_TOLERANCE_MM = 0.05  # ITK tells the header's numbers with six digits
@@ -36,7 +32,7 @@ class VolumeFileError(ValueError):
 
 
 def read_volume(path: Path) -> Volume:
-    """Read one volume.
+    """Read one volume with one number per voxel.
 
     Args:
         path: .nii, .nii.gz, .nrrd, .nhdr, .mha or .mhd.
@@ -49,27 +45,43 @@ def read_volume(path: Path) -> Volume:
         VolumeFileError: The file is of another form, unreadable, sheared, without orientation, or holds anything but
             one number per voxel of one volume.
     """
+    volume = read_array(path)
+    if volume.array.ndim != 3:
+        raise VolumeFileError(
+            f"{path.name} must hold one number per voxel of one volume, it has {volume.array.shape}; extract one volume"
+        )
+    return volume
+
+
+def read_array(path: Path) -> Volume:
+    """Read one volume, or several on one grid: as `read_volume`, but a fourth axis may count channels or time points.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        VolumeFileError: As for `read_volume`; complex numbers, or five axes.
+    """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; volumes are read from {', '.join(_READABLE)}")
-    if not path.name.lower().endswith(_READABLE):
-        raise VolumeFileError(f"{path.name} is none of the forms that are read: {', '.join(_READABLE)}; convert it")
+        raise FileNotFoundError(f"there is no file {path}; volumes are read from {', '.join(READABLE)}")
+    if not path.name.lower().endswith(READABLE):
+        raise VolumeFileError(f"{path.name} is none of the forms that are read: {', '.join(READABLE)}; convert it")
     try:
         image = sitk.ReadImage(str(path))
         if ".nii" in path.name.lower():
             _check_length(path, image)
     except (RuntimeError, OSError, EOFError, zlib.error) as error:
         raise VolumeFileError(_reason(path, str(error))) from error
-    size = image.GetSize()
-    single = len(size) >= 3 and set(size[3:]) <= {1} and image.GetNumberOfComponentsPerPixel() == 1
-    array = sitk.GetArrayFromImage(image).T
-    if not single or np.iscomplexobj(array):
-        kind = f"size {size}, {image.GetPixelIDTypeAsString()}"
+    size, parts = list(image.GetSize()), image.GetNumberOfComponentsPerPixel()
+    array = sitk.GetArrayFromImage(image)
+    array = np.moveaxis(array, -1, 0).T if parts > 1 else array.T[..., None]  # the last axis now counts components
+    shape = size[:3] + [count for count in (*size[3:], parts) if count > 1]
+    if len(size) < 3 or len(shape) > 4 or np.iscomplexobj(array):
+        kind = f"size {tuple(size)}, {image.GetPixelIDTypeAsString()}"
         raise VolumeFileError(
             f"{path.name} must hold one number per voxel of one volume, it has {kind}; extract one volume"
         )
     affine = _affine(image)
     _check_place(path, image, affine)
-    return Volume(array.reshape(size[:3]), affine)
+    return Volume(array.reshape(shape), affine)
 
 
 def write_volume(volume: Volume, path: Path) -> None:
@@ -105,33 +117,6 @@ def write_volume(volume: Volume, path: Path) -> None:
             sitk.WriteImage(image, str(partial), useCompression=True)
         except RuntimeError as error:
             raise VolumeFileError(f"cannot write {path}: {_last_line(error)}; is there room and permission?") from error
-
-
-def read_image(path: Path, series: str | None = None, echo: int | str | None = None) -> tuple[Volume, Side]:
-    """Read a folder of DICOM, a zip of it, or a file.
-
-    Args:
-        path: A folder, a zip file, or a file as `read_volume` takes it.
-        series: For a folder or zip: series number or UID.
-        echo: For a folder or zip: number of the echo, or "rss".
-
-    Returns:
-        The volume in the source's own axes, and the side of the knee, which only DICOM knows.
-
-    Raises:
-        FileNotFoundError: There is nothing at `path`.
-        DicomError: The folder cannot be taken as one volume.
-        ArchiveError: The zip file is broken or hostile.
-        VolumeFileError: The file cannot, or it is one slice of a DICOM series, or a series is asked of a file.
-    """
-    if path.is_dir() or path.suffix.lower() == ".zip":
-        with unpacked(path) as folder:
-            return read_series(folder, series, echo)
-    if path.is_file() and not path.name.lower().endswith(_READABLE) and (path.suffix == ".dcm" or is_dicom(path)):
-        raise VolumeFileError(f"{path.name} is one file of a DICOM series; give the folder, {path.parent}")
-    if series is not None or echo is not None:
-        raise VolumeFileError(f"{path} is not a folder of DICOM; --series and --echo choose within one, leave them out")
-    return read_volume(path), Side.UNKNOWN
 
 
 def _affine(image: sitk.Image) -> np.ndarray:

@@ -12,7 +12,7 @@ from knee3d.anatomy.volume import Volume
 from knee3d.dataset import archive
 from knee3d.dataset.archive import ArchiveError, unpacked
 from knee3d.dataset.dicom.writer import write_series
-from knee3d.dataset.volumefile import read_image
+from knee3d.dataset.source import read_image
 
 IPL = np.array([[0, 0, -0.7, 0], [0, -0.4, 0, 0], [-0.5, 0, 0, 0], [0, 0, 0, 1.0]])
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -14,7 +15,8 @@ from knee3d.anatomy.volume import Volume
 from knee3d.dataset import prepare as room
 from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.dataset.png import read_slices
-from knee3d.dataset.prepare import Preparation, agreed_side, assign_splits, prepare_knee, prepare_knees
+from knee3d.dataset.prepare import Preparation, assign_splits, prepare_knee, prepare_knees
+from knee3d.dataset.source import Choice
 from knee3d.dataset.table import Knee
 from knee3d.dataset.volumefile import write_volume
 
@@ -115,12 +117,32 @@ def test_images_that_show_nothing_are_refused(tmp_path):
         prepare_knee(knee, tmp_path / "d", PREPARATION)
 
 
-def test_sides_must_agree():
-    assert agreed_side(Side.UNKNOWN, Side.LEFT) is Side.LEFT
-    assert agreed_side(Side.RIGHT, Side.UNKNOWN) is Side.RIGHT
-    assert agreed_side(Side.UNKNOWN, Side.UNKNOWN) is Side.UNKNOWN
-    with pytest.raises(ValueError, match="given as L but the DICOM laterality says R"):
-        agreed_side(Side.LEFT, Side.RIGHT)
+def test_a_mask_on_the_wrong_side_is_refused_and_one_alone_is_believed(tmp_path):
+    image, labels = right_knee()
+    with pytest.raises(ValueError, match="case k .*the side is L, but the mask's .* as in a right knee"):
+        prepare_knee(write_knee(tmp_path, image, labels, Side.LEFT), tmp_path / "d", PREPARATION)
+    told = prepare_knee(write_knee(tmp_path, mirror(image), mirror(labels), Side.UNKNOWN), tmp_path / "d", PREPARATION)
+    assert told.side is Side.LEFT
+    right = prepare_knee(write_knee(tmp_path, image, labels, name="r"), tmp_path / "d", PREPARATION)
+    assert mask_counts(tmp_path / "d", told) == mask_counts(tmp_path / "d", right)
+
+
+def test_an_iwoai_knee_is_the_knee(tmp_path):
+    """Image and channels in HDF5, tiny floats; the spacing comes from the user."""
+    labels = np.zeros((9, 10, 11), np.uint8)
+    labels[4, 2:7, 1:4], labels[4, 2:7, 6:10], labels[2, 3:6, 2:9] = 2, 3, 1  # medial is to the left
+    channels = np.stack([labels == value for value in range(1, 7)], axis=-1)
+    for name, array in (("k.im", labels * np.float32(1e-8)), ("k.seg", channels.astype(np.uint8))):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["data"] = array
+    knee = Knee("k", "p", "", Side.RIGHT, tmp_path / "k.im", tmp_path / "k.seg")
+    told = Preparation(SCHEMES["iwoai"], NUMBERINGS["iwoai"], choice=Choice(spacing_mm=(0.3, 0.4, 0.7)))
+    with pytest.raises(ValueError, match="as in a right knee"):
+        prepare_knee(replace(knee, side=Side.LEFT), tmp_path / "d", told)
+    case = prepare_knee(replace(knee, side=Side.RIGHT), tmp_path / "d", told)
+    assert mask_counts(tmp_path / "d", case) == np.bincount(labels.ravel(), minlength=7).tolist()
+    np.testing.assert_allclose(np.linalg.norm(case.affine[:3, :3], axis=0), [0.3, 0.4, 0.7])
+    assert len(np.unique(dataset(tmp_path / "d", case).image(case).array)) == 4
 
 
 def test_finished_knees_are_kept_and_changed_ones_done_again(tmp_path, monkeypatch):

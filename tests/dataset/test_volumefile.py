@@ -5,12 +5,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from knee3d.anatomy.orientation import Side, axis_codes, reorient
+from knee3d.anatomy.orientation import axis_codes
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset import volumefile
-from knee3d.dataset.dicom.headers import DicomError
-from knee3d.dataset.dicom.writer import write_series
-from knee3d.dataset.volumefile import VolumeFileError, read_image, read_volume, write_volume
+from knee3d.dataset.volumefile import VolumeFileError, read_volume, write_volume
 
 DIRECTIONS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
 ORDERS = ["".join(c) for axes in permutations(("RL", "AP", "SI")) for c in product(*axes)]
@@ -186,9 +184,8 @@ def test_what_is_no_volume_is_refused_by_name(tmp_path, name):
 
 
 def test_missing_file(tmp_path):
-    for read in (read_volume, read_image):
-        with pytest.raises(FileNotFoundError, match=r"no file .*gone.nii; volumes are read from \.nii"):
-            read(tmp_path / "gone.nii")
+    with pytest.raises(FileNotFoundError, match=r"no file .*gone.nii; volumes are read from \.nii"):
+        read_volume(tmp_path / "gone.nii")
 
 
 @pytest.mark.parametrize(
@@ -229,44 +226,6 @@ def test_interrupted_writing_leaves_what_was_there(tmp_path, monkeypatch):
             write_volume(Volume(voxels() + 1, place()), tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["v.nii"]
     assert (tmp_path / "v.nii").read_bytes() == before
-
-
-def test_image_from_a_file_has_no_side(tmp_path):
-    write_volume(Volume(voxels(), place()), tmp_path / "v.nii.gz")
-    volume, side = read_image(tmp_path / "v.nii.gz")
-    np.testing.assert_array_equal(volume.array, voxels())
-    assert side is Side.UNKNOWN
-
-
-@pytest.mark.parametrize("choice", [{"series": "8"}, {"echo": 1}])
-def test_a_file_has_no_series_to_choose(tmp_path, choice):
-    write_volume(Volume(voxels(), place()), tmp_path / "v.nii.gz")
-    with pytest.raises(VolumeFileError, match="--series and --echo"):
-        read_image(tmp_path / "v.nii.gz", **choice)
-
-
-def dicom_folder(folder):
-    array = np.arange(60, dtype=np.int16).reshape(5, 4, 3)
-    write_series(Volume(array, place("IPL")), folder, Side.LEFT, patient="p", description="d", seed=0)
-    return array
-
-
-def test_image_from_a_folder_is_dicom(tmp_path):
-    array = dicom_folder(tmp_path / "knee")
-    volume, side = read_image(tmp_path / "knee", series="1", echo=1)
-    np.testing.assert_array_equal(reorient(volume, "IPL").array, array)
-    assert side is Side.LEFT
-    for choice in ({"series": "2"}, {"echo": 2}):
-        with pytest.raises(DicomError, match="choose by"):
-            read_image(tmp_path / "knee", **choice)
-
-
-@pytest.mark.parametrize("name", ["S.dcm", "IM1", "x.ima"])
-def test_one_dicom_file_is_sent_back_for_its_folder(tmp_path, name):
-    dicom_folder(tmp_path / "knee")
-    path = (tmp_path / "knee" / "IM0001.dcm").rename(tmp_path / "knee" / name)
-    with pytest.raises(VolumeFileError, match=r"one file of a DICOM series; give the folder, .*knee"):
-        read_image(path)
 
 
 def test_itk_says_nothing_on_the_terminal(tmp_path, capfd):

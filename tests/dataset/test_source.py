@@ -1,0 +1,146 @@
+"""The door to all forms of file: what a path and a choice come to."""
+
+import h5py
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from knee3d.anatomy.orientation import Side, axis_codes, reorient
+from knee3d.anatomy.volume import Volume
+from knee3d.dataset.dicom.headers import DicomError
+from knee3d.dataset.dicom.writer import write_series
+from knee3d.dataset.hdf5 import Hdf5Error
+from knee3d.dataset.source import Choice, read_image, read_mask
+from knee3d.dataset.volumefile import VolumeFileError, write_volume
+
+SPACING = (0.3, 0.4, 0.7)
+
+
+def voxels() -> np.ndarray:
+    return np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+
+
+def place(codes: str = "RAS") -> np.ndarray:
+    affine = np.diag([0.5, 0.6, 0.7, 1.0])
+    affine[:3, 3] = 3, -4, 5
+    return reorient(Volume(np.zeros((3, 4, 5)), affine), codes).affine
+
+
+def test_image_from_a_file_has_no_side(tmp_path):
+    write_volume(Volume(voxels(), place()), tmp_path / "v.nii.gz")
+    volume, side = read_image(tmp_path / "v.nii.gz")
+    np.testing.assert_array_equal(volume.array, voxels())
+    assert side is Side.UNKNOWN
+
+
+@pytest.mark.parametrize("choice", [Choice(series="8"), Choice(echo="1")])
+def test_a_file_has_no_series_to_choose(tmp_path, choice):
+    write_volume(Volume(voxels(), place()), tmp_path / "v.nii.gz")
+    with pytest.raises(VolumeFileError, match="--series and --echo"):
+        read_image(tmp_path / "v.nii.gz", choice)
+
+
+def dicom_folder(folder):
+    array = np.arange(60, dtype=np.int16).reshape(5, 4, 3)
+    write_series(Volume(array, place("IPL")), folder, Side.LEFT, patient="p", description="d", seed=0)
+    return array
+
+
+def test_image_from_a_folder_is_dicom(tmp_path):
+    array = dicom_folder(tmp_path / "knee")
+    volume, side = read_image(tmp_path / "knee", Choice("1", "1"))
+    np.testing.assert_array_equal(reorient(volume, "IPL").array, array)
+    assert side is Side.LEFT
+    for choice in (Choice("2"), Choice(echo="2")):
+        with pytest.raises(DicomError, match="choose by"):
+            read_image(tmp_path / "knee", choice)
+
+
+@pytest.mark.parametrize("name", ["S.dcm", "IM1", "x.ima"])
+def test_one_dicom_file_is_sent_back_for_its_folder(tmp_path, name):
+    dicom_folder(tmp_path / "knee")
+    path = (tmp_path / "knee" / "IM0001.dcm").rename(tmp_path / "knee" / name)
+    with pytest.raises(VolumeFileError, match=r"one file of a DICOM series; give the folder, .*knee"):
+        read_image(path)
+
+
+# HDF5, as in the IWOAI challenge
+
+
+def write_hdf5(path, array, key="data"):
+    with h5py.File(path, "w") as file:
+        file[key] = array
+    return path
+
+
+def test_hdf5_needs_a_spacing_and_has_it_along_its_axes(tmp_path):
+    """Tiny floats stay what they are; axes run down, back and to the patient's right."""
+    array = (voxels() * 1e-9).astype(np.float32)
+    path = write_hdf5(tmp_path / "train_001_V00.im", array)
+    with pytest.raises(Hdf5Error, match=r"train_001_V00\.im does not say how far.*--spacing"):
+        read_image(path)
+    volume, side = read_image(path, Choice(spacing_mm=SPACING))
+    np.testing.assert_array_equal(volume.array, array)
+    assert axis_codes(volume.affine) == "IPR"
+    np.testing.assert_allclose(volume.spacing_mm, SPACING)
+    np.testing.assert_allclose(volume.affine @ [1, 1.5, 2, 1], [0, 0, 0, 1], atol=1e-9)
+    assert side is Side.UNKNOWN
+
+
+@pytest.mark.parametrize("spacing", [(0, 1, 1), (1, -1, 1), (1, 1, float("nan")), (1, 1, 5000)])
+def test_spacings_that_are_none(spacing):
+    with pytest.raises(ValueError, match="--spacing"):
+        Choice(spacing_mm=spacing)
+
+
+@pytest.mark.parametrize(
+    ("array", "key", "message"),
+    [
+        (np.zeros((3, 4, 5)), "image", "has no array 'data'; it has: image"),
+        (np.zeros((3, 4)), "data", r"must hold a volume of numbers, it has float64 \(3, 4\)"),
+        (np.zeros((3, 4, 0)), "data", "must hold a volume of numbers"),
+        (np.zeros((3, 4, 5), complex), "data", "must hold a volume of numbers, it has complex128"),
+        (np.zeros((3, 4, 5, 6)), "data", "has channels, .*is it a mask"),
+    ],
+)
+def test_hdf5_images_that_are_none(tmp_path, array, key, message):
+    with pytest.raises(Hdf5Error, match=r"v\.im.*" + message):
+        read_image(write_hdf5(tmp_path / "v.im", array, key), Choice(spacing_mm=SPACING))
+
+
+def test_absurd_hdf5_is_refused_before_it_is_read(tmp_path):
+    """A sparse array of 4 GB of voxels in a file of some kB."""
+    with h5py.File(tmp_path / "v.im", "w") as file:
+        file.create_dataset("data", shape=(2048, 2048, 1024), dtype="u1", chunks=(64, 64, 64))
+    with pytest.raises(Hdf5Error, match="must hold a volume of numbers"):
+        read_image(tmp_path / "v.im", Choice(spacing_mm=SPACING))
+
+
+def test_broken_hdf5_is_named(tmp_path):
+    path = write_hdf5(tmp_path / "v.im", np.random.default_rng(0).random((20, 20, 20)))
+    content = path.read_bytes()
+    for broken in (b"", b"hello", content[:1000], content[: len(content) // 2]):
+        path.write_bytes(broken)
+        with pytest.raises(Hdf5Error, match=r"cannot read v\.im"):
+            read_image(path, Choice(spacing_mm=SPACING))
+
+
+# Masks with channels
+
+LABELS = np.array([0, 1, 2, 3, 0, 2] * 10, dtype=np.uint8).reshape(3, 4, 5)
+CHANNELS = np.stack([value == LABELS for value in (1, 2, 3)], axis=-1).astype(np.uint8)
+
+
+def test_channels_of_every_form_are_the_same_labels(tmp_path):
+    affine = place()
+    nib.save(nib.Nifti1Image(CHANNELS, affine), tmp_path / "v.nii.gz")
+    vector = sitk.GetImageFromArray(np.transpose(CHANNELS, (2, 1, 0, 3)), isVector=True)
+    sitk.WriteImage(vector, str(tmp_path / "v.nrrd"))
+    write_hdf5(tmp_path / "v.seg", CHANNELS)
+    write_volume(Volume(LABELS, affine), tmp_path / "plain.nii.gz")
+    for name in ("v.nii.gz", "v.nrrd", "v.seg", "plain.nii.gz"):
+        np.testing.assert_array_equal(read_mask(tmp_path / name, Choice(spacing_mm=SPACING)).array, LABELS)
+    np.testing.assert_allclose(read_mask(tmp_path / "v.nii.gz").affine, affine, atol=1e-6)
+    with pytest.raises(VolumeFileError, match="one number per voxel"):
+        read_image(tmp_path / "v.nii.gz")
