@@ -1,8 +1,10 @@
 """The journeys end to end: the only module that knows every room."""
 
+import errno
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 5.0
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def phantom(cohort: Cohort, folder: Path, jobs: int) -> Path:
@@ -69,6 +72,7 @@ def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | N
 
     Raises:
         ValueError: Some knees cannot be prepared (said after all others were), or a patient would be in two splits.
+        OSError: There is no room left.
     """
     knees = read_table(table)
     beside = table.parent / LABELS_FILE
@@ -83,6 +87,13 @@ def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | N
             advance(1)
             if isinstance(outcome, Case):
                 cases[outcome.name] = outcome
+            elif isinstance(outcome, OSError) and outcome.errno in _NO_ROOM:
+                with suppress(OSError):
+                    save_dataset(Dataset(folder, preparation.scheme, tuple(cases.values())))
+                raise OSError(
+                    f"no room left in {folder}; {len(cases)} of {len(knees)} knees are done and stay: make "
+                    "room and run it again"
+                )
             else:
                 errors.append(str(outcome))
             if time.monotonic() - saved > SAVE_EVERY_S:

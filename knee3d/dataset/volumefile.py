@@ -80,8 +80,13 @@ def read_array(path: Path) -> Volume:
             f"{path.name} must hold one number per voxel of one volume, it has {kind}; extract one volume"
         )
     affine = _affine(image)
-    _check_place(path, image, affine)
-    return Volume(array.reshape(shape), affine)
+    try:
+        _check_place(path, image, affine)
+        return Volume(array.reshape(shape), affine)
+    except VolumeFileError:
+        raise
+    except ValueError as error:  # a header with NaN, or axes that fall together
+        raise VolumeFileError(f"{path.name} does not lie in space: {error}; convert it from DICOM again") from error
 
 
 def write_volume(volume: Volume, path: Path) -> None:

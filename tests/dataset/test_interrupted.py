@@ -1,0 +1,90 @@
+"""Preparation that is killed, or runs out of room: nothing half-written, and what is missing is made up later."""
+
+import hashlib
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from knee3d import workflow
+from knee3d.anatomy.tissue import SCHEMES
+from knee3d.dataset.phantom.cohort import Cohort
+from knee3d.dataset.prepare import Preparation
+
+KILLS = 20
+PREPARATION = Preparation(SCHEMES["iwoai"], None, (0.5, 0.25, 0.25))
+PROGRAM = """
+import sys
+from pathlib import Path
+from knee3d import workflow
+from knee3d.anatomy.tissue import SCHEMES
+from knee3d.dataset.prepare import Preparation
+print("ready", flush=True)
+workflow.prepare(Path(sys.argv[1]), Path(sys.argv[2]), Preparation(SCHEMES["iwoai"], None, (0.5, 0.25, 0.25)), None, 2)
+"""
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cohort")
+    return workflow.phantom(Cohort(7, (40, 40, 32)), folder, jobs=2)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_resumes_to_the_same_bytes(table, tmp_path):
+    workflow.prepare(table, tmp_path / "whole", PREPARATION, None, jobs=2)
+    expected = contents(tmp_path / "whole")
+    target, rng = tmp_path / "killed", random.Random(1)
+    ended = []
+    for _ in range(KILLS):
+        child = subprocess.Popen([sys.executable, "-c", PROGRAM, table, target], stdout=subprocess.PIPE)
+        child.stdout.readline()
+        time.sleep(rng.uniform(0, 0.25))
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+        ended.append(child.returncode)
+        cases = [path for path in target.iterdir() if path.is_dir()] if target.exists() else []
+        for case in cases:
+            if not case.name.startswith("."):
+                inside = {name: one for name, one in expected.items() if name.startswith(f"{case.name}/")}
+                assert contents(case).items() == {name.split("/", 1)[1]: one for name, one in inside.items()}.items()
+    assert -signal.SIGKILL in ended
+    workflow.prepare(table, target, PREPARATION, None, jobs=2)
+    assert contents(target) == expected
+
+
+@pytest.mark.slow
+def test_without_room_it_ends_in_one_line_and_goes_on_later(table, tmp_path):
+    """A limit on the size of files, as on a full disk: the same error, OSError, for every file above it."""
+    command = [
+        sys.executable,
+        "-c",
+        "from knee3d.cli import main; main()",
+        "prepare",
+        table,
+        tmp_path / "d",
+        "--scheme",
+        "iwoai",
+    ]
+
+    def small_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
+
+    child = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_disk)
+    assert child.returncode == 1, child.stderr
+    assert "Traceback" not in child.stderr
+    assert child.stderr.splitlines()[-1].startswith("Error: no room left")
+    assert [path.name for path in (tmp_path / "d").iterdir()] in ([], ["cases.json"])
+    subprocess.run(command, check=True, capture_output=True)
+    workflow.prepare(table, tmp_path / "whole", Preparation(SCHEMES["iwoai"], None), None, jobs=2)
+    assert contents(tmp_path / "d") == contents(tmp_path / "whole")
