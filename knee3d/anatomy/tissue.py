@@ -127,6 +127,9 @@ NUMBERINGS: Mapping[str, Numbering] = MappingProxyType({
 })  # fmt: skip
 
 
+_UNNAMED = 255
+
+
 def map_labels(labels: np.ndarray, numbering: Numbering, scheme: Scheme) -> np.ndarray:
     """Labels in a source's numbering to a scheme's classes, by name.
 
@@ -141,14 +144,17 @@ def map_labels(labels: np.ndarray, numbering: Numbering, scheme: Scheme) -> np.n
     Raises:
         ValueError: A value that `numbering` does not name, a fraction, or NaN.
     """
+    kept = np.zeros(max(numbering.names, default=0) + 2, dtype=np.uint8)
+    kept[1:] = _UNNAMED
+    for value, name in numbering.names.items():
+        kept[value] = next((n for n, tissue in enumerate(scheme.tissues, start=1) if name in tissue.sources), 0)
+    if labels.dtype.kind == "u":
+        classes = kept[np.minimum(labels, labels.dtype.type(min(len(kept) - 1, np.iinfo(labels.dtype).max)))]
+        if not (classes == _UNNAMED).any():
+            return classes
     values = np.unique(labels)
     unknown = [value for value in values.tolist() if value != 0 and value not in numbering.names]
     if unknown:
         named = ", ".join(f"{value} {name}" for value, name in numbering.names.items())
         raise ValueError(f"label values {unknown[:10]} have no name; named are 0 background, {named}")
-    table = np.zeros(int(values[-1]) + 1, dtype=np.uint8)
-    for number, tissue in enumerate(scheme.tissues, start=1):
-        for value, name in numbering.names.items():
-            if value < len(table) and name in tissue.sources:
-                table[value] = number
-    return table[labels.astype(np.intp, copy=False)]
+    return kept[labels.astype(np.intp, copy=False)]

@@ -5,7 +5,7 @@ viewer, but decoders, `tf.io.decode_png` among them, turn palettes into colours 
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -29,6 +29,13 @@ def write_slices(slices: np.ndarray, folder: Path, threads: int = 2) -> None:
         ValueError: The slices are not three-dimensional uint8.
         OSError: A file cannot be written.
     """
+    with ThreadPoolExecutor(threads) as pool:
+        for written in start_slices(slices, folder, pool):
+            written.result()
+
+
+def start_slices(slices: np.ndarray, folder: Path, pool: Executor) -> list[Future[None]]:
+    """As `write_slices`, without waiting: the futures tell when each slice is on disk, or why it is not."""
     if slices.dtype != np.uint8 or slices.ndim != 3:
         raise ValueError(f"PNG slices must be (slices, height, width) uint8, got {slices.shape} {slices.dtype}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,10 +44,9 @@ def write_slices(slices: np.ndarray, folder: Path, threads: int = 2) -> None:
         encoded, data = cv2.imencode(".png", np.ascontiguousarray(slices[index]))
         if not encoded:
             raise OSError(f"OpenCV cannot encode slice {index} of {folder}")
-        (folder / slice_name(index)).write_bytes(data.tobytes())
+        (folder / slice_name(index)).write_bytes(data.data)
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(write, range(len(slices))))
+    return [pool.submit(write, index) for index in range(len(slices))]
 
 
 def read_slices(paths: Sequence[Path], threads: int = 2) -> np.ndarray:

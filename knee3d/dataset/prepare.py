@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_folder
 from knee3d.dataset.cases import FORMAT, Case, Dataset, Split
 from knee3d.dataset.intensity import Window, to_uint8, window_of
-from knee3d.dataset.png import write_slices
+from knee3d.dataset.png import start_slices
 from knee3d.dataset.sides import agreed_side, side_of_labels
 from knee3d.dataset.source import ANY, Choice, read_image, read_mask
 from knee3d.dataset.split import check_no_leak, split_patients
@@ -25,6 +26,8 @@ from knee3d.dataset.table import Knee
 from knee3d.threads import as_finished
 
 log = logging.getLogger(__name__)
+
+THREADS = 2  # for one knee: a second core encodes while the first one reads
 
 
 @dataclass(frozen=True)
@@ -74,20 +77,23 @@ def prepare_knee(knee: Knee, folder: Path, preparation: Preparation) -> Case:
     Raises:
         ValueError: Image or mask are unusable, do not lie on one grid, or contradict the table; says which case.
     """
-    try:
-        source, tagged = read_image(knee.image, preparation.choice)
-        classes, shown = _read_classes(knee.mask, source, preparation) if knee.mask else (None, Side.UNKNOWN)
-        side = agreed_side(knee.side, tagged, shown)
-        image, window = canonical_image(source, side)
-        mask = to_canonical(classes, side) if classes else None
-    except ValueError as error:
-        raise ValueError(f"case {knee.case} ({knee.image}): {error}") from error
-    _report(knee, side, mask, preparation.scheme)
-    with whole_folder(folder / knee.case) as partial:
-        for plane in Plane:
-            write_slices(to_slices(image, plane), partial / plane.value / "image")
-            if mask is not None:
-                write_slices(to_slices(mask, plane), partial / plane.value / "mask")
+    # The pool is left, and so idle, before the folder is renamed or removed.
+    with whole_folder(folder / knee.case) as partial, ThreadPoolExecutor(THREADS) as pool:
+        try:
+            labels = pool.submit(_read_classes, knee.mask, preparation) if knee.mask else None
+            source, tagged = read_image(knee.image, preparation.choice)
+            classes, shown = labels.result() if labels else (None, Side.UNKNOWN)
+            if classes and knee.mask:
+                _check_grid(classes, source, knee.mask)
+            side = agreed_side(knee.side, tagged, shown)
+            written = _start(to_canonical(classes, side), partial, "mask", pool) if classes else []
+            image, window = canonical_image(source, side)
+        except ValueError as error:
+            raise ValueError(f"case {knee.case} ({knee.image}): {error}") from error
+        written += _start(image, partial, "image", pool)
+        _report(knee, side, classes, preparation.scheme)
+        for slice_on_disk in written:
+            slice_on_disk.result()
     return Case(
         name=knee.case,
         patient=knee.patient,
@@ -98,7 +104,7 @@ def prepare_knee(knee: Knee, folder: Path, preparation: Preparation) -> Case:
         affine=image.affine,
         source_axes=axis_codes(source.affine),
         window=window,
-        labelled=mask is not None,
+        labelled=classes is not None,
         fingerprint=fingerprint(knee, preparation),
     )
 
@@ -167,10 +173,18 @@ def _files(place: Path) -> list[Path]:
     return sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
 
 
-def _read_classes(path: Path, source: Volume, preparation: Preparation) -> tuple[Volume, Side]:
-    """The scheme's classes in the mask's own axes, once they lie on the image's grid, and the side that they tell."""
+def _start(volume: Volume, folder: Path, kind: str, pool: Executor) -> list[Future[None]]:
+    """Begin to write the slices of all planes; futures as of `start_slices`."""
+    return [
+        future
+        for plane in Plane
+        for future in start_slices(to_slices(volume, plane), folder / plane.value / kind, pool)
+    ]
+
+
+def _read_classes(path: Path, preparation: Preparation) -> tuple[Volume, Side]:
+    """The scheme's classes in the mask's own axes, and the side that its labels tell."""
     labels = read_mask(path, preparation.choice)
-    _check_grid(labels, source, path)
     if preparation.numbering is None:
         raise ValueError(
             f"what the values of {path} mean is not known; put labels.json beside the table or give --labels"
@@ -203,7 +217,6 @@ def _report(knee: Knee, side: Side, mask: Volume | None, scheme: Scheme) -> None
     if side is Side.UNKNOWN:
         log.warning("case %s: side unknown, taken as it is; medial and lateral may be swapped", knee.case)
     if mask is not None:
-        present = np.bincount(mask.array.ravel(), minlength=scheme.classes)[1:] > 0
-        absent = [name for name, there in zip(scheme.names, present, strict=True) if not there]
+        absent = [name for number, name in enumerate(scheme.names, start=1) if not (mask.array == number).any()]
         if absent:
             log.warning("case %s: no %s in its mask", knee.case, ", ".join(absent))

@@ -62,5 +62,5 @@ _WORD = {Side.RIGHT: "right", Side.LEFT: "left"}
 def _leftness(canonical: np.ndarray, numbering: Numbering, name: str) -> float | None:
     """Mean index along Left of a tissue; None where it is absent."""
     values = [value for value, named in numbering.names.items() if named == name]
-    counts = np.isin(canonical, values).sum(axis=(0, 1))
-    return float(np.average(np.arange(len(counts)), weights=counts)) if counts.any() else None
+    counts = sum((canonical == value).sum(axis=(0, 1)) for value in values)
+    return float(np.average(np.arange(len(counts)), weights=counts)) if np.any(counts) else None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from knee3d.anatomy.volume import Volume
-from knee3d.dataset.intensity import Window, to_uint8, window_of
+from knee3d.dataset.intensity import PERCENTILES, Window, to_uint8, window_of
 
 
 def volume(array: np.ndarray) -> Volume:
@@ -44,3 +44,20 @@ def test_an_image_of_nothing_is_refused():
 def test_windows_that_span_nothing_are_refused(limits):
     with pytest.raises(ValueError, match="low < high"):
         Window(*limits)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.float32])
+@pytest.mark.parametrize("seed", range(5))
+def test_percentiles_are_numpys_for_every_type_and_order_of_axes(dtype, seed):
+    """Sixteen bits are counted, and not sorted; the extremes of the type are in it."""
+    rng = np.random.default_rng(seed)
+    limits = np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else np.iinfo(np.int16)
+    array = rng.integers(limits.min, limits.max, rng.integers(3, 9, 3), endpoint=True).astype(dtype)
+    array.flat[:2] = limits.min, limits.max
+    for seen in (array, array.T, array[::-1, :, ::-1]):
+        window = window_of(Volume(seen, np.eye(4)))
+        np.testing.assert_allclose([window.low, window.high], np.percentile(array, PERCENTILES), rtol=1e-12)
+        pixels = to_uint8(Volume(seen, np.eye(4)), window).array
+        scale = np.float32(255 / (window.high - window.low))
+        plain = np.clip(np.rint((seen.astype(np.float32) - np.float32(window.low)) * scale), 0, 255)
+        np.testing.assert_array_equal(pixels, plain)

@@ -177,12 +177,13 @@ def test_a_knee_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     image, labels = right_knee()
     calls = []
 
-    def full(*_: object) -> None:
+    def full(*_: object) -> list:
         calls.append(1)
         if len(calls) == 4:
             raise OSError(28, "No space left on device")
+        return []
 
-    monkeypatch.setattr(room, "write_slices", full)
+    monkeypatch.setattr(room, "start_slices", full)
     with pytest.raises(OSError, match="No space"):
         prepare_knee(write_knee(tmp_path, image, labels), tmp_path / "d", PREPARATION)
     assert not list((tmp_path / "d").iterdir())
