@@ -17,11 +17,12 @@ from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset import inspection
 from knee3d.dataset.cases import Case, Dataset, Split, load_dataset, save_dataset
+from knee3d.dataset.discover import discover
 from knee3d.dataset.phantom.cohort import TABLE_FILE, Cohort, write_cohort
 from knee3d.dataset.prepare import Preparation, assign_splits, canonical_image, prepare_knees
 from knee3d.dataset.sides import agreed_side
 from knee3d.dataset.source import ANY, Choice, read_image
-from knee3d.dataset.table import LABELS_FILE, read_numbering, read_table, write_numbering
+from knee3d.dataset.table import LABELS_FILE, read_numbering, read_table, write_numbering, write_table
 from knee3d.dataset.volumefile import write_volume
 from knee3d.models import check_match, load_models, save_fusion
 from knee3d.postprocess.blend import blend
@@ -45,6 +46,19 @@ def phantom(cohort: Cohort, folder: Path, jobs: int) -> Path:
         for _ in write_cohort(cohort, folder, jobs):
             advance(1)
     return folder / TABLE_FILE
+
+
+def table(folder: Path, out: Path) -> tuple[str, ...]:
+    """Write the table of the knees in a folder; see `dataset.discover`. Returns notes on what was guessed.
+
+    Raises:
+        FileExistsError: There is a table already; it may have been corrected by hand.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists and may have been corrected by hand; give another -o, or remove it")
+    found = discover(folder)
+    write_table(out, found.knees)
+    return found.notes
 
 
 def inspect(path: Path, choice: Choice = ANY) -> dict[str, Any]:

@@ -84,6 +84,26 @@ def inspect(path: Path, as_json: bool, spacing_mm: tuple[float, float, float] | 
 
 
 @click.command(cls=Command)
+@click.argument("folder", type=FOLDER)
+@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), default="knees.csv", show_default=True)
+def table(folder: Path, out: Path) -> None:
+    """Write the table of the knees in FOLDER, to be checked by you.
+
+    Known layouts: a folder for each patient and visit with DICOM or a volume file and its mask, nnU-Net (imagesTr,
+    labelsTr), IWOAI 2019 (train_001_V00.im and .seg), BIDS-like (sub-01/ses-02/anat), and flat folders. What is not
+    sure is left empty, and what was guessed is said.
+
+    \b
+    knee3d table data/raw -o data/raw/knees.csv
+    """
+    from knee3d import workflow
+
+    for note in workflow.table(folder, out):
+        click.echo(note)
+    click.echo(f"{out}: please check it before knee3d prepare {out}")
+
+
+@click.command(cls=Command)
 @click.argument("table", type=FILE)
 @click.argument("dataset", type=FOLDER)
 @click.option("--scheme", type=click.Choice(list(SCHEMES)), default="cartilage", show_default=True, help="Classes.")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -73,16 +74,18 @@ def read_table(path: Path) -> tuple[Knee, ...]:
 
 
 def write_table(path: Path, knees: tuple[Knee, ...]) -> None:
-    """Write knees.csv, whole or not at all; images and masks must lie in the table's folder or below."""
+    """Write knees.csv, whole or not at all, with the column `split` if any knee has one; paths are relative to it."""
 
-    def below(place: Path | None) -> str:
-        return place.relative_to(path.parent).as_posix() if place else ""
+    def relative(place: Path | None) -> str:
+        return Path(os.path.relpath(place, path.parent)).as_posix() if place else ""
 
+    split = any(knee.split is not None for knee in knees)
     with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        writer.writerow([*COLUMNS, "split"] if split else COLUMNS)
         for knee in knees:
-            writer.writerow([knee.case, knee.patient, knee.visit, knee.side, below(knee.image), below(knee.mask)])
+            row = [knee.case, knee.patient, knee.visit, knee.side, relative(knee.image), relative(knee.mask)]
+            writer.writerow([*row, knee.split or ""] if split else row)
 
 
 def read_numbering(source: str) -> Numbering:

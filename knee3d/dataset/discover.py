@@ -1,0 +1,190 @@
+"""A folder of knees without a table -> the rows of one, as far as the common layouts tell.
+
+    nnU-Net             imagesTr/NAME_0000.nii.gz, labelsTr/NAME.nii.gz (Ts likewise)
+    IWOAI 2019          train_001_V00.im, train_001_V00.seg
+    BIDS-like           sub-01/ses-02/anat/*.nii.gz, its mask *_dseg.nii.gz or *_mask.nii.gz beside it
+    patient and visit   9001/00/dess/*.dcm, its mask 9001/00/mask.nii.gz, or any volume file in place of the folder
+    flat                NAME.nii.gz, NAME_mask.nii.gz
+
+What is not sure stays empty. DICOM is asked for the side only.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path, PurePath
+
+from pydicom import dcmread
+from pydicom.misc import is_dicom
+
+from knee3d.anatomy.orientation import Side
+from knee3d.dataset.cases import Split
+from knee3d.dataset.hdf5 import ENDINGS as HDF5_ENDINGS
+from knee3d.dataset.table import Knee
+from knee3d.dataset.volumefile import READABLE
+
+_MASK_WORDS = re.compile(r"(?:^|[._-])(?:mask|masks|seg|dseg|segmentation|label|labels)(?=$|[._-])", re.IGNORECASE)
+_MASK_FOLDERS = {"labelstr", "labelsts", "labels", "masks", "segmentations"}
+_IWOAI = re.compile(r"(train|valid|test)_(\d+)_(V\d+)", re.IGNORECASE)
+_IWOAI_SPLITS = {"train": Split.TRAIN, "valid": Split.VAL, "test": Split.TEST}
+_CHANNEL = re.compile(r"_0000$")
+_SIDES = {"right": Side.RIGHT, "left": Side.LEFT, "r": Side.RIGHT, "l": Side.LEFT}
+_NO_NAMES = {"dicom", "dcm", "dess", "image", "images", "anat", "imagestr", "imagests", "mri", "scan"}
+_LOOKED_AT = 5  # files of a folder, to tell whether it is DICOM
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """Rows for a table, and in words what was guessed and what was left out."""
+
+    knees: tuple[Knee, ...]
+    notes: tuple[str, ...]
+
+
+def discover(folder: Path) -> Discovery:
+    """Walk a folder for knees and their masks.
+
+    Args:
+        folder: In one of the layouts above; they may be mixed.
+
+    Raises:
+        NotADirectoryError: It is missing or no folder.
+        ValueError: There is no knee in it.
+    """
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder; give the one that holds the knees")
+    volumes = [path for path in sorted(folder.rglob("*")) if path.is_file() and _is_volume(path)]
+    masks = [path for path in volumes if _is_mask(path)]
+    images = [*_dicom_folders(folder), *(path for path in volumes if path not in masks)]
+    if not images:
+        raise ValueError(f"no DICOM folder and no volume file in {folder}; a table written by hand will do too")
+    knees = _named_apart([_knee(image, folder) for image in images], folder)
+    paired = _paired(knees, masks)
+    return Discovery(tuple(paired), tuple(_notes(paired, masks)))
+
+
+def _is_volume(path: Path) -> bool:
+    return path.name.lower().endswith((*READABLE, *HDF5_ENDINGS)) and not path.name.startswith(".")
+
+
+def _is_mask(path: Path) -> bool:
+    return bool(
+        path.suffix.lower() == ".seg" or path.parent.name.lower() in _MASK_FOLDERS or _MASK_WORDS.search(_stem(path))
+    )
+
+
+def _stem(path: PurePath) -> str:
+    """The name without any ending, and without nnU-Net's number of the channel."""
+    name = path.name
+    for ending in (*READABLE, *HDF5_ENDINGS):
+        if name.lower().endswith(ending):
+            name = name[: -len(ending)]
+            break
+    return _CHANNEL.sub("", name)
+
+
+def _dicom_folders(folder: Path) -> Iterator[Path]:
+    """Folders whose own files are DICOM."""
+    for place in sorted(path for path in (folder, *folder.rglob("*")) if path.is_dir()):
+        files = (path for path in sorted(place.iterdir()) if path.is_file() and not _is_volume(path))
+        if any(is_dicom(path) for path in islice(files, _LOOKED_AT) if path.stat().st_size > 132):
+            yield place
+
+
+def _knee(image: Path, folder: Path) -> Knee:
+    """What the place of an image tells: patient, visit, side, split."""
+    parts = [part for part in image.relative_to(folder).parts if part.lower() not in _NO_NAMES]
+    if image.is_file():
+        parts[-1] = _stem(image)
+    iwoai = _IWOAI.match(parts[-1]) if parts else None
+    if iwoai:
+        kind, number, visit = iwoai.groups()
+        patient, split = f"{kind}_{number}", _IWOAI_SPLITS[kind.lower()]
+    else:
+        bids = dict(part.split("-", 1) for part in reversed(parts) if part.startswith(("sub-", "ses-")))
+        patient = bids.get("sub") or (parts[0] if parts else folder.resolve().name)
+        visit = bids.get("ses", "") or (parts[1] if len(parts) > 2 or (len(parts) == 2 and image.is_dir()) else "")
+        split = None
+    case = "-".join(part for part in (patient, visit) if part)
+    return Knee(_plain(case), patient, visit, _side(image, parts), image, None, split)
+
+
+def _plain(name: str) -> str:
+    """Fit for a folder's name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-") or "knee"
+
+
+def _side(image: Path, parts: Sequence[str]) -> Side:
+    """DICOM's word, or else that of the names; unknown if they say nothing, or both."""
+    if image.is_dir():
+        first = next(path for path in sorted(image.iterdir()) if path.is_file() and is_dicom(path))
+        try:
+            tags = dcmread(first, stop_before_pixels=True, specific_tags=["Laterality", "ImageLaterality"])
+        except Exception:  # a broken file is `prepare`'s to name
+            return Side.UNKNOWN
+        told = {str(tags.get(name) or "") for name in ("Laterality", "ImageLaterality")} & {"L", "R"}
+        if told:
+            return Side(told.pop()) if len(told) == 1 else Side.UNKNOWN
+    words = {word for part in parts for word in re.split(r"[^a-z]+", part.lower())}
+    sides = {side for word, side in _SIDES.items() if word in words}
+    return sides.pop() if len(sides) == 1 else Side.UNKNOWN
+
+
+def _named_apart(knees: Sequence[Knee], folder: Path) -> list[Knee]:
+    """Cases of one name get that of their whole path, and if that is no help a number."""
+    counts = Counter(knee.case.lower() for knee in knees)
+    longer = [
+        replace(knee, case=_plain("-".join((*knee.image.relative_to(folder).parts[:-1], _stem(knee.image)))))
+        if counts[knee.case.lower()] > 1
+        else knee
+        for knee in knees
+    ]
+    seen: Counter[str] = Counter()
+    unique = []
+    for knee in longer:
+        seen[knee.case.lower()] += 1
+        number = seen[knee.case.lower()]
+        unique.append(knee if number == 1 else replace(knee, case=f"{knee.case}-{number}"))
+    return unique
+
+
+def _paired(knees: Sequence[Knee], masks: Sequence[Path]) -> list[Knee]:
+    """Each knee with its mask: of the same name, or the only one beside the only image."""
+    paired = []
+    for knee in knees:
+        near = [mask for mask in masks if _are_near(knee.image, mask)]
+        same = [mask for mask in near if _MASK_WORDS.sub("", _stem(mask)) == _stem(knee.image)]
+        alone = len(near) == 1 and sum(_are_near(other.image, near[0]) for other in knees) == 1
+        found = same if len(same) == 1 else near if alone and not same else []
+        paired.append(replace(knee, mask=found[0] if found else None))
+    return paired
+
+
+def _are_near(image: Path, mask: Path) -> bool:
+    """In one folder; a DICOM folder's own or the one above; or in folders for images and labels side by side."""
+    if mask.parent in (image.parent, image):
+        return True
+    twins = {"imagestr": "labelstr", "imagests": "labelsts", "images": "labels"}
+    below = mask.parent.name.lower()
+    own = twins.get(image.parent.name.lower())
+    return mask.parent.parent in (image.parent, image.parent.parent) and below in _MASK_FOLDERS and own in (None, below)
+
+
+def _notes(knees: Sequence[Knee], masks: Sequence[Path]) -> Iterator[str]:
+    patients = len({knee.patient for knee in knees})
+    yield (
+        f"{len(knees)} knees of {patients} patients; patients and visits are guessed from names: give all visits and both "
+        "knees of a person the same patient, or training and test patients will mix"
+    )
+    for side, word in ((Side.RIGHT, "right"), (Side.LEFT, "left"), (Side.UNKNOWN, "of unknown side")):
+        count = sum(knee.side is side for knee in knees)
+        if count:
+            yield f"{count} {word}"
+    without = [knee.case for knee in knees if knee.mask is None]
+    if without:
+        yield f"{len(without)} without a mask: {', '.join(without[:5])}{' ...' if len(without) > 5 else ''}"
+    left = sorted(set(masks) - {knee.mask for knee in knees})
+    if left:
+        yield f"{len(left)} masks belong to no knee: {', '.join(str(path) for path in left[:5])}"

@@ -1,0 +1,128 @@
+"""Common layouts become tables, and doubt stays empty."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.volume import Volume
+from knee3d.cli import main
+from knee3d.dataset.dicom.writer import write_series
+from knee3d.dataset.discover import discover
+from knee3d.dataset.table import read_table
+
+IPL = np.array([[0, 0, -0.7, 0], [0, -0.4, 0, 0], [-0.5, 0, 0, 0], [0, 0, 0, 1.0]])
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return folder
+
+
+def dicom(folder: Path, side: Side) -> None:
+    volume = Volume(np.arange(60, dtype=np.int16).reshape(3, 4, 5), IPL)
+    write_series(volume, folder, side, patient="P", description="DESS", seed=0)
+
+
+def rows(folder: Path) -> list[tuple]:
+    """Case, patient, visit, side, image, mask and split, sorted."""
+    found = discover(folder).knees
+    place = lambda path: path.relative_to(folder).as_posix() if path else ""  # noqa: E731
+    return sorted(
+        (one.case, one.patient, one.visit, one.side.value, place(one.image), place(one.mask), one.split or "")
+        for one in found
+    )
+
+
+def test_a_folder_for_each_patient_and_visit(tmp_path):
+    dicom(tmp_path / "9001" / "00" / "dess", Side.RIGHT)
+    dicom(tmp_path / "9001" / "12" / "dess", Side.UNKNOWN)
+    dicom(tmp_path / "9002" / "00", Side.LEFT)
+    touch(tmp_path, "9001/00/mask.nii.gz", "9002/00/knee_seg.nrrd", "9001/notes.txt")
+    assert rows(tmp_path) == [
+        ("9001-00", "9001", "00", "R", "9001/00/dess", "9001/00/mask.nii.gz", ""),
+        ("9001-12", "9001", "12", "", "9001/12/dess", "", ""),
+        ("9002-00", "9002", "00", "L", "9002/00", "9002/00/knee_seg.nrrd", ""),
+    ]
+
+
+def test_nnunet(tmp_path):
+    touch(tmp_path, "imagesTr/knee_01_0000.nii.gz", "imagesTr/knee_02_0000.nii.gz", "imagesTs/knee_03_0000.nii.gz")
+    touch(tmp_path, "labelsTr/knee_01.nii.gz", "labelsTr/knee_02.nii.gz", "dataset.json")
+    assert rows(tmp_path) == [
+        ("knee_01", "knee_01", "", "", "imagesTr/knee_01_0000.nii.gz", "labelsTr/knee_01.nii.gz", ""),
+        ("knee_02", "knee_02", "", "", "imagesTr/knee_02_0000.nii.gz", "labelsTr/knee_02.nii.gz", ""),
+        ("knee_03", "knee_03", "", "", "imagesTs/knee_03_0000.nii.gz", "", ""),
+    ]
+
+
+def test_iwoai(tmp_path):
+    touch(tmp_path, "train/train_001_V00.im", "train/train_001_V00.seg", "train/train_001_V01.im")
+    touch(tmp_path, "valid/valid_002_V00.im", "valid/valid_002_V00.seg", "test/test_003_V01.im")
+    assert rows(tmp_path) == [
+        ("test_003-V01", "test_003", "V01", "", "test/test_003_V01.im", "", "test"),
+        ("train_001-V00", "train_001", "V00", "", "train/train_001_V00.im", "train/train_001_V00.seg", "train"),
+        ("train_001-V01", "train_001", "V01", "", "train/train_001_V01.im", "", "train"),
+        ("valid_002-V00", "valid_002", "V00", "", "valid/valid_002_V00.im", "valid/valid_002_V00.seg", "val"),
+    ]
+
+
+def test_bids(tmp_path):
+    touch(tmp_path, "sub-01/ses-a/anat/sub-01_ses-a_T2w.nii.gz", "sub-01/ses-a/anat/sub-01_ses-a_dseg.nii.gz")
+    touch(tmp_path, "sub-02/anat/sub-02_side-left_T2w.nii.gz")
+    assert rows(tmp_path) == [
+        ("01-a", "01", "a", "", "sub-01/ses-a/anat/sub-01_ses-a_T2w.nii.gz",
+         "sub-01/ses-a/anat/sub-01_ses-a_dseg.nii.gz", ""),
+        ("02", "02", "", "L", "sub-02/anat/sub-02_side-left_T2w.nii.gz", "", ""),
+    ]  # fmt: skip
+
+
+def test_flat(tmp_path):
+    touch(tmp_path, "a_left.nrrd", "a_left_mask.nrrd", "a_right.nrrd", "a_right-label.nrrd", "b.mha", "orphan_seg.mha")
+    assert rows(tmp_path) == [
+        ("a_left", "a_left", "", "L", "a_left.nrrd", "a_left_mask.nrrd", ""),
+        ("a_right", "a_right", "", "R", "a_right.nrrd", "a_right-label.nrrd", ""),
+        ("b", "b", "", "", "b.mha", "", ""),
+    ]
+    notes = " ".join(discover(tmp_path).notes)
+    for text in ("3 knees of 3 patients", "1 right 1 left 1 of unknown side", "1 without a mask: b", "orphan_seg.mha"):
+        assert text in notes
+
+
+def test_two_masks_or_two_images_are_no_pair(tmp_path):
+    touch(tmp_path, "p/v/one.nii", "p/v/two.nii", "p/v/mask.nii", "q/v/knee.nii", "q/v/mask.nii", "q/v/seg.nii")
+    assert [row[5] for row in rows(tmp_path)] == ["", "", ""]
+
+
+def test_names_are_told_apart_and_fit_for_folders(tmp_path):
+    touch(tmp_path, "p 1/v/one.nii", "p 1/v/two.nii", "..odd/v/x.nii", "é/v/x.nii")
+    cases = [row[0] for row in rows(tmp_path)]
+    assert cases == ["odd-v", "p-1-v-one", "p-1-v-two", "v"]
+
+
+def test_nothing_is_said(tmp_path):
+    with pytest.raises(ValueError, match="no DICOM folder and no volume file"):
+        discover(tmp_path)
+    with pytest.raises(NotADirectoryError):
+        discover(tmp_path / "nowhere")
+
+
+def test_the_command_writes_a_table_that_can_be_read(tmp_path):
+    dicom(tmp_path / "in" / "9001" / "00", Side.RIGHT)
+    touch(tmp_path, "in/train_001_V00.im")
+    out = tmp_path / "tables" / "knees.csv"
+    done = CliRunner().invoke(main, ["table", str(tmp_path / "in"), "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "please check it" in done.output
+    with out.open() as file:
+        assert {row["split"] for row in csv.DictReader(file)} == {"", "train"}
+    assert {knee.case for knee in read_table(out)} == {"9001-00", "train_001-V00"}
+    again = CliRunner().invoke(main, ["table", str(tmp_path / "in"), "-o", str(out)])
+    assert again.exit_code == 1
+    assert "may have been corrected by hand" in again.output
