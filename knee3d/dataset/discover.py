@@ -175,8 +175,8 @@ def _are_near(image: Path, mask: Path) -> bool:
 def _notes(knees: Sequence[Knee], masks: Sequence[Path]) -> Iterator[str]:
     patients = len({knee.patient for knee in knees})
     yield (
-        f"{len(knees)} knees of {patients} patients; patients and visits are guessed from names: give all visits and both "
-        "knees of a person the same patient, or training and test patients will mix"
+        f"{len(knees)} knees of {patients} patients; patients and visits are guessed from names: give all visits and "
+        "both knees of a person the same patient, or training and test patients will mix"
     )
     for side, word in ((Side.RIGHT, "right"), (Side.LEFT, "left"), (Side.UNKNOWN, "of unknown side")):
         count = sum(knee.side is side for knee in knees)
