@@ -11,11 +11,14 @@ from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from knee3d.anatomy.orientation import Side, axis_codes, from_canonical
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset import inspection
+from knee3d.dataset.audit import facts_of, summary_of, with_outliers
 from knee3d.dataset.cases import Case, Dataset, Split, load_dataset, save_dataset
 from knee3d.dataset.discover import discover
 from knee3d.dataset.phantom.cohort import TABLE_FILE, Cohort, write_cohort
@@ -120,6 +123,39 @@ def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | N
     dataset = replace(done, cases=assign_splits(done.cases, knees, preparation))
     save_dataset(dataset)
     return dataset
+
+
+def audit(folder: Path, out: Path) -> dict[str, Any]:
+    """Look a prepared dataset over.
+
+    Args:
+        folder: The dataset's.
+        out: Gets index.html, audit.json, cases.csv, and cases/<case>.png with the mask drawn.
+
+    Returns:
+        What audit.json holds, see `dataset.audit.summary_of`.
+
+    Raises:
+        ValueError: A slice cannot be read.
+    """
+    from knee3d.report.audit import write_audit_csv, write_audit_page
+    from knee3d.report.figures import mask_figure
+    from knee3d.report.tables import write_json
+
+    dataset = load_dataset(folder)
+    facts = []
+    with progress("auditing", len(dataset.cases)) as advance:
+        for case in dataset.cases:
+            image, mask = dataset.image(case), dataset.mask(case) if case.labelled else None
+            facts.append(facts_of(case, mask, dataset.scheme.names))
+            labels = mask or image.with_array(np.zeros(image.shape, np.uint8))
+            mask_figure(image, labels, dataset.scheme, out / "cases" / f"{case.name}.png", case.name)
+            advance(1)
+    summary = summary_of(dataset, with_outliers(facts, dataset.scheme.names))
+    write_audit_page(summary, "cases", out / "index.html")
+    write_audit_csv(summary, out / "cases.csv")
+    write_json(summary, out / "audit.json")
+    return summary
 
 
 def train(

@@ -137,3 +137,25 @@ def prepare(table: Path, dataset: Path, **options: Any) -> None:
     for case in prepared.cases:
         counts[case.split or "unlabelled"] = counts.get(case.split or "unlabelled", 0) + 1
     click.echo(f"{dataset}: {', '.join(f'{count} {split}' for split, count in counts.items())}")
+
+
+@click.command(cls=Command)
+@click.argument("dataset", type=FOLDER)
+@click.option("--out", type=FOLDER, default="audit", show_default=True)
+def audit(dataset: Path, out: Path) -> None:
+    """Look DATASET over: counts, outliers, leaks, and a picture of every case with its mask.
+
+    \b
+    knee3d audit data/oai --out audit
+    """
+    from knee3d import workflow
+
+    summary = workflow.audit(dataset, out)
+    for name, split in summary["splits"].items():
+        click.echo(f"{name:<11} {split['cases']} cases of {split['patients']} patients")
+    for case in summary["cases"]:
+        if case["notes"]:
+            click.echo(f"{case['case']}: {'; '.join(case['notes'])}")
+    click.echo(f"{out}/index.html  audit.json  cases.csv  cases/")
+    if summary["leak"]:
+        raise ValueError(summary["leak"])

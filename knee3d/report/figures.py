@@ -17,9 +17,9 @@ from matplotlib.image import AxesImage
 
 from knee3d.atomic import whole_file
 from knee3d.postprocess.confusion import Scores
-from knee3d.report.overview import overview_figure
+from knee3d.report.overview import mask_figure, overview_figure
 
-__all__ = ["confusion_figure", "overview_figure"]
+__all__ = ["confusion_figure", "mask_figure", "overview_figure"]
 
 DPI = 200
 CELL_INCHES = (1.05, 0.62)

@@ -1,0 +1,107 @@
+"""A dataset looked over: what it counts, what it finds, what it draws."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from knee3d import workflow
+from knee3d.anatomy.orientation import Side
+from knee3d.cli import main
+from knee3d.dataset.audit import Facts, facts_of, summary_of, with_outliers
+from knee3d.dataset.cases import Dataset, Split, save_dataset
+
+PLAIN = Facts("k", "p", "", "R", "train", (10, 10, 10), (0.5, 0.4, 0.7), (0.0, 900.0), (1000,), (140.0,))
+
+
+def cohort(**odd: object) -> list[Facts]:
+    """Nine that are alike, and one that is not."""
+    alike = [replace(PLAIN, case=f"k{n}", mm3=(140.0 + n,), window=(0.0, 900.0 + 10 * n)) for n in range(9)]
+    return [*alike, replace(PLAIN, case="odd", **odd)]
+
+
+def test_cases_are_counted(balls):
+    case = balls.cases[0]
+    facts = facts_of(case, balls.mask(case), balls.scheme.names)
+    voxels = int((balls.mask(case).array == 1).sum())
+    assert (facts.voxels, facts.mm3) == ((voxels,), (pytest.approx(voxels * 0.5 * 0.4 * 0.7, abs=0.1),))
+    assert (facts.shape, facts.spacing_mm, facts.window) == (case.shape, (0.5, 0.4, 0.7), (0, 255))
+    assert facts.notes == ()
+    assert facts_of(replace(case, side=Side.UNKNOWN), None, balls.scheme.names).notes == ("side unknown",)
+
+
+def test_absent_tissues_and_foreign_values_are_noted(balls):
+    case = balls.cases[0]
+    mask = balls.mask(case)
+    assert facts_of(case, mask, ("cartilage", "bone")).notes == ("no bone",)
+    strange = mask.with_array(mask.array * 7)
+    assert "mask values up to 7, the scheme has 1" in facts_of(case, strange, ("cartilage",)).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("odd", "note"),
+    [
+        ({"mm3": (60.0,)}, "cartilage in mm3 is 60, usual is 143.5"),
+        ({"spacing_mm": (0.5, 0.4, 1.5)}, "spacing along L in mm is 1.5, usual is 0.7"),
+        ({"shape": (10, 16, 10)}, "extent along P in mm is 6.4, usual is 4"),
+        ({"window": (0.0, 4000.0)}, "width of the window is 4000"),
+    ],
+)
+def test_what_is_unlike_the_others_is_noted(odd, note):
+    *alike, strange = with_outliers(cohort(**odd), ("cartilage",))
+    assert note in "; ".join(strange.notes)
+    assert not any(one.notes for one in alike)
+
+
+@pytest.mark.parametrize("odd", [{}, {"mm3": (0.0,), "voxels": (0,)}, {"mm3": None, "voxels": None}])
+def test_what_is_alike_or_absent_is_not_unusual(odd):
+    assert not any(one.notes for one in with_outliers(cohort(**odd), ("cartilage",)))
+    assert not any(one.notes for one in with_outliers(cohort(mm3=(1.0,))[-4:], ("cartilage",)))
+
+
+def test_splits_and_leaks(balls):
+    names = balls.scheme.names
+    facts = [facts_of(case, balls.mask(case), names) for case in balls.cases]
+    summary = summary_of(balls, facts)
+    assert summary["leak"] is None
+    assert summary["splits"]["train"]["cases"] == 2
+    assert summary["splits"]["train"]["voxels"] == {"cartilage": facts[0].voxels[0] + facts[1].voxels[0]}
+    leaky = Dataset(balls.folder, balls.scheme, tuple(replace(case, patient="P") for case in balls.cases))
+    assert "P" in summary_of(leaky, facts)["leak"]
+    assert json.loads(json.dumps(summary))["cases"][0]["case"] == balls.cases[0].name
+
+
+def test_the_page_has_every_case_and_the_command_its_exit_code(balls, tmp_path):
+    done = CliRunner().invoke(main, ["audit", str(balls.folder), "--out", str(tmp_path / "a")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "a" / "index.html").read_text()
+    for case in balls.cases:
+        assert f'src="cases/{case.name}.png"' in page
+        assert (tmp_path / "a" / "cases" / f"{case.name}.png").stat().st_size > 5000
+    with (tmp_path / "a" / "cases.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["case"] for row in rows] == [case.name for case in balls.cases]
+    assert float(rows[0]["cartilage_mm3"]) > 0
+    leaky = tmp_path / "leaky"
+    leaky.mkdir()
+    for case in balls.cases:
+        (leaky / case.name).symlink_to(balls.folder / case.name)
+    cases = [replace(case, patient="<P&1>") for case in balls.cases]
+    save_dataset(Dataset(leaky, balls.scheme, (*cases[:-1], replace(cases[-1], labelled=False, split=Split.NONE))))
+    failed = CliRunner().invoke(main, ["audit", str(leaky), "--out", str(tmp_path / "b")])
+    assert failed.exit_code == 1
+    assert "<P&1>" in failed.output
+    page = (tmp_path / "b" / "index.html").read_text()
+    assert "&lt;P&amp;1&gt;" in page
+    assert "<P&1>" not in page
+    assert json.loads((tmp_path / "b" / "audit.json").read_text())["splits"]["unlabelled"]["cases"] == 1
+
+
+def test_slices_that_are_gone_are_named(balls, tmp_path):
+    save_dataset(Dataset(tmp_path, balls.scheme, balls.cases))
+    with pytest.raises(FileNotFoundError, match=balls.cases[0].name):
+        workflow.audit(tmp_path, tmp_path / "out")
+    assert np.all([not path.name.endswith(".html") for path in tmp_path.rglob("*")])
