@@ -25,7 +25,7 @@ from knee3d.dataset.phantom.cohort import TABLE_FILE, Cohort, write_cohort
 from knee3d.dataset.prepare import Preparation, assign_splits, canonical_image, prepare_knees
 from knee3d.dataset.sides import agreed_side
 from knee3d.dataset.source import ANY, Choice, read_image
-from knee3d.dataset.table import LABELS_FILE, read_numbering, read_table, write_numbering, write_table
+from knee3d.dataset.table import LABELS_FILE, Knee, read_numbering, read_table, write_numbering, write_table
 from knee3d.dataset.volumefile import write_volume
 from knee3d.models import check_match, load_models, save_fusion
 from knee3d.postprocess.blend import blend
@@ -88,7 +88,8 @@ def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | N
         The dataset, every knee of the table in it.
 
     Raises:
-        ValueError: Some knees cannot be prepared (said after all others were), or a patient would be in two splits.
+        ValueError: Some knees cannot be prepared (said after all others were), a patient would be in two splits, or
+            the folder is the dataset of quite another table.
         OSError: There is no room left.
     """
     knees = read_table(table)
@@ -96,6 +97,7 @@ def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | N
     source = labels or (str(beside) if beside.is_file() else None)
     preparation = replace(preparation, numbering=read_numbering(source) if source else None)
     known = load_dataset(folder) if (folder / "cases.json").is_file() else Dataset(folder, preparation.scheme, ())
+    _check_same_dataset(known, knees, table)
     cases: dict[str, Case] = {}
     errors: list[str] = []
     saved = time.monotonic()
@@ -143,6 +145,8 @@ def audit(folder: Path, out: Path) -> dict[str, Any]:
     from knee3d.report.tables import write_json
 
     dataset = load_dataset(folder)
+    if not dataset.cases:
+        raise ValueError(f"{folder} has no finished case; run knee3d prepare again")
     facts = []
     with progress("auditing", len(dataset.cases)) as advance:
         for case in dataset.cases:
@@ -276,6 +280,18 @@ def segment(source: Source, models: Path, out: Path, case: str) -> dict[str, flo
     write_volumes_csv(out / "volumes.csv", case, trained.scheme, volumes)
     overview_figure(image, labels, trained.scheme, out / "overview.png", case)
     return dict(zip(trained.scheme.names, volumes.tolist(), strict=True))
+
+
+def _check_same_dataset(known: Dataset, knees: Sequence[Knee], table: Path) -> None:
+    """Cases that are no longer in the table leave the dataset; a table without any of them is a mistake."""
+    wanted = {knee.case for knee in knees}
+    dropped = [case.name for case in known.cases if case.name not in wanted]
+    if dropped and len(dropped) == len(known.cases):
+        raise ValueError(
+            f"{known.folder} holds {len(dropped)} cases, none of which is in {table}; give another folder, or remove it"
+        )
+    if dropped:
+        log.warning("%d cases are not in %s and leave the dataset: %s", len(dropped), table, ", ".join(dropped[:5]))
 
 
 def _score(truth: Volume, labels: Volume, scheme: Scheme) -> Scores:

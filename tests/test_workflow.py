@@ -187,6 +187,21 @@ def test_bad_knees_are_listed_and_good_ones_kept(tmp_path):
     assert sorted(case.name for case in kept.cases) == ["P001-baseline", "P001-follow-up", "P003-baseline"]
 
 
+def test_a_table_may_lose_knees_but_not_all_of_them(tmp_path, caplog):
+    table = workflow.phantom(Cohort(3, (16, 16, 16)), tmp_path / "cohort", jobs=2)
+    split = replace(PREPARATION, fractions=(1, 0, 0))
+    workflow.prepare(table, tmp_path / "d", split, None, jobs=2)
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(lines[:3]))
+    dataset = workflow.prepare(table, tmp_path / "d", split, None, jobs=2)
+    assert [case.name for case in dataset.cases] == ["P001-baseline", "P002-baseline"]
+    assert "2 cases are not in" in caplog.text
+    table.write_text("".join([lines[0], lines[3].replace("P003-baseline,", "other,", 1)]))
+    with pytest.raises(ValueError, match="holds 2 cases, none of which is in"):
+        workflow.prepare(table, tmp_path / "d", split, None, jobs=2)
+    assert len(load_dataset(tmp_path / "d").cases) == 2
+
+
 def read_by_simpleitk(folder: Path, echo: int) -> Volume:
     """The same slices through SimpleITK's own reader: GDCM sorts them and makes the geometry."""
     headers = {path: pydicom.dcmread(path, force=True) for path in folder.rglob("*") if path.is_file()}

@@ -10,6 +10,7 @@ from knee3d.anatomy.volume import Volume
 from knee3d.dataset import hdf5
 from knee3d.dataset.archive import unpacked
 from knee3d.dataset.channels import labels_of_channels
+from knee3d.dataset.dicom.headers import DicomError
 from knee3d.dataset.dicom.series import read_series
 from knee3d.dataset.volumefile import READABLE, VolumeFileError, read_array, read_volume
 
@@ -52,7 +53,10 @@ def read_image(path: Path, choice: Choice = ANY) -> tuple[Volume, Side]:
     """
     if path.is_dir() or path.suffix.lower() == ".zip":
         with unpacked(path) as folder:
-            return read_series(folder, choice.series, choice.echo)
+            try:
+                return read_series(folder, choice.series, choice.echo)
+            except DicomError as error:  # of a zip, name the zip and not the folder that will be gone
+                raise DicomError(str(error).replace(str(folder), str(path))) from error
     if path.is_file() and not _is_known(path) and (path.suffix == ".dcm" or is_dicom(path)):
         raise VolumeFileError(f"{path.name} is one file of a DICOM series; give the folder, {path.parent}")
     if choice.series is not None or choice.echo is not None:

@@ -11,6 +11,7 @@ from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset import archive
 from knee3d.dataset.archive import ArchiveError, unpacked
+from knee3d.dataset.dicom.headers import DicomError
 from knee3d.dataset.dicom.writer import write_series
 from knee3d.dataset.source import read_image
 
@@ -35,6 +36,12 @@ def test_a_zipped_series_is_the_series(tmp_path):
     np.testing.assert_array_equal(found.array, expected.array)
     np.testing.assert_array_equal(found.affine, expected.affine)
     assert found_side is side is Side.LEFT
+
+
+def test_errors_name_the_zip(tmp_path):
+    path = zipped(tmp_path / "study.zip", **{"notes.txt": b"hello"})
+    with pytest.raises(DicomError, match=rf"no MR images in {path}"):
+        read_image(path)
 
 
 def test_nothing_stays_behind(tmp_path):

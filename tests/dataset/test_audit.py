@@ -104,4 +104,7 @@ def test_slices_that_are_gone_are_named(balls, tmp_path):
     save_dataset(Dataset(tmp_path, balls.scheme, balls.cases))
     with pytest.raises(FileNotFoundError, match=balls.cases[0].name):
         workflow.audit(tmp_path, tmp_path / "out")
+    save_dataset(Dataset(tmp_path, balls.scheme, ()))
+    with pytest.raises(ValueError, match="no finished case"):
+        workflow.audit(tmp_path, tmp_path / "out")
     assert np.all([not path.name.endswith(".html") for path in tmp_path.rglob("*")])
