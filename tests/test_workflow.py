@@ -25,6 +25,7 @@ from knee3d.dataset.prepare import Preparation
 from knee3d.dataset.source import Choice, read_image
 from knee3d.dataset.table import read_table
 from knee3d.dataset.volumefile import read_volume
+from knee3d.models import load_models
 from knee3d.quantify.volumes import tissue_volumes
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -127,7 +128,7 @@ def test_labels_come_back_on_the_inputs_own_grid(journey, tmp_path, side):
 @pytest.mark.slow
 def test_voxels_of_another_size_than_in_training_are_warned_of(journey, caplog):
     """The networks see pixels, not millimetres."""
-    trained = workflow.load_models(journey / "models")
+    trained = load_models(journey / "models")
     dataset = load_dataset(journey / "dataset")
     image = dataset.image(dataset.cases[0])
     trained.warn_of_other_voxels(image, "alike")
@@ -159,22 +160,22 @@ def test_a_left_knee_gets_the_mirrored_labels_of_its_mirror_image(journey, tmp_p
 @pytest.mark.slow
 def test_models_of_a_folder_must_fit_together(journey, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no trained plane"):
-        workflow.load_models(tmp_path)
+        load_models(tmp_path)
     models = tmp_path / "models"
     shutil.copytree(journey / "models", models)
     (models / "fusion.json").write_text('{"weights": {"elsewhere": 1.0}}')
     with pytest.raises(ValueError, match="fusion weights are for"):
-        workflow.load_models(models)
-    assert len(workflow.load_models(models, fused=False).ensemble.weights) == len(Plane)
+        load_models(models)
+    assert len(load_models(models, fused=False).ensemble.weights) == len(Plane)
     (models / "fusion.json").write_text("[]")
     with pytest.raises(ValueError, match=r"fusion\.json is not a readable weight file"):
-        workflow.load_models(models)
+        load_models(models)
     (models / "fusion.json").unlink()
-    assert list(workflow.load_models(models).ensemble.weights.values()) == pytest.approx([1 / 3] * 3)
+    assert list(load_models(models).ensemble.weights.values()) == pytest.approx([1 / 3] * 3)
     card = models / Plane.AXIAL.value / "card.json"
     card.write_text(card.read_text().replace('"scheme": "compartments"', '"scheme": "bones"'))
     with pytest.raises(ValueError, match="different schemes: bones, compartments"):
-        workflow.load_models(models)
+        load_models(models)
 
 
 def test_bad_knees_are_listed_and_good_ones_kept(tmp_path):

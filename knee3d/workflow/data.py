@@ -1,0 +1,158 @@
+"""Journeys from knees to a looked-over dataset."""
+
+import errno
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from knee3d.dataset import inspection
+from knee3d.dataset.audit import facts_of, summary_of, with_outliers
+from knee3d.dataset.cases import Case, Dataset, load_dataset, save_dataset
+from knee3d.dataset.discover import discover
+from knee3d.dataset.phantom.cohort import TABLE_FILE, Cohort, write_cohort
+from knee3d.dataset.prepare import Preparation, assign_splits, prepare_knees
+from knee3d.dataset.source import ANY, Choice
+from knee3d.dataset.table import LABELS_FILE, Knee, read_numbering, read_table, write_table
+from knee3d.progress import progress
+
+log = logging.getLogger(__name__)
+
+SAVE_EVERY_S = 5.0
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def phantom(cohort: Cohort, folder: Path, jobs: int) -> Path:
+    """Write a made-up cohort; see `dataset.phantom.cohort.write_cohort`. Returns the path of its knees.csv."""
+    with progress("making knees", cohort.knees + 1) as advance:
+        for _ in write_cohort(cohort, folder, jobs):
+            advance(1)
+    return folder / TABLE_FILE
+
+
+def table(folder: Path, out: Path) -> tuple[str, ...]:
+    """Write the table of the knees in a folder; see `dataset.discover`. Returns notes on what was guessed.
+
+    Raises:
+        FileExistsError: There is a table already; it may have been corrected by hand.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists and may have been corrected by hand; give another -o, or remove it")
+    found = discover(folder)
+    write_table(out, found.knees)
+    return found.notes
+
+
+def inspect(path: Path, choice: Choice = ANY) -> dict[str, Any]:
+    """What could be read from a path; see `dataset.inspection`.
+
+    Returns:
+        For JSON: {"volumes": a mapping for each, "skipped": {reason: files}, "broken": messages}.
+    """
+    found = inspection.inspect(path, choice)
+    return {"volumes": list(inspection.rows(found)), "skipped": found.skipped, "broken": list(found.broken)}
+
+
+def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | None, jobs: int) -> Dataset:
+    """Knees of a table -> a dataset of PNG slices.
+
+    Args:
+        table: knees.csv.
+        folder: The dataset's; what an earlier run finished there is kept.
+        preparation: How; its numbering is found here.
+        labels: Name or file of the masks' numbering; None takes labels.json beside the table.
+        jobs: Knees at a time.
+
+    Returns:
+        The dataset, every knee of the table in it.
+
+    Raises:
+        ValueError: Some knees cannot be prepared (said after all others were), a patient would be in two splits, or
+            the folder is the dataset of quite another table.
+        OSError: There is no room left.
+    """
+    knees = read_table(table)
+    beside = table.parent / LABELS_FILE
+    source = labels or (str(beside) if beside.is_file() else None)
+    preparation = replace(preparation, numbering=read_numbering(source) if source else None)
+    known = load_dataset(folder) if (folder / "cases.json").is_file() else Dataset(folder, preparation.scheme, ())
+    _check_same_dataset(known, knees, table)
+    cases: dict[str, Case] = {}
+    errors: list[str] = []
+    saved = time.monotonic()
+    with progress("preparing", len(knees)) as advance:
+        for outcome in prepare_knees(knees, known, preparation, jobs):
+            advance(1)
+            if isinstance(outcome, Case):
+                cases[outcome.name] = outcome
+            elif isinstance(outcome, OSError) and outcome.errno in _NO_ROOM:
+                with suppress(OSError):
+                    save_dataset(Dataset(folder, preparation.scheme, tuple(cases.values())))
+                raise OSError(
+                    f"no room left in {folder}; {len(cases)} of {len(knees)} knees are done and stay: make "
+                    "room and run it again"
+                )
+            else:
+                errors.append(str(outcome))
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                save_dataset(Dataset(folder, preparation.scheme, tuple(cases.values())))
+                saved = time.monotonic()
+    done = Dataset(folder, preparation.scheme, tuple(cases.values()))
+    save_dataset(done)
+    if errors:
+        raise ValueError(f"{len(errors)} of {len(knees)} knees could not be prepared:\n" + "\n".join(sorted(errors)))
+    dataset = replace(done, cases=assign_splits(done.cases, knees, preparation))
+    save_dataset(dataset)
+    return dataset
+
+
+def audit(folder: Path, out: Path) -> dict[str, Any]:
+    """Look a prepared dataset over.
+
+    Args:
+        folder: The dataset's.
+        out: Gets index.html, audit.json, cases.csv, and cases/<case>.png with the mask drawn.
+
+    Returns:
+        What audit.json holds, see `dataset.audit.summary_of`.
+
+    Raises:
+        ValueError: A slice cannot be read.
+    """
+    from knee3d.report.audit import write_audit_csv, write_audit_page
+    from knee3d.report.figures import mask_figure
+    from knee3d.report.tables import write_json
+
+    dataset = load_dataset(folder)
+    if not dataset.cases:
+        raise ValueError(f"{folder} has no finished case; run knee3d prepare again")
+    facts = []
+    with progress("auditing", len(dataset.cases)) as advance:
+        for case in dataset.cases:
+            image, mask = dataset.image(case), dataset.mask(case) if case.labelled else None
+            facts.append(facts_of(case, mask, dataset.scheme.names))
+            labels = mask or image.with_array(np.zeros(image.shape, np.uint8))
+            mask_figure(image, labels, dataset.scheme, out / "cases" / f"{case.name}.png", case.name)
+            advance(1)
+    summary = summary_of(dataset, with_outliers(facts, dataset.scheme.names))
+    write_audit_page(summary, "cases", out / "index.html")
+    write_audit_csv(summary, out / "cases.csv")
+    write_json(summary, out / "audit.json")
+    return summary
+
+
+def _check_same_dataset(known: Dataset, knees: Sequence[Knee], table: Path) -> None:
+    """Cases that are no longer in the table leave the dataset; a table without any of them is a mistake."""
+    wanted = {knee.case for knee in knees}
+    dropped = [case.name for case in known.cases if case.name not in wanted]
+    if dropped and len(dropped) == len(known.cases):
+        raise ValueError(
+            f"{known.folder} holds {len(dropped)} cases, none of which is in {table}; give another folder, or remove it"
+        )
+    if dropped:
+        log.warning("%d cases are not in %s and leave the dataset: %s", len(dropped), table, ", ".join(dropped[:5]))
