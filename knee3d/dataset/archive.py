@@ -40,7 +40,7 @@ def unpacked(path: Path) -> Iterator[Path]:
                 for member in archive.infolist():
                     if not member.is_dir():
                         _extract(archive, member, Path(folder))
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+        except (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error) as error:
             raise ArchiveError(f"{path.name} is not a readable zip file ({error}); fetch it again") from error
         yield Path(folder)
 
