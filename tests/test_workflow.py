@@ -107,12 +107,12 @@ def test_patients_that_were_trained_on_are_not_tested_on(journey, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("side", [Side.RIGHT, Side.LEFT])
-def test_labels_come_back_on_the_inputs_own_grid(journey, tmp_path, side):
+@pytest.mark.parametrize(("side", "ending"), [(Side.RIGHT, "nii.gz"), (Side.LEFT, "nrrd")])
+def test_labels_come_back_on_the_inputs_own_grid(journey, tmp_path, side, ending):
     knee = next(knee for knee in read_table(journey / "cohort" / "knees.csv") if knee.side is side)
-    volumes = workflow.segment(workflow.Source(knee.image), journey / "models", tmp_path, "someone")
+    volumes = workflow.segment(workflow.Source(knee.image), journey / "models", tmp_path, "someone", ending)
     image, _ = read_image(knee.image)
-    labels = read_volume(tmp_path / "labels.nii.gz")
+    labels = read_volume(tmp_path / f"labels.{ending}")
     assert labels.same_grid(image)
     measured = tissue_volumes(labels, PREPARATION.scheme)
     np.testing.assert_allclose(list(volumes.values()), measured, rtol=1e-4)

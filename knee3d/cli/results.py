@@ -29,6 +29,14 @@ from knee3d.cli.frame import (
 @click.option(
     "--side", type=click.Choice([Side.LEFT.value, Side.RIGHT.value]), help="Which knee, where the file does not say."
 )
+@click.option(
+    "--format",
+    "ending",
+    type=click.Choice(["nii.gz", "nrrd", "mha"]),
+    default="nii.gz",
+    show_default=True,
+    help="Of the labels.",
+)
 @series_option
 @echo_option
 @spacing_option
@@ -46,10 +54,10 @@ def segment(image: Path, models: Path, out: Path, case: str | None, **options: A
 
     choice = Choice(options["series"], options["echo"], options["spacing_mm"])
     source = workflow.Source(image, Side(options["side"] or ""), choice)
-    volumes = workflow.segment(source, models, out, case or image.resolve().name.split(".")[0])
+    volumes = workflow.segment(source, models, out, case or image.resolve().name.split(".")[0], options["ending"])
     for name, mm3 in volumes.items():
         click.echo(f"{name:<28} {mm3:10.1f} mm3")
-    click.echo(f"{out}/labels.nii.gz  volumes.csv  overview.png")
+    click.echo(f"{out}/labels.{options['ending']}  volumes.csv  overview.png")
 
 
 @click.command(cls=Command)

@@ -32,14 +32,15 @@ class Source:
     choice: Choice = ANY
 
 
-def segment(source: Source, models: Path, out: Path, case: str) -> dict[str, float]:
+def segment(source: Source, models: Path, out: Path, case: str, ending: str = "nii.gz") -> dict[str, float]:
     """One knee -> labels on its own grid, volumes, a picture.
 
     Args:
         source: The knee.
         models: The networks', with fusion.json.
-        out: Gets labels.nii.gz (the input's grid and axes, voxel for voxel), labels.json, volumes.csv, overview.png.
+        out: Gets labels.<ending> (the input's grid and axes, voxel for voxel), labels.json, volumes.csv, overview.png.
         case: What the knee is called in them.
+        ending: nii.gz, nrrd or mha.
 
     Returns:
         Tissue name to mm3.
@@ -61,7 +62,7 @@ def segment(source: Source, models: Path, out: Path, case: str) -> dict[str, flo
     labels = decide(blend(trained.ensemble.views(image, f"segmenting {case}"), trained.ensemble.weights))
     volumes = tissue_volumes(labels, trained.scheme)
     back = from_canonical(labels, axis_codes(original.affine), side)
-    write_volume(original.with_array(back.array), out / "labels.nii.gz")
+    write_volume(original.with_array(back.array), out / f"labels.{ending}")
     write_numbering(out / LABELS_FILE, dict(enumerate(trained.scheme.names, start=1)))
     write_volumes_csv(out / "volumes.csv", case, trained.scheme, volumes)
     overview_figure(image, labels, trained.scheme, out / "overview.png", case)
