@@ -1,5 +1,7 @@
 """Files and folders appear whole or not at all."""
 
+import shutil
+
 import pytest
 
 from knee3d.atomic import whole_file, whole_folder
@@ -56,3 +58,24 @@ def test_a_folder_that_fails_leaves_the_old_one_and_no_rest(tmp_path):
     assert "disk full" in str(pytest.raises(OSError, full).value)
     assert [path.name for path in tmp_path.iterdir()] == ["case"]
     assert [path.name for path in target.iterdir()] == ["old"]
+
+
+def test_the_new_folder_is_whole_before_the_old_one_is_touched(tmp_path, monkeypatch):
+    """Killed while the old one is being removed, which takes a while for thousands of slices."""
+    target = tmp_path / "case"
+    target.mkdir()
+    (target / "old").touch()
+    remove = shutil.rmtree
+
+    def killed(path, **options):
+        if path.exists() and path.name == ".old-case":
+            raise KeyboardInterrupt
+        remove(path, **options)
+
+    def replace() -> None:
+        with whole_folder(target) as partial:
+            (partial / "new").touch()
+            monkeypatch.setattr(shutil, "rmtree", killed)
+
+    pytest.raises(KeyboardInterrupt, replace)
+    assert [path.name for path in target.iterdir()] == ["new"]

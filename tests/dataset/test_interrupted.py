@@ -36,7 +36,9 @@ def table(tmp_path_factory) -> Path:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Hash of every file; what a killed run was about to rename or remove is hidden, and no case."""
+    files = sorted(path for path in folder.rglob("[!.]*") if path.is_file())
+    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
