@@ -32,6 +32,8 @@ LIVES_IN = {
     "SimpleITK": {"dataset"},
     "cv2": {"dataset"},
     "h5py": {"dataset"},
+    "highdicom": {"dataset"},
+    "skimage": {"dataset"},
     "sklearn": {"dataset"},
     "pyvista": {"quantify", "report"},
     "matplotlib": {"report"},
@@ -73,8 +75,8 @@ def test_commands_leave_the_work_to_workflow():
     names = {name for path in modules for name in imports(path) if name.startswith("knee3d.")}
     used = {name.rpartition(".")[0] for name in names if not name.startswith("knee3d.cli.")}
     types = {"knee3d.anatomy.orientation", "knee3d.anatomy.plane", "knee3d.anatomy.tissue", "knee3d.dataset.cases",
-             "knee3d.dataset.phantom.cohort", "knee3d.dataset.prepare", "knee3d.dataset.source",
-             "knee3d.learn.training"}  # fmt: skip
+             "knee3d.dataset.labels", "knee3d.dataset.phantom.cohort", "knee3d.dataset.prepare",
+             "knee3d.dataset.source", "knee3d.learn.training"}  # fmt: skip
     assert used <= types | {"knee3d", "knee3d.demo", "knee3d.report.tables"}
 
 
@@ -124,5 +126,16 @@ def test_help_comes_without_tensorflow():
     )
     assert "click" in loaded
     assert loaded.isdisjoint(
-        {"tensorflow", "keras", "pydicom", "SimpleITK", "cv2", "sklearn", "scipy", "matplotlib", "vtk"}
+        {
+            "tensorflow",
+            "keras",
+            "pydicom",
+            "SimpleITK",
+            "cv2",
+            "sklearn",
+            "scipy",
+            "matplotlib",
+            "vtk",
+            "highdicom",
+        }
     )

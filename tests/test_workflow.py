@@ -18,13 +18,15 @@ from knee3d.anatomy.slicing import from_slices
 from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, map_labels
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.cases import Dataset, Split, load_dataset, save_dataset
+from knee3d.dataset.dicom.segmentation import read_segmentation
+from knee3d.dataset.files.volumefile import read_volume
 from knee3d.dataset.intensity import to_uint8
+from knee3d.dataset.labels import FORMS
 from knee3d.dataset.phantom.cohort import Cohort
 from knee3d.dataset.png import read_slices
 from knee3d.dataset.prepare import Preparation
 from knee3d.dataset.source import Choice, read_image
 from knee3d.dataset.table import read_table
-from knee3d.dataset.volumefile import read_volume
 from knee3d.models import load_models
 from knee3d.quantify.volumes import tissue_volumes
 
@@ -107,13 +109,17 @@ def test_patients_that_were_trained_on_are_not_tested_on(journey, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("side", "ending"), [(Side.RIGHT, "nii.gz"), (Side.LEFT, "nrrd")])
-def test_labels_come_back_on_the_inputs_own_grid(journey, tmp_path, side, ending):
+@pytest.mark.parametrize(("side", "form"), [(Side.RIGHT, "nifti"), (Side.LEFT, "nrrd"), (Side.LEFT, "dicom-seg")])
+def test_labels_come_back_on_the_inputs_own_grid(journey, tmp_path, side, form):
     knee = next(knee for knee in read_table(journey / "cohort" / "knees.csv") if knee.side is side)
-    volumes = workflow.segment(workflow.Source(knee.image), journey / "models", tmp_path, "someone", ending)
+    volumes = workflow.segment(workflow.Source(knee.image), journey / "models", tmp_path, "someone", form)
     image, _ = read_image(knee.image)
-    labels = read_volume(tmp_path / f"labels.{ending}")
-    assert labels.same_grid(image)
+    path = tmp_path / FORMS[form]
+    if form == "dicom-seg":
+        labels = to_canonical(read_segmentation(path)[0]).padded_to(to_canonical(image))
+    else:
+        labels = read_volume(path)
+        assert labels.same_grid(image)
     measured = tissue_volumes(labels, PREPARATION.scheme)
     np.testing.assert_allclose(list(volumes.values()), measured, rtol=1e-4)
     with (tmp_path / "volumes.csv").open() as file:

@@ -81,6 +81,27 @@ class Volume:
             return False
         return bool(np.abs(self._corners() - other._corners()).max() <= tolerance_mm)
 
+    def padded_to(self, grid: Volume, tolerance_mm: float = 1e-2) -> Volume:
+        """The same voxels within a larger grid, zeros around them; nothing is resampled.
+
+        Args:
+            grid: Any volume with the same directions of axes.
+            tolerance_mm: How far apart the centres of corner voxels may be.
+
+        Raises:
+            ValueError: The voxels of this volume are not some of the grid's.
+        """
+        last = np.array(self.shape) - 1
+        first = np.rint(np.linalg.solve(grid.affine, self.affine[:, 3])[:3]).astype(int)
+        corners = np.array(list(np.ndindex(2, 2, 2))) * last
+        here = corners @ self.affine[:3, :3].T + self.affine[:3, 3]
+        there = (corners + first) @ grid.affine[:3, :3].T + grid.affine[:3, 3]
+        if np.abs(here - there).max() > tolerance_mm or first.min() < 0 or (first + last >= grid.shape).any():
+            raise ValueError(f"a volume of shape {self.shape} is no part of the grid of shape {grid.shape}")
+        array = np.zeros((*grid.shape, *self.array.shape[3:]), self.array.dtype)
+        array[tuple(slice(start, start + size) for start, size in zip(first, self.shape, strict=True))] = self.array
+        return Volume(array, grid.affine)
+
     def _corners(self) -> np.ndarray:
         index = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=np.float64)
         return index * np.array([*self.shape, 1]) @ self.affine.T

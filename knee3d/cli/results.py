@@ -31,9 +31,9 @@ from knee3d.cli.frame import (
 )
 @click.option(
     "--format",
-    "ending",
-    type=click.Choice(["nii.gz", "nrrd", "mha"]),
-    default="nii.gz",
+    "form",
+    type=click.Choice(["nifti", "nrrd", "mha", "dicom-seg"]),
+    default="nifti",
     show_default=True,
     help="Of the labels.",
 )
@@ -48,16 +48,18 @@ def segment(image: Path, models: Path, out: Path, case: str | None, **options: A
     \b
     knee3d segment path/to/dicom --models models --out knee_1
     knee3d segment knee.nii.gz --models models --side L --out knee_2
+    knee3d segment path/to/dicom --models models --format dicom-seg --out knee_3
     """
     from knee3d import workflow
+    from knee3d.dataset.labels import FORMS
     from knee3d.dataset.source import Choice
 
     choice = Choice(options["series"], options["echo"], options["spacing_mm"])
     source = workflow.Source(image, Side(options["side"] or ""), choice)
-    volumes = workflow.segment(source, models, out, case or image.resolve().name.split(".")[0], options["ending"])
+    volumes = workflow.segment(source, models, out, case or image.resolve().name.split(".")[0], options["form"])
     for name, mm3 in volumes.items():
         click.echo(f"{name:<28} {mm3:10.1f} mm3")
-    click.echo(f"{out}/labels.{options['ending']}  volumes.csv  overview.png")
+    click.echo(f"{out}/{FORMS[options['form']]}  volumes.csv  overview.png")
 
 
 @click.command(cls=Command)

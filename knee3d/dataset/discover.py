@@ -4,6 +4,7 @@
     IWOAI 2019          train_001_V00.im, train_001_V00.seg
     BIDS-like           sub-01/ses-02/anat/*.nii.gz, its mask *_dseg.nii.gz or *_mask.nii.gz beside it
     patient and visit   9001/00/dess/*.dcm, its mask 9001/00/mask.nii.gz, or any volume file in place of the folder
+    iMorphics           9001/00/dess/*.dcm, its outlines 9001/00/*.mat
     flat                NAME.nii.gz, NAME_mask.nii.gz
 
 What is not sure stays empty. DICOM is asked for the side only.
@@ -21,9 +22,11 @@ from pydicom.misc import is_dicom
 
 from knee3d.anatomy.orientation import Side
 from knee3d.dataset.cases import Split
-from knee3d.dataset.hdf5 import ENDINGS as HDF5_ENDINGS
+from knee3d.dataset.dicom.segmentation import is_segmentation
+from knee3d.dataset.files.contours import ENDINGS as CONTOUR_ENDINGS
+from knee3d.dataset.files.hdf5 import ENDINGS as HDF5_ENDINGS
+from knee3d.dataset.files.volumefile import READABLE
 from knee3d.dataset.table import Knee
-from knee3d.dataset.volumefile import READABLE
 
 _MASK_WORDS = re.compile(r"(?:^|[._-])(?:mask|masks|seg|dseg|segmentation|label|labels)(?=$|[._-])", re.IGNORECASE)
 _MASK_FOLDERS = {"labelstr", "labelsts", "labels", "masks", "segmentations"}
@@ -55,9 +58,9 @@ def discover(folder: Path) -> Discovery:
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder; give the one that holds the knees")
-    volumes = [path for path in sorted(folder.rglob("*")) if path.is_file() and _is_volume(path)]
-    masks = [path for path in volumes if _is_mask(path)]
-    images = [*_dicom_folders(folder), *(path for path in volumes if path not in masks)]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    masks = [path for path in files if _is_mask(path)]
+    images = [*_dicom_folders(folder), *(path for path in files if _is_volume(path) and path not in masks)]
     if not images:
         raise ValueError(f"no DICOM folder and no volume file in {folder}; a table written by hand will do too")
     knees = _named_apart([_knee(image, folder) for image in images], folder)
@@ -66,19 +69,21 @@ def discover(folder: Path) -> Discovery:
 
 
 def _is_volume(path: Path) -> bool:
-    return path.name.lower().endswith((*READABLE, *HDF5_ENDINGS)) and not path.name.startswith(".")
+    return path.name.lower().endswith((*READABLE, *HDF5_ENDINGS))
 
 
 def _is_mask(path: Path) -> bool:
-    return bool(
-        path.suffix.lower() == ".seg" or path.parent.name.lower() in _MASK_FOLDERS or _MASK_WORDS.search(_stem(path))
-    )
+    """By its ending, or by name and folder if it is of a form that could be an image as well."""
+    if path.suffix.lower() in (".seg", *CONTOUR_ENDINGS):
+        return True
+    named = path.parent.name.lower() in _MASK_FOLDERS or bool(_MASK_WORDS.search(_stem(path)))
+    return named and (_is_volume(path) or is_segmentation(path))
 
 
 def _stem(path: PurePath) -> str:
     """The name without any ending, and without nnU-Net's number of the channel."""
     name = path.name
-    for ending in (*READABLE, *HDF5_ENDINGS):
+    for ending in (*READABLE, *HDF5_ENDINGS, *CONTOUR_ENDINGS, ".dcm"):
         if name.lower().endswith(ending):
             name = name[: -len(ending)]
             break
@@ -86,11 +91,15 @@ def _stem(path: PurePath) -> str:
 
 
 def _dicom_folders(folder: Path) -> Iterator[Path]:
-    """Folders whose own files are DICOM."""
+    """Folders whose own files are DICOM images."""
     for place in sorted(path for path in (folder, *folder.rglob("*")) if path.is_dir()):
         files = (path for path in sorted(place.iterdir()) if path.is_file() and not _is_volume(path))
-        if any(is_dicom(path) for path in islice(files, _LOOKED_AT) if path.stat().st_size > 132):
+        if any(_is_dicom_image(path) for path in islice(files, _LOOKED_AT)):
             yield place
+
+
+def _is_dicom_image(path: Path) -> bool:
+    return path.stat().st_size > 132 and is_dicom(path) and not is_segmentation(path)
 
 
 def _knee(image: Path, folder: Path) -> Knee:
@@ -119,7 +128,7 @@ def _plain(name: str) -> str:
 def _side(image: Path, parts: Sequence[str]) -> Side:
     """DICOM's word, or else that of the names; unknown if they say nothing, or both."""
     if image.is_dir():
-        first = next(path for path in sorted(image.iterdir()) if path.is_file() and is_dicom(path))
+        first = next(path for path in sorted(image.iterdir()) if path.is_file() and _is_dicom_image(path))
         try:
             tags = dcmread(first, stop_before_pixels=True, specific_tags=["Laterality", "ImageLaterality"])
         except Exception:  # a broken file is `prepare`'s to name

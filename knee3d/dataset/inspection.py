@@ -8,10 +8,10 @@ import numpy as np
 
 from knee3d.anatomy.orientation import Side, acquired_plane
 from knee3d.anatomy.plane import Plane
-from knee3d.dataset.archive import unpacked
 from knee3d.dataset.dicom.grid import regular_grid
 from knee3d.dataset.dicom.headers import DicomError
 from knee3d.dataset.dicom.series import Echo, Scan, Series, scan
+from knee3d.dataset.files.archive import unpacked
 from knee3d.dataset.source import ANY, Choice, read_image
 
 

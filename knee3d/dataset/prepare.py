@@ -3,12 +3,10 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from knee3d.anatomy.orientation import Side, axis_codes, to_canonical
 from knee3d.anatomy.plane import Plane
@@ -36,7 +34,7 @@ class Preparation:
 
     Attributes:
         scheme: Classes of the masks on disk.
-        numbering: What the values of the source masks mean; None when no knee has a mask.
+        numbering: What the values of source masks mean that do not tell themselves; None when there are none.
         fractions: Of patients for train, val and test, unless the table has a split column.
         seed: Of the split.
         choice: What the paths of images and masks do not say.
@@ -80,12 +78,11 @@ def prepare_knee(knee: Knee, folder: Path, preparation: Preparation) -> Case:
     # The pool is left, and so idle, before the folder is renamed or removed.
     with whole_folder(folder / knee.case) as partial, ThreadPoolExecutor(THREADS) as pool:
         try:
-            labels = pool.submit(_read_classes, knee.mask, preparation) if knee.mask else None
-            source, tagged = read_image(knee.image, preparation.choice)
+            seen = pool.submit(_read_image, knee, preparation)
+            labels = pool.submit(_read_classes, knee.mask, seen.result, preparation) if knee.mask else None
+            source, told = seen.result()
             classes, shown = labels.result() if labels else (None, Side.UNKNOWN)
-            if classes and knee.mask:
-                _check_grid(classes, source, knee.mask)
-            side = agreed_side(knee.side, tagged, shown)
+            side = agreed_side(told, Side.UNKNOWN, shown)
             written = _start(to_canonical(classes, side), partial, "mask", pool) if classes else []
             image, window = canonical_image(source, side)
         except ValueError as error:
@@ -182,35 +179,28 @@ def _start(volume: Volume, folder: Path, kind: str, pool: Executor) -> list[Futu
     ]
 
 
-def _read_classes(path: Path, preparation: Preparation) -> tuple[Volume, Side]:
-    """The scheme's classes in the mask's own axes, and the side that its labels tell."""
-    labels = read_mask(path, preparation.choice)
-    if preparation.numbering is None:
+def _read_image(knee: Knee, preparation: Preparation) -> tuple[Volume, Side]:
+    """The image in the source's axes, and the side that table and file tell."""
+    image, tagged = read_image(knee.image, preparation.choice)
+    return image, agreed_side(knee.side, tagged)
+
+
+def _read_classes(path: Path, knee: Callable[[], tuple[Volume, Side]], preparation: Preparation) -> tuple[Volume, Side]:
+    """The scheme's classes in canonical axes, not mirrored, and the side that the labels tell."""
+    labels, own = read_mask(path, knee, preparation.choice)
+    numbering = own or preparation.numbering
+    if numbering is None:
         raise ValueError(
             f"what the values of {path} mean is not known; put labels.json beside the table or give --labels"
         )
     try:
-        classes = map_labels(labels.array, preparation.numbering, preparation.scheme)
-        shown = side_of_labels(labels, preparation.numbering)
+        classes = map_labels(labels.array, numbering, preparation.scheme)
+        shown = side_of_labels(labels, numbering)
     except ValueError as error:
         raise ValueError(f"mask {path}: {error}") from error
     if not classes.any():
         raise ValueError(f"mask {path} has no tissue of scheme {preparation.scheme.name}; leave it out or correct it")
     return labels.with_array(classes), shown
-
-
-def _check_grid(classes: Volume, source: Volume, path: Path) -> None:
-    mask, image = to_canonical(classes), to_canonical(source)
-    if not mask.same_grid(image):
-        raise ValueError(
-            f"mask {path} is not on the image's grid: in canonical axes it has {_grid(mask)} "
-            f"and the image {_grid(image)}; resample the mask to the image (nearest neighbour)"
-        )
-
-
-def _grid(volume: Volume) -> str:
-    origin = np.round(volume.affine[:3, 3], 2).tolist()
-    return f"shape {volume.shape}, spacing {np.round(volume.spacing_mm, 4).tolist()} mm, origin {origin} mm"
 
 
 def _report(knee: Knee, side: Side, mask: Volume | None, scheme: Scheme) -> None:

@@ -1,18 +1,22 @@
 """Whatever a user may call an image or a mask -> Volume: the door to all forms of file."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from pydicom.misc import is_dicom
 
-from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.orientation import Side, to_canonical
+from knee3d.anatomy.tissue import Numbering
 from knee3d.anatomy.volume import Volume
-from knee3d.dataset import hdf5
-from knee3d.dataset.archive import unpacked
-from knee3d.dataset.channels import labels_of_channels
 from knee3d.dataset.dicom.headers import DicomError
+from knee3d.dataset.dicom.segmentation import is_segmentation, read_segmentation
 from knee3d.dataset.dicom.series import read_series
-from knee3d.dataset.volumefile import READABLE, VolumeFileError, read_array, read_volume
+from knee3d.dataset.files import contours, hdf5
+from knee3d.dataset.files.archive import unpacked
+from knee3d.dataset.files.channels import labels_of_channels
+from knee3d.dataset.files.volumefile import READABLE, VolumeFileError, read_array, read_volume
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,26 @@ class Choice:
 ANY = Choice()
 
 
+@dataclass(frozen=True)
+class Source:
+    """An image that comes in from outside.
+
+    Attributes:
+        path: A folder of DICOM or a zip of it, or a volume file.
+        side: As the user says; unknown takes DICOM's word.
+        choice: What the path alone does not say.
+    """
+
+    path: Path
+    side: Side = Side.UNKNOWN
+    choice: Choice = ANY
+
+
+def is_dicom_source(path: Path) -> bool:
+    """Whether a path is read as DICOM: a folder, or a zip of one."""
+    return path.is_dir() or path.suffix.lower() == ".zip"
+
+
 def read_image(path: Path, choice: Choice = ANY) -> tuple[Volume, Side]:
     """Read a folder of DICOM, a zip of it, a volume file, or an HDF5 image.
 
@@ -51,7 +75,7 @@ def read_image(path: Path, choice: Choice = ANY) -> tuple[Volume, Side]:
         ValueError: It cannot be taken as one volume (`DicomError`, `ArchiveError`, `VolumeFileError`, `Hdf5Error`), it
             is one slice of a DICOM series, or a series is asked of a file.
     """
-    if path.is_dir() or path.suffix.lower() == ".zip":
+    if is_dicom_source(path):
         with unpacked(path) as folder:
             try:
                 return read_series(folder, choice.series, choice.echo)
@@ -69,20 +93,55 @@ def read_image(path: Path, choice: Choice = ANY) -> tuple[Volume, Side]:
     return read_volume(path), Side.UNKNOWN
 
 
-def read_mask(path: Path, choice: Choice = ANY) -> Volume:
-    """Read labels: integers of one volume, or a channel for each tissue, see `labels_of_channels`.
+def read_mask(
+    path: Path, knee: Callable[[], tuple[Volume, Side]], choice: Choice = ANY
+) -> tuple[Volume, Numbering | None]:
+    """Read the labels of an image: integers, a channel for each tissue, DICOM-SEG, or iMorphics' outlines.
+
+    Args:
+        path: A volume file, HDF5, .mat or DICOM-SEG file.
+        knee: Gives the image and its side; called when the file itself has been read, so that both can be at once.
+        choice: What the path alone does not say.
 
     Returns:
-        In the file's own axes and numbering.
+        Labels in the file's numbering on the image's grid in canonical axes, not mirrored; and that numbering, if the
+        file itself tells what its numbers mean.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It cannot be taken as labels; see `read_image`.
+        ValueError: It cannot be taken as labels, see `read_image`, or lies on another grid than the image.
     """
+    if path.suffix.lower() in contours.ENDINGS:
+        image, side = knee()
+        return contours.read_contours(path, to_canonical(image), side)
+    if path.is_file() and not _is_known(path) and is_segmentation(path):
+        labels, numbering = read_segmentation(path)
+        return _part_of_image(to_canonical(labels), to_canonical(knee()[0]), path), numbering
     volume = hdf5.read_hdf5(path, choice.spacing_mm) if path.suffix.lower() in hdf5.ENDINGS else read_array(path)
-    if volume.array.ndim == 3:
-        return volume
-    return volume.with_array(labels_of_channels(volume.array, path.name))
+    array = volume.array if volume.array.ndim == 3 else labels_of_channels(volume.array, path.name)
+    labels, image = to_canonical(volume.with_array(array)), to_canonical(knee()[0])
+    if not labels.same_grid(image):
+        raise VolumeFileError(
+            f"mask {path} is not on the image's grid: in canonical axes it has {_grid(labels)} "
+            f"and the image {_grid(image)}; resample the mask to the image (nearest neighbour)"
+        )
+    return labels, None
+
+
+def _part_of_image(labels: Volume, image: Volume, path: Path) -> Volume:
+    """DICOM-SEG leaves slices without tissue out."""
+    try:
+        return labels.padded_to(image)
+    except ValueError as error:
+        raise VolumeFileError(
+            f"mask {path} is not on the image's grid: in canonical axes it has {_grid(labels)}, which is no part of "
+            f"the image's {_grid(image)}; is it of another series?"
+        ) from error
+
+
+def _grid(volume: Volume) -> str:
+    origin = np.round(volume.affine[:3, 3], 2).tolist()
+    return f"shape {volume.shape}, spacing {np.round(volume.spacing_mm, 4).tolist()} mm, origin {origin} mm"
 
 
 def _is_known(path: Path) -> bool:

@@ -1,15 +1,15 @@
 """The journey from one knee to numbers."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from knee3d.anatomy.orientation import Side, axis_codes, from_canonical
+from knee3d.dataset.labels import check_form, write_labels
 from knee3d.dataset.prepare import canonical_image
 from knee3d.dataset.sides import agreed_side
-from knee3d.dataset.source import ANY, Choice, read_image
+from knee3d.dataset.source import Source, read_image
 from knee3d.dataset.table import LABELS_FILE, write_numbering
-from knee3d.dataset.volumefile import write_volume
 from knee3d.models import load_models
 from knee3d.postprocess.blend import blend
 from knee3d.postprocess.decide import decide
@@ -17,41 +17,27 @@ from knee3d.postprocess.decide import decide
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Source:
-    """An image that came in from outside.
-
-    Attributes:
-        path: A folder of DICOM, or a volume file.
-        side: As the user says; unknown takes DICOM's word.
-        choice: What the path alone does not say.
-    """
-
-    path: Path
-    side: Side = Side.UNKNOWN
-    choice: Choice = ANY
-
-
-def segment(source: Source, models: Path, out: Path, case: str, ending: str = "nii.gz") -> dict[str, float]:
+def segment(source: Source, models: Path, out: Path, case: str, form: str = "nifti") -> dict[str, float]:
     """One knee -> labels on its own grid, volumes, a picture.
 
     Args:
         source: The knee.
         models: The networks', with fusion.json.
-        out: Gets labels.<ending> (the input's grid and axes, voxel for voxel), labels.json, volumes.csv, overview.png.
+        out: Gets labels (the input's grid and axes, voxel for voxel), labels.json, volumes.csv, overview.png.
         case: What the knee is called in them.
-        ending: nii.gz, nrrd or mha.
+        form: Of the labels, one of `dataset.labels.FORMS`.
 
     Returns:
         Tissue name to mm3.
 
     Raises:
-        ValueError: The image cannot be read, or its side contradicts what the user says.
+        ValueError: The image cannot be read, its side contradicts what the user says, or the form cannot hold labels.
     """
     from knee3d.quantify.volumes import tissue_volumes
     from knee3d.report.figures import overview_figure
     from knee3d.report.tables import write_volumes_csv
 
+    check_form(form, source.path)
     trained = load_models(models)
     original, tagged = read_image(source.path, source.choice)
     side = agreed_side(source.side, tagged)
@@ -62,7 +48,8 @@ def segment(source: Source, models: Path, out: Path, case: str, ending: str = "n
     labels = decide(blend(trained.ensemble.views(image, f"segmenting {case}"), trained.ensemble.weights))
     volumes = tissue_volumes(labels, trained.scheme)
     back = from_canonical(labels, axis_codes(original.affine), side)
-    write_volume(original.with_array(back.array), out / f"labels.{ending}")
+    source = replace(source, side=side)
+    write_labels(original.with_array(back.array), trained.scheme, source, form, out, case)
     write_numbering(out / LABELS_FILE, dict(enumerate(trained.scheme.names, start=1)))
     write_volumes_csv(out / "volumes.csv", case, trained.scheme, volumes)
     overview_figure(image, labels, trained.scheme, out / "overview.png", case)

@@ -8,8 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.tissue import SCHEMES
 from knee3d.anatomy.volume import Volume
 from knee3d.cli import main
+from knee3d.dataset.dicom.segmentation import write_segmentation
+from knee3d.dataset.dicom.series import find_grids
 from knee3d.dataset.dicom.writer import write_series
 from knee3d.dataset.discover import discover
 from knee3d.dataset.table import read_table
@@ -49,6 +52,23 @@ def test_a_folder_for_each_patient_and_visit(tmp_path):
         ("9001-00", "9001", "00", "R", "9001/00/dess", "9001/00/mask.nii.gz", ""),
         ("9001-12", "9001", "12", "", "9001/12/dess", "", ""),
         ("9002-00", "9002", "00", "L", "9002/00", "9002/00/knee_seg.nrrd", ""),
+    ]
+
+
+def test_outlines_and_segmentations_beside_dicom(tmp_path):
+    """A DICOM-SEG file is a mask, also within the folder of its images, and no folder of images by itself."""
+    for patient in ("1", "2", "3"):
+        dicom(tmp_path / patient / "00" / "dess", Side.RIGHT)
+    touch(tmp_path, "1/00/outlines.mat")
+    for name in ("2/00/dess/labels.dcm", "3/00/segmentations/knee.dcm"):
+        grid = find_grids(tmp_path / name[0] / "00" / "dess")
+        labels = Volume(np.ones(grid[0].shape, np.uint8), grid[0].affine)
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_segmentation(labels, SCHEMES["cartilage"], Side.RIGHT, grid, tmp_path / name, "x")
+    assert [(row[4], row[5]) for row in rows(tmp_path)] == [
+        ("1/00/dess", "1/00/outlines.mat"),
+        ("2/00/dess", "2/00/dess/labels.dcm"),
+        ("3/00/dess", "3/00/segmentations/knee.dcm"),
     ]
 
 

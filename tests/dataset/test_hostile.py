@@ -15,9 +15,9 @@ from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.headers import DicomError
 from knee3d.dataset.dicom.writer import write_series
-from knee3d.dataset.hdf5 import Hdf5Error
+from knee3d.dataset.files.hdf5 import Hdf5Error
+from knee3d.dataset.files.volumefile import VolumeFileError, write_volume
 from knee3d.dataset.source import Choice, read_image
-from knee3d.dataset.volumefile import VolumeFileError, write_volume
 
 EACH = 1000
 SECONDS, BYTES = 20.0, 2 << 30

@@ -14,8 +14,8 @@ from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.volume import Volume
 from knee3d.cli import main
 from knee3d.dataset.dicom.writer import write_series
+from knee3d.dataset.files.volumefile import write_volume
 from knee3d.dataset.inspection import inspect
-from knee3d.dataset.volumefile import write_volume
 
 IPL = np.array([[0, 0, -0.7, 0], [0, -0.4, 0, 0], [-0.5, 0, 0, 0], [0, 0, 0, 1.0]])
 VOLUME = Volume(np.arange(60, dtype=np.int16).reshape(3, 4, 5), IPL)

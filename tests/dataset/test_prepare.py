@@ -14,11 +14,11 @@ from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, map_labels
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset import prepare as room
 from knee3d.dataset.cases import Case, Dataset, Split
+from knee3d.dataset.files.volumefile import write_volume
 from knee3d.dataset.png import read_slices
 from knee3d.dataset.prepare import Preparation, assign_splits, prepare_knee, prepare_knees
 from knee3d.dataset.source import Choice
 from knee3d.dataset.table import Knee
-from knee3d.dataset.volumefile import write_volume
 
 PREPARATION = Preparation(SCHEMES["iwoai"], NUMBERINGS["pymskt"])
 AFFINE = np.array([[0, 0, 0.7, -5], [-0.4, 0, 0, 6], [0, -0.3, 0, 7], [0, 0, 0, 1.0]])  # P, I, R

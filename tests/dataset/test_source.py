@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from knee3d.anatomy.orientation import Side, axis_codes, reorient
+from knee3d.anatomy.orientation import Side, axis_codes, reorient, to_canonical
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.headers import DicomError
 from knee3d.dataset.dicom.writer import write_series
-from knee3d.dataset.hdf5 import Hdf5Error
+from knee3d.dataset.files.hdf5 import Hdf5Error, read_hdf5
+from knee3d.dataset.files.volumefile import VolumeFileError, write_volume
 from knee3d.dataset.source import Choice, read_image, read_mask
-from knee3d.dataset.volumefile import VolumeFileError, write_volume
 
 SPACING = (0.3, 0.4, 0.7)
 
@@ -132,15 +132,40 @@ LABELS = np.array([0, 1, 2, 3, 0, 2] * 10, dtype=np.uint8).reshape(3, 4, 5)
 CHANNELS = np.stack([value == LABELS for value in (1, 2, 3)], axis=-1).astype(np.uint8)
 
 
+def knee_like(labels: Volume, side: Side = Side.UNKNOWN):
+    """What `read_mask` asks for the image with."""
+    return lambda: (Volume(np.zeros(labels.shape[:3], np.int16), labels.affine), side)
+
+
 def test_channels_of_every_form_are_the_same_labels(tmp_path):
-    affine = place()
+    affine, anywhere = place(), Choice(spacing_mm=SPACING)
     nib.save(nib.Nifti1Image(CHANNELS, affine), tmp_path / "v.nii.gz")
     vector = sitk.GetImageFromArray(np.transpose(CHANNELS, (2, 1, 0, 3)), isVector=True)
     sitk.WriteImage(vector, str(tmp_path / "v.nrrd"))
     write_hdf5(tmp_path / "v.seg", CHANNELS)
     write_volume(Volume(LABELS, affine), tmp_path / "plain.nii.gz")
-    for name in ("v.nii.gz", "v.nrrd", "v.seg", "plain.nii.gz"):
-        np.testing.assert_array_equal(read_mask(tmp_path / name, Choice(spacing_mm=SPACING)).array, LABELS)
-    np.testing.assert_allclose(read_mask(tmp_path / "v.nii.gz").affine, affine, atol=1e-6)
+    grids = {
+        "v.nii.gz": affine,
+        "v.nrrd": np.diag([-1.0, -1.0, 1.0, 1.0]),
+        "v.seg": read_hdf5(tmp_path / "v.seg", SPACING).affine,
+        "plain.nii.gz": affine,
+    }
+    for name, grid in grids.items():
+        labels, numbering = read_mask(tmp_path / name, knee_like(Volume(LABELS, grid)), anywhere)
+        assert labels.same_grid(to_canonical(Volume(LABELS, grid)))
+        np.testing.assert_array_equal(reorient(labels, axis_codes(grid)).array, LABELS)
+        assert numbering is None
+
+
+def test_a_mask_on_another_grid_is_refused_with_both_grids(tmp_path):
+    write_volume(Volume(LABELS, place()), tmp_path / "v.nii.gz")
+    moved = place().copy()
+    moved[0, 3] += 0.1
+    with pytest.raises(VolumeFileError, match=r"v\.nii\.gz is not on the image's grid: .*origin.*resample the mask"):
+        read_mask(tmp_path / "v.nii.gz", knee_like(Volume(LABELS, moved)))
+
+
+def test_an_image_has_no_channels(tmp_path):
+    nib.save(nib.Nifti1Image(CHANNELS, place()), tmp_path / "v.nii.gz")
     with pytest.raises(VolumeFileError, match="one number per voxel"):
         read_image(tmp_path / "v.nii.gz")

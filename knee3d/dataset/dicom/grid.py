@@ -14,7 +14,7 @@ from knee3d.dataset.dicom.headers import PLACE_TAGS, DicomError, Frame
 _COSINE_TOLERANCE = 1e-3  # 0.06 degrees: 0.1 mm across a knee
 _MM_TOLERANCE = 1e-2
 _GAP_TOLERANCE = 1e-2  # of the distance between slices
-_LARGEST = 2**31  # voxels; a knee of 0.2 mm has 2**28
+LARGEST = 2**31  # voxels; a knee of 0.2 mm has 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ def regular_grid(frames: Sequence[Frame]) -> Grid:
     _check_agreement(frames, "rows and columns", [one.shape for one in frames], 0)
     _check_agreement(frames, "PixelSpacing", [one.spacing for one in frames], 1e-4)
     _check_agreement(frames, "ImageOrientationPatient", [one.cosines for one in frames], _COSINE_TOLERANCE)
-    if np.prod(frames[0].shape, dtype=float) * len(frames) > _LARGEST:
+    if np.prod(frames[0].shape, dtype=float) * len(frames) > LARGEST:
         raise DicomError(f"{_names(frames)} claim {frames[0].shape} pixels each: too large for a knee, or corrupt")
     cosines = frames[0].cosines.reshape(2, 3)
     cosines = cosines / np.linalg.norm(cosines, axis=1, keepdims=True)

@@ -17,11 +17,11 @@ from knee3d.anatomy.tissue import NUMBERINGS
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file, whole_folder
 from knee3d.dataset.dicom.writer import write_series
+from knee3d.dataset.files.volumefile import read_volume, write_volume
 from knee3d.dataset.phantom.deform import deform, thin_cartilage
 from knee3d.dataset.phantom.knee import parametric_knee
 from knee3d.dataset.phantom.synthesis import render
 from knee3d.dataset.table import LABELS_FILE, Knee, write_numbering, write_table
-from knee3d.dataset.volumefile import read_volume, write_volume
 from knee3d.threads import as_finished
 
 TABLE_FILE = "knees.csv"

@@ -10,11 +10,11 @@ import pytest
 from knee3d.anatomy.orientation import Side, axis_codes, to_canonical
 from knee3d.anatomy.tissue import NUMBERINGS
 from knee3d.anatomy.volume import Volume
+from knee3d.dataset.files.volumefile import read_volume, write_volume
 from knee3d.dataset.phantom.cohort import LOSS, Cohort, write_cohort
 from knee3d.dataset.phantom.knee import parametric_knee
 from knee3d.dataset.source import read_image
 from knee3d.dataset.table import read_numbering, read_table
-from knee3d.dataset.volumefile import read_volume, write_volume
 
 SHAPE = (30, 28, 24)
 

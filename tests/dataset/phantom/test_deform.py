@@ -8,9 +8,9 @@ import pytest
 from knee3d.anatomy.orientation import reorient, to_canonical
 from knee3d.anatomy.tissue import FEMORAL, LATERAL_TIBIAL, MEDIAL_TIBIAL, NUMBERINGS, PATELLAR
 from knee3d.anatomy.volume import Volume
+from knee3d.dataset.files.volumefile import read_volume
 from knee3d.dataset.phantom.deform import deform, draw_deformation, thin_cartilage
 from knee3d.dataset.phantom.knee import parametric_knee
-from knee3d.dataset.volumefile import read_volume
 
 REAL = sorted((Path(__file__).parents[4] / "shared" / "data" / "labels").glob("*.nrrd"))
 VALUE = {name: value for value, name in NUMBERINGS["pymskt"].names.items()}

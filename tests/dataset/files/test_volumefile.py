@@ -7,8 +7,8 @@ import SimpleITK as sitk
 
 from knee3d.anatomy.orientation import axis_codes
 from knee3d.anatomy.volume import Volume
-from knee3d.dataset import volumefile
-from knee3d.dataset.volumefile import VolumeFileError, read_volume, write_volume
+from knee3d.dataset.files import volumefile
+from knee3d.dataset.files.volumefile import VolumeFileError, read_volume, write_volume
 
 DIRECTIONS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
 ORDERS = ["".join(c) for axes in permutations(("RL", "AP", "SI")) for c in product(*axes)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from knee3d.dataset.channels import labels_of_channels
+from knee3d.dataset.files.channels import labels_of_channels
 
 LABELS = np.array([0, 1, 2, 3, 0, 2], dtype=np.uint8).reshape(1, 2, 3)
 CHANNELS = np.stack([value == LABELS for value in (1, 2, 3)], axis=-1)

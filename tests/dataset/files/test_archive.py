@@ -9,10 +9,10 @@ import pytest
 
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.volume import Volume
-from knee3d.dataset import archive
-from knee3d.dataset.archive import ArchiveError, unpacked
 from knee3d.dataset.dicom.headers import DicomError
 from knee3d.dataset.dicom.writer import write_series
+from knee3d.dataset.files import archive
+from knee3d.dataset.files.archive import ArchiveError, unpacked
 from knee3d.dataset.source import read_image
 
 IPL = np.array([[0, 0, -0.7, 0], [0, -0.4, 0, 0], [-0.5, 0, 0, 0], [0, 0, 0, 1.0]])

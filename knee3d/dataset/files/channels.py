@@ -16,8 +16,7 @@ def labels_of_channels(channels: np.ndarray, name: str) -> np.ndarray:
 
     Returns:
         (i, j, k) uint8: 0 for background, and 1, 2, ... in the order of the channels. A first channel that holds
-        whatever the others leave is background and does not count. Where channels overlap the first one wins, and the
-        log says how many voxels that are.
+        whatever the others leave is background and does not count. Overlap as in `first_of`.
 
     Raises:
         ValueError: There are more than 255 channels, or values other than 0 to 1.
@@ -31,6 +30,19 @@ def labels_of_channels(channels: np.ndarray, name: str) -> np.ndarray:
     others = inside[..., 1:].any(axis=-1)
     if channels.shape[-1] > 1 and np.array_equal(inside[..., 0], ~others):
         inside = inside[..., 1:]
+    return first_of(inside, name)
+
+
+def first_of(inside: np.ndarray, name: str) -> np.ndarray:
+    """The first channel that each voxel lies in.
+
+    Args:
+        inside: (i, j, k, c) bool, up to 255 channels.
+        name: Of the file, for messages.
+
+    Returns:
+        (i, j, k) uint8: 1 for the first channel; 0 where there is none. The log says how many voxels lie in several.
+    """
     overlap = int((inside.sum(axis=-1) > 1).sum())
     if overlap:
         log.warning("%s: %d voxels lie in more than one channel and go to the first of them", name, overlap)

@@ -1,0 +1,228 @@
+"""Labels <-> DICOM-SEG: every tissue a named, coloured and coded segment that refers to the images it was made from.
+
+highdicom writes and reads. Codes are those of SNOMED CT that DICOM lists as tissues (CID 7166) and anatomic regions.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import highdicom as hd
+import numpy as np
+import pydicom
+from highdicom.color import CIELabColor
+from highdicom.seg import Segmentation, SegmentDescription, segread
+from pydicom.sr.codedict import Code, codes
+from pydicom.uid import generate_uid
+
+from knee3d import __version__
+from knee3d.anatomy import tissue
+from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.tissue import Numbering, Scheme, Tissue
+from knee3d.anatomy.volume import Volume
+from knee3d.atomic import whole_file
+from knee3d.dataset.dicom.grid import LARGEST, Grid
+from knee3d.dataset.dicom.headers import DicomError, blaming
+from knee3d.dataset.files.channels import first_of
+
+_SERIES_NUMBER = 1000  # is added to the image's, so that viewers list the labels below
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_SCT = codes.SCT
+# Tissue: what it is, where, and which of two.
+_CODES = MappingProxyType({
+    tissue.FEMORAL: (_SCT.Cartilage, _SCT.Femur, None),
+    tissue.MEDIAL_TIBIAL: (_SCT.Cartilage, _SCT.Tibia, _SCT.Medial),
+    tissue.LATERAL_TIBIAL: (_SCT.Cartilage, _SCT.Tibia, _SCT.Lateral),
+    tissue.TIBIAL: (_SCT.Cartilage, _SCT.Tibia, None),
+    tissue.PATELLAR: (_SCT.Cartilage, _SCT.Patella, None),
+    tissue.CARTILAGE: (_SCT.Cartilage, _SCT.KneeJoint, None),
+    tissue.FEMUR: (_SCT.Femur, _SCT.KneeJoint, None),
+    tissue.TIBIA: (_SCT.Tibia, _SCT.KneeJoint, None),
+    tissue.PATELLA: (_SCT.Patella, _SCT.KneeJoint, None),
+    tissue.FIBULA: (_SCT.Fibula, _SCT.KneeJoint, None),
+    tissue.LATERAL_MENISCUS: (_SCT.Meniscus, _SCT.KneeJoint, _SCT.Lateral),
+    tissue.MEDIAL_MENISCUS: (_SCT.Meniscus, _SCT.KneeJoint, _SCT.Medial),
+})  # fmt: skip
+_SOFT = (_SCT.Cartilage, _SCT.Meniscus)
+_SIDES = {Side.RIGHT: _SCT.Right, Side.LEFT: _SCT.Left}
+
+
+def is_segmentation(path: Path) -> bool:
+    """Whether it is a DICOM-SEG file; False for whatever cannot be read."""
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality"])
+    except Exception:  # pydicom raises nearly anything on bad bytes
+        return False
+    return header.get("Modality") == "SEG"
+
+
+def write_segmentation(
+    labels: Volume, scheme: Scheme, side: Side, grids: Sequence[Grid], path: Path, case: str
+) -> None:
+    """Write labels as one binary DICOM-SEG file; it appears whole or not at all.
+
+    Slices without any tissue are left out, as the standard allows. Patient name and ID are `case`, dates are empty: of
+    the images only their identifiers (UIDs), which a reference cannot do without, are carried over.
+
+    Args:
+        labels: Classes of `scheme` in the axes of the grid, (column, row, slice).
+        scheme: Names and colours.
+        side: Of the knee.
+        grids: What `find_grids` told of the image; of several echoes, all.
+        path: To write.
+        case: At most 64 characters.
+
+    Raises:
+        DicomError: The images are spread over several multi-frame files.
+        ValueError: Labels and grid differ in shape.
+    """
+    grid, study = grids[0], _study(grids[0], case)
+    if labels.shape != grid.shape:
+        raise ValueError(f"labels have shape {labels.shape}, the images {grid.shape}")
+    sources, slices = _sources(grid, study), labels.array.T
+    if len(sources) == 1:
+        slices = np.zeros((sources[0].NumberOfFrames, *slices.shape[1:]), np.uint8)
+        slices[np.array([frame.index for frame in grid.frames])] = labels.array.T
+    segmentation = Segmentation(
+        source_images=sources,
+        further_source_images=[one for other in grids[1:] for one in _sources(other, study)] or None,
+        pixel_array=np.ascontiguousarray(slices, np.uint8),
+        segmentation_type="BINARY",
+        segment_descriptions=[_segment(number, one, side) for number, one in enumerate(scheme.tissues, start=1)],
+        series_instance_uid=generate_uid(),
+        series_number=_SERIES_NUMBER + (grid.frames[0].series[1] or 0),
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer="knee3d",
+        manufacturer_model_name="knee3d",
+        software_versions=__version__,
+        device_serial_number=__version__,
+        content_label=scheme.name.upper(),
+        series_description=f"knee3d {scheme.name}",
+    )
+    segmentation.PatientIdentityRemoved = "YES"
+    segmentation.DeidentificationMethod = "knee3d: case name for patient, no dates"
+    with whole_file(path) as partial:
+        segmentation.save_as(partial)
+
+
+def read_segmentation(path: Path) -> tuple[Volume, Numbering | None]:
+    """Read a DICOM-SEG file: binary, fractional (inside above 0.5) or label map.
+
+    Returns:
+        uint8 labels with the segments' numbers, indexed (column, row, slice). The volume ends where the segments do and
+        may be smaller than the image. And what the numbers mean, by the segments' labels or codes; None if one of them
+        is no tissue that knee3d knows.
+
+    Raises:
+        DicomError: The file is corrupt, absurdly large, or its segments do not lie on one regular grid.
+    """
+    with blaming(path):
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns", "NumberOfFrames"])
+        if int(header.Rows) * int(header.Columns) * int(header.NumberOfFrames) > LARGEST:
+            raise DicomError(f"{path.name} claims {header.NumberOfFrames} frames: too large for a knee, or corrupt")
+        segmentation = segread(path)
+        volume = segmentation.get_volume()
+        numbers = np.array([0, *segmentation.segment_numbers])
+        if numbers.max() > 255:
+            raise DicomError(f"{path.name} has segments numbered up to {numbers.max()}; 255 is the most; renumber them")
+        labels = numbers.astype(np.uint8)[first_of(volume.array > 0.5, path.name)]
+        affine = _LPS_TO_RAS @ volume.affine[:, [2, 1, 0, 3]]
+        names = {number: _tissue(segmentation.get_segment_description(number)) for number in numbers[1:].tolist()}
+    known = {number: name for number, name in names.items() if name is not None}
+    return Volume(labels.T, affine), Numbering(known) if len(known) == len(names) else None
+
+
+def _study(grid: Grid, case: str) -> pydicom.Dataset:
+    """What all source images share as far as it goes into the labels: nothing of the patient."""
+    tags = ["StudyInstanceUID", "FrameOfReferenceUID", "SOPClassUID", "NumberOfFrames"]
+    study = pydicom.dcmread(grid.frames[0].path, stop_before_pixels=True, specific_tags=tags)
+    study.remove_private_tags()
+    for name in ("StudyInstanceUID", "FrameOfReferenceUID"):
+        if name not in study:
+            setattr(study, name, generate_uid())
+    for name in ("PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"):
+        setattr(study, name, "")
+    study.PatientName, study.PatientID = f"{case[:63]}^", case[:64]
+    study.SpecificCharacterSet = "ISO_IR 192"
+    study.Modality = "MR"
+    return study
+
+
+def _sources(grid: Grid, study: pydicom.Dataset) -> list[pydicom.Dataset]:
+    """Headers that highdicom can refer to: one for each classic image, or the one of a multi-frame file."""
+    rows, columns = grid.frames[0].shape
+    orientation = hd.PlaneOrientationSequence("PATIENT", grid.frames[0].cosines.tolist())
+    measures = hd.PixelMeasuresSequence(grid.frames[0].spacing.tolist(), float(np.linalg.norm(grid.affine[:3, 2])))
+    headers = []
+    for path in dict.fromkeys(frame.path for frame in grid.frames):
+        first = next(frame for frame in grid.frames if frame.path == path)
+        header = pydicom.Dataset()
+        header.update(study)
+        header.file_meta = study.file_meta
+        header.SOPInstanceUID, header.SeriesInstanceUID = first.instance, first.series[0]
+        header.Rows, header.Columns = rows, columns
+        if first.index is None:
+            header.ImagePositionPatient = first.position.tolist()
+            header.ImageOrientationPatient = orientation[0].ImageOrientationPatient
+            header.PixelSpacing, header.SliceThickness = measures[0].PixelSpacing, measures[0].SliceThickness
+        else:
+            shared, places = pydicom.Dataset(), {frame.index: frame.position for frame in grid.frames}
+            shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = orientation, measures
+            header.SharedFunctionalGroupsSequence = [shared]
+            header.PerFrameFunctionalGroupsSequence = [
+                _place(places.get(index, first.position)) for index in range(header.NumberOfFrames)
+            ]
+        headers.append(header)
+    if len(headers) > 1 and "PerFrameFunctionalGroupsSequence" in headers[0]:
+        raise DicomError(f"the images lie in {len(headers)} multi-frame files, DICOM-SEG refers to one; write NIfTI")
+    return headers
+
+
+def _place(position: np.ndarray) -> pydicom.Dataset:
+    place = pydicom.Dataset()
+    place.PlanePositionSequence = hd.PlanePositionSequence("PATIENT", position.tolist())
+    return place
+
+
+def _segment(number: int, one: Tissue, side: Side) -> SegmentDescription:
+    kind, region, which = _CODES[one.name]
+    described = SegmentDescription(
+        segment_number=number,
+        segment_label=one.name,
+        segmented_property_category=_SCT.Tissue if kind in _SOFT else _SCT.AnatomicalStructure,
+        segmented_property_type=kind,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            "knee3d", codes.DCM.ArtificialIntelligence, __version__
+        ),
+        anatomic_regions=[region],
+        display_color=CIELabColor.from_rgb(*one.colour),
+    )
+    if which is not None:
+        described.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [_item(which)]
+    if side:
+        described.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [_item(_SIDES[side])]
+    return described
+
+
+def _item(code: Code) -> hd.sr.CodedConcept:
+    return hd.sr.CodedConcept.from_code(code)
+
+
+def _tissue(described: SegmentDescription) -> str | None:
+    """By its label, or else by its codes; None if neither is known."""
+    if described.SegmentLabel.lower() in tissue.TISSUE_NAMES:
+        return described.SegmentLabel.lower()
+    kind = described.segmented_property_type
+    regions = described.get("AnatomicRegionSequence", [])
+    modifiers = kind.get("SegmentedPropertyTypeModifierCodeSequence", [])
+    for name, (what, where, which) in _CODES.items():
+        here = what not in _SOFT or any(_is(region, where) for region in regions)
+        if _is(kind, what) and here and all(_is(one, which) for one in modifiers) and bool(modifiers) == bool(which):
+            return name
+    return None
+
+
+def _is(item: pydicom.Dataset, code: Code | None) -> bool:
+    return code is not None and hd.sr.CodedConcept.from_dataset(item).value == code.value

@@ -1,0 +1,1 @@
+"""The forms of file that volumes come in, DICOM apart."""

@@ -1,0 +1,102 @@
+"""iMorphics' outlines of the OAI's tissues (MATLAB files) -> labels on the grid of the image they were drawn on.
+
+`datastruct` has an entry for each sagittal slice, with a field for each tissue that holds its closed outlines as (n, 2)
+points or more columns: how far along a row and how far up from the bottom, in pixels, 0 at the picture's edge. Nothing
+is said of millimetres, nor whether slices count from the patient's right or left: the side of the knee must tell, for
+medial tissue is towards the other leg.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from scipy.io import loadmat
+from skimage.draw import polygon2mask
+
+from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.tissue import NUMBERINGS, Numbering
+from knee3d.anatomy.volume import Volume
+from knee3d.dataset.sides import side_of_labels
+
+ENDINGS = (".mat",)
+KEY = "datastruct"
+NUMBERING = NUMBERINGS["imorphics"]
+_FIELDS = {name: "".join(word.capitalize() for word in name.split()) for name in NUMBERING.names.values()}
+_LARGEST_BYTES = 1 << 28  # a knee's outlines are 1 MB
+_BEYOND_PIXELS = 1.0  # an outline may touch the edge
+
+
+class ContourError(ValueError):
+    """A file of outlines that cannot be taken as the mask of an image; the text names it and the way out."""
+
+
+def read_contours(path: Path, image: Volume, side: Side) -> tuple[Volume, Numbering]:
+    """Fill the outlines: a voxel belongs to a tissue whose outline surrounds its centre.
+
+    Args:
+        path: .mat file.
+        image: The one they were drawn on, canonical axes, not mirrored.
+        side: Of the knee; decides in which direction slices count.
+
+    Returns:
+        uint8 labels on the image's grid in iMorphics' numbering. Where tissues overlap, the one with the lower number
+        wins.
+
+    Raises:
+        ContourError: The file is unreadable, has other slices than the image, points beyond it, or no medial and
+            lateral tissue; or the side is unknown.
+        ValueError: Its medial and lateral tissues contradict each other.
+    """
+    entries = _entries(path)
+    if len(entries) != image.shape[2]:
+        raise ContourError(
+            f"{path.name} has outlines for {len(entries)} slices, the image {image.shape[2]} from side to side"
+        )
+    labels = np.stack([_filled(path, entry, image.shape[:2]) for entry in entries], axis=-1)
+    shown = side_of_labels(image.with_array(labels), NUMBERING)
+    if not (side and shown):
+        lacking = "no medial and lateral tissue" if side else "no side"
+        raise ContourError(f"{path.name}: slices may count from either side, and there is {lacking} to tell; add it")
+    return image.with_array(labels if shown is side else labels[:, :, ::-1]), NUMBERING
+
+
+def _entries(path: Path) -> list:
+    """What stands for each slice."""
+    if path.stat().st_size > _LARGEST_BYTES:
+        raise ContourError(f"{path.name} is too large for the outlines of a knee")
+    try:
+        content = loadmat(path, struct_as_record=False, variable_names=[KEY])
+    except Exception as error:  # SciPy raises nearly anything on bad bytes
+        raise ContourError(f"cannot read {path.name}: {error}; fetch it again") from error
+    found = np.ravel(content.get(KEY, np.empty(0, object)))
+    fields = set(_FIELDS.values())
+    if found.dtype != object or not any(fields & set(getattr(entry, "_fieldnames", ())) for entry in found):
+        raise ContourError(f"{path.name} has no iMorphics outlines ({KEY} with fields such as {min(fields)})")
+    return list(found)
+
+
+def _filled(path: Path, entry: object, shape: tuple[int, int]) -> np.ndarray:
+    """uint8 labels of one slice."""
+    labels = np.zeros(shape, np.uint8)
+    for value, name in sorted(NUMBERING.names.items(), reverse=True):
+        for points in _outlines(path, getattr(entry, _FIELDS[name], None)):
+            beyond = max(-points.min(), (points - shape[::-1]).max())
+            if beyond > _BEYOND_PIXELS:
+                raise ContourError(
+                    f"{path.name} has an outline of {name} that is {beyond:.0f} pixels beyond the image's "
+                    f"{shape[0]} x {shape[1]}; is it of another knee?"
+                )
+            # From origin at the edge to pixel centres at whole numbers, from bottom up to top down.
+            labels[polygon2mask(shape, np.stack([shape[0] - points[:, 1], points[:, 0]], axis=1) - 0.5)] = value
+    return labels
+
+
+def _outlines(path: Path, cell: object) -> Iterator[np.ndarray]:
+    """The closed outlines of one tissue in one slice; none where the field is absent or empty."""
+    for points in np.ravel(cell) if isinstance(cell, np.ndarray) and cell.dtype == object else [cell]:
+        table = np.asarray([] if points is None else points)
+        if not table.size:
+            continue
+        if table.dtype.kind not in "iuf" or table.ndim != 2 or table.shape[1] < 2 or not np.isfinite(table).all():
+            raise ContourError(f"{path.name} has an outline that is no list of points: {table.dtype} {table.shape}")
+        yield table[:, :2].astype(np.float64)

@@ -1,0 +1,57 @@
+"""Labels on their way out: on the grid of the image they are of, in the form that is asked for."""
+
+from pathlib import Path
+from types import MappingProxyType
+
+from knee3d.anatomy.tissue import Scheme
+from knee3d.anatomy.volume import Volume
+from knee3d.dataset.dicom.segmentation import write_segmentation
+from knee3d.dataset.dicom.series import find_grids
+from knee3d.dataset.files.archive import unpacked
+from knee3d.dataset.files.volumefile import write_volume
+from knee3d.dataset.source import Source, is_dicom_source
+
+DICOM_SEG = "dicom-seg"
+FORMS = MappingProxyType(
+    {"nifti": "labels.nii.gz", "nrrd": "labels.nrrd", "mha": "labels.mha", DICOM_SEG: "labels.dcm"}
+)
+
+
+def check_form(form: str, image: Path) -> None:
+    """Refuse a form that cannot hold the labels of an image, before hours go into them.
+
+    Raises:
+        ValueError: DICOM-SEG refers to DICOM images, and the image is of another form.
+    """
+    if form == DICOM_SEG and not is_dicom_source(image):
+        raise ValueError(
+            f"DICOM-SEG refers to DICOM images, but {image} is a file of another form; choose --format nifti"
+        )
+
+
+def write_labels(labels: Volume, scheme: Scheme, source: Source, form: str, folder: Path, case: str) -> Path:
+    """Write labels into a folder.
+
+    Args:
+        labels: uint8 classes of `scheme` in the axes of the source, as `read_image` gave them.
+        scheme: Names, and colours where the form has them.
+        source: The image; its side is that of the knee.
+        form: One of `FORMS`, which tell the file's name.
+        folder: Made if absent.
+        case: What the knee is called, also as the patient in DICOM-SEG.
+
+    Returns:
+        The file, written whole or not at all.
+
+    Raises:
+        ValueError: The form cannot hold these labels, see `check_form`, `write_volume` and `write_segmentation`.
+    """
+    check_form(form, source.path)
+    path = folder / FORMS[form]
+    if form != DICOM_SEG:
+        write_volume(labels, path)
+        return path
+    with unpacked(source.path) as place:
+        grids = find_grids(place, source.choice.series, source.choice.echo)
+        write_segmentation(labels, scheme, source.side, grids, path, case)
+    return path
