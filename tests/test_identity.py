@@ -11,8 +11,11 @@ from pydicom.datadict import DicomDictionary, keyword_for_tag
 from pydicom.dataset import Dataset
 
 from knee3d import workflow
+from knee3d.anatomy.tissue import SCHEMES
 from knee3d.cli import main
+from knee3d.dataset.labels import FORMS, write_labels
 from knee3d.dataset.phantom.cohort import Cohort
+from knee3d.dataset.source import Source, read_image
 
 pytestmark = pytest.mark.slow  # thousands of tags, written and read
 
@@ -59,6 +62,21 @@ def test_prepared_knees_have_no_names(cohort, tmp_path, caplog):
     assert betrayed(tmp_path / "d") == []
     for mark in FINGERPRINTS:
         assert mark not in done.output + caplog.text
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_labels_have_no_names(cohort, tmp_path, form):
+    """Also where every file of the knee is full of them."""
+    folder = cohort.parent / "P001-baseline" / "dicom"
+    for path in folder.iterdir():
+        image = pydicom.dcmread(path)
+        plant(image)
+        image.StudyInstanceUID, image.FrameOfReferenceUID = "1.2.3", "1.2.4"
+        pydicom.dcmwrite(path, image)
+    image, side = read_image(folder)
+    labels = image.with_array((image.array > 500).astype(np.uint8))
+    write_labels(labels, SCHEMES["cartilage"], Source(folder, side), form, tmp_path / "out", "knee_1")
+    assert betrayed(tmp_path / "out") == []
 
 
 def gap(folder: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from test_identity import betrayed, plant
 
 from knee3d import workflow
 from knee3d.anatomy.orientation import Side, to_canonical
@@ -129,6 +130,20 @@ def test_labels_come_back_on_the_inputs_own_grid(journey, tmp_path, side, form):
         "1": "femoral cartilage", "2": "tibial cartilage", "3": "patellar cartilage"
     }  # fmt: skip
     assert (tmp_path / "overview.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["nifti", "dicom-seg"])
+def test_results_do_not_say_whose_knee_it_is(journey, tmp_path, form):
+    knee = read_table(journey / "cohort" / "knees.csv")[0]
+    shutil.copytree(knee.image, tmp_path / "dicom")
+    for path in (tmp_path / "dicom").iterdir():
+        image = pydicom.dcmread(path)
+        plant(image)
+        image.StudyInstanceUID, image.FrameOfReferenceUID = "1.2.3", "1.2.4"
+        pydicom.dcmwrite(path, image)
+    workflow.segment(workflow.Source(tmp_path / "dicom"), journey / "models", tmp_path / "out", "someone", form)
+    assert betrayed(tmp_path / "out") == []
 
 
 @pytest.mark.slow

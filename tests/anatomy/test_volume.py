@@ -61,3 +61,32 @@ def test_same_grid_means_place_and_shape():
     assert not volume.same_grid(Volume(ARRAY, moved))
     assert not volume.same_grid(Volume(ARRAY, turned))
     assert not volume.same_grid(Volume(np.zeros((2, 3, 5)), np.eye(4)))
+
+
+def test_padding_keeps_every_voxel_where_it_is():
+    affine = np.array([[0, 0, -0.7, 3], [0.1, -0.4, 0, 4], [-0.5, 0.08, 0, 5], [0, 0, 0, 1.0]])
+    grid = Volume(np.zeros((5, 6, 7), np.int16), affine)
+    array = np.arange(1, 25, dtype=np.uint8).reshape(ARRAY.shape)
+    inner = affine.copy()
+    inner[:3, 3] = (affine @ [1, 2, 3, 1])[:3]
+    padded = Volume(array, inner).padded_to(grid)
+    assert padded.same_grid(grid)
+    assert padded.array.dtype == np.uint8
+    np.testing.assert_array_equal(padded.array[1:3, 2:5, 3:7], array)
+    assert padded.array.sum() == array.sum()
+    np.testing.assert_array_equal(padded.padded_to(grid).array, padded.array)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        np.eye(4) - np.eye(4)[:, [0, 0, 0, 0]] * [0, 0, 0, 1],  # starts before the grid
+        np.diag([1, 1, 1.01, 1]),
+        np.diag([-1.0, 1, 1, 1]),
+        np.eye(4) + 0.4 * np.eye(4, k=3),
+        np.eye(4) + 3 * np.eye(4, k=3),  # ends beyond it
+    ],
+)
+def test_padding_resamples_nothing(place):
+    with pytest.raises(ValueError, match=r"of shape \(2, 3, 4\) is no part of the grid of shape \(4, 4, 4\)"):
+        Volume(ARRAY, place).padded_to(Volume(np.zeros((4, 4, 4)), np.eye(4)))

@@ -6,14 +6,18 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from scipy.io import savemat
 
-from knee3d.anatomy.orientation import Side, mirror, reorient, to_canonical
+from knee3d.anatomy.orientation import Side, axis_codes, mirror, reorient, to_canonical
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.slicing import to_slices
 from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, map_labels
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset import prepare as room
 from knee3d.dataset.cases import Case, Dataset, Split
+from knee3d.dataset.dicom.segmentation import write_segmentation
+from knee3d.dataset.dicom.series import find_grids
+from knee3d.dataset.dicom.writer import write_series
 from knee3d.dataset.files.volumefile import write_volume
 from knee3d.dataset.png import read_slices
 from knee3d.dataset.prepare import Preparation, assign_splits, prepare_knee, prepare_knees
@@ -143,6 +147,45 @@ def test_an_iwoai_knee_is_the_knee(tmp_path):
     assert mask_counts(tmp_path / "d", case) == np.bincount(labels.ravel(), minlength=7).tolist()
     np.testing.assert_allclose(np.linalg.norm(case.affine[:3, :3], axis=0), [0.3, 0.4, 0.7])
     assert len(np.unique(dataset(tmp_path / "d", case).image(case).array)) == 4
+
+
+def test_a_segmentation_tells_what_its_numbers_mean(tmp_path):
+    """The names in DICOM-SEG win over those of labels.json, and are enough without."""
+    image, labels = right_knee()
+    write_series(to_canonical(image), tmp_path / "dicom", Side.RIGHT, patient="p", description="d", seed=0)
+    plain = write_knee(tmp_path, image, labels)
+    expected = mask_counts(tmp_path / "d", prepare_knee(plain, tmp_path / "d", PREPARATION))
+    classes = map_labels(to_canonical(labels).array, PREPARATION.numbering, PREPARATION.scheme)
+    grids = find_grids(tmp_path / "dicom")
+    stored = reorient(to_canonical(labels).with_array(classes), axis_codes(grids[0].affine))
+    write_segmentation(stored, PREPARATION.scheme, Side.RIGHT, grids, tmp_path / "labels.dcm", "k")
+    knee = Knee("seg", "p", "", Side.UNKNOWN, tmp_path / "dicom", tmp_path / "labels.dcm")
+    for numbering in (None, NUMBERINGS["oai-zib"]):
+        case = prepare_knee(knee, tmp_path / "d", replace(PREPARATION, numbering=numbering))
+        assert mask_counts(tmp_path / "d", case) == expected
+
+
+def test_outlines_are_filled_on_the_image(tmp_path):
+    """iMorphics' numbers differ from those of labels.json; the outlines' own names count."""
+    image, _ = right_knee()
+    rows, columns, slices = to_canonical(image).shape
+    square = [[2, 3], [7, 3], [7, 6], [2, 6]]
+    entries = np.zeros((1, slices), [("MedialTibialCartilage", object), ("LateralTibialCartilage", object)])
+    for number in range(slices):
+        name = {1: "MedialTibialCartilage", 6: "LateralTibialCartilage", 7: "LateralTibialCartilage"}.get(number)
+        for field in entries.dtype.names:
+            entries[field][0, number] = np.array(square if field == name else np.zeros((0, 0)), float)
+    savemat(tmp_path / "o.mat", {"datastruct": entries})
+    write_volume(image, tmp_path / "k.nrrd")
+    knee = Knee("k", "p", "", Side.RIGHT, tmp_path / "k.nrrd", tmp_path / "o.mat")
+    case = prepare_knee(knee, tmp_path / "d", PREPARATION)
+    mask = dataset(tmp_path / "d", case).mask(case).array
+    expected = np.zeros((rows, columns, slices), np.uint8)
+    expected[rows - 6 : rows - 3, 2:7, [slices - 2]] = 2  # medial is last in canonical axes
+    expected[rows - 6 : rows - 3, 2:7, slices - 8 : slices - 6] = 3
+    np.testing.assert_array_equal(mask, expected)
+    with pytest.raises(ValueError, match=r"o\.mat: slices may count from either side, and there is no side"):
+        prepare_knee(replace(knee, side=Side.UNKNOWN), tmp_path / "d", PREPARATION)
 
 
 def test_finished_knees_are_kept_and_changed_ones_done_again(tmp_path, monkeypatch):

@@ -79,14 +79,11 @@ def write_segmentation(
     grid, study = grids[0], _study(grids[0], case)
     if labels.shape != grid.shape:
         raise ValueError(f"labels have shape {labels.shape}, the images {grid.shape}")
-    sources, slices = _sources(grid, study), labels.array.T
-    if len(sources) == 1:
-        slices = np.zeros((sources[0].NumberOfFrames, *slices.shape[1:]), np.uint8)
-        slices[np.array([frame.index for frame in grid.frames])] = labels.array.T
     segmentation = Segmentation(
-        source_images=sources,
+        source_images=_sources(grid, study),
         further_source_images=[one for other in grids[1:] for one in _sources(other, study)] or None,
-        pixel_array=np.ascontiguousarray(slices, np.uint8),
+        pixel_array=np.ascontiguousarray(labels.array.T, np.uint8),
+        plane_positions=[hd.PlanePositionSequence("PATIENT", frame.position.tolist()) for frame in grid.frames],
         segmentation_type="BINARY",
         segment_descriptions=[_segment(number, one, side) for number, one in enumerate(scheme.tissues, start=1)],
         series_instance_uid=generate_uid(),
@@ -150,7 +147,10 @@ def _study(grid: Grid, case: str) -> pydicom.Dataset:
 
 
 def _sources(grid: Grid, study: pydicom.Dataset) -> list[pydicom.Dataset]:
-    """Headers that highdicom can refer to: one for each classic image, or the one of a multi-frame file."""
+    """Headers that highdicom can refer to: one for each classic image, or the one of a multi-frame file.
+
+    highdicom finds by place which image a slice was made from, so frames that are not of this grid are put elsewhere.
+    """
     rows, columns = grid.frames[0].shape
     orientation = hd.PlaneOrientationSequence("PATIENT", grid.frames[0].cosines.tolist())
     measures = hd.PixelMeasuresSequence(grid.frames[0].spacing.tolist(), float(np.linalg.norm(grid.affine[:3, 2])))
@@ -168,10 +168,11 @@ def _sources(grid: Grid, study: pydicom.Dataset) -> list[pydicom.Dataset]:
             header.PixelSpacing, header.SliceThickness = measures[0].PixelSpacing, measures[0].SliceThickness
         else:
             shared, places = pydicom.Dataset(), {frame.index: frame.position for frame in grid.frames}
+            elsewhere = first.position + grid.affine[:3, 2] * _LPS_TO_RAS.diagonal()[:3] * 10 * len(grid.frames)
             shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = orientation, measures
             header.SharedFunctionalGroupsSequence = [shared]
             header.PerFrameFunctionalGroupsSequence = [
-                _place(places.get(index, first.position)) for index in range(header.NumberOfFrames)
+                _place(places.get(index, elsewhere)) for index in range(header.NumberOfFrames)
             ]
         headers.append(header)
     if len(headers) > 1 and "PerFrameFunctionalGroupsSequence" in headers[0]:
