@@ -21,7 +21,7 @@ from knee3d.anatomy.volume import Volume
 from knee3d.dataset.cases import Dataset, Split, load_dataset, save_dataset
 from knee3d.dataset.dicom.segmentation import read_segmentation
 from knee3d.dataset.files.volumefile import read_volume
-from knee3d.dataset.intensity import to_uint8
+from knee3d.dataset.intensity import to_pixels
 from knee3d.dataset.labels import FORMS
 from knee3d.dataset.phantom.cohort import Cohort
 from knee3d.dataset.png import read_slices
@@ -248,7 +248,7 @@ def test_real_dicom_is_prepared_and_segmented_voxel_for_voxel(journey, tmp_path)
 
     expected = to_canonical(read_by_simpleitk(REAL_DICOM, 3))
     np.testing.assert_allclose(case.affine, expected.affine, atol=1e-4)
-    np.testing.assert_array_equal(dataset.image(case).array, to_uint8(expected, case.window).array)
+    np.testing.assert_array_equal(dataset.image(case).array, to_pixels(expected, case.window).array)
     for plane in Plane:
         stack = read_slices(dataset.slice_paths(case, plane, "image"))
         np.testing.assert_array_equal(from_slices(stack, plane, case.affine).array, dataset.image(case).array)

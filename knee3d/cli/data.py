@@ -111,6 +111,9 @@ def table(folder: Path, out: Path) -> None:
 @click.option(
     "--split", type=Numbers(float, "0.7,0.15,0.15"), default=(0.7, 0.15, 0.15), help="Patients for train,val,test."
 )
+@click.option(
+    "--bits", type=click.Choice(["8", "16"]), default="8", show_default=True, help="Of image pixels; networks see 8."
+)
 @series_option
 @echo_option
 @spacing_option
@@ -131,12 +134,36 @@ def prepare(table: Path, dataset: Path, **options: Any) -> None:
     from knee3d.dataset.source import Choice
 
     choice = Choice(options["series"], options["echo"], options["spacing_mm"])
-    preparation = Preparation(SCHEMES[options["scheme"]], None, options["split"], options["seed"], choice)
+    preparation = Preparation(
+        SCHEMES[options["scheme"]], None, options["split"], options["seed"], choice, int(options["bits"])
+    )
     prepared = workflow.prepare(table, dataset, preparation, options["labels"], options["jobs"])
     counts: dict[str, int] = {}
     for case in prepared.cases:
         counts[case.split or "unlabelled"] = counts.get(case.split or "unlabelled", 0) + 1
     click.echo(f"{dataset}: {', '.join(f'{count} {split}' for split, count in counts.items())}")
+
+
+@click.command(cls=Command)
+@click.argument("dataset", type=FOLDER)
+@click.argument("case")
+@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="NIfTI, NRRD or MHA.")
+@click.option("--mask", is_flag=True, help="The mask in place of the image.")
+def restore(dataset: Path, case: str, out: Path, mask: bool) -> None:
+    """Turn the slices of one CASE of DATASET back into a volume in mm.
+
+    It lies where the knee lay, in the order of axes and on the side of its source. Image intensities are those of the
+    scanner, as finely as PNGs of 8 or 16 bits hold them, and end at the window's limits. Mask values are the classes in
+    DATASET/cases.json.
+
+    \b
+    knee3d restore data/oai 9001-00 -o knee.nii.gz
+    knee3d restore data/oai 9001-00 -o mask.nii.gz --mask
+    """
+    from knee3d import workflow
+
+    workflow.restore(dataset, case, out, mask)
+    click.echo(out)
 
 
 @click.command(cls=Command)

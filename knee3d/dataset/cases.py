@@ -1,7 +1,7 @@
 """Case: one prepared knee, and the dataset that holds them.
 
 DATASET/cases.json                        geometry, window, split and label table: PNGs hold none of it
-DATASET/<case>/<plane>/image/0000.png     8-bit slices, canonical axes, every knee as a right one
+DATASET/<case>/<plane>/image/0000.png     slices of 8 or 16 bits, canonical axes, every knee as a right one
 DATASET/<case>/<plane>/mask/0000.png      class numbers; absent for an unlabelled knee
 """
 
@@ -21,7 +21,7 @@ from knee3d.anatomy.slicing import from_slices
 from knee3d.anatomy.tissue import SCHEMES, Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
-from knee3d.dataset.intensity import Window
+from knee3d.dataset.intensity import Window, to_intensities
 from knee3d.dataset.png import read_slices, slice_name
 
 FORMAT = 1
@@ -49,7 +49,7 @@ class Case:
         shape: Voxels along (Inferior, Posterior, Left).
         affine: (4, 4) float64, canonical voxel index to RAS mm; of the mirror image for a left knee.
         source_axes: Axis codes of the file it came from, such as "PIR": with side and affine the way back.
-        window: Intensities that became 0 and 255.
+        window: Intensities that became black and white.
         labelled: Whether it has masks.
         fingerprint: Of the source files and settings, so that a finished case is known again.
     """
@@ -102,8 +102,13 @@ class Dataset:
         return [folder / slice_name(index) for index in range(case.shape[plane.axis])]
 
     def image(self, case: Case) -> Volume:
-        """uint8 image volume, canonical axes, read back from its PNGs."""
-        return self._volume(case, "image")
+        """uint8 image volume, canonical axes, read back from its PNGs; of 16 bits the upper 8, as networks see them."""
+        pixels = self._volume(case, "image")
+        return pixels if pixels.array.dtype == np.uint8 else pixels.with_array((pixels.array >> 8).astype(np.uint8))
+
+    def intensities(self, case: Case) -> Volume:
+        """float32 image volume in the scanner's intensities, canonical axes, read back from its PNGs."""
+        return to_intensities(self._volume(case, "image"), case.window)
 
     def mask(self, case: Case) -> Volume:
         """uint8 label volume in the scheme's classes, canonical axes, read back from its PNGs.
@@ -113,7 +118,13 @@ class Dataset:
         """
         if not case.labelled:
             raise ValueError(f"case {case.name} of {self.folder} has no mask")
-        return self._volume(case, "mask")
+        labels = self._volume(case, "mask")
+        if labels.array.dtype != np.uint8 or labels.array.max() > len(self.scheme.tissues):
+            raise ValueError(
+                f"the mask PNGs of {case.name} hold values up to {labels.array.max()}, but {self.scheme.name} has "
+                f"{len(self.scheme.tissues)} tissues; run knee3d prepare again"
+            )
+        return labels
 
     def _volume(self, case: Case, kind: str) -> Volume:
         plane = min(Plane, key=lambda plane: case.shape[plane.axis])

@@ -1,4 +1,8 @@
-"""Volume -> uint8, and the window used. Training and inference both pass here."""
+"""Intensities <-> pixels, and the window used. Training and inference both pass here.
+
+A pixel of 16 bits has the one of 8 bits as its upper byte, so that whoever drops the lower one, as decoders do, sees
+the same picture.
+"""
 
 from dataclasses import dataclass
 
@@ -7,15 +11,17 @@ import numpy as np
 from knee3d.anatomy.volume import Volume
 
 PERCENTILES = (0.5, 99.5)
+BITS = (8, 16)
+_STEPS = 255  # between 8-bit pixels
 
 
 @dataclass(frozen=True)
 class Window:
-    """Intensities that become 0 and 255.
+    """Intensities that become black and white.
 
     Attributes:
-        low: Becomes 0, as does all below.
-        high: Becomes 255, as does all above.
+        low: Becomes 0 in 8 bits, as does all below.
+        high: Becomes 255 in 8 bits, as does all above.
 
     Raises:
         ValueError: `high` is not above `low`, or one of them is not finite.
@@ -47,19 +53,57 @@ def window_of(volume: Volume) -> Window:
     return Window(low, high)
 
 
-def to_uint8(volume: Volume, window: Window) -> Volume:
-    """Intensities scaled linearly so that the window spans 0 to 255, rounded and clipped.
+def to_pixels(volume: Volume, window: Window, bits: int = 8) -> Volume:
+    """Intensities scaled linearly so that the window spans 0 to 255, clipped and rounded (halves up).
+
+    Args:
+        volume: Of numbers.
+        window: What spans the grey values.
+        bits: 8; or 16 for 256 times finer pixels, whose upper bytes are those of 8 bits.
 
     Returns:
-        Volume of uint8 on the same grid.
+        Volume of uint8 or uint16 on the same grid.
+
+    Raises:
+        ValueError: `bits` are others.
     """
+    if bits not in BITS:
+        raise ValueError(f"pixels have 8 or 16 bits, not {bits}")
     slabs = int(np.argmax(np.abs(volume.array.strides)))  # one after the other in memory, each small enough for a cache
-    pixels = np.empty_like(volume.array, dtype=np.uint8)
-    scale = np.float32(255 / (window.high - window.low))
+    pixels = np.empty_like(volume.array, dtype=f"u{bits // 8}")
+    scale, finer = np.float32(_STEPS / (window.high - window.low)), np.float32(1 << (bits - 8))
     for source, target in zip(np.moveaxis(volume.array, slabs, 0), np.moveaxis(pixels, slabs, 0), strict=True):
-        scaled = (source.astype(np.float32) - np.float32(window.low)) * scale
-        target[...] = np.clip(np.rint(scaled), 0, 255)
+        scaled = source.astype(np.float32)
+        scaled -= np.float32(window.low)
+        scaled *= scale
+        np.clip(scaled, 0, _STEPS, out=scaled)
+        scaled += np.float32(0.5)
+        scaled *= finer
+        target[...] = scaled  # what follows the point falls off
     return volume.with_array(pixels)
+
+
+def to_intensities(volume: Volume, window: Window) -> Volume:
+    """The way back: the middle of what became each pixel.
+
+    Args:
+        volume: uint8 or uint16, as from `to_pixels`.
+        window: That was used.
+
+    Returns:
+        Volume of float32 on the same grid. Intensities within the window come back within half a step, (high - low) /
+        510 for 8 bits and 256 times less for 16; those beyond it, 1 % of voxels, as its limits.
+
+    Raises:
+        ValueError: The pixels are of another type.
+    """
+    steps = {np.dtype(np.uint8): 1, np.dtype(np.uint16): 256}.get(volume.array.dtype)
+    if steps is None:
+        raise ValueError(f"pixels are uint8 or uint16, not {volume.array.dtype}")
+    values = np.arange(256 * steps, dtype=np.float64)
+    grey = np.clip((values + 0.5) / steps - 0.5, 0, _STEPS)
+    table = (window.low + grey * (window.high - window.low) / _STEPS).astype(np.float32)
+    return volume.with_array(table[volume.array])
 
 
 def _percentiles(array: np.ndarray) -> tuple[float, float]:

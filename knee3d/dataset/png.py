@@ -1,6 +1,6 @@
 """Slices <-> PNG files.
 
-Images and masks are both 8-bit grey; a mask's pixel is its class number. A palette would look nicer in a picture
+Images are grey of 8 bits, or 16 on request; masks are 8-bit grey, and a pixel is its class number. A palette would look nicer in a picture
 viewer, but decoders, `tf.io.decode_png` among them, turn palettes into colours and lose the numbers.
 """
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
+_TYPES = (np.uint8, np.uint16)
 
 
 def slice_name(index: int) -> str:
@@ -21,12 +23,12 @@ def write_slices(slices: np.ndarray, folder: Path, threads: int = 2) -> None:
     """Write each slice as a PNG.
 
     Args:
-        slices: (slices, height, width) uint8.
+        slices: (slices, height, width) uint8 or uint16.
         folder: Made if absent.
         threads: OpenCV encodes outside Python's lock, so threads share the work.
 
     Raises:
-        ValueError: The slices are not three-dimensional uint8.
+        ValueError: The slices are not three-dimensional, or of another type.
         OSError: A file cannot be written.
     """
     with ThreadPoolExecutor(threads) as pool:
@@ -36,8 +38,8 @@ def write_slices(slices: np.ndarray, folder: Path, threads: int = 2) -> None:
 
 def start_slices(slices: np.ndarray, folder: Path, pool: Executor) -> list[Future[None]]:
     """As `write_slices`, without waiting: the futures tell when each slice is on disk, or why it is not."""
-    if slices.dtype != np.uint8 or slices.ndim != 3:
-        raise ValueError(f"PNG slices must be (slices, height, width) uint8, got {slices.shape} {slices.dtype}")
+    if slices.dtype not in _TYPES or slices.ndim != 3:
+        raise ValueError(f"PNG slices are (slices, height, width) uint8 or uint16, got {slices.shape} {slices.dtype}")
     folder.mkdir(parents=True, exist_ok=True)
 
     def write(index: int) -> None:
@@ -53,22 +55,23 @@ def read_slices(paths: Sequence[Path], threads: int = 2) -> np.ndarray:
     """Read PNGs of one size into a stack.
 
     Returns:
-        (slices, height, width) uint8, in the order of `paths`.
+        (slices, height, width) uint8 or uint16, in the order of `paths`.
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: A file is not an 8-bit grey PNG or differs in size.
+        ValueError: A file is not a grey PNG, or differs in size or bits.
     """
 
     def read(path: Path) -> np.ndarray:
         pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
-        if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 2:
-            raise ValueError(f"{path} is not a readable 8-bit grey PNG; run knee3d prepare again")
+        if pixels is None or pixels.dtype not in _TYPES or pixels.ndim != 2:
+            raise ValueError(f"{path} is not a readable grey PNG; run knee3d prepare again")
         return pixels
 
     with ThreadPoolExecutor(threads) as pool:
         slices = list(pool.map(read, paths))
-    sizes = {pixels.shape for pixels in slices}
-    if len(sizes) != 1:
-        raise ValueError(f"slices of {paths[0].parent if paths else 'no folder'} differ in size: {sorted(sizes)}")
+    kinds = {(*pixels.shape, 8 * pixels.itemsize) for pixels in slices}
+    if len(kinds) != 1:
+        place = paths[0].parent if paths else "no folder"
+        raise ValueError(f"slices of {place} differ in height, width or bits: {sorted(kinds)}")
     return np.stack(slices)

@@ -15,7 +15,7 @@ from knee3d.anatomy.tissue import Numbering, Scheme, map_labels
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_folder
 from knee3d.dataset.cases import FORMAT, Case, Dataset, Split
-from knee3d.dataset.intensity import Window, to_uint8, window_of
+from knee3d.dataset.intensity import Window, to_pixels, window_of
 from knee3d.dataset.png import start_slices
 from knee3d.dataset.sides import agreed_side, side_of_labels
 from knee3d.dataset.source import ANY, Choice, read_image, read_mask
@@ -38,6 +38,7 @@ class Preparation:
         fractions: Of patients for train, val and test, unless the table has a split column.
         seed: Of the split.
         choice: What the paths of images and masks do not say.
+        bits: Of an image's pixels, 8 or 16.
     """
 
     scheme: Scheme
@@ -45,20 +46,21 @@ class Preparation:
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
     seed: int = 0
     choice: Choice = ANY
+    bits: int = 8
 
 
-def canonical_image(source: Volume, side: Side) -> tuple[Volume, Window]:
+def canonical_image(source: Volume, side: Side, bits: int = 8) -> tuple[Volume, Window]:
     """The one way of any image to what a network sees; training and inference both pass here.
 
     Returns:
-        uint8 in canonical axes, a left knee mirrored to right, and the window used.
+        uint8 (uint16 for 16 bits) in canonical axes, a left knee mirrored to right, and the window used.
 
     Raises:
         ValueError: See `window_of`.
     """
     canonical = to_canonical(source, side)
     window = window_of(canonical)
-    return to_uint8(canonical, window), window
+    return to_pixels(canonical, window, bits), window
 
 
 def prepare_knee(knee: Knee, folder: Path, preparation: Preparation) -> Case:
@@ -84,7 +86,7 @@ def prepare_knee(knee: Knee, folder: Path, preparation: Preparation) -> Case:
             classes, shown = labels.result() if labels else (None, Side.UNKNOWN)
             side = agreed_side(told, Side.UNKNOWN, shown)
             written = _start(to_canonical(classes, side), partial, "mask", pool) if classes else []
-            image, window = canonical_image(source, side)
+            image, window = canonical_image(source, side, preparation.bits)
         except ValueError as error:
             raise ValueError(f"case {knee.case} ({knee.image}): {error}") from error
         written += _start(image, partial, "image", pool)
@@ -162,7 +164,7 @@ def fingerprint(knee: Knee, preparation: Preparation) -> str:
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     names = sorted(preparation.numbering.names.items()) if preparation.numbering else None
     row = (knee.case, knee.patient, knee.visit, knee.side, knee.mask is not None)
-    told = (FORMAT, row, stats, preparation.scheme.name, names, astuple(preparation.choice))
+    told = (FORMAT, row, stats, preparation.scheme.name, names, astuple(preparation.choice), preparation.bits)
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 

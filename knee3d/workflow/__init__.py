@@ -1,8 +1,20 @@
 """The journeys end to end: with `knee3d.demo` the only place that knows every room."""
 
 from knee3d.dataset.source import Source
-from knee3d.workflow.data import audit, inspect, phantom, prepare, table
+from knee3d.workflow.data import audit, inspect, phantom, prepare, restore, table
 from knee3d.workflow.learning import evaluate, fuse, train
 from knee3d.workflow.results import segment
 
-__all__ = ["Source", "audit", "evaluate", "fuse", "inspect", "phantom", "prepare", "segment", "table", "train"]
+__all__ = [
+    "Source",
+    "audit",
+    "evaluate",
+    "fuse",
+    "inspect",
+    "phantom",
+    "prepare",
+    "restore",
+    "segment",
+    "table",
+    "train",
+]

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from knee3d.anatomy.orientation import from_canonical
 from knee3d.dataset import inspection
 from knee3d.dataset.audit import facts_of, summary_of, with_outliers
 from knee3d.dataset.cases import Case, Dataset, load_dataset, save_dataset
 from knee3d.dataset.discover import discover
+from knee3d.dataset.files.volumefile import write_volume
 from knee3d.dataset.phantom.cohort import TABLE_FILE, Cohort, write_cohort
 from knee3d.dataset.prepare import Preparation, assign_splits, prepare_knees
 from knee3d.dataset.source import ANY, Choice
@@ -56,6 +58,27 @@ def inspect(path: Path, choice: Choice = ANY) -> dict[str, Any]:
     """
     found = inspection.inspect(path, choice)
     return {"volumes": list(inspection.rows(found)), "skipped": found.skipped, "broken": list(found.broken)}
+
+
+def restore(folder: Path, case: str, out: Path, mask: bool) -> None:
+    """Slices of a dataset's case -> a volume file in the axes and on the side of its source.
+
+    Args:
+        folder: The dataset's.
+        case: Name of the knee.
+        out: To write.
+        mask: Its classes in place of its image.
+
+    Raises:
+        ValueError: There is no such case, it has no mask, its PNGs are damaged, or `out` is of no form that is written.
+    """
+    dataset = load_dataset(folder)
+    chosen = next((one for one in dataset.cases if one.name == case), None)
+    if chosen is None:
+        names = ", ".join(one.name for one in dataset.cases[:5])
+        raise ValueError(f"{folder} has no case {case}; it has {names}{' ...' if len(dataset.cases) > 5 else ''}")
+    volume = dataset.mask(chosen) if mask else dataset.intensities(chosen)
+    write_volume(from_canonical(volume, chosen.source_axes, chosen.side), out)
 
 
 def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | None, jobs: int) -> Dataset:

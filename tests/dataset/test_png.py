@@ -9,9 +9,12 @@ from knee3d.dataset.png import read_slices, slice_name, write_slices
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (12, 33, 2)])
 def test_what_is_written_is_read(tmp_path, shape):
-    slices = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    write_slices(slices, tmp_path)
-    np.testing.assert_array_equal(read_slices(sorted(tmp_path.iterdir())), slices)
+    for dtype in (np.uint8, np.uint16):
+        slices = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+        write_slices(slices, tmp_path)
+        read = read_slices(sorted(tmp_path.iterdir()))
+        assert read.dtype == dtype
+        np.testing.assert_array_equal(read, slices)
 
 
 def test_names_sort_as_slices_do():
@@ -21,10 +24,12 @@ def test_names_sort_as_slices_do():
 
 def test_tensorflow_decodes_the_same_pixels(tmp_path):
     tf = pytest.importorskip("tensorflow")
-    slices = np.random.default_rng(0).integers(0, 7, (1, 9, 8)).astype(np.uint8)
-    write_slices(slices, tmp_path)
-    data = (tmp_path / slice_name(0)).read_bytes()
-    np.testing.assert_array_equal(tf.io.decode_png(data, channels=1)[..., 0], slices[0])
+    slices = np.random.default_rng(0).integers(0, 65536, (1, 9, 8)).astype(np.uint16)
+    upper = (slices >> 8).astype(np.uint8)
+    for kind, written in (("16", slices), ("8", upper)):
+        write_slices(written, tmp_path / kind)
+        data = (tmp_path / kind / slice_name(0)).read_bytes()
+        np.testing.assert_array_equal(tf.io.decode_png(data, channels=1)[..., 0], upper[0])
 
 
 @pytest.mark.parametrize("slices", [np.zeros((2, 3, 4)), np.zeros((3, 4), np.uint8)])
@@ -39,10 +44,13 @@ def test_files_that_are_no_slices_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_slices([*paths, tmp_path / "0007.png"])
     cv2.imwrite(str(paths[1]), np.zeros((3, 5), np.uint8))
-    with pytest.raises(ValueError, match="differ in size"):
+    with pytest.raises(ValueError, match="differ in height, width or bits"):
+        read_slices(paths)
+    cv2.imwrite(str(paths[1]), np.zeros((3, 4), np.uint16))
+    with pytest.raises(ValueError, match="differ in height, width or bits"):
         read_slices(paths)
     cv2.imwrite(str(paths[1]), np.zeros((3, 4, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"0001\.png is not a readable 8-bit grey PNG"):
+    with pytest.raises(ValueError, match=r"0001\.png is not a readable grey PNG"):
         read_slices(paths)
     paths[1].write_bytes(b"no png")
     with pytest.raises(ValueError, match=r"0001\.png is not"):

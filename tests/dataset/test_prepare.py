@@ -1,11 +1,13 @@
 """Knees become cases: right side up, on one grid, in one split, whole or not at all."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from scipy.io import savemat
 
 from knee3d.anatomy.orientation import Side, axis_codes, mirror, reorient, to_canonical
@@ -13,12 +15,13 @@ from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.slicing import to_slices
 from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, map_labels
 from knee3d.anatomy.volume import Volume
+from knee3d.cli import main
 from knee3d.dataset import prepare as room
-from knee3d.dataset.cases import Case, Dataset, Split
+from knee3d.dataset.cases import Case, Dataset, Split, save_dataset
 from knee3d.dataset.dicom.segmentation import write_segmentation
 from knee3d.dataset.dicom.series import find_grids
 from knee3d.dataset.dicom.writer import write_series
-from knee3d.dataset.files.volumefile import write_volume
+from knee3d.dataset.files.volumefile import read_volume, write_volume
 from knee3d.dataset.png import read_slices
 from knee3d.dataset.prepare import Preparation, assign_splits, prepare_knee, prepare_knees
 from knee3d.dataset.source import Choice
@@ -147,6 +150,66 @@ def test_an_iwoai_knee_is_the_knee(tmp_path):
     assert mask_counts(tmp_path / "d", case) == np.bincount(labels.ravel(), minlength=7).tolist()
     np.testing.assert_allclose(np.linalg.norm(case.affine[:3, :3], axis=0), [0.3, 0.4, 0.7])
     assert len(np.unique(dataset(tmp_path / "d", case).image(case).array)) == 4
+
+
+@pytest.mark.parametrize("side", [Side.RIGHT, Side.LEFT])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_the_way_back_ends_where_the_knee_lay(tmp_path, side, bits):
+    """Oblique, in another order of axes, mirrored in between: grid, mask and intensities come back."""
+    turn = np.eye(4)
+    turn[:2, :2] = [[0.99, -0.141], [0.141, 0.99]]
+    image, labels = (Volume(one.array, turn @ one.affine) for one in right_knee())
+    if side is Side.LEFT:
+        image, labels = mirror(image), mirror(labels)
+    case = prepare_knee(write_knee(tmp_path, image, labels, side), tmp_path / "d", replace(PREPARATION, bits=bits))
+    save_dataset(dataset(tmp_path / "d", case))
+    for extra in ([], ["--mask"]):
+        out = tmp_path / f"back{len(extra)}.nii.gz"
+        done = CliRunner().invoke(main, ["restore", str(tmp_path / "d"), "k", "-o", str(out), *extra])
+        assert done.exit_code == 0, done.output
+    back, mask = read_volume(tmp_path / "back0.nii.gz"), read_volume(tmp_path / "back1.nii.gz")
+    assert back.same_grid(image)
+    assert axis_codes(back.affine) == axis_codes(image.affine)
+    assert mask.same_grid(labels)
+    np.testing.assert_array_equal(mask.array, map_labels(labels.array, PREPARATION.numbering, PREPARATION.scheme))
+    low, high = case.window.low, case.window.high
+    error = np.abs(back.array - np.clip(image.array, low, high)).max()
+    assert error <= (high - low) / 255 * (0.501 if bits == 8 else 0.002)
+
+
+def test_sixteen_bits_are_the_same_to_networks(tmp_path):
+    image, labels = right_knee()
+    knee = write_knee(tmp_path, image, labels)
+    plain, fine = (
+        dataset(tmp_path / str(bits), prepare_knee(knee, tmp_path / str(bits), replace(PREPARATION, bits=bits)))
+        for bits in (8, 16)
+    )
+    np.testing.assert_array_equal(plain.image(plain.cases[0]).array, fine.image(fine.cases[0]).array)
+    path = fine.slice_paths(fine.cases[0], next(iter(Plane)), "image")[0]
+    assert read_slices([path]).dtype == np.uint16
+    assert plain.cases[0].fingerprint != fine.cases[0].fingerprint
+
+
+def test_what_cannot_be_restored_is_said(tmp_path):
+    image, labels = right_knee()
+    bare = prepare_knee(write_knee(tmp_path, image, None), tmp_path / "d", PREPARATION)
+    full = prepare_knee(write_knee(tmp_path, image, labels, name="full"), tmp_path / "d", PREPARATION)
+    saved = dataset(tmp_path / "d", bare, full)
+    save_dataset(saved)
+    spoilt = saved.slice_paths(full, next(iter(Plane)), "mask")
+    for plane in Plane:
+        for path in saved.slice_paths(full, plane, "mask"):
+            path.write_bytes(spoilt[0].read_bytes()[:50])
+    for arguments, message in (
+        (["nobody", "-o", str(tmp_path / "x.nii.gz")], "has no case nobody; it has full, k"),
+        (["k", "--mask", "-o", str(tmp_path / "x.nii.gz")], "case k .* has no mask"),
+        (["k", "-o", str(tmp_path / "x.jpg")], r"x\.jpg"),
+        (["full", "--mask", "-o", str(tmp_path / "x.nii.gz")], r"0000\.png is not a readable grey PNG"),
+    ):
+        done = CliRunner().invoke(main, ["restore", str(tmp_path / "d"), *arguments])
+        assert done.exit_code == 1
+        assert re.search(message, done.output), done.output
+    assert not list(tmp_path.glob("x.*"))
 
 
 def test_a_segmentation_tells_what_its_numbers_mean(tmp_path):
