@@ -6,6 +6,7 @@ the same picture.
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from knee3d.anatomy.volume import Volume
@@ -112,9 +113,12 @@ def _percentiles(array: np.ndarray) -> tuple[float, float]:
         low, high = np.percentile(array, PERCENTILES)
         return float(low), float(high)
     lowest = int(np.iinfo(array.dtype).min)
-    unsigned = array.view(np.dtype(f"u{array.dtype.itemsize}"))
+    unsigned = array.view(np.dtype(f"u{array.dtype.itemsize}")).ravel(order="K")
     size = 1 << 8 * array.dtype.itemsize
-    counts = np.roll(np.bincount(unsigned.ravel(order="K"), minlength=size), lowest)
+    # OpenCV counts in float32, which is exact up to 2 ** 24.
+    parts = [unsigned[start : start + (1 << 24)] for start in range(0, unsigned.size, 1 << 24)]
+    counts = sum(cv2.calcHist([part], [0], None, [size], [0, size]).astype(np.int64) for part in parts)
+    counts = np.roll(np.ravel(counts), lowest)
     ranks = np.array(PERCENTILES) / 100 * (array.size - 1)
     below, above = (
         np.searchsorted(counts.cumsum(), which, side="right") + lowest for which in (np.floor(ranks), np.ceil(ranks))

@@ -1,7 +1,7 @@
 """Slices <-> PNG files.
 
-Images are grey of 8 bits, or 16 on request; masks are 8-bit grey, and a pixel is its class number. A palette would look nicer in a picture
-viewer, but decoders, `tf.io.decode_png` among them, turn palettes into colours and lose the numbers.
+Images are grey of 8 bits, or 16 on request; masks are 8-bit grey, and a pixel is its class number. A palette would look
+nicer in a picture viewer, but decoders, `tf.io.decode_png` among them, turn palettes into colours and lose the numbers.
 """
 
 from collections.abc import Sequence
@@ -41,14 +41,34 @@ def start_slices(slices: np.ndarray, folder: Path, pool: Executor) -> list[Futur
     if slices.dtype not in _TYPES or slices.ndim != 3:
         raise ValueError(f"PNG slices are (slices, height, width) uint8 or uint16, got {slices.shape} {slices.dtype}")
     folder.mkdir(parents=True, exist_ok=True)
+    pictures = _turned(slices)
 
     def write(index: int) -> None:
-        encoded, data = cv2.imencode(".png", np.ascontiguousarray(slices[index]))
+        encoded, data = cv2.imencode(".png", _with_whole_rows(pictures[index]))
         if not encoded:
             raise OSError(f"OpenCV cannot encode slice {index} of {folder}")
         (folder / slice_name(index)).write_bytes(data.data)
 
     return [pool.submit(write, index) for index in range(len(slices))]
+
+
+def _turned(slices: np.ndarray) -> np.ndarray:
+    """The same slices, but if each is scattered over the whole memory, laid one after the other by OpenCV.
+
+    OpenCV turns matrices in blocks that fit a cache: ten times faster than NumPy's copy of each slice.
+    """
+    count, height, width = slices.shape
+    scattered = slices.transpose(2, 1, 0)
+    if not scattered.flags.c_contiguous:
+        return slices
+    return cv2.transpose(scattered.reshape(-1, count)).reshape(count, width, height).transpose(0, 2, 1)
+
+
+def _with_whole_rows(picture: np.ndarray) -> np.ndarray:
+    """The same picture with rows that are contiguous, as OpenCV wants them."""
+    if picture.strides[0] == picture.itemsize < picture.strides[1]:
+        return np.asarray(cv2.transpose(picture.T))
+    return np.ascontiguousarray(picture)
 
 
 def read_slices(paths: Sequence[Path], threads: int = 2) -> np.ndarray:
