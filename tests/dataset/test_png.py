@@ -1,5 +1,7 @@
 """Pixels on disk are the pixels that were given."""
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -15,6 +17,18 @@ def test_what_is_written_is_read(tmp_path, shape):
         read = read_slices(sorted(tmp_path.iterdir()))
         assert read.dtype == dtype
         np.testing.assert_array_equal(read, slices)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("flipped", [(), (0,), (1,), (2,), (0, 1, 2)])
+def test_slices_may_lie_in_memory_in_any_way(tmp_path, dtype, order, flipped):
+    for shape in ((5, 6, 7), (1, 4, 5), (4, 1, 5), (4, 5, 1), (1, 1, 1)):
+        array = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype)
+        slices = np.flip(array.transpose(order), flipped)
+        folder = tmp_path / str(shape)
+        write_slices(slices, folder)
+        np.testing.assert_array_equal(read_slices(sorted(folder.iterdir())), slices)
 
 
 def test_names_sort_as_slices_do():
