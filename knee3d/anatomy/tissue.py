@@ -148,8 +148,10 @@ def map_labels(labels: np.ndarray, numbering: Numbering, scheme: Scheme) -> np.n
     kept[1:] = _UNNAMED
     for value, name in numbering.names.items():
         kept[value] = next((n for n, tissue in enumerate(scheme.tissues, start=1) if name in tissue.sources), 0)
-    if labels.dtype.kind == "u":
-        classes = kept[np.minimum(labels, labels.dtype.type(min(len(kept) - 1, np.iinfo(labels.dtype).max)))]
+    if labels.dtype.kind == "u" and labels.dtype.itemsize <= 2:  # a table of all values: no second look at each voxel
+        every = np.full(1 << 8 * labels.dtype.itemsize, _UNNAMED, dtype=np.uint8)
+        every[: len(kept)] = kept[: len(every)]
+        classes = every[labels]
         if not (classes == _UNNAMED).any():
             return classes
     values = np.unique(labels)

@@ -123,8 +123,8 @@ def prepare(table: Path, dataset: Path, **options: Any) -> None:
     """Turn the knees of TABLE into PNG slices in three planes.
 
     TABLE is CSV with the columns case, patient, visit, side (L, R or empty), image (a folder of DICOM, or NIfTI, NRRD,
-    MHA), mask (a label file on the same grid, or empty), and optionally split. Splits are by patient. Run it again
-    after an interruption: finished knees are kept.
+    MHA), mask (a label file on the same grid, DICOM-SEG, iMorphics' .mat, or empty), and optionally split. Splits are
+    by patient. Run it again after an interruption: finished knees are kept.
 
     \b
     knee3d prepare knees.csv data/oai --scheme compartments --split 0.7,0.15,0.15 --seed 1

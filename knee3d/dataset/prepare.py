@@ -91,7 +91,8 @@ def prepare_knee(knee: Knee, folder: Path, preparation: Preparation) -> Case:
             written += _start(to_canonical(classes, side), partial, "mask", pool) if classes else []
         except ValueError as error:
             raise ValueError(f"case {knee.case} ({knee.image}): {error}") from error
-        _report(knee, side, classes, preparation.scheme)
+        if side is Side.UNKNOWN:
+            log.warning("case %s: side unknown, taken as it is; medial and lateral may be swapped", knee.case)
         for slice_on_disk in written:
             slice_on_disk.result()
     return Case(
@@ -189,27 +190,24 @@ def _read_image(knee: Knee, preparation: Preparation) -> tuple[Volume, Side]:
 
 
 def _read_classes(path: Path, knee: Callable[[], tuple[Volume, Side]], preparation: Preparation) -> tuple[Volume, Side]:
-    """The scheme's classes in canonical axes, not mirrored, and the side that the labels tell."""
-    labels, own = read_mask(path, knee, preparation.choice)
-    numbering = own or preparation.numbering
+    """The scheme's classes on the image's grid in canonical axes, not mirrored, and the side that the labels tell."""
+    mask = read_mask(path, knee, preparation.choice)
+    numbering = mask.numbering or preparation.numbering
     if numbering is None:
         raise ValueError(
             f"what the values of {path} mean is not known; put labels.json beside the table or give --labels"
         )
     try:
-        classes = map_labels(labels.array, numbering, preparation.scheme)
-        shown = side_of_labels(labels, numbering)
+        classes = map_labels(mask.labels.array, numbering, preparation.scheme)
+        shown = side_of_labels(mask.labels, numbering)
     except ValueError as error:
         raise ValueError(f"mask {path}: {error}") from error
-    if not classes.any():
-        raise ValueError(f"mask {path} has no tissue of scheme {preparation.scheme.name}; leave it out or correct it")
-    return labels.with_array(classes), shown
-
-
-def _report(knee: Knee, side: Side, mask: Volume | None, scheme: Scheme) -> None:
-    if side is Side.UNKNOWN:
-        log.warning("case %s: side unknown, taken as it is; medial and lateral may be swapped", knee.case)
-    if mask is not None:
-        absent = [name for number, name in enumerate(scheme.names, start=1) if not (mask.array == number).any()]
-        if absent:
-            log.warning("case %s: no %s in its mask", knee.case, ", ".join(absent))
+    names = preparation.scheme.names
+    absent = [name for number, name in enumerate(names, start=1) if not (classes == number).any()]
+    if len(absent) == len(names):
+        raise ValueError(f"mask {path} has no tissue of the scheme {preparation.scheme.name}")
+    if absent:
+        log.warning("mask %s has no %s", path, ", ".join(absent))
+    # Last, so that all of this is done while the image is still being read.
+    mask = replace(mask, labels=mask.labels.with_array(classes))
+    return mask.on_grid_of(to_canonical(knee()[0])), shown

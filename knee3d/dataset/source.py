@@ -1,6 +1,7 @@
 """Whatever a user may call an image or a mask -> Volume: the door to all forms of file."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,43 @@ class Source:
     choice: Choice = ANY
 
 
+@dataclass(frozen=True)
+class Mask:
+    """Labels as a file has them.
+
+    Attributes:
+        path: The file.
+        labels: In the file's numbering, canonical axes, not mirrored.
+        numbering: What they mean, if the file itself tells.
+        may_be_part: Whether they may cover a part of the image, as those of DICOM-SEG, which leaves slices out.
+    """
+
+    path: Path
+    labels: Volume
+    numbering: Numbering | None = None
+    may_be_part: bool = False
+
+    def on_grid_of(self, image: Volume) -> Volume:
+        """The labels on the image's grid; nothing is resampled.
+
+        Args:
+            image: Canonical axes, not mirrored.
+
+        Raises:
+            ValueError: They lie on another grid.
+        """
+        if self.labels.same_grid(image):
+            return self.labels
+        if self.may_be_part:
+            with suppress(ValueError):
+                return self.labels.padded_to(image)
+        way_out = "is it of another series?" if self.may_be_part else "resample it to the image (nearest neighbour)"
+        raise VolumeFileError(
+            f"mask {self.path} is not on the image's grid: in canonical axes it has {_grid(self.labels)} and the image "
+            f"{_grid(image)}; {way_out}"
+        )
+
+
 def is_dicom_source(path: Path) -> bool:
     """Whether a path is read as DICOM: a folder, or a zip of one."""
     return path.is_dir() or path.suffix.lower() == ".zip"
@@ -93,50 +131,27 @@ def read_image(path: Path, choice: Choice = ANY) -> tuple[Volume, Side]:
     return read_volume(path), Side.UNKNOWN
 
 
-def read_mask(
-    path: Path, knee: Callable[[], tuple[Volume, Side]], choice: Choice = ANY
-) -> tuple[Volume, Numbering | None]:
+def read_mask(path: Path, knee: Callable[[], tuple[Volume, Side]], choice: Choice = ANY) -> Mask:
     """Read the labels of an image: integers, a channel for each tissue, DICOM-SEG, or iMorphics' outlines.
 
     Args:
         path: A volume file, HDF5, .mat or DICOM-SEG file.
-        knee: Gives the image and its side; called when the file itself has been read, so that both can be at once.
+        knee: Gives the image and its side; only outlines ask for it, as they cannot be filled without.
         choice: What the path alone does not say.
-
-    Returns:
-        Labels in the file's numbering on the image's grid in canonical axes, not mirrored; and that numbering, if the
-        file itself tells what its numbers mean.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It cannot be taken as labels, see `read_image`, or lies on another grid than the image.
+        ValueError: It cannot be taken as labels, see `read_image`.
     """
     if path.suffix.lower() in contours.ENDINGS:
         image, side = knee()
-        return contours.read_contours(path, to_canonical(image), side)
+        return Mask(path, *contours.read_contours(path, to_canonical(image), side))
     if path.is_file() and not _is_known(path) and is_segmentation(path):
         labels, numbering = read_segmentation(path)
-        return _part_of_image(to_canonical(labels), to_canonical(knee()[0]), path), numbering
+        return Mask(path, to_canonical(labels), numbering, may_be_part=True)
     volume = hdf5.read_hdf5(path, choice.spacing_mm) if path.suffix.lower() in hdf5.ENDINGS else read_array(path)
     array = volume.array if volume.array.ndim == 3 else labels_of_channels(volume.array, path.name)
-    labels, image = to_canonical(volume.with_array(array)), to_canonical(knee()[0])
-    if not labels.same_grid(image):
-        raise VolumeFileError(
-            f"mask {path} is not on the image's grid: in canonical axes it has {_grid(labels)} "
-            f"and the image {_grid(image)}; resample the mask to the image (nearest neighbour)"
-        )
-    return labels, None
-
-
-def _part_of_image(labels: Volume, image: Volume, path: Path) -> Volume:
-    """DICOM-SEG leaves slices without tissue out."""
-    try:
-        return labels.padded_to(image)
-    except ValueError as error:
-        raise VolumeFileError(
-            f"mask {path} is not on the image's grid: in canonical axes it has {_grid(labels)}, which is no part of "
-            f"the image's {_grid(image)}; is it of another series?"
-        ) from error
+    return Mask(path, to_canonical(volume.with_array(array)))
 
 
 def _grid(volume: Volume) -> str:

@@ -38,7 +38,8 @@ def test_labels_come_back_as_a_mask_of_the_same_image(knee, tmp_path, form, zipp
     image, _ = read_image(source.path)
     written = write_labels(labels_for(image), SCHEME, source, form, tmp_path / "out", "knee_1")
     assert [one.name for one in (tmp_path / "out").iterdir()] == [written.name] == [FORMS[form]]
-    labels, numbering = read_mask(written, lambda: read_image(source.path))
+    mask = read_mask(written, lambda: read_image(source.path))
+    labels, numbering = mask.on_grid_of(to_canonical(image)), mask.numbering
     np.testing.assert_array_equal(labels.array, to_canonical(labels_for(image)).array)
     assert labels.same_grid(to_canonical(image))
     assert numbering == (Numbering(dict(enumerate(SCHEME.names, start=1))) if form == "dicom-seg" else None)
@@ -60,7 +61,7 @@ def test_a_segmentation_of_other_images_is_refused(knee, tmp_path):
     moved = image.affine.copy()
     moved[0, 3] += 0.2
     with pytest.raises(ValueError, match=r"labels\.dcm is not on the image's grid.* of another series"):
-        read_mask(path, lambda: (Volume(image.array, moved), Side.LEFT))
+        read_mask(path, lambda: read_image(knee)).on_grid_of(to_canonical(Volume(image.array, moved)))
 
 
 def test_dicom_segmentation_needs_dicom(tmp_path):

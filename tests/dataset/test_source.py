@@ -151,18 +151,20 @@ def test_channels_of_every_form_are_the_same_labels(tmp_path):
         "plain.nii.gz": affine,
     }
     for name, grid in grids.items():
-        labels, numbering = read_mask(tmp_path / name, knee_like(Volume(LABELS, grid)), anywhere)
+        image = Volume(LABELS, grid)
+        mask = read_mask(tmp_path / name, knee_like(image), anywhere)
+        labels = mask.on_grid_of(to_canonical(image))
         assert labels.same_grid(to_canonical(Volume(LABELS, grid)))
         np.testing.assert_array_equal(reorient(labels, axis_codes(grid)).array, LABELS)
-        assert numbering is None
+        assert mask.numbering is None
 
 
 def test_a_mask_on_another_grid_is_refused_with_both_grids(tmp_path):
     write_volume(Volume(LABELS, place()), tmp_path / "v.nii.gz")
     moved = place().copy()
     moved[0, 3] += 0.1
-    with pytest.raises(VolumeFileError, match=r"v\.nii\.gz is not on the image's grid: .*origin.*resample the mask"):
-        read_mask(tmp_path / "v.nii.gz", knee_like(Volume(LABELS, moved)))
+    with pytest.raises(VolumeFileError, match=r"v\.nii\.gz is not on the image's grid: .*origin.*resample it"):
+        read_mask(tmp_path / "v.nii.gz", knee_like(Volume(LABELS, moved))).on_grid_of(Volume(LABELS, moved))
 
 
 def test_an_image_has_no_channels(tmp_path):

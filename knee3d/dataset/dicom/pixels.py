@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pydicom
+from pydicom.pixels import get_decoder
 
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.grid import Grid
@@ -52,8 +53,10 @@ def _decode(frames: Sequence[Frame]) -> list[np.ndarray]:
         data = pydicom.dcmread(path, specific_tags=_TAGS)
         if "PixelData" not in data or data["PixelData"].is_empty:
             raise DicomError(f"{path.name} lacks PixelData: cut off or stripped; export the series again")
-        stored = data.pixel_array.reshape(-1, *frames[0].shape)
-        return [_upright(stored[one.index or 0].astype(_dtype(one.bits)), one) for one in frames]
+        # What `data.pixel_array` does, without copies.
+        decoded, _ = get_decoder(data.file_meta.TransferSyntaxUID).as_array(data, raw=True, view_only=True)  # type: ignore[arg-type]
+        stored = decoded.reshape(-1, *frames[0].shape)
+        return [_upright(stored[one.index or 0], one) for one in frames]
 
 
 def _upright(pixels: np.ndarray, frame: Frame) -> np.ndarray:
