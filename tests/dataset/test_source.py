@@ -159,6 +159,19 @@ def test_channels_of_every_form_are_the_same_labels(tmp_path):
         assert mask.numbering is None
 
 
+@pytest.mark.parametrize("kinds", ["list domain domain domain", "vector space space space"])
+def test_nrrd_channels_come_first_whatever_they_are_called(tmp_path, kinds):
+    """As 3D Slicer writes segmentations."""
+    header = "NRRD0004\ntype: uchar\ndimension: 4\nspace: left-posterior-superior\nsizes: 3 3 4 5\nencoding: raw\n"
+    header += "space directions: none (2,0,0) (0,3,0) (0,0,4)\nspace origin: (0,0,0)\n"
+    header += f"kinds: {kinds}\n\n"
+    voxels_first = np.moveaxis(CHANNELS, -1, 0)
+    (tmp_path / "v.nrrd").write_bytes(header.encode() + voxels_first.tobytes(order="F"))
+    image = Volume(LABELS, np.diag([-2.0, -3.0, 4.0, 1.0]))
+    labels = read_mask(tmp_path / "v.nrrd", knee_like(image)).on_grid_of(to_canonical(image))
+    np.testing.assert_array_equal(reorient(labels, "LPS").array, LABELS)
+
+
 def test_a_mask_on_another_grid_is_refused_with_both_grids(tmp_path):
     write_volume(Volume(LABELS, place()), tmp_path / "v.nii.gz")
     moved = place().copy()

@@ -2,6 +2,7 @@ from copy import deepcopy
 from itertools import count
 from pathlib import Path
 
+import highdicom as hd
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -33,7 +34,8 @@ from scanner import (
     slice_dataset,
 )
 
-from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.orientation import Side, reorient
+from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.headers import DicomError
 from knee3d.dataset.dicom.series import read_series, scan
 
@@ -53,6 +55,28 @@ def itk_reads(files: list[Path], folder: Path) -> tuple[np.ndarray, np.ndarray]:
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
     return sitk.GetArrayFromImage(image).T, np.diag([-1, -1, 1, 1]) @ affine
+
+
+@pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
+@pytest.mark.parametrize("many", [False, True], ids=["classic", "enhanced"])
+def test_highdicom_agrees(make_series, tmp_path, turn, many):
+    """Its volumes are indexed (slice, row, column), in LPS, and may count slices from the other end."""
+
+    def frame(image, k):
+        image.FrameOfReferenceUID = "1.2.9"  # highdicom wants one
+
+    folder = make_series(frame, turn=turn)
+    images = [dcmread(path) for path in sorted(folder.iterdir())]
+    if many:
+        folder = save(enhanced(images), tmp_path / "e")
+        theirs = hd.imread(folder / "ENHANCED.dcm").get_volume(apply_modality_transform=False)
+    else:
+        theirs = hd.get_volume_from_series(images, apply_modality_transform=False)
+    affine = np.diag([-1, -1, 1, 1]) @ theirs.affine[:, [2, 1, 0, 3]]
+    expected = reorient(Volume(theirs.array.T, affine), "IPL")
+    ours = reorient(read_series(folder)[0], "IPL")
+    np.testing.assert_array_equal(ours.array, expected.array)
+    np.testing.assert_allclose(ours.affine, expected.affine, atol=1e-4)
 
 
 # Geometry
