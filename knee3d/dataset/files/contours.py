@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 from skimage.draw import polygon2mask
 
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.tissue import NUMBERINGS, Numbering
 from knee3d.anatomy.volume import Volume
+from knee3d.dataset.files.matfile import MatError, read_structures
 from knee3d.dataset.sides import side_of_labels
 
 ENDINGS = (".mat",)
@@ -60,26 +60,25 @@ def read_contours(path: Path, image: Volume, side: Side) -> tuple[Volume, Number
     return image.with_array(labels if shown is side else labels[:, :, ::-1]), NUMBERING
 
 
-def _entries(path: Path) -> list:
+def _entries(path: Path) -> list[dict[str, list]]:
     """What stands for each slice."""
     if path.stat().st_size > _LARGEST_BYTES:
         raise ContourError(f"{path.name} is too large for the outlines of a knee")
     try:
-        content = loadmat(path, struct_as_record=False, variable_names=[KEY])
-    except Exception as error:  # SciPy raises nearly anything on bad bytes
-        raise ContourError(f"cannot read {path.name}: {error}; fetch it again") from error
-    found = np.ravel(content.get(KEY, np.empty(0, object)))
+        found = read_structures(path, KEY)
+    except MatError as error:
+        raise ContourError(str(error)) from error
     fields = set(_FIELDS.values())
-    if found.dtype != object or not any(fields & set(getattr(entry, "_fieldnames", ())) for entry in found):
+    if not any(fields & set(entry) for entry in found):
         raise ContourError(f"{path.name} has no iMorphics outlines ({KEY} with fields such as {min(fields)})")
-    return list(found)
+    return found
 
 
-def _filled(path: Path, entry: object, shape: tuple[int, int]) -> np.ndarray:
+def _filled(path: Path, entry: dict[str, list], shape: tuple[int, int]) -> np.ndarray:
     """uint8 labels of one slice."""
     labels = np.zeros(shape, np.uint8)
     for value, name in sorted(NUMBERING.names.items(), reverse=True):
-        for points in _outlines(path, getattr(entry, _FIELDS[name], None)):
+        for points in _outlines(path, entry.get(_FIELDS[name], [])):
             beyond = max(-points.min(), (points - shape[::-1]).max())
             if beyond > _BEYOND_PIXELS:
                 raise ContourError(
@@ -91,10 +90,13 @@ def _filled(path: Path, entry: object, shape: tuple[int, int]) -> np.ndarray:
     return labels
 
 
-def _outlines(path: Path, cell: object) -> Iterator[np.ndarray]:
-    """The closed outlines of one tissue in one slice; none where the field is absent or empty."""
-    for points in np.ravel(cell) if isinstance(cell, np.ndarray) and cell.dtype == object else [cell]:
-        table = np.asarray([] if points is None else points)
+def _outlines(path: Path, cells: list) -> Iterator[np.ndarray]:
+    """The closed outlines of one tissue in one slice."""
+    for points in cells:
+        try:
+            table = np.asarray(points)
+        except ValueError:  # lists of different lengths
+            table = np.asarray("ragged")
         if not table.size:
             continue
         if table.dtype.kind not in "iuf" or table.ndim != 2 or table.shape[1] < 2 or not np.isfinite(table).all():
