@@ -8,7 +8,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
-from knee3d.anatomy.orientation import Side, axis_codes, mirror, to_canonical
+from knee3d.anatomy.orientation import Side, axis_codes, to_canonical
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.slicing import to_slices
 from knee3d.anatomy.tissue import Numbering, Scheme, map_labels
@@ -83,14 +83,13 @@ def prepare_knee(knee: Knee, folder: Path, preparation: Preparation) -> Case:
             seen = pool.submit(_read_image, knee, preparation)
             labels = pool.submit(_read_classes, knee.mask, seen.result, preparation) if knee.mask else None
             source, told = seen.result()
-            image, window = canonical_image(source, Side.UNKNOWN, preparation.bits)
             classes, shown = labels.result() if labels else (None, Side.UNKNOWN)
             side = agreed_side(told, Side.UNKNOWN, shown)
-            image = mirror(image) if side is Side.LEFT else image  # only now: the mask may have told
-            written = _start(image, partial, "image", pool)
-            written += _start(to_canonical(classes, side), partial, "mask", pool) if classes else []
+            written = _start(to_canonical(classes, side), partial, "mask", pool) if classes else []
+            image, window = canonical_image(source, side, preparation.bits)
         except ValueError as error:
             raise ValueError(f"case {knee.case} ({knee.image}): {error}") from error
+        written += _start(image, partial, "image", pool)
         if side is Side.UNKNOWN:
             log.warning("case %s: side unknown, taken as it is; medial and lateral may be swapped", knee.case)
         for slice_on_disk in written:

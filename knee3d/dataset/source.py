@@ -120,6 +120,8 @@ def read_image(path: Path, choice: Choice = ANY) -> tuple[Volume, Side]:
             except DicomError as error:  # of a zip, name the zip and not the folder that will be gone
                 raise DicomError(str(error).replace(str(folder), str(path))) from error
     if path.is_file() and not _is_known(path) and (path.suffix == ".dcm" or is_dicom(path)):
+        if is_segmentation(path):
+            raise VolumeFileError(f"{path.name} holds labels (DICOM-SEG) and no image; it goes with one, as its mask")
         raise VolumeFileError(f"{path.name} is one file of a DICOM series; give the folder, {path.parent}")
     if choice.series is not None or choice.echo is not None:
         raise VolumeFileError(f"{path} is not a folder of DICOM; --series and --echo choose within one, leave them out")

@@ -51,6 +51,8 @@ def test_labels_come_back_as_a_mask_of_the_same_image(knee, tmp_path, form, zipp
 def test_labels_beside_the_images_are_not_taken_for_one_of_them(knee):
     image, _ = read_image(knee)
     write_labels(labels_for(image), SCHEME, Source(knee, Side.LEFT), "dicom-seg", knee, "x")
+    with pytest.raises(ValueError, match=r"labels\.dcm holds labels .DICOM-SEG. and no image"):
+        read_image(knee / "labels.dcm")
     again, _ = read_image(knee)
     np.testing.assert_array_equal(again.array, image.array)
 

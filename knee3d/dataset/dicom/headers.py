@@ -14,6 +14,7 @@ import numpy as np
 import pydicom
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
 
 from knee3d.anatomy.orientation import Side
 
@@ -23,6 +24,7 @@ _FILE_TAGS = ["Modality", "ImageType", "SOPClassUID", "SOPInstanceUID", "NumberO
 _FILE_TAGS += ["SeriesNumber", "SeriesDescription", "EchoNumbers", "EchoTime", *PLACE_TAGS, *_PIXEL_TAGS]
 _FILE_TAGS += ["SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "Laterality"]
 _FILE_TAGS += ["ImageLaterality", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
+_WANTED = [Tag(name) for name in _FILE_TAGS]  # looked up once, and not for each file
 _DICOMDIR = "1.2.840.10008.1.3.10"
 # Spectroscopy, raw data and Siemens' own: modality MR, but nothing to look at.
 _NO_PICTURE = {"1.2.840.10008.5.1.4.1.1.4.2", "1.2.840.10008.5.1.4.1.1.66", "1.3.12.2.1107.5.9.1"}
@@ -93,7 +95,7 @@ def read_frames(path: Path) -> list[Frame] | str:
     """
     with blaming(path):
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_FILE_TAGS)
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_WANTED)
         except InvalidDicomError:
             if path.suffix.lower() == ".dcm":
                 raise

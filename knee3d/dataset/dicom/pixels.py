@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pydicom
 from pydicom.pixels import get_decoder
+from pydicom.tag import Tag
 
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.grid import Grid
@@ -13,6 +14,7 @@ from knee3d.dataset.dicom.headers import DicomError, Frame, blaming
 _TAGS = ["Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel"]
 _TAGS += ["PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "PixelData"]
 _TAGS += ["ExtendedOffsetTable", "ExtendedOffsetTableLengths"]
+_WANTED = [Tag(name) for name in _TAGS]  # looked up once, and not for each file
 
 
 def read_pixels(grid: Grid) -> Volume:
@@ -50,7 +52,7 @@ def _decode(frames: Sequence[Frame]) -> list[np.ndarray]:
     """(rows, columns) of each of some frames of one file."""
     path = frames[0].path
     with blaming(path):
-        data = pydicom.dcmread(path, specific_tags=_TAGS)
+        data = pydicom.dcmread(path, specific_tags=_WANTED)
         if "PixelData" not in data or data["PixelData"].is_empty:
             raise DicomError(f"{path.name} lacks PixelData: cut off or stripped; export the series again")
         # What `data.pixel_array` does, without copies.

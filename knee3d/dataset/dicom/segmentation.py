@@ -96,6 +96,7 @@ def write_segmentation(
         device_serial_number=__version__,
         content_label=scheme.name.upper(),
         series_description=f"knee3d {scheme.name}",
+        omit_empty_frames=bool(labels.array.any()),  # at least one frame there must be
     )
     segmentation.PatientIdentityRemoved = "YES"
     segmentation.DeidentificationMethod = "knee3d: case name for patient, no dates"
