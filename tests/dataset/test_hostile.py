@@ -24,7 +24,7 @@ from knee3d.dataset.files.hdf5 import Hdf5Error
 from knee3d.dataset.files.volumefile import VolumeFileError, write_volume
 from knee3d.dataset.source import Choice, read_image, read_mask
 
-EACH, EACH_MAT = 1000, 60  # each .mat starts a process
+EACH, EACH_MAT = 500, 60  # each .mat starts a process
 SECONDS, BYTES = 20.0, 2 << 30
 HEADER = {"dicom": 1200, "v.nii": 352, "v.nrrd": 400, "v.im": 2200, "labels.dcm": 8000, "o.mat": 2000}
 MASKS = ("labels.dcm", "o.mat")
