@@ -39,8 +39,8 @@ def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> dict[str, Any
     Returns:
         The summary of the evaluation, see `workflow.evaluate`.
     """
+    from knee3d.learn.config import Going, TrainConfig
     from knee3d.learn.networks.encoder import EncoderWeightsError, find_encoder_weights
-    from knee3d.learn.training import TrainConfig
 
     try:
         find_encoder_weights(encoder_weights)
@@ -53,7 +53,7 @@ def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> dict[str, Any
     preparation = Preparation(SCHEMES[SCHEME], None, SPLIT, seed)
     dataset = workflow.prepare(table, out / "dataset", preparation, None, jobs)
     config = TrainConfig(encoder_weights=encoder_weights, seed=seed, **TRAINING)
-    workflow.train(dataset.folder, list(Plane), out / "models", config)
+    workflow.train(dataset.folder, list(Plane), out / "models", config, Going(resume=True))
     fusion = workflow.fuse(dataset.folder, out / "models")
     log.info("fusion weights: %s", "  ".join(f"{view} {weight:.3f}" for view, weight in fusion.weights.items()))
     summary = workflow.evaluate(dataset.folder, out / "models", Split.TEST, out / "evaluation")

@@ -67,7 +67,8 @@ def load_models(models: Path, fused: bool = True) -> Trained:
     planes = [plane for plane in Plane if (models / plane.value / "card.json").is_file()]
     if not planes:
         raise FileNotFoundError(f"{models} holds no trained plane; train first: knee3d-train DATASET --models {models}")
-    from knee3d.learn.savedmodel import load_card, load_predictor
+    from knee3d.learn.card import load_card
+    from knee3d.learn.savedmodel import load_predictor
 
     cards = [load_card(models, plane) for plane in planes]
     schemes = {card["scheme"] for card in cards}

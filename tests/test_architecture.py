@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 MAY_USE = {
     "anatomy": set(),
     "dataset": {"anatomy"},
-    "learn": {"anatomy", "dataset"},
+    "learn": {"anatomy", "dataset", "postprocess"},
     "postprocess": {"anatomy"},
     "quantify": {"anatomy"},
     "report": {"anatomy", "postprocess", "quantify"},
@@ -27,6 +27,7 @@ SHARED = {"atomic", "progress", "threads"}
 LIVES_IN = {
     "tensorflow": {"learn"},
     "keras": {"learn"},
+    "tensorboard": {"learn"},
     "segmentation_models": {"learn"},
     "pydicom": {"dataset"},
     "SimpleITK": {"dataset"},
@@ -76,7 +77,7 @@ def test_commands_leave_the_work_to_workflow():
     used = {name.rpartition(".")[0] for name in names if not name.startswith("knee3d.cli.")}
     types = {"knee3d.anatomy.orientation", "knee3d.anatomy.plane", "knee3d.anatomy.tissue", "knee3d.dataset.cases",
              "knee3d.dataset.labels", "knee3d.dataset.phantom.cohort", "knee3d.dataset.prepare",
-             "knee3d.dataset.source", "knee3d.learn.training"}  # fmt: skip
+             "knee3d.dataset.source", "knee3d.dataset.split", "knee3d.learn.config"}  # fmt: skip
     assert used <= types | {"knee3d", "knee3d.demo", "knee3d.report.tables"}
 
 

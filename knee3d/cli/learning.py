@@ -8,6 +8,7 @@ import click
 from knee3d.anatomy.plane import Plane
 from knee3d.cli.frame import FOLDER, Command, models_option, seed_option, show_scores, weights_option
 
+LOSSES = ["dice", "dice-ce", "generalised-dice", "tversky", "focal-tversky"]
 PLANES = [plane.value for plane in Plane]
 
 
@@ -22,33 +23,89 @@ PLANES = [plane.value for plane in Plane]
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-4, show_default=True)
 @click.option(
     "--schedule",
-    type=click.Choice(["plateau", "cosine"]),
+    type=click.Choice(["plateau", "cosine", "constant"]),
     default="plateau",
     show_default=True,
-    help="Learning rate: down when validation stalls, or down a cosine to the last epoch.",
+    help="Learning rate: down when validation stalls, down a cosine to the last epoch, or as it is.",
 )
-@click.option("--augment/--no-augment", default=False, show_default=True, help="Change training pairs at random.")
+@click.option("--warmup-epochs", type=click.IntRange(0), default=0, show_default=True, help="The rate rises in them.")
+@click.option("--plateau-factor", type=float, default=0.1, show_default=True, help="ReduceLROnPlateau's,")
+@click.option("--plateau-patience", type=click.IntRange(0), default=10, show_default=True, help="in epochs,")
+@click.option("--plateau-min-delta", type=click.FloatRange(0), default=1e-4, show_default=True, help="of loss,")
+@click.option("--plateau-cooldown", type=click.IntRange(0), default=0, show_default=True, help="in epochs,")
+@click.option("--plateau-min-lr", type=click.FloatRange(0), default=0.0, show_default=True, help="and its floor.")
+@click.option("--stop-patience", type=click.IntRange(1), help="End after so many epochs without a better Dice [never].")
+@click.option("--clip-norm", type=click.FloatRange(0, min_open=True), help="Largest norm of the gradient [none].")
+@click.option(
+    "--freeze-encoder-epochs",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Epochs in which the encoder keeps its first weights.",
+)
+@click.option("--loss", type=click.Choice(LOSSES), default="dice", show_default=True)
+@click.option("--loss-background/--no-loss-background", default=False, show_default=True, help="A class like others?")
+@click.option(
+    "--augment",
+    type=click.Choice(["none", "light", "medium", "strong"]),
+    default="none",
+    show_default=True,
+    help="Change training pairs at random.",
+)
+@click.option("--no-augment", "augment", flag_value="none", help="The same as --augment none.")
+@click.option(
+    "--foreground-fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of visits to slices with tissue [every slice once].",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
+    default="float32",
+    show_default=True,
+    help="Of the arithmetic; weights are float32 always.",
+)
+@click.option("--xla", is_flag=True, help="Compile the training step with XLA.")
+@click.option("--cache", metavar="memory|FOLDER", help="Keep decoded slices, for slow disks [decode at every visit].")
 @click.option("--limit-slices", type=click.IntRange(1), help="Use so many slices only, for a quick try.")
-@click.option("--overwrite", is_flag=True, help="Replace a model that was trained with other settings or cases.")
+@click.option("--folds", type=click.IntRange(2), help="Cross-validate: deal training and validation patients out anew.")
+@click.option("--fold", type=click.IntRange(1), help="Train this fold only, from 1 on [all].")
+@click.option("--resume", is_flag=True, help="Go on with a training that was interrupted.")
+@click.option("--overwrite", is_flag=True, help="Replace models trained with other settings, or an interrupted one.")
 @seed_option
-def train(dataset: Path, plane: str, models: Path, overwrite: bool, **options: Any) -> None:
+def train(dataset: Path, plane: str, models: Path, folds: int | None, fold: int | None, **options: Any) -> None:
     """Train one network per plane on the slices in DATASET.
 
     Defaults are the paper's: VGG16-UNet, soft Dice, Adam 1e-4, batch 2, 100 epochs, ReduceLROnPlateau, on all visible
-    devices (MirroredStrategy). Each plane gets a SavedModel, a model card, metrics.csv and TensorBoard logs. A plane
-    that is already trained so is left alone.
+    devices (MirroredStrategy), or those of all machines that TF_CONFIG names. Each plane gets a SavedModel, a model
+    card, metrics.csv and TensorBoard logs. A plane that is already trained so is left alone.
 
     \b
-    knee3d-train data/oai --plane all --models models
-    knee3d-train data/oai --plane sagittal --batch-size 16 --learning-rate 3e-4
+    knee3d-train data/oai --plane all --models models --resume
+    knee3d-train data/oai --plane sagittal --batch-size 16 --learning-rate 3e-4 --precision mixed_float16
+    knee3d-train data/oai --plane all --folds 5 --models cross
+    knee3d-train data/oai --loss dice-ce --augment medium --foreground-fraction 0.7 --stop-patience 20
     tensorboard --logdir models
     """
     from knee3d import workflow
-    from knee3d.learn.training import TrainConfig
+    from knee3d.dataset.split import Folds
+    from knee3d.learn.config import Going, TrainConfig
 
     planes = list(Plane) if plane == "all" else [Plane(plane)]
-    for folder in workflow.train(dataset, planes, models, TrainConfig(**options), overwrite):
-        click.echo(f"{folder}")
+    going = Going(**{name: options.pop(name) for name in ("overwrite", "resume", "cache")})
+    config = TrainConfig(**options)
+    if folds is None:
+        if fold is not None:
+            raise click.UsageError("--fold needs --folds, how many there are")
+        for folder in workflow.train(dataset, planes, models, config, going):
+            click.echo(f"{folder}")
+        return
+    summary = workflow.cross_validate(dataset, planes, models, config, Folds(folds, fold), going)
+    for name, scores in summary["planes"].items():
+        spread = "" if scores["sd"] is None else f" \N{PLUS-MINUS SIGN} {scores['sd']:.4f}"
+        done = len(scores["val_dice"])
+        click.echo(f"{name:<10} validation Dice {scores['mean']:.4f}{spread} over {done} of {folds} folds")
+    click.echo(f"{models}/folds.json")
 
 
 @click.command(cls=Command)

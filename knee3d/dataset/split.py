@@ -1,11 +1,12 @@
 """Patients -> train / val / test. A patient's visits and knees are never apart."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from sklearn.model_selection import GroupShuffleSplit
+from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 
-from knee3d.dataset.cases import Split
+from knee3d.dataset.cases import Dataset, Split
 
 
 def split_patients(patients: Sequence[str], fractions: tuple[float, float, float], seed: int) -> dict[str, Split]:
@@ -40,6 +41,49 @@ def split_patients(patients: Sequence[str], fractions: tuple[float, float, float
             result.update(dict.fromkeys(pool[chosen].tolist(), split))
             pool = pool[rest]
     return result
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Which folds of a cross-validation to train.
+
+    Attributes:
+        count: How many there are.
+        only: The one to train, from 1 on; None trains all.
+    """
+
+    count: int
+    only: int | None = None
+
+    @property
+    def chosen(self) -> range:
+        """Their numbers."""
+        return range(1, self.count + 1) if self.only is None else range(self.only, self.only + 1)
+
+
+def fold_of(dataset: Dataset, folds: int, fold: int, seed: int) -> Dataset:
+    """The dataset of one fold of a cross-validation.
+
+    Args:
+        dataset: Its train and val cases are dealt out anew; test and unlabelled cases stay as they are.
+        folds: How many; each patient is validated on in exactly one.
+        fold: From 1 to `folds`.
+        seed: The same dataset, folds and seed give the same folds.
+
+    Raises:
+        ValueError: There are fewer patients than folds, or no such fold.
+    """
+    used = [case for case in dataset.cases if case.labelled and case.split in (Split.TRAIN, Split.VAL)]
+    patients = sorted({case.patient for case in used})
+    if not 2 <= folds <= len(patients):
+        raise ValueError(f"--folds must be 2 to {len(patients)}, the number of training and validation patients")
+    if not 1 <= fold <= folds:
+        raise ValueError(f"--fold must be 1 to {folds}, got {fold}")
+    # Patients and not their cases are dealt out, so that folds differ by one patient at most.
+    dealt = list(GroupKFold(folds, shuffle=True, random_state=seed).split(patients, groups=patients))
+    validated = {patients[index] for index in dealt[fold - 1][1]}
+    mine = {case.name: Split.VAL if case.patient in validated else Split.TRAIN for case in used}
+    return replace(dataset, cases=tuple(replace(case, split=mine.get(case.name, case.split)) for case in dataset.cases))
 
 
 def check_no_leak(assigned: Iterable[tuple[str, Split]]) -> None:

@@ -1,22 +1,32 @@
 """Cases and a plane -> tf.data of (image, mask) batches.
 
-    cases (shuffled) -> all PNGs of a case decoded once -> windows of neighbours, interleaved over cases
-                     -> shuffle -> batch -> prefetch
+    for each epoch: cases, shuffled -> a case's PNGs, decoded once -> its slices, shuffled, between their neighbours,
+                    taken in turn from a few cases -> batch -> augment -> prefetch
 
-A case is decoded whole, 2 x 24 MB at OAI size, and its windows are cut from that: neighbours cost no second read.
+Everything an epoch shows is a function of the seed and the epoch's number, so an interrupted training goes on with the
+batches that it would have seen. Cases are decoded whole, 2 x 24 MB at OAI size, and windows are cut from that:
+neighbours cost no second read, and memory depends on the cases open at a time, not on how many there are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from knee3d.anatomy.plane import Plane
+from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Case, Dataset
+from knee3d.dataset.png import read_slices
+from knee3d.learn.augment import Strength, augment
+from knee3d.progress import progress
 
-CASES_AT_ONCE = 4
-SHUFFLED_SLICES = 512
+CASES_AT_ONCE = 8
+READ_AHEAD = 2
+
+Reader = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+"""Number of a case -> (slices, height, width) uint8 image and mask."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +37,45 @@ class Slices:
         images: PNG paths of each case in slice order.
         masks: The same of the masks.
         centres: For each case, the slices to visit; all PNGs may still serve as neighbours.
+        names: Of the cases.
+        keys: Fingerprints of the cases.
     """
 
     images: tuple[tuple[str, ...], ...]
     masks: tuple[tuple[str, ...], ...]
     centres: tuple[tuple[int, ...], ...]
+    names: tuple[str, ...]
+    keys: tuple[str, ...]
 
     @property
     def count(self) -> int:
         """Slices in one epoch."""
         return sum(len(centres) for centres in self.centres)
+
+    def sizes(self, batch_size: int) -> list[int]:
+        """Slices in each batch of an epoch; the last may be smaller."""
+        return [min(batch_size, self.count - start) for start in range(0, self.count, batch_size)]
+
+    def steps(self, batch_size: int) -> int:
+        """Batches in one epoch."""
+        return -(-self.count // batch_size)
+
+
+@dataclass(frozen=True)
+class Order:
+    """How the slices of an epoch are drawn.
+
+    Attributes:
+        seed: The same seed and epoch give the same batches.
+        foreground: Share of the visits, case by case, that go to slices with tissue; None visits every slice once.
+            With a share, an epoch has as many visits, some slices are seen twice and others not; in the next epoch it
+            is others.
+        strength: Of augmentation; None leaves slices as they are.
+    """
+
+    seed: int
+    foreground: float | None = None
+    strength: Strength | None = None
 
 
 def slices_of(dataset: Dataset, cases: Sequence[Case], plane: Plane, limit: int | None = None) -> Slices:
@@ -61,55 +100,206 @@ def slices_of(dataset: Dataset, cases: Sequence[Case], plane: Plane, limit: int 
     def paths(kind: str) -> tuple[tuple[str, ...], ...]:
         return tuple(tuple(map(str, dataset.slice_paths(case, plane, kind))) for case, _ in visited)
 
-    return Slices(paths("image"), paths("mask"), tuple(tuple(map(int, where)) for _, where in visited))
+    return Slices(
+        paths("image"),
+        paths("mask"),
+        tuple(tuple(map(int, where)) for _, where in visited),
+        tuple(case.name for case, _ in visited),
+        tuple(case.fingerprint[:16] for case, _ in visited),
+    )
 
 
-def batches(slices: Slices, context: int, batch_size: int, shuffle_seed: int | None = None) -> tf.data.Dataset:
-    """Stream (image, mask) batches, once over all slices.
+def training_batches(
+    slices: Slices, context: int, batch_size: int, order: Order, epochs: range, read: Reader | None = None
+) -> tf.data.Dataset:
+    """Stream the batches of some epochs, one epoch after the other.
 
     Args:
         slices: What to visit.
         context: Neighbours on each side, as channels; beyond the ends the outermost slice is repeated.
-        batch_size: Global, over all devices; the last batch may be smaller, nothing is dropped.
-        shuffle_seed: None keeps the order of cases and slices; otherwise the order is new in each epoch, and the same
-            for the same seed.
+        batch_size: Global, over all devices; the last batch of an epoch may be smaller, nothing is dropped.
+        order: Seed, share of slices with tissue, augmentation.
+        epochs: Their numbers, such as range(3, 100) for a training that goes on after three.
+        read: From `reader`, to take cases from a cache; None decodes PNGs.
 
     Returns:
-        Dataset of ((batch, height, width, 2 * context + 1) uint8, (batch, height, width) uint8) with known
-        cardinality. Slices of different sizes in a batch are padded with 0 below and to the right.
+        Dataset of ((batch, height, width, 2 * context + 1) uint8, (batch, height, width) uint8) of
+        `len(epochs) * slices.steps(batch_size)` elements. Slices of different sizes in a batch are padded with 0 below
+        and to the right.
     """
-    shuffled = shuffle_seed is not None
-    columns = (tf.ragged.constant(column) for column in (slices.images, slices.masks, slices.centres))
-    cases = tf.data.Dataset.from_tensor_slices(tuple(columns))
-    if shuffled:
-        cases = cases.shuffle(len(slices.images), seed=shuffle_seed)
-    volumes = cases.map(_read_case, num_parallel_calls=CASES_AT_ONCE if shuffled else 2)
-    stream = volumes.interleave(
-        lambda image, mask, centres: tf.data.Dataset.from_tensor_slices(centres).map(
-            lambda centre: (_window(image, centre, context), mask[centre])
-        ),
-        cycle_length=CASES_AT_ONCE if shuffled else 1,
-        num_parallel_calls=CASES_AT_ONCE if shuffled else 1,
-        deterministic=True,
-    )
-    if shuffled:
-        stream = stream.shuffle(min(SHUFFLED_SLICES, slices.count), seed=shuffle_seed)
-    stream = stream.padded_batch(batch_size, padded_shapes=((None, None, 2 * context + 1), (None, None)))
-    return stream.prefetch(tf.data.AUTOTUNE).apply(
-        tf.data.experimental.assert_cardinality(-(-slices.count // batch_size))
-    )
+    read = read or reader(slices)
+    centres = _ragged(slices.centres, tf.int32)
+
+    def visit(case: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        image, mask = read(case)
+        mine = tf.random.experimental.stateless_fold_in(seed, case)
+        return image, mask, _visits(centres[case], mask, order.foreground, mine)
+
+    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        seed = tf.stack([tf.constant(order.seed, tf.int64), epoch])
+        cases = tf.random.experimental.stateless_shuffle(tf.range(len(slices.names)), seed)
+        volumes = tf.data.Dataset.from_tensor_slices(cases).map(
+            lambda case: visit(case, seed), num_parallel_calls=READ_AHEAD, deterministic=True
+        )
+        stream = volumes.prefetch(READ_AHEAD).interleave(
+            lambda image, mask, visits: tf.data.Dataset.from_tensor_slices(visits).map(
+                lambda centre: (_window(image, centre, context), mask[centre])
+            ),
+            cycle_length=CASES_AT_ONCE,
+            num_parallel_calls=2,
+            deterministic=True,
+        )
+        batched = stream.padded_batch(batch_size, ((None, None, 2 * context + 1), (None, None)))
+        strength = order.strength
+        if strength is None:
+            return batched
+        return batched.enumerate().map(
+            lambda step, pair: augment(*pair, tf.random.experimental.stateless_fold_in(seed, step), strength),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+
+    stream = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch)
+    known = tf.data.experimental.assert_cardinality(len(epochs) * slices.steps(batch_size))
+    return stream.apply(known).prefetch(tf.data.AUTOTUNE)
 
 
-def _read_case(images: tf.Tensor, masks: tf.Tensor, centres: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """(slices, height, width) uint8 image and mask of one case."""
-    return _decode(images), _decode(masks), centres
+def validation_batches(slices: Slices, context: int, batch_size: int, read: Reader | None = None) -> tf.data.Dataset:
+    """Stream every slice once, in the order of cases and slices.
+
+    Returns:
+        Dataset of (images, masks, cases): as `training_batches`, and the number of each slice's case, (batch,) int32.
+    """
+    read = read or reader(slices)
+    centres = _ragged(slices.centres, tf.int32)
+    volumes = tf.data.Dataset.range(len(slices.names)).map(
+        lambda case: (*read(case), centres[case], tf.cast(case, tf.int32)), num_parallel_calls=READ_AHEAD
+    )
+    stream = volumes.flat_map(
+        lambda image, mask, visits, case: tf.data.Dataset.from_tensor_slices(visits).map(
+            lambda centre: (_window(image, centre, context), mask[centre], case)
+        )
+    )
+    batched = stream.padded_batch(batch_size, ((None, None, 2 * context + 1), (None, None), ()))
+    known = tf.data.experimental.assert_cardinality(slices.steps(batch_size))
+    return batched.apply(known).prefetch(tf.data.AUTOTUNE)
+
+
+def shares(batches: tf.data.Dataset, replicas: int, mine: range) -> tf.data.Dataset:
+    """Deal every batch out to the replicas of this process.
+
+    Args:
+        batches: Global ones.
+        replicas: Over all processes; their shares of a batch differ by one slice at most. None is empty, as TensorFlow
+            cannot convolve nothing: a batch with fewer slices than replicas repeats its last one, for case -1.
+        mine: Those of this process.
+
+    Returns:
+        Dataset of one element for each batch and replica of mine.
+    """
+
+    def filled(part: tf.Tensor) -> tf.Tensor:
+        missing = tf.maximum(replicas - tf.shape(part)[0], 0)
+        filling = tf.fill([missing], -1) if part.shape.rank == 1 else tf.repeat(part[-1:], missing, axis=0)
+        return tf.concat([part, filling], 0)
+
+    def deal(*batch: tf.Tensor) -> tf.data.Dataset:
+        parts = tuple(filled(part) for part in batch)
+        count = tf.shape(parts[0], out_type=tf.int64)[0]
+        return tf.data.Dataset.range(mine.start, mine.stop).map(
+            lambda replica: tuple(
+                part[count * replica // replicas : count * (replica + 1) // replicas] for part in parts
+            )
+        )
+
+    return batches if replicas == 1 else batches.flat_map(deal).prefetch(len(mine))
+
+
+def reader(slices: Slices, cache: str | None = None) -> Reader:
+    """How to get at the voxels of a case.
+
+    Args:
+        slices: Of the cases.
+        cache: None decodes the PNGs at every visit. "memory" decodes them all now and keeps them. Anything else is a
+            folder, made if need be, that gets a file of raw voxels for each case, for disks faster than the dataset's.
+
+    Raises:
+        FileNotFoundError: A PNG is missing.
+        ValueError: A PNG is damaged.
+        OSError: There is no room in the folder.
+    """
+    if cache is None:
+        images, masks = _ragged(slices.images, tf.string), _ragged(slices.masks, tf.string)
+        return lambda case: (_decode(images[case]), _decode(masks[case]))
+    load = _kept_in_memory(slices) if cache == "memory" else _kept_in_files(slices, Path(cache))
+
+    def read(case: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        both = tf.ensure_shape(tf.numpy_function(load, [case], tf.uint8), (2, None, None, None))
+        return both[0], both[1]
+
+    return read
+
+
+def _kept_in_memory(slices: Slices) -> Callable[[int], np.ndarray]:
+    """Case -> (2, slices, height, width) uint8, image and mask."""
+    with progress("decoding into memory", len(slices.names)) as advance:
+        volumes = []
+        for images, masks in zip(slices.images, slices.masks, strict=True):
+            volumes.append(_decoded(images, masks))
+            advance(1)
+    return volumes.__getitem__
+
+
+def _kept_in_files(slices: Slices, folder: Path) -> Callable[[int], np.ndarray]:
+    """The same from a file for each case, known by plane and by the fingerprint of the prepared knee."""
+    files = [
+        folder / f"{name}-{Path(images[0]).parts[-3]}-{key}.npy"
+        for name, images, key in zip(slices.names, slices.images, slices.keys, strict=True)
+    ]
+    with progress(f"decoding into {folder}", len(files)) as advance:
+        for file, images, masks in zip(files, slices.images, slices.masks, strict=True):
+            if not file.exists():
+                with whole_file(file) as partial, partial.open("wb") as stream:
+                    np.save(stream, _decoded(images, masks))
+            advance(1)
+    return lambda case: np.load(files[case])
+
+
+def _decoded(images: Sequence[str], masks: Sequence[str]) -> np.ndarray:
+    image, mask = (read_slices([Path(path) for path in paths]) for paths in (images, masks))
+    return np.stack([image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8), mask])
+
+
+def _ragged(rows: Sequence[Sequence[int | str]], dtype: tf.DType) -> tf.RaggedTensor:
+    flat = tf.constant([value for row in rows for value in row], dtype)
+    return tf.RaggedTensor.from_row_lengths(flat, [len(row) for row in rows])
 
 
 def _decode(paths: tf.Tensor) -> tf.Tensor:
+    """(slices, height, width) uint8."""
     spec = tf.TensorSpec((None, None), tf.uint8)
     return tf.map_fn(
         lambda path: tf.io.decode_png(tf.io.read_file(path), channels=1)[..., 0], paths, fn_output_signature=spec
     )
+
+
+def _visits(centres: tf.Tensor, mask: tf.Tensor, foreground: float | None, seed: tf.Tensor) -> tf.Tensor:
+    """The slices of a case that an epoch visits, in its order; as many as there are centres."""
+    seeds = tf.random.split(seed, 3)
+    if foreground is not None:
+        tissue = tf.reduce_any(tf.gather(mask, centres) > 0, axis=(1, 2))
+        with_tissue, without = tf.boolean_mask(centres, tissue), tf.boolean_mask(centres, ~tissue)
+        count = tf.size(centres)
+        wanted = tf.cast(tf.round(foreground * tf.cast(count, tf.float32)), tf.int32)
+        wanted = tf.where(tf.size(without) == 0, count, tf.where(tf.size(with_tissue) == 0, 0, wanted))
+        centres = tf.concat([_dealt(with_tissue, wanted, seeds[1]), _dealt(without, count - wanted, seeds[2])], 0)
+    return tf.random.experimental.stateless_shuffle(centres, seeds[0])
+
+
+def _dealt(cards: tf.Tensor, count: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """So many of them, shuffled; all are dealt before any comes again."""
+    shuffled = tf.random.experimental.stateless_shuffle(cards, seed)
+    return tf.gather(shuffled, tf.range(count) % tf.maximum(tf.size(cards), 1))
 
 
 def _window(volume: tf.Tensor, centre: tf.Tensor, context: int) -> tf.Tensor:

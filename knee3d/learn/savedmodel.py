@@ -4,7 +4,6 @@ models/<plane>/saved_model/     tf.saved_model.load(...).serve(uint8 slices) -> 
 models/<plane>/card.json        what it was trained on, how, and how well
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from knee3d.anatomy.plane import Plane
+from knee3d.learn.card import load_card, model_folder
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,6 @@ class SavedModelPredictor:
         return self.model.serve(tf.constant(slices)).numpy()
 
 
-def model_folder(models: Path, plane: Plane) -> Path:
-    """Where the model, the card and the logs of a plane lie."""
-    return models / plane.value
-
-
 def export(model: keras.Model, folder: Path) -> None:
     """Write a SavedModel with the endpoint `serve` and the signature `serving_default`.
 
@@ -48,22 +43,6 @@ def export(model: keras.Model, folder: Path) -> None:
         folder: Made, or filled if empty.
     """
     model.export(str(folder), format="tf_saved_model", verbose=False)
-
-
-def load_card(models: Path, plane: Plane) -> dict[str, Any]:
-    """The model card of a plane.
-
-    Raises:
-        FileNotFoundError: There is none: the plane was not trained to the end.
-        ValueError: It cannot be read.
-    """
-    path = model_folder(models, plane) / "card.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; train this plane first: knee3d-train DATASET --models {models}")
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not a readable model card ({error}); train this plane again") from error
 
 
 def load_predictor(models: Path, plane: Plane) -> SavedModelPredictor:

@@ -1,11 +1,13 @@
-"""TrainConfig, and train_plane: build, compile, fit, export."""
+"""One plane from slices to a SavedModel, however often it is interrupted."""
 
-import hashlib
-import json
+import fcntl
 import logging
-import platform
+import math
 import shutil
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,64 +15,53 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from knee3d import __version__
 from knee3d.anatomy.plane import Plane
+from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.dataset.png import read_slices
-from knee3d.learn.augment import augment_batch
-from knee3d.learn.callbacks import SCHEDULES, Report, standard_callbacks
-from knee3d.learn.losses import PooledDice, SoftDice
-from knee3d.learn.networks import NETWORKS
-from knee3d.learn.networks.encoder import find_encoder_weights
-from knee3d.learn.pipeline import Slices, batches, slices_of
-from knee3d.learn.savedmodel import export, load_card, model_folder
+from knee3d.learn.augment import STRENGTHS
+from knee3d.learn.building import build
+from knee3d.learn.card import describe, differences, load_card, model_folder
+from knee3d.learn.config import Going, TrainConfig
+from knee3d.learn.distribution import is_chief, strategy, total
+from knee3d.learn.loop import Validated, distributed, train_epoch, training_step, validate, validation_step
+from knee3d.learn.losses import LOSSES
+from knee3d.learn.monitor import HEADER, DrawConfusion, TensorBoard, table_line
+from knee3d.learn.networks.encoder import find_encoder_weights, without_encoder
+from knee3d.learn.pipeline import Order, Slices, reader, slices_of, training_batches, validation_batches
+from knee3d.learn.run import History, Run, environment, load_checkpoint
+from knee3d.learn.savedmodel import export
+from knee3d.learn.schedule import Decisions, deciding_callbacks
+from knee3d.progress import progress
 
 log = logging.getLogger(__name__)
 
-STATISTICS_SLICES = 100
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What one plane is trained on, and how."""
+
+    dataset: Dataset
+    plane: Plane
+    config: TrainConfig
+    train: Slices
+    val: Slices
+
+    @property
+    def val_cases(self) -> tuple[Case, ...]:
+        """Those whose slices are in `val`, in the same order."""
+        named = {case.name: case for case in self.dataset.of_split(Split.VAL)}
+        return tuple(named[name] for name in self.val.names)
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train; the defaults are the paper's (Luan et al. 2025).
-
-    Attributes:
-        network: Key of `networks.NETWORKS`.
-        encoder_weights: "imagenet", "none" or a path, see `find_encoder_weights`.
-        context: Neighbouring slices on each side, as channels.
-        epochs: Times over the training slices.
-        batch_size: Slices in a step, over all devices together.
-        learning_rate: Adam's in the first epoch.
-        schedule: Key of `callbacks.SCHEDULES`: what the learning rate does in later epochs.
-        augment: Whether training pairs are turned, scaled, shifted and changed in contrast at random.
-        seed: Of weights, order and augmentation.
-        limit_slices: Use so many training (and validation) slices only; None is all.
-
-    Raises:
-        ValueError: A value makes no sense.
-    """
-
-    network: str = "unet"
-    encoder_weights: str = "imagenet"
-    context: int = 1
-    epochs: int = 100
-    batch_size: int = 2
-    learning_rate: float = 1e-4
-    schedule: str = "plateau"
-    augment: bool = False
-    seed: int = 0
-    limit_slices: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.network not in NETWORKS:
-            raise ValueError(f"unknown network {self.network!r}; there are: {', '.join(NETWORKS)}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"unknown schedule {self.schedule!r}; there are: {', '.join(SCHEDULES)}")
-        if min(self.epochs, self.batch_size, self.limit_slices or 1) < 1 or self.context < 0 or self.learning_rate <= 0:
-            raise ValueError(f"epochs, batch size, slices and learning rate must be above 0, context 0 or more: {self}")
-
-
-def train_plane(dataset: Dataset, plane: Plane, models: Path, config: TrainConfig, overwrite: bool = False) -> Path:
+def train_plane(
+    dataset: Dataset,
+    plane: Plane,
+    models: Path,
+    config: TrainConfig,
+    going: Going = Going(),  # noqa: B008 it is frozen
+    draw_confusion: DrawConfusion | None = None,
+) -> Path:
     """Train one plane's network and export it.
 
     Args:
@@ -78,105 +69,259 @@ def train_plane(dataset: Dataset, plane: Plane, models: Path, config: TrainConfi
         plane: Direction of slicing.
         models: Folder of all planes; this one goes to its own folder in it.
         config: How.
-        overwrite: Replace a model that was trained otherwise.
+        going: What to do about what is there already.
+        draw_confusion: Draws the confusion matrix for TensorBoard.
 
     Returns:
-        The model's folder: `saved_model/`, `card.json`, `metrics.csv`, `logs/`, `best.weights.h5`. While it is being
+        The model's folder: `card.json`, `saved_model/`, and what `run` says but for the checkpoints. While it is being
         trained it is called `<plane>.training`, so that an interruption costs no finished model. A plane whose card
-        says the same settings and data is left alone.
+        says the same settings and data is left alone. Of processes that train together (TF_CONFIG) the first writes.
 
     Raises:
-        ValueError: There is a model trained otherwise, a split is empty, or the loss became NaN.
+        ValueError: There is a model trained otherwise or a training interrupted, a split is empty, memory ran out, or
+            the loss became NaN.
         EncoderWeightsError: See `find_encoder_weights`.
     """
+    devices = strategy()
     folder = model_folder(models, plane)
-    card = _card(dataset, plane, config)
-    if _is_done(models, plane, card, overwrite):
+    card = describe(dataset, plane, config.settings)
+    if _is_done(models, plane, card, going):
         return folder
     weights = find_encoder_weights(config.encoder_weights)
-    run = folder.with_name(f"{folder.name}.training")
-    shutil.rmtree(run, ignore_errors=True)
-    run.mkdir(parents=True)
-    keras.utils.set_random_seed(config.seed)
+    run = Run(folder.with_name(f"{folder.name}.training"))
     train, val = (
         slices_of(dataset, dataset.of_split(split), plane, config.limit_slices) for split in (Split.TRAIN, Split.VAL)
     )
-    log.info("%s: %d training and %d validation slices", plane.value, train.count, val.count)
-    with strategy().scope():
-        model = build(dataset.scheme.classes, config, weights)
-    schedule = SCHEDULES[config.schedule](config.learning_rate, config.epochs)
-    history = _fit(model, (train, val), config, standard_callbacks(run, plane.value, schedule))
-    best = int(np.argmax(history["val_dice"]))
-    model.load_weights(run / "best.weights.h5")
-    export(model, run / "saved_model")
-    scores = {key: float(values[best]) for key, values in history.items()}
-    card |= {"slices": {"train": train.count, "val": val.count}, "scores": {"best_epoch": best + 1, **scores}}
-    (run / "card.json").write_text(json.dumps(card, indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    run.rename(folder)
+    task = Task(dataset, plane, config, train, val)
+    with _alone(run.folder) if is_chief() else nullcontext():
+        if is_chief():
+            _begin(run, card, going)
+        keras.utils.set_random_seed(config.seed)
+        with devices.scope():
+            model = build(dataset.scheme.classes, config, weights)
+        _train(model, task, run, going.cache, draw_confusion)
+        if is_chief():
+            _finish(run, model, card, task)
+            shutil.rmtree(folder, ignore_errors=True)
+            run.folder.rename(folder)
     return folder
 
 
-def strategy() -> tf.distribute.Strategy:
-    """MirroredStrategy over all visible devices; with one device TensorFlow's own, which does the same without copies.
-
-    On a CPU the mirror of one makes training 13 % and validation three times slower.
-    """
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else tf.distribute.get_strategy()
-
-
-def build(classes: int, config: TrainConfig, encoder_weights: str | None) -> keras.Model:
-    """A compiled network, its encoder holding `encoder_weights`.
+def _is_done(models: Path, plane: Plane, card: dict[str, Any], going: Going) -> bool:
+    """Whether the plane was trained so before.
 
     Raises:
-        ValueError: The weights are not those of the encoder.
+        ValueError: It was trained otherwise and must not be overwritten.
     """
-    try:
-        model = NETWORKS[config.network](classes, config.context, encoder_weights)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"encoder weights {encoder_weights} do not fit the {config.network}: {error}") from error
-    _match_running_statistics(model, config.batch_size)
-    adam = keras.optimizers.Adam(config.learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-8)
-    model.compile(optimizer=adam, loss=SoftDice(), metrics=[PooledDice(classes)])
-    return model
+    folder = model_folder(models, plane)
+    if going.overwrite or not (folder / "card.json").exists():
+        return False
+    differ = differences(load_card(models, plane), card)
+    if differ:
+        raise ValueError(f"{folder} holds a model with other {differ}; choose another --models or give --overwrite")
+    log.info("%s: already trained with these settings on these cases, in %s", plane.value, folder)
+    return True
 
 
-def _match_running_statistics(model: keras.Model, batch_size: int) -> None:
-    """Let batch normalisation average over about STATISTICS_SLICES slices, whatever the batch size.
+def _begin(run: Run, card: dict[str, Any], going: Going) -> None:
+    """Make the folder ready: to go on in it, or empty.
 
-    With Keras' momentum of 0.99 it averages over 100 batches. In a short training with larger batches it then lags
-    behind the weights, and validation scores tell of a network that never was.
+    Raises:
+        ValueError: There is a training that was interrupted, and it is not said what to do, or it was another one.
     """
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 1 - 1 / max(2.0, STATISTICS_SLICES / batch_size)
+    there = run.read_json("card.json")
+    if run.checkpoints and not going.overwrite:
+        differ = differences(there or {}, card)
+        if not going.resume:
+            raise ValueError(
+                f"{run.folder} holds an interrupted training; go on with --resume, or begin anew with --overwrite"
+            )
+        if differ:
+            raise ValueError(
+                f"{run.folder} holds a training with other {differ}; go on with those, or begin anew with --overwrite"
+            )
+    else:
+        for leftover in run.folder.iterdir():
+            if leftover.name != LOCK:
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    now = environment()
+    if run.checkpoints and run.read_json("environment.json") not in (None, now):
+        log.warning("the versions or devices are not those that this training began with; see environment.json")
+    run.write_json("card.json", card)
+    run.write_json("config.json", card["settings"])
+    run.write_json("cases.json", {key: card[key] for key in ("cases", "patients", "data")})
+    run.write_json("environment.json", now)
 
 
-def _fit(
-    model: keras.Model, slices: tuple[Slices, Slices], config: TrainConfig, callbacks: list[keras.callbacks.Callback]
-) -> dict[str, list[float]]:
-    train = batches(slices[0], config.context, config.batch_size, shuffle_seed=config.seed)
-    if config.augment:
-        train = augment_batch(train, config.seed)
-    val = batches(slices[1], config.context, config.batch_size)
+LOCK = ".lock"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder while this one trains.
+
+    Raises:
+        ValueError: Another one is in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(
+                f"another process is training in {folder}; wait for it, or choose another --models"
+            ) from error
+        yield
+
+
+def _train(model: keras.Model, task: Task, run: Run, cache: str | None, draw_confusion: DrawConfusion | None) -> None:
+    """All epochs that are left.
+
+    Raises:
+        ValueError: Memory ran out, a slice cannot be read, the loss became NaN, or workers do not share the folder.
+    """
+    config = task.config
+    _sum_over_devices(0.0)  # nobody reads before the first has made the folder ready
+    history = run.restore(model)
+    devices = strategy().num_replicas_in_sync
+    if _sum_over_devices(float(len(history))) != len(history) * devices:
+        raise ValueError(f"not every worker sees the same checkpoints in {run.folder}; it must be one shared folder")
+    log.info("%s: %d training and %d validation slices", task.plane.value, task.train.count, task.val.count)
+    decisions = Decisions(
+        deciding_callbacks(
+            config.learning_rate,
+            config.epochs,
+            config.schedule,
+            config.warmup_epochs,
+            config.plateau,
+            config.stop_patience,
+        ),
+        model,
+        history,
+    )
+    if history:
+        log.info("%s: going on after epoch %d", task.plane.value, len(history))
+    if decisions.stopped or len(history) >= config.epochs:
+        return
     try:
-        fitted = model.fit(
-            train, validation_data=val, epochs=config.epochs, callbacks=callbacks, shuffle=False, verbose=0
-        )
+        board = _board(model, task, run, draw_confusion) if is_chief() else None
+        for validated, speed in _epochs(model, task, cache, decisions, history):
+            if board is not None:  # the checkpoint last, so that what it counts as done is done
+                run.write_metrics(history)
+                board.epoch(len(history), history[-1] | speed, validated.cases, model)
+                run.save(model, history)
     except tf.errors.ResourceExhaustedError as error:
-        raise ValueError(f"out of memory with --batch-size {config.batch_size}; try half of it") from error
+        raise ValueError(
+            f"out of memory with --batch-size {config.batch_size}; try --batch-size {max(config.batch_size // 2, 1)}, "
+            "--precision mixed_bfloat16 or a smaller --context"
+        ) from error
     except tf.errors.OpError as error:
-        for one in slices:
-            _check_slices(one)
+        for slices in (task.train, task.val):
+            _check_slices(slices)
         raise ValueError(f"training stopped: {error.message}") from error
-    finally:  # Keras does not end the training of callbacks when it breaks off
-        for callback in callbacks:
-            if isinstance(callback, keras.callbacks.CSVLogger | Report):
-                callback.on_train_end()
-    if not np.isfinite(fitted.history["loss"]).all():
-        raise ValueError(f"the loss became NaN in epoch {len(fitted.epoch)}; try a lower --learning-rate")
-    return fitted.history
+
+
+def _board(model: keras.Model, task: Task, run: Run, draw_confusion: DrawConfusion | None) -> TensorBoard:
+    config = task.config
+    board = TensorBoard(run.folder / "logs", task.dataset, task.plane, task.val_cases, config.context, draw_confusion)
+    board.start(model, config.settings, next(iter(_stream(task, range(1), None))))
+    return board
+
+
+def _stream(task: Task, epochs: range, cache: str | None) -> tf.data.Dataset:
+    config = task.config
+    order = Order(config.seed, config.foreground_fraction, STRENGTHS[config.augment])
+    read = reader(task.train, cache)
+    return training_batches(task.train, config.context, config.batch_size, order, epochs, read)
+
+
+def _epochs(
+    model: keras.Model, task: Task, cache: str | None, decisions: Decisions, history: History
+) -> Iterator[tuple[Validated, dict[str, float]]]:
+    """Train and validate; each epoch adds to `history` and yields its validation and how fast it was."""
+    config = task.config
+    epochs = range(len(history), config.epochs)
+    stream = distributed(_stream(task, epochs, cache))
+    check = validation_batches(task.val, config.context, config.batch_size, reader(task.val, cache))
+    loss, names = LOSSES[config.loss], task.dataset.scheme.names
+    step = None
+    val_step = validation_step(model, loss, config.loss_background, len(task.val.names))
+    log.info("%s", HEADER)
+    for epoch in epochs:
+        rate = decisions.begin(epoch)
+        frozen = epoch < config.freeze_encoder_epochs
+        if epoch == config.freeze_encoder_epochs > 0:
+            _forget_moments(model.optimizer)
+        if step is None or epoch == config.freeze_encoder_epochs:
+            variables = without_encoder(model) if frozen else model.trainable_variables
+            step = training_step(model, variables, loss, config.loss_background, config.clip_norm, config.xla)
+        started = time.perf_counter()
+        sizes = task.train.sizes(config.batch_size)
+        with progress(f"{task.plane.value} epoch {epoch + 1}/{config.epochs}", len(sizes)) as advance:
+            trained = train_epoch(step, stream, sizes, advance)
+        if not math.isfinite(trained.loss):
+            raise ValueError(
+                f"the loss became NaN in epoch {epoch + 1}; try a lower --learning-rate or --clip-norm 1"
+                + (
+                    "; or --precision mixed_bfloat16, which has more range"
+                    if config.precision == "mixed_float16"
+                    else ""
+                )
+            )
+        validated = validate(val_step, distributed(check), task.val.sizes(config.batch_size), names)
+        pooled = sum(validated.cases[1:], validated.cases[0])
+        history.append({
+            "loss": trained.loss,
+            "dice": trained.dice,
+            "val_loss": validated.loss,
+            "val_dice": float(np.nan_to_num(pooled.mean_dice)),
+            "val_foreground_dice": float(np.nan_to_num(pooled.foreground_dice)),
+            "learning_rate": rate,
+        })  # fmt: skip
+        speed = {"slices_per_s": task.train.count / trained.seconds, "waited": trained.waited}
+        stop = decisions.end(epoch, history[-1])
+        seconds = time.perf_counter() - started
+        log.info("%s", table_line(epoch + 1, config.epochs, history[-1] | speed, seconds * (config.epochs - epoch - 1)))
+        yield validated, speed
+        if stop:
+            log.info("%s: no better validation Dice for %d epochs", task.plane.value, config.stop_patience)
+            return
+
+
+def _forget_moments(optimizer: keras.optimizers.Optimizer) -> None:
+    """Let Adam start anew, at its learning rate: its correction for young moments counts steps from the first one."""
+    adam = getattr(optimizer, "inner_optimizer", optimizer)
+    for variable in adam.variables:
+        if variable is not adam._learning_rate:
+            variable.assign(tf.zeros_like(variable.value))
+
+
+def _finish(run: Run, model: keras.Model, card: dict[str, Any], task: Task) -> None:
+    """Export the best epoch and write the card."""
+    scores = load_checkpoint(model, run.best)
+    with whole_file(run.folder / "model.keras") as partial:
+        model.save(partial, include_optimizer=False)
+    shutil.rmtree(run.folder / "saved_model", ignore_errors=True)
+    export(model, run.folder / "saved_model")
+    run.write_json(
+        "card.json",
+        card
+        | {
+            "slices": {"train": task.train.count, "val": task.val.count},
+            "scores": {"best_epoch": len(scores), **scores[-1]},
+            "environment": run.read_json("environment.json"),
+        },
+    )
+    shutil.rmtree(run.folder / "checkpoints")
+    run.best.unlink()
+    (run.folder / LOCK).unlink()
+
+
+def _sum_over_devices(value: float) -> float:
+    """The sum of a number over all devices of all workers, which all wait for it."""
+    devices = strategy()
+    summed = devices.run(lambda: total(tf.constant(value)))
+    return float(devices.experimental_local_results(summed)[0])
 
 
 def _check_slices(slices: Slices) -> None:
@@ -188,51 +333,3 @@ def _check_slices(slices: Slices) -> None:
     """
     for paths in (*slices.images, *slices.masks):
         read_slices([Path(path) for path in paths])
-
-
-def _is_done(models: Path, plane: Plane, card: dict[str, Any], overwrite: bool) -> bool:
-    """Whether the plane was trained so before.
-
-    Raises:
-        ValueError: It was trained otherwise and must not be overwritten.
-    """
-    folder = model_folder(models, plane)
-    if overwrite or not (folder / "card.json").exists():
-        return False
-    there = load_card(models, plane)
-    differ = [key for key in ("scheme", "settings", "data") if there.get(key) != card[key]]
-    if differ:
-        raise ValueError(
-            f"{folder} holds a model with other {' and '.join(differ)}; choose another --models or give --overwrite"
-        )
-    log.info("%s: already trained with these settings on these cases, in %s", plane.value, folder)
-    return True
-
-
-def _card(dataset: Dataset, plane: Plane, config: TrainConfig) -> dict[str, Any]:
-    """The model card, without what only training can tell."""
-    used: dict[Split, tuple[Case, ...]] = {split: dataset.of_split(split) for split in (Split.TRAIN, Split.VAL)}
-    prints = sorted((case.name, split, case.fingerprint) for split, cases in used.items() for case in cases)
-    return {
-        "knee3d": __version__,
-        "plane": plane.value,
-        "scheme": dataset.scheme.name,
-        "classes": ["background", *dataset.scheme.names],
-        "input": "uint8 (n, height, width, 2 * context + 1): a slice between its neighbours, as a right knee's",
-        "output": "float32 (n, height, width, classes), softmax",
-        "settings": asdict(config) | {"encoder_weights": Path(config.encoder_weights).name},
-        "cases": {split.value: [case.name for case in cases] for split, cases in used.items()},
-        "patients": {split.value: sorted({case.patient for case in cases}) for split, cases in used.items()},
-        "data": hashlib.sha256(json.dumps(prints).encode()).hexdigest(),
-        "spacing_mm": np.median([_spacing(case) for case in used[Split.TRAIN]], axis=0).round(4).tolist(),
-        "versions": {
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "numpy": np.__version__,
-        },
-    }
-
-
-def _spacing(case: Case) -> np.ndarray:
-    return np.linalg.norm(case.affine[:3, :3], axis=0)

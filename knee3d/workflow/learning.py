@@ -5,12 +5,14 @@ from collections.abc import Iterator, Sequence
 from functools import reduce
 from operator import add
 from pathlib import Path
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
-from knee3d.dataset.cases import Split, load_dataset
+from knee3d.dataset.cases import Dataset, Split, load_dataset
+from knee3d.dataset.split import Folds, fold_of
 from knee3d.models import check_match, load_models, save_fusion
 from knee3d.postprocess.blend import blend
 from knee3d.postprocess.confusion import Scores, confusion_matrix
@@ -18,19 +20,75 @@ from knee3d.postprocess.decide import decide
 from knee3d.postprocess.weights import Fusion, contested, fit_weights
 
 if TYPE_CHECKING:
-    from knee3d.learn.training import TrainConfig
+    from knee3d.learn.config import Going, TrainConfig
 
 log = logging.getLogger(__name__)
 
 
 def train(
-    folder: Path, planes: Sequence[Plane], models: Path, config: "TrainConfig", overwrite: bool = False
+    folder: Path, planes: Sequence[Plane], models: Path, config: "TrainConfig", going: "Going | None" = None
 ) -> list[Path]:
     """Train planes one after another; see `learn.training.train_plane`. Returns the models' folders."""
+    return _train(load_dataset(folder), planes, models, config, going)
+
+
+def _train(
+    dataset: Dataset, planes: Sequence[Plane], models: Path, config: "TrainConfig", going: "Going | None"
+) -> list[Path]:
+    from knee3d.learn.config import Going
     from knee3d.learn.training import train_plane
+    from knee3d.report.figures import confusion_figure
+
+    def draw(scores: Scores, path: Path) -> None:
+        confusion_figure({"validation": scores}, path)
+
+    return [train_plane(dataset, plane, models, config, going or Going(), draw) for plane in planes]
+
+
+def cross_validate(
+    folder: Path,
+    planes: Sequence[Plane],
+    models: Path,
+    config: "TrainConfig",
+    folds: Folds,
+    going: "Going | None" = None,
+) -> dict[str, Any]:
+    """Train planes on each fold of the training and validation patients.
+
+    Args:
+        folder: The dataset's; its test patients are left alone.
+        planes: Which.
+        models: Gets fold-1-of-5/<plane> and so on, and folds.json.
+        config: How; its seed deals the patients out, too.
+        folds: How many, and which of them.
+        going: What to do about what is there already.
+
+    Returns:
+        What folds.json holds, of the folds trained by now: for each plane the validation Dice of each fold, their mean
+        and standard deviation (None for fewer than two).
+    """
+    from knee3d.learn.card import load_card
+    from knee3d.report.tables import write_json
 
     dataset = load_dataset(folder)
-    return [train_plane(dataset, plane, models, config, overwrite) for plane in planes]
+    homes = {number: models / f"fold-{number}-of-{folds.count}" for number in range(1, folds.count + 1)}
+    for number in folds.chosen:
+        mine = fold_of(dataset, folds.count, number, config.seed)
+        log.info("fold %d of %d", number, folds.count)
+        _train(mine, planes, homes[number], config, going)
+    dice: dict[str, dict[str, float]] = {}
+    for plane in Plane:
+        done = {n: load_card(home, plane) for n, home in homes.items() if (home / plane.value / "card.json").is_file()}
+        if done:
+            dice[plane.value] = {str(number): card["scores"]["val_dice"] for number, card in done.items()}
+    summary = {"folds": folds.count, "planes": {plane: _spread(scores) for plane, scores in dice.items()}}
+    write_json(summary, models / "folds.json")
+    return summary
+
+
+def _spread(scores: dict[str, float]) -> dict[str, Any]:
+    values = list(scores.values())
+    return {"val_dice": scores, "mean": mean(values), "sd": stdev(values) if len(values) > 1 else None}
 
 
 def fuse(folder: Path, models: Path) -> Fusion:

@@ -1,11 +1,13 @@
 """A patient is in one split, and a leak is an error."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knee3d.dataset.cases import Split
-from knee3d.dataset.split import check_no_leak, split_patients
+from knee3d.dataset.cases import Dataset, Split
+from knee3d.dataset.split import check_no_leak, fold_of, split_patients
 
 
 @given(st.lists(st.integers(0, 30).map(str), min_size=3), st.integers(0, 5))
@@ -46,3 +48,31 @@ def test_a_leak_is_refused_by_name():
     check_no_leak([("a", Split.TRAIN), ("a", Split.TRAIN), ("b", Split.TEST)])
     with pytest.raises(ValueError, match=r"a \(test, train\)"):
         check_no_leak([("a", Split.TRAIN), ("b", Split.TEST), ("a", Split.TEST)])
+
+
+def of_knees(balls, knees):
+    """A dataset of (patient, split), without slices."""
+    cases = [replace(balls.cases[0], name=str(n), patient=who, split=split) for n, (who, split) in enumerate(knees)]
+    return Dataset(balls.folder, balls.scheme, tuple(cases))
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5])
+def test_every_patient_is_validated_on_in_one_fold(balls, folds):
+    knees = [(f"P{number // 2}", Split.TRAIN if number < 8 else Split.VAL) for number in range(10)]
+    dataset = of_knees(balls, [*knees, ("T", Split.TEST)])
+    seen = []
+    for fold in range(1, folds + 1):
+        mine = fold_of(dataset, folds, fold, seed=3)
+        check_no_leak((case.patient, case.split) for case in mine.cases)
+        assert [case.patient for case in mine.of_split(Split.TEST)] == ["T"]
+        seen += sorted({case.patient for case in mine.of_split(Split.VAL)})
+        again = fold_of(dataset, folds, fold, seed=3)
+        assert [case.split for case in again.cases] == [case.split for case in mine.cases]
+    assert sorted(seen) == [f"P{number}" for number in range(5)]
+
+
+@pytest.mark.parametrize(("folds", "fold"), [(1, 1), (9, 1), (3, 0), (3, 4)])
+def test_folds_that_cannot_be_are_refused(balls, folds, fold):
+    dataset = of_knees(balls, [(f"P{number}", Split.TRAIN) for number in range(4)])
+    with pytest.raises(ValueError, match="--fold"):
+        fold_of(dataset, folds, fold, seed=0)

@@ -9,6 +9,7 @@ from knee3d.dataset.cases import Split
 from knee3d.postprocess.predict import with_neighbours
 
 pipeline = pytest.importorskip("knee3d.learn.pipeline")
+STRENGTHS = pytest.importorskip("knee3d.learn.augment").STRENGTHS
 
 
 def expected(dataset, cases, plane, context):
@@ -21,7 +22,12 @@ def expected(dataset, cases, plane, context):
 
 
 def stream(batches):
-    return [pair for images, masks in batches.as_numpy_iterator() for pair in zip(images, masks, strict=True)]
+    return [pair for images, masks, *_ in batches.as_numpy_iterator() for pair in zip(images, masks, strict=True)]
+
+
+def fingerprints(pairs):
+    """A number for each pair that padding does not change."""
+    return [int(image.sum()) * 10_000 + int(mask.sum()) for image, mask in pairs]
 
 
 @pytest.mark.parametrize("context", [0, 1, 2])
@@ -29,7 +35,7 @@ def stream(batches):
 def test_unshuffled_is_every_slice_in_order(balls, plane, context):
     case = balls.of_split(Split.VAL)
     slices = pipeline.slices_of(balls, case, plane)
-    batches = pipeline.batches(slices, context, batch_size=5)
+    batches = pipeline.validation_batches(slices, context, batch_size=5)
     want = expected(balls, case, plane, context)
     assert slices.count == len(want)
     assert int(batches.cardinality()) == -(-len(want) // 5)
@@ -38,26 +44,105 @@ def test_unshuffled_is_every_slice_in_order(balls, plane, context):
         np.testing.assert_array_equal(mask, true_mask)
 
 
+def epochs_of(dataset, plane, epochs, order, read=None, batch_size=3):
+    """The pairs of each epoch."""
+    slices = pipeline.slices_of(dataset, dataset.of_split(Split.TRAIN), plane)
+    read = read and pipeline.reader(slices, str(read))
+    batches = list(pipeline.training_batches(slices, 1, batch_size, order, epochs, read).as_numpy_iterator())
+    steps = slices.steps(batch_size)
+    assert len(batches) == steps * len(epochs)
+    starts = range(0, len(batches), steps)
+    return [[pair for part in batches[at : at + steps] for pair in zip(*part, strict=True)] for at in starts]
+
+
 @pytest.mark.parametrize("plane", Plane)
 def test_shuffled_is_every_slice_once_in_each_epoch(balls, plane):
-    cases = balls.of_split(Split.TRAIN)
-    batches = pipeline.batches(pipeline.slices_of(balls, cases, plane), 1, 3, shuffle_seed=7)
-    want = sorted(int(image.sum()) * 10_000 + int(mask.sum()) for image, mask in expected(balls, cases, plane, 1))
-    epochs = [[int(image.sum()) * 10_000 + int(mask.sum()) for image, mask in stream(batches)] for _ in range(2)]
-    assert sorted(epochs[0]) == sorted(epochs[1]) == want  # padding is 0 and does not change a sum
+    want = sorted(fingerprints(expected(balls, balls.of_split(Split.TRAIN), plane, 1)))
+    epochs = [fingerprints(epoch) for epoch in epochs_of(balls, plane, range(2), pipeline.Order(7))]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == want
     assert epochs[0] != epochs[1]
-    again = pipeline.batches(pipeline.slices_of(balls, cases, plane), 1, 3, shuffle_seed=7)
-    assert epochs[0] == [int(image.sum()) * 10_000 + int(mask.sum()) for image, mask in stream(again)]
+
+
+def test_an_epoch_is_the_same_wherever_the_stream_begins(balls):
+    order = pipeline.Order(7, 0.5, STRENGTHS["medium"])
+    whole = epochs_of(balls, Plane.SAGITTAL, range(4), order)
+    late = epochs_of(balls, Plane.SAGITTAL, range(2, 4), order)
+    for first, second in zip(whole[2:], late, strict=True):
+        for (image, mask), (again, mask_again) in zip(first, second, strict=True):
+            np.testing.assert_array_equal(image, again)
+            np.testing.assert_array_equal(mask, mask_again)
+    other = epochs_of(balls, Plane.SAGITTAL, range(1), pipeline.Order(8, 0.5, STRENGTHS["medium"]))
+    assert fingerprints(other[0]) != fingerprints(whole[0])
+
+
+def test_shuffling_is_even(balls):
+    """Over many epochs every slice comes as often early as late, and neighbours do not stay together."""
+    order = fingerprints(expected(balls, balls.of_split(Split.TRAIN), Plane.CORONAL, 1))
+    place = {print_: number for number, print_ in enumerate(order)}
+    assert len(place) == len(order)
+    epochs = epochs_of(balls, Plane.CORONAL, range(40), pipeline.Order(1))
+    visits = np.array([[place[print_] for print_ in fingerprints(epoch)] for epoch in epochs])
+    means = np.argsort(visits, axis=1).mean(axis=0)  # mean position of each slice
+    count = len(order)
+    error = count / np.sqrt(12 * len(epochs))
+    assert abs(means - (count - 1) / 2).max() < 5 * error
+    assert (np.abs(np.diff(visits, axis=1)) == 1).mean() < 5 / count
+
+
+@pytest.mark.parametrize("share", [0.25, 0.8])
+def test_visits_to_slices_with_tissue_are_the_share_asked_for(balls, share):
+    cases = balls.of_split(Split.TRAIN)
+    epochs = epochs_of(balls, Plane.AXIAL, range(3), pipeline.Order(2, share))
+    counts = [case.shape[0] for case in cases]
+    for epoch in epochs:
+        assert len(epoch) == sum(counts)
+        assert sum(bool(mask.any()) for _, mask in epoch) == sum(round(share * count) for count in counts)
+    seen = [set(fingerprints(epoch)) for epoch in epochs]
+    assert seen[0] != seen[1]
+    everything = set(fingerprints(expected(balls, cases, Plane.AXIAL, 1)))
+    assert set.union(*seen) <= everything
+
+
+def test_caches_hold_the_same_slices(balls, tmp_path):
+    plain = epochs_of(balls, Plane.CORONAL, range(2), pipeline.Order(3))
+    for cache in ("memory", tmp_path / "cache", tmp_path / "cache"):
+        cached = epochs_of(balls, Plane.CORONAL, range(2), pipeline.Order(3), cache)
+        assert [fingerprints(epoch) for epoch in cached] == [fingerprints(epoch) for epoch in plain]
+    assert len(list((tmp_path / "cache").iterdir())) == len(balls.of_split(Split.TRAIN))
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3, 8])
+def test_devices_share_every_batch(balls, replicas):
+    slices = pipeline.slices_of(balls, balls.of_split(Split.VAL), Plane.SAGITTAL)
+    batches = pipeline.validation_batches(slices, 0, 5)
+    whole = [(images, owners) for images, _, owners in batches.as_numpy_iterator()]
+    assert {len(images) for images, _ in whole} == {5, 2}
+    workers = [range(replicas)] if replicas < 8 else [range(4), range(4, 8)]
+    dealt = [list(pipeline.shares(batches, replicas, mine).as_numpy_iterator()) for mine in workers]
+    for number, (images, owners) in enumerate(whole):
+        parts = [
+            (part, whose) for mine, shares in zip(workers, dealt, strict=True)
+            for part, _, whose in shares[number * len(mine) : (number + 1) * len(mine)]
+        ]  # fmt: skip
+        sizes = [len(part) for part, _ in parts]
+        assert len(parts) == replicas
+        assert min(sizes) >= 1
+        assert np.ptp(sizes) <= 1
+        all_images, all_owners = (np.concatenate(column) for column in zip(*parts, strict=True))
+        np.testing.assert_array_equal(all_images[: len(images)], images)
+        np.testing.assert_array_equal(all_owners[: len(images)], owners)
+        assert (all_owners[len(images) :] == -1).all()
 
 
 def test_slices_of_two_sizes_share_a_batch(balls):
     cases = balls.of_split(Split.TRAIN)
     assert len({case.shape for case in cases}) == 2
     slices = pipeline.slices_of(balls, cases, Plane.CORONAL)
-    images, masks = next(pipeline.batches(slices, 1, slices.count).as_numpy_iterator())
+    images, masks, owners = next(pipeline.validation_batches(slices, 1, slices.count).as_numpy_iterator())
     assert images.shape == (slices.count, 20, 14, 3)
     assert masks.shape == (slices.count, 20, 14)
     assert not images[:18, 16:].any()
+    assert owners.tolist() == [case for case, centres in enumerate(slices.centres) for _ in centres]
 
 
 @pytest.mark.parametrize("limit", [1, 7, 10_000])
@@ -66,7 +151,7 @@ def test_a_limit_takes_slices_evenly(balls, limit):
     total = sum(case.shape[0] for case in cases)
     slices = pipeline.slices_of(balls, cases, Plane.AXIAL, limit)
     assert slices.count == min(limit, total)
-    assert len(stream(pipeline.batches(slices, 1, 2))) == slices.count
+    assert len(stream(pipeline.validation_batches(slices, 1, 2))) == slices.count
     if limit == 7:
         offsets = np.cumsum([0, *[case.shape[0] for case in cases]])[:-1]
         where = np.concatenate([np.array(c) + o for c, o in zip(slices.centres, offsets, strict=True)])

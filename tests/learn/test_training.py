@@ -10,21 +10,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from knee3d import workflow
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.slicing import to_slices
 from knee3d.dataset.cases import Dataset, Split
-from knee3d.postprocess.confusion import confusion_matrix, dice
+from knee3d.dataset.split import Folds
+from knee3d.postprocess.confusion import Scores, confusion_matrix, dice
 from knee3d.postprocess.decide import decide
 from knee3d.postprocess.predict import predict_volume, with_neighbours
+from knee3d.report.figures import confusion_figure
 
 training = pytest.importorskip("knee3d.learn.training")
+building = pytest.importorskip("knee3d.learn.building")
+cards = pytest.importorskip("knee3d.learn.card")
+config = pytest.importorskip("knee3d.learn.config")
 encoder = pytest.importorskip("knee3d.learn.networks.encoder")
 savedmodel = pytest.importorskip("knee3d.learn.savedmodel")
+events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "weights" / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 # A Python that has TensorFlow and nothing of knee3d; CI makes one, elsewhere the tests' own serves, isolated.
 ELSEWHERE = os.environ.get("KNEE3D_TF_ONLY_PYTHON", sys.executable)
-CONFIG = training.TrainConfig(encoder_weights="none", epochs=3, batch_size=4, learning_rate=2e-3)
+CONFIG = config.TrainConfig(encoder_weights="none", epochs=3, batch_size=4, learning_rate=2e-3)
 PLANE = Plane.SAGITTAL
 
 PROGRAM = """
@@ -42,7 +49,11 @@ assert not alien, alien
 @pytest.fixture(scope="module")
 def models(balls, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    training.train_plane(balls, PLANE, folder, CONFIG)
+
+    def draw(scores: Scores, path: Path) -> None:
+        confusion_figure({"validation": scores}, path)
+
+    training.train_plane(balls, PLANE, folder, CONFIG, draw_confusion=draw)
     return folder
 
 
@@ -58,7 +69,7 @@ def test_it_learns_and_predicts_unseen_knees(balls, models):
 
 @pytest.mark.slow
 def test_the_card_and_the_logs_tell_the_story(balls, models):
-    card = savedmodel.load_card(models, PLANE)
+    card = cards.load_card(models, PLANE)
     assert card["classes"] == ["background", "cartilage"]
     assert card["plane"] == PLANE.value
     assert card["cases"] == {"train": ["ball0", "ball1"], "val": ["ball2"]}
@@ -69,7 +80,19 @@ def test_the_card_and_the_logs_tell_the_story(balls, models):
     column = rows[0].split(",").index("val_dice")
     best = max(float(row.split(",")[column]) for row in rows[1:])
     assert card["scores"]["val_dice"] == pytest.approx(best)
-    assert list((models / PLANE.value / "logs" / "train").glob("events.*"))
+
+
+@pytest.mark.slow
+def test_tensorboard_has_every_page(models):
+    found = events.EventAccumulator(str(models / PLANE.value / "logs"), {"tensors": 0})
+    found.Reload()
+    tags = set(found.Tags()["tensors"])
+    assert {"loss", "dice", "val_loss", "val_dice", "learning_rate", "slices_per_s", "waited", "confusion"} <= tags
+    assert {"validation Dice/cartilage", "validation IoU/cartilage", "pairs as trained on, truth to the right"} <= tags
+    assert {"validation: image, truth, prediction/0", "worst cases of validation/0"} <= tags
+    assert len(found.Tensors("val_dice")) == CONFIG.epochs
+    assert found.Graph().node
+    assert found.SummaryMetadata("_hparams_/session_start_info").plugin_data.plugin_name == "hparams"
 
 
 @pytest.mark.slow
@@ -77,7 +100,7 @@ def test_the_best_epoch_is_what_was_exported(balls, models):
     case = balls.of_split(Split.VAL)[0]
     labels = decide(predict_volume(balls.image(case), PLANE, savedmodel.load_predictor(models, PLANE)))
     measured = dice(confusion_matrix(balls.mask(case).array, labels.array, 2))[1]
-    assert measured == pytest.approx(savedmodel.load_card(models, PLANE)["scores"]["val_dice"], abs=1e-3)
+    assert measured == pytest.approx(cards.load_card(models, PLANE)["scores"]["val_dice"], abs=1e-3)
 
 
 @pytest.mark.slow
@@ -86,7 +109,7 @@ def test_a_finished_plane_is_left_alone_and_another_one_protected(balls, models)
     before = model.stat().st_mtime_ns
     training.train_plane(balls, PLANE, models, CONFIG)
     assert model.stat().st_mtime_ns == before
-    other = training.TrainConfig(encoder_weights="none", epochs=1)
+    other = config.TrainConfig(encoder_weights="none", epochs=1)
     with pytest.raises(ValueError, match="other settings.*--overwrite"):
         training.train_plane(balls, PLANE, models, other)
     assert model.stat().st_mtime_ns == before
@@ -111,56 +134,33 @@ def test_a_saved_model_runs_where_only_tensorflow_is(balls, models, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("context", [0, 2])
-def test_other_contexts_and_augmentation_train_too(balls, tmp_path, context):
-    config = training.TrainConfig(
-        encoder_weights="none", context=context, epochs=1, batch_size=4, limit_slices=4, augment=True
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"context": 0, "precision": "mixed_bfloat16", "loss": "tversky", "cache": "memory"},
+        {"context": 2, "precision": "mixed_float16", "schedule": "cosine", "warmup_epochs": 1},
+        {"context": 1, "xla": True, "loss": "generalised-dice", "freeze_encoder_epochs": 1},
+    ],
+    ids=["bfloat16", "float16", "xla"],
+)
+def test_other_contexts_and_other_arithmetic_learn_too(balls, tmp_path, choice):
+    going = config.Going(cache=choice.pop("cache", None))
+    settings = config.TrainConfig(
+        encoder_weights="none", epochs=3, batch_size=4, learning_rate=5e-4, limit_slices=16, **choice
     )
-    training.train_plane(balls, PLANE, tmp_path, config)
+    training.train_plane(balls, PLANE, tmp_path, settings, going)
+    losses = np.genfromtxt(tmp_path / PLANE.value / "metrics.csv", delimiter=",", names=True)["loss"]
+    assert losses[-1] < 0.8 * losses[0]
     predictor = savedmodel.load_predictor(tmp_path, PLANE)
-    assert predictor.context == context
-    assert predictor(np.zeros((1, 40, 33, 2 * context + 1), np.uint8)).shape == (1, 40, 33, 2)
-
-
-TWO_DEVICES = """
-import sys
-from pathlib import Path
-import knee3d.learn
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from knee3d.anatomy.plane import Plane
-from knee3d.dataset.cases import load_dataset
-from knee3d.learn import training
-assert training.strategy().num_replicas_in_sync == 2
-config = training.TrainConfig(encoder_weights="none", epochs=1, batch_size=4, limit_slices=6)
-print(training.train_plane(load_dataset(Path(sys.argv[1])), Plane.SAGITTAL, Path(sys.argv[2]), config))
-"""
-
-
-@pytest.mark.slow
-def test_all_devices_train_together(balls, tmp_path):
-    command = [sys.executable, "-c", TWO_DEVICES, str(balls.folder), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert savedmodel.load_card(tmp_path, PLANE)["slices"] == {"train": 6, "val": 6}
-    assert training.strategy().num_replicas_in_sync == 1
-
-
-@pytest.mark.slow
-def test_the_learning_rate_goes_down_a_cosine(balls, tmp_path):
-    config = training.TrainConfig(encoder_weights="none", epochs=2, limit_slices=2, schedule="cosine")
-    training.train_plane(balls, PLANE, tmp_path, config)
-    rows = [row.split(",") for row in (tmp_path / PLANE.value / "metrics.csv").read_text().splitlines()]
-    rates = [float(row[rows[0].index("learning_rate")]) for row in rows[1:]]
-    assert rates == pytest.approx([1e-4, 5e-5])
+    assert predictor.context == choice["context"]
+    assert predictor(np.zeros((1, 40, 33, 2 * choice["context"] + 1), np.uint8)).shape == (1, 40, 33, 2)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not WEIGHTS.exists(), reason="no ImageNet weights under ../shared")
 def test_imagenet_weights_come_from_a_file(monkeypatch):
     monkeypatch.setenv(encoder.VARIABLE, str(WEIGHTS))
-    model = training.build(2, CONFIG, encoder.find_encoder_weights("imagenet"))
+    model = building.build(2, CONFIG, encoder.find_encoder_weights("imagenet"))
     kernels = {weight.path.split("/")[-2]: weight for weight in model.weights if weight.path.endswith("kernel")}
     import h5py
 
@@ -195,8 +195,8 @@ def test_a_slice_that_cannot_be_read_is_named_and_costs_no_model(balls, models, 
         lost.write_text("no picture")
     shutil.copytree(models, tmp_path / "models")
     with pytest.raises((ValueError, FileNotFoundError), match=str(lost)):
-        training.train_plane(broken, PLANE, tmp_path / "models", CONFIG, overwrite=True)
-    assert savedmodel.load_card(tmp_path / "models", PLANE)["plane"] == PLANE.value
+        training.train_plane(broken, PLANE, tmp_path / "models", CONFIG, config.Going(overwrite=True))
+    assert cards.load_card(tmp_path / "models", PLANE)["plane"] == PLANE.value
 
 
 @pytest.mark.slow
@@ -204,7 +204,7 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path):
     file = tmp_path / "weights.h5"
     file.write_bytes(b"not hdf5")
     with pytest.raises(ValueError, match=r"weights\.h5"):
-        training.build(2, CONFIG, str(file))
+        building.build(2, CONFIG, str(file))
 
 
 @pytest.mark.parametrize(
@@ -214,13 +214,21 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path):
         {"batch_size": 0},
         {"context": -1},
         {"learning_rate": 0.0},
+        {"clip_norm": 0.0},
+        {"stop_patience": 0},
+        {"plateau_factor": 1.0},
+        {"foreground_fraction": 1.5},
+        {"warmup_epochs": -1},
         {"network": "resnet"},
         {"schedule": "x"},
+        {"loss": "mse"},
+        {"augment": "flip"},
+        {"precision": "float64"},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(ValueError, match="above 0|unknown network|unknown schedule"):
-        training.TrainConfig(**wrong)
+    with pytest.raises(ValueError, match="above 0|0 or more|between 0 and 1|unknown"):
+        config.TrainConfig(**wrong)
 
 
 def test_models_that_are_not_there(tmp_path):
@@ -230,7 +238,7 @@ def test_models_that_are_not_there(tmp_path):
     card = tmp_path / PLANE.value / "card.json"
     card.write_text("{")
     with pytest.raises(ValueError, match=r"card\.json is not a readable"):
-        savedmodel.load_card(tmp_path, PLANE)
+        cards.load_card(tmp_path, PLANE)
     card.write_text(json.dumps({"classes": ["background", "cartilage"], "settings": {"context": 1}}))
     with pytest.raises(ValueError, match="not a readable SavedModel"):
         savedmodel.load_predictor(tmp_path, PLANE)
@@ -239,3 +247,19 @@ def test_models_that_are_not_there(tmp_path):
     program.write_bytes(b"")  # to TensorFlow a program without any graph
     with pytest.raises(ValueError, match="not a readable SavedModel"):
         savedmodel.load_predictor(tmp_path, PLANE)
+
+
+@pytest.mark.slow
+def test_folds_are_trained_one_by_one_and_summed_up(balls, tmp_path):
+    settings = config.TrainConfig(encoder_weights="none", epochs=1, limit_slices=2)
+    first = workflow.cross_validate(balls.folder, [PLANE], tmp_path, settings, Folds(2, only=1))
+    assert first["planes"][PLANE.value]["sd"] is None
+    both = workflow.cross_validate(balls.folder, [PLANE], tmp_path, settings, Folds(2))
+    scores = [cards.load_card(tmp_path / f"fold-{fold}-of-2", PLANE) for fold in (1, 2)]
+    dice = [card["scores"]["val_dice"] for card in scores]
+    assert list(both["planes"][PLANE.value]["val_dice"].values()) == dice
+    assert both["planes"][PLANE.value]["mean"] == pytest.approx(np.mean(dice))
+    assert both["planes"][PLANE.value]["sd"] == pytest.approx(np.std(dice, ddof=1))
+    assert json.loads((tmp_path / "folds.json").read_text()) == both
+    validated = [patient for card in scores for patient in card["patients"]["val"]]
+    assert sorted(validated) == ["P0", "P1", "P2"]

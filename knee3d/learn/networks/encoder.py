@@ -1,10 +1,12 @@
 """Where the encoder's first weights come from."""
 
 import os
+import re
 from pathlib import Path
 
 import keras
 
+_LAYER = re.compile(r"\bblock\d_conv\d\b")
 VARIABLE = "KNEE3D_ENCODER_WEIGHTS"
 
 
@@ -40,3 +42,8 @@ def find_encoder_weights(choice: str) -> str | None:
             f"(Keras' vgg16 notop .h5, or {VARIABLE}=FILE) or --encoder-weights none"
         ) from error
     return "imagenet"
+
+
+def without_encoder(model: keras.Model) -> list[keras.Variable]:
+    """The trainable variables that did not come with the encoder's first weights."""
+    return [variable for variable in model.trainable_variables if not _LAYER.search(variable.path)]

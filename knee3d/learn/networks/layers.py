@@ -9,22 +9,22 @@ IMAGENET_MEANS = (103.939, 116.779, 123.68)
 
 @keras.saving.register_keras_serializable(package="knee3d")
 class ToEncoder(keras.layers.Layer):
-    """Uint8 grey channels -> the three float32 channels of an ImageNet VGG, its means taken away.
-
-    One channel is repeated three times; three (a slice between its neighbours, as in the paper) are taken as they
-    are. Other counts come out unrepeated and scaled alike, for a layer of weights to mix.
-    """
+    """Three grey channels of 0 to 255, a slice between its neighbours -> float32, minus an ImageNet VGG's means."""
 
     def call(self, slices: tf.Tensor) -> tf.Tensor:
-        """(batch, height, width, channels) uint8 -> float32."""
-        pixels = tf.cast(slices, tf.float32)
-        if pixels.shape[-1] not in (1, 3):
-            return pixels - sum(IMAGENET_MEANS) / 3
-        return pixels - tf.constant(IMAGENET_MEANS)
+        """(batch, height, width, 3), of any dtype -> float32."""
+        return tf.cast(slices, tf.float32) - tf.constant(IMAGENET_MEANS)
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """One channel becomes three."""
-        return (*input_shape[:-1], 3 if input_shape[-1] == 1 else input_shape[-1])
+
+@keras.saving.register_keras_serializable(package="knee3d")
+class MiddleSlices(keras.initializers.Initializer):
+    """A 1 x 1 kernel from an odd number of neighbours to three that passes the middle three on, or one three times."""
+
+    def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> tf.Tensor:
+        """(1, 1, channels, 3) float32."""
+        channels = shape[2]
+        sources = [min(max(channels // 2 + offset, 0), channels - 1) for offset in (-1, 0, 1)]
+        return tf.transpose(tf.one_hot(sources, channels, dtype=dtype or "float32"))[None, None]
 
 
 @keras.saving.register_keras_serializable(package="knee3d")

@@ -1,0 +1,43 @@
+"""A network ready to learn: weights, precision, batch normalisation, optimizer."""
+
+import keras
+import tensorflow as tf
+
+from knee3d.learn.config import TrainConfig
+from knee3d.learn.networks import NETWORKS
+
+STATISTICS_SLICES = 100
+
+
+def build(classes: int, config: TrainConfig, encoder_weights: str | None) -> keras.Model:
+    """A network with its optimizer, its encoder holding `encoder_weights`.
+
+    Raises:
+        ValueError: The weights are not those of the encoder.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        model = NETWORKS[config.network](classes, config.context, encoder_weights)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"encoder weights {encoder_weights} do not fit the {config.network}: {error}") from error
+    finally:
+        keras.config.set_dtype_policy(before)
+    _match_running_statistics(model, config.batch_size)
+    adam = keras.optimizers.Adam(config.learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-8)
+    optimizer = keras.optimizers.LossScaleOptimizer(adam) if config.precision == "mixed_float16" else adam
+    optimizer.build(model.trainable_variables)
+    model.compile(optimizer=optimizer, auto_scale_loss=False)
+    return model
+
+
+def _match_running_statistics(model: keras.Model, batch_size: int) -> None:
+    """Let batch normalisation average over about STATISTICS_SLICES slices, and over all devices.
+
+    With Keras' momentum of 0.99 it averages over 100 batches. In a short training with larger batches it then lags
+    behind the weights, and validation scores tell of a network that never was.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 1 - 1 / max(2.0, STATISTICS_SLICES / batch_size)
+            layer.synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1

@@ -1,0 +1,78 @@
+"""The model card: where a plane's network comes from, how it was trained, and how well it does."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from knee3d import __version__
+from knee3d.anatomy.plane import Plane
+from knee3d.dataset.cases import Case, Dataset, Split
+
+IDENTITY = ("scheme", "settings", "data")
+"""What makes two trainings the same."""
+
+
+def model_folder(models: Path, plane: Plane) -> Path:
+    """Where the model, the card and the logs of a plane lie."""
+    return models / plane.value
+
+
+def describe(dataset: Dataset, plane: Plane, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The card of a training before it begins.
+
+    Args:
+        dataset: With train and val cases.
+        plane: Direction of slicing.
+        settings: How it is trained, ready for JSON.
+
+    Raises:
+        ValueError: A split is empty.
+    """
+    used: dict[Split, tuple[Case, ...]] = {split: dataset.of_split(split) for split in (Split.TRAIN, Split.VAL)}
+    prints = sorted((case.name, split, case.fingerprint) for split, cases in used.items() for case in cases)
+    return {
+        "knee3d": __version__,
+        "plane": plane.value,
+        "scheme": dataset.scheme.name,
+        "classes": ["background", *dataset.scheme.names],
+        "input": "uint8 (n, height, width, 2 * context + 1): a slice between its neighbours, as a right knee's",
+        "output": "float32 (n, height, width, classes), softmax",
+        "settings": dict(settings),
+        "cases": {split.value: [case.name for case in cases] for split, cases in used.items()},
+        "patients": {split.value: sorted({case.patient for case in cases}) for split, cases in used.items()},
+        "data": hashlib.sha256(json.dumps(prints).encode()).hexdigest(),
+        "spacing_mm": np.median([_spacing(case) for case in used[Split.TRAIN]], axis=0).round(4).tolist(),
+    }
+
+
+def load_card(models: Path, plane: Plane) -> dict[str, Any]:
+    """The model card of a plane.
+
+    Raises:
+        FileNotFoundError: There is none: the plane was not trained to the end.
+        ValueError: It cannot be read.
+    """
+    path = model_folder(models, plane) / "card.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; train this plane first: knee3d-train DATASET --models {models}")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not a readable model card ({error}); train this plane again") from error
+
+
+def differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What two cards disagree about, in words; empty if they are of the same training."""
+    found = [key for key in IDENTITY if there.get(key) != wanted[key]]
+    if "settings" in found and isinstance(there.get("settings"), dict):
+        names = [key for key, value in wanted["settings"].items() if there["settings"].get(key) != value]
+        found[found.index("settings")] = f"settings ({', '.join(names)})"
+    return " and ".join(found)
+
+
+def _spacing(case: Case) -> np.ndarray:
+    return np.linalg.norm(case.affine[:3, :3], axis=0)

@@ -1,0 +1,117 @@
+"""TrainConfig: how to train. Going: what to do about what is there already."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from knee3d.learn.augment import STRENGTHS
+from knee3d.learn.losses import LOSSES
+from knee3d.learn.networks import NETWORKS
+from knee3d.learn.schedule import SCHEDULES
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; the defaults are the paper's (Luan et al. 2025).
+
+    Attributes:
+        network: Key of `networks.NETWORKS`.
+        encoder_weights: "imagenet", "none" or a path, see `find_encoder_weights`.
+        context: Neighbouring slices on each side, as channels.
+        epochs: Times over the training slices.
+        batch_size: Slices in a step, over all devices together.
+        learning_rate: Adam's, after warm-up.
+        schedule: One of `schedule.SCHEDULES`: what the learning rate does in later epochs.
+        warmup_epochs: Epochs in which the learning rate rises.
+        plateau_factor: ReduceLROnPlateau: what the rate is multiplied with,
+        plateau_patience: after so many epochs without a lower validation loss,
+        plateau_min_delta: lower by at least this,
+        plateau_cooldown: then not again for so many epochs,
+        plateau_min_lr: and never below this.
+        stop_patience: End after so many epochs without a better validation Dice; None never does.
+        clip_norm: Largest norm of the gradient; None leaves it alone.
+        freeze_encoder_epochs: Epochs in which the encoder keeps its first weights. Adam starts anew after them.
+        loss: Key of `losses.LOSSES`.
+        loss_background: Whether the loss counts background as a class.
+        augment: Key of `augment.STRENGTHS`.
+        foreground_fraction: Share of visits to slices with tissue, see `pipeline.Order`; None visits each slice once.
+        precision: One of `PRECISIONS`.
+        xla: Compile the training step with XLA.
+        seed: Of weights, order and augmentation.
+        limit_slices: Use so many training (and validation) slices only; None is all.
+
+    Raises:
+        ValueError: A value makes no sense.
+    """
+
+    network: str = "unet"
+    encoder_weights: str = "imagenet"
+    context: int = 1
+    epochs: int = 100
+    batch_size: int = 2
+    learning_rate: float = 1e-4
+    schedule: str = "plateau"
+    warmup_epochs: int = 0
+    plateau_factor: float = 0.1
+    plateau_patience: int = 10
+    plateau_min_delta: float = 1e-4
+    plateau_cooldown: int = 0
+    plateau_min_lr: float = 0.0
+    stop_patience: int | None = None
+    clip_norm: float | None = None
+    freeze_encoder_epochs: int = 0
+    loss: str = "dice"
+    loss_background: bool = False
+    augment: str = "none"
+    foreground_fraction: float | None = None
+    precision: str = "float32"
+    xla: bool = False
+    seed: int = 0
+    limit_slices: int | None = None
+
+    def __post_init__(self) -> None:
+        tables = {"network": NETWORKS, "schedule": SCHEDULES, "loss": LOSSES, "augment": STRENGTHS,
+                  "precision": PRECISIONS}  # fmt: skip
+        for name, table in tables.items():
+            if getattr(self, name) not in table:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; there are: {', '.join(table)}")
+        above_0 = ("epochs", "batch_size", "learning_rate", "limit_slices", "clip_norm", "stop_patience")
+        at_least_0 = ("context", "warmup_epochs", "freeze_encoder_epochs", "plateau_patience", "plateau_min_delta",
+                      "plateau_cooldown", "plateau_min_lr", "seed")  # fmt: skip
+        for name in (*above_0, *at_least_0):
+            value = getattr(self, name)
+            if value is not None and (value < 0 or (name in above_0 and value == 0)):
+                raise ValueError(f"{name} must be {'above 0' if name in above_0 else '0 or more'}, got {value}")
+        for name in ("plateau_factor", "foreground_fraction"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise ValueError(f"{name} must lie between 0 and 1, got {value}")
+
+    @property
+    def plateau(self) -> dict[str, float]:
+        """Options of ReduceLROnPlateau."""
+        name = "plateau_"
+        return {field.name.removeprefix(name): getattr(self, field.name) for field in fields(self)
+                if field.name.startswith(name)}  # fmt: skip
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All of it for a model card; a file of encoder weights by its name only."""
+        return asdict(self) | {"encoder_weights": Path(self.encoder_weights).name}
+
+
+@dataclass(frozen=True)
+class Going:
+    """What to do about what is there already, and where voxels are kept meanwhile.
+
+    Attributes:
+        overwrite: Replace a model that was trained otherwise, or a training that was interrupted.
+        resume: Go on with a training that was interrupted.
+        cache: See `pipeline.reader`.
+    """
+
+    overwrite: bool = False
+    resume: bool = False
+    cache: str | None = None

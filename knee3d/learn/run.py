@@ -1,0 +1,156 @@
+"""The folder of one plane's training: what is written while it runs, and how it goes on after an interruption.
+
+config.json         settings
+environment.json    versions, devices, the commit of knee3d
+cases.json          which cases and patients, in which split
+metrics.csv         one line an epoch
+logs/               TensorBoard
+checkpoints/        epoch-0007.keras: weights, optimizer, and the scores of all epochs so far; the last two
+best.keras          the checkpoint with the best validation Dice
+"""
+
+import csv
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from knee3d import __version__
+from knee3d.atomic import whole_file
+
+log = logging.getLogger(__name__)
+
+HISTORY = "knee3d-history.json"
+KEPT = 2
+
+History = list[dict[str, float]]
+"""Scores of each epoch so far, by name."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder."""
+
+    folder: Path
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the best validation Dice."""
+        return self.folder / "best.keras"
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """Newest first."""
+        return sorted((self.folder / "checkpoints").glob("epoch-*.keras"), reverse=True)
+
+    def read_json(self, name: str) -> Any:
+        """What a file of the folder holds; None if there is none that can be read."""
+        try:
+            return json.loads((self.folder / name).read_text())
+        except (OSError, ValueError):
+            return None
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a file of the folder, whole or not at all."""
+        with whole_file(self.folder / name) as path:
+            path.write_text(json.dumps(content, indent=2) + "\n")
+
+    def write_metrics(self, history: History) -> None:
+        """Write metrics.csv anew: one line an epoch."""
+        with whole_file(self.folder / "metrics.csv") as path, path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["epoch", *history[0]])
+            writer.writeheader()
+            writer.writerows({"epoch": epoch, **scores} for epoch, scores in enumerate(history, start=1))
+
+    def save(self, model: keras.Model, history: History) -> None:
+        """Write the checkpoint of the epoch just done, and keep it as `best` if it is.
+
+        The history is a member of the same file, so that weights and epochs cannot come apart.
+        """
+        path = self.folder / "checkpoints" / f"epoch-{len(history):04d}.keras"
+        with whole_file(path) as partial:
+            model.save(partial)
+            with zipfile.ZipFile(partial, "a") as archive:
+                archive.writestr(HISTORY, json.dumps(history))
+        if best_epoch(history) == len(history) - 1:
+            with whole_file(self.best) as partial:
+                shutil.copyfile(path, partial)  # no link: what damages one should leave the other
+        for old in self.checkpoints[KEPT:]:
+            old.unlink()
+
+    def restore(self, model: keras.Model) -> History:
+        """Load the newest checkpoint that is whole.
+
+        Args:
+            model: As it was built, its optimizer too.
+
+        Returns:
+            Its history; empty where there is no checkpoint.
+        """
+        for path in self.checkpoints:
+            try:
+                history = load_checkpoint(model, path)
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                log.warning("%s cannot be read (%s); going on from the checkpoint before it", path, error)
+                path.unlink(missing_ok=True)
+                continue
+            return history
+        return []
+
+
+def load_checkpoint(model: keras.Model, path: Path) -> History:
+    """Load weights and optimizer; returns the scores up to then.
+
+    Raises:
+        OSError, ValueError, KeyError, BadZipFile: It is damaged, or of another network.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f"its {damaged} is damaged")
+        history = json.loads(archive.read(HISTORY))
+    model.load_weights(path)
+    return history
+
+
+def best_epoch(history: History) -> int:
+    """Index of the epoch with the best validation Dice; the first of equals."""
+    return int(np.argmax([scores["val_dice"] for scores in history]))
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices, and the git commit of knee3d if it runs from a checkout."""
+    devices = tf.config.list_physical_devices()
+    details = [tf.config.experimental.get_device_details(device) for device in devices]
+    return {
+        "knee3d": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "devices": [
+            " ".join([device.device_type, *map(str, detail.values())])
+            for device, detail in zip(devices, details, strict=True)
+        ],
+    }
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parents[2]
+    if not (here / ".git").exists():
+        return None
+    asked = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or None

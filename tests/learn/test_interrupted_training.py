@@ -1,0 +1,154 @@
+"""A training that is killed goes on as if it had not been; devices share it without changing it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from knee3d.anatomy.plane import Plane
+
+keras = pytest.importorskip("keras")
+training = pytest.importorskip("knee3d.learn.training")
+config = pytest.importorskip("knee3d.learn.config")
+runs = pytest.importorskip("knee3d.learn.run")
+
+PLANE = Plane.SAGITTAL
+PROGRAM = """
+import json, sys
+from pathlib import Path
+import knee3d.learn
+import tensorflow as tf
+dataset, models, settings, devices = sys.argv[1:]
+if int(devices) > 1:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(devices))
+from knee3d.anatomy.plane import Plane
+from knee3d.dataset.cases import load_dataset
+from knee3d.learn.config import Going, TrainConfig
+from knee3d.learn.distribution import strategy
+from knee3d.learn.training import train_plane
+settings = TrainConfig(**json.loads(settings))
+train_plane(load_dataset(Path(dataset)), Plane.SAGITTAL, Path(models), settings, Going(resume=True))
+print(strategy().num_replicas_in_sync)
+"""
+
+
+def start(balls, models, settings, devices=1, **environment):
+    command = [sys.executable, "-c", PROGRAM, str(balls.folder), str(models), json.dumps(settings), str(devices)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+    )
+
+
+def finish(process):
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors[-2000:]
+    return int(out.split()[-1])
+
+
+def metrics(models):
+    return (models / PLANE.value / "metrics.csv").read_text()
+
+
+@pytest.mark.slow
+def test_three_kills_change_nothing(balls, tmp_path):
+    """Same epochs, same learning rates, same weights; with every setting that has a memory."""
+    settings = {
+        "encoder_weights": "none", "epochs": 4, "batch_size": 4, "learning_rate": 2e-3, "limit_slices": 12,
+        "plateau_patience": 1, "augment": "medium", "foreground_fraction": 0.6, "freeze_encoder_epochs": 1,
+        "clip_norm": 1.0, "stop_patience": 3,
+    }  # fmt: skip
+    finish(start(balls, tmp_path / "whole", settings))
+    checkpoints = tmp_path / "killed" / f"{PLANE.value}.training" / "checkpoints"
+    rng = np.random.default_rng(0)
+    for epoch in (1, 2, 3):
+        process = start(balls, tmp_path / "killed", settings)
+        while process.poll() is None and not (checkpoints / f"epoch-{epoch:04d}.keras").exists():
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    finish(start(balls, tmp_path / "killed", settings))
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+    assert len(metrics(tmp_path / "whole").splitlines()) == 5
+    networks = [keras.models.load_model(tmp_path / name / PLANE.value / "model.keras") for name in ("whole", "killed")]
+    for one, other in zip(*(network.weights for network in networks), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_two_devices_and_two_workers_train_what_one_does(balls, tmp_path):
+    settings = {
+        "encoder_weights": "none", "epochs": 2, "batch_size": 3, "limit_slices": 7,
+        "learning_rate": 1e-4, "clip_norm": 1.0, "loss": "dice-ce",
+    }  # fmt: skip
+    assert finish(start(balls, tmp_path / "one", settings)) == 1
+    assert finish(start(balls, tmp_path / "two", settings, devices=2)) == 2
+    with socket.socket() as first, socket.socket() as second:
+        for one in (first, second):
+            one.bind(("127.0.0.1", 0))
+        cluster = {"worker": [f"127.0.0.1:{one.getsockname()[1]}" for one in (first, second)]}
+    workers = [
+        start(balls, tmp_path / "workers", settings, TF_CONFIG=json.dumps({"cluster": cluster, "task": task}))
+        for task in ({"type": "worker", "index": 0}, {"type": "worker", "index": 1})
+    ]
+    assert [finish(worker) for worker in workers] == [2, 2]
+    one, two, apart = (
+        np.genfromtxt(tmp_path / name / PLANE.value / "metrics.csv", delimiter=",", names=True)["loss"]
+        for name in ("one", "two", "workers")
+    )
+    np.testing.assert_allclose(two, one, rtol=5e-3)
+    np.testing.assert_allclose(apart, two, rtol=1e-5)
+
+
+@pytest.fixture
+def half_done(balls, tmp_path, monkeypatch):
+    """A training of three epochs, interrupted in its third."""
+    settings = config.TrainConfig(encoder_weights="none", epochs=3, batch_size=4, limit_slices=8)
+    save = runs.Run.save
+
+    def save_two(run, model, history):
+        if len(history) == 3:
+            raise KeyboardInterrupt
+        save(run, model, history)
+
+    monkeypatch.setattr(runs.Run, "save", save_two)
+    with pytest.raises(KeyboardInterrupt):
+        training.train_plane(balls, PLANE, tmp_path, settings)
+    monkeypatch.undo()
+    return settings
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_is_not_lost_by_accident(balls, tmp_path, half_done):
+    with pytest.raises(ValueError, match="interrupted training; go on with --resume"):
+        training.train_plane(balls, PLANE, tmp_path, half_done)
+    other = config.TrainConfig(encoder_weights="none", epochs=5)
+    with pytest.raises(ValueError, match=r"other settings \(epochs, .*go on with those"):
+        training.train_plane(balls, PLANE, tmp_path, other, config.Going(resume=True))
+
+
+@pytest.mark.slow
+def test_a_broken_checkpoint_gives_way_to_the_one_before(balls, tmp_path, half_done, caplog):
+    folder = tmp_path / f"{PLANE.value}.training"
+    newest = runs.Run(folder).checkpoints[0]
+    assert newest.name == "epoch-0002.keras"
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    with caplog.at_level("WARNING"):
+        training.train_plane(balls, PLANE, tmp_path, half_done, config.Going(resume=True))
+    assert "epoch-0002.keras cannot be read" in caplog.text
+    assert len(metrics(tmp_path).splitlines()) == 4
+    assert not (tmp_path / PLANE.value / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_two_trainings_do_not_share_a_folder(balls, tmp_path):
+    settings = config.TrainConfig(encoder_weights="none", epochs=1, limit_slices=2)
+    with training._alone(tmp_path / f"{PLANE.value}.training"), pytest.raises(ValueError, match="another process"):
+        training.train_plane(balls, PLANE, tmp_path, settings)

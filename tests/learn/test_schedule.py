@@ -1,0 +1,68 @@
+"""Learning rates epoch by epoch, and the same ones after a replay."""
+
+import pytest
+
+keras = pytest.importorskip("keras")
+schedule = pytest.importorskip("knee3d.learn.schedule")
+
+LOSSES = [1.0, 0.5, 0.6, 0.6, 0.6, 0.6, 0.4, 0.41, 0.41, 0.41]
+
+
+def model():
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    network.compile(keras.optimizers.Adam(0.1))
+    return network
+
+
+def rates(callbacks, history=()):
+    """Learning rate of each epoch, and the number of the last one."""
+    network = model()
+    decisions = schedule.Decisions(callbacks, network, history)
+    found = [scores["learning_rate"] for scores in history]
+    for epoch in range(len(history), len(LOSSES)):
+        if decisions.stopped:
+            break
+        found.append(decisions.begin(epoch))
+        decisions.end(epoch, {"val_loss": LOSSES[epoch], "val_dice": 1 - LOSSES[epoch]})
+    return found
+
+
+def test_plateau_goes_down_when_the_loss_stalls():
+    options = {"factor": 0.5, "patience": 2, "cooldown": 1, "min_lr": 0.03}
+    found = rates(schedule.deciding_callbacks(0.1, 10, plateau=options))
+    assert found == pytest.approx([0.1] * 4 + [0.05] * 2 + [0.03] * 4)
+
+
+def test_cosine_after_warmup():
+    found = rates(schedule.deciding_callbacks(0.1, 10, "cosine", warmup_epochs=2))
+    assert found[:3] == pytest.approx([0.05, 0.1, 0.1])
+    assert found[6] == pytest.approx(0.05)
+    assert found[-1] == pytest.approx(0.1 * 0.0380602, rel=1e-4)
+
+
+def test_plateau_after_warmup_and_constant():
+    assert rates(schedule.deciding_callbacks(0.1, 10, "constant", 4)) == pytest.approx(
+        [0.025, 0.05, 0.075, 0.1] + [0.1] * 6
+    )
+    found = rates(schedule.deciding_callbacks(0.1, 10, "plateau", 2, {"factor": 0.5, "patience": 2}))
+    assert found[:4] == pytest.approx([0.05, 0.1, 0.1, 0.1])
+    assert found[4] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("done", range(1, 10))
+@pytest.mark.parametrize("name", schedule.SCHEDULES)
+def test_after_an_interruption_it_goes_on_the_same(name, done):
+    def callbacks():
+        return schedule.deciding_callbacks(0.1, 10, name, 1, {"factor": 0.5, "patience": 1}, stop_patience=4)
+
+    whole = rates(callbacks())
+    history = [
+        {"val_loss": loss, "val_dice": 1 - loss, "learning_rate": rate}
+        for loss, rate in zip(LOSSES[:done], whole, strict=False)
+    ]
+    assert rates(callbacks(), history) == pytest.approx(whole)
+
+
+def test_stopping_early():
+    found = rates(schedule.deciding_callbacks(0.1, 10, "constant", stop_patience=2))
+    assert len(found) == 4  # the best Dice is that of the second epoch
