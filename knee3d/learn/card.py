@@ -11,6 +11,7 @@ import numpy as np
 from knee3d import __version__
 from knee3d.anatomy.plane import Plane
 from knee3d.dataset.cases import Case, Dataset, Split
+from knee3d.dataset.intensity import PERCENTILES
 
 IDENTITY = ("scheme", "settings", "data")
 """What makes two trainings the same."""
@@ -46,6 +47,22 @@ def describe(dataset: Dataset, plane: Plane, settings: Mapping[str, Any]) -> dic
         "patients": {split.value: sorted({case.patient for case in cases}) for split, cases in used.items()},
         "data": hashlib.sha256(json.dumps(prints).encode()).hexdigest(),
         "spacing_mm": np.median([_spacing(case) for case in used[Split.TRAIN]], axis=0).round(4).tolist(),
+    }
+
+
+def for_saved_model(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What travels inside the SavedModel: how to make its slices and read its answer; no case, no patient."""
+    return {
+        "knee3d": card["knee3d"],
+        "plane": card["plane"],
+        "scheme": card["scheme"],
+        "classes": card["classes"],
+        "context": card["settings"]["context"],
+        "axes": "the knee's voxels run Inferior, Posterior, Left; a left knee is mirrored to a right one first",
+        "window": f"8 bit: the {PERCENTILES[0]} and {PERCENTILES[1]} percentiles of the whole volume become 0 and 255",
+        "spacing_mm": card["spacing_mm"],
+        "input": card["input"],
+        "output": card["output"],
     }
 
 

@@ -1,9 +1,11 @@
 """The wall between TensorFlow and numpy: what is exported, and how it is loaded again.
 
-models/<plane>/saved_model/     tf.saved_model.load(...).serve(uint8 slices) -> float32 probabilities
+models/<plane>/saved_model/     tf.saved_model.load(...).serve(uint8 slices) -> float32 probabilities; see `export`
 models/<plane>/card.json        what it was trained on, how, and how well
 """
 
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,11 @@ import tensorflow as tf
 
 from knee3d.anatomy.plane import Plane
 from knee3d.learn.card import load_card, model_folder
+
+ASSET = Path("assets.extra") / "knee3d.json"
+"""The description's place in a SavedModel: in the folder that the format leaves to its users."""
+PARITY = 1e-5
+VOLUME_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -35,14 +42,75 @@ class SavedModelPredictor:
         return self.model.serve(tf.constant(slices)).numpy()
 
 
-def export(model: keras.Model, folder: Path) -> None:
-    """Write a SavedModel with the endpoint `serve` and the signature `serving_default`.
+def export(model: keras.Model, folder: Path, description: Mapping[str, Any]) -> float:
+    """Write a SavedModel that says itself what it is.
+
+    Its signatures, each also a method of what `tf.saved_model.load` returns:
+
+        serve, serving_default  slices: uint8 (n, height, width, channels) -> float32 (n, height, width, classes)
+        labels                  slices: the same -> uint8 (n, height, width), the most probable class
+        volume                  stack: uint8 (slices, height, width), all slices of a knee in order
+                                -> float32 (slices, height, width, classes); neighbours are put together inside
+
+    `assets.extra/knee3d.json` holds the description.
 
     Args:
-        model: uint8 slices of any size -> probabilities.
-        folder: Made, or filled if empty.
+        model: uint8 slices of any size, with an odd number of channels -> probabilities.
+        folder: Made; must not exist.
+        description: Ready for JSON.
+
+    Returns:
+        The largest difference between what the network says and what the SavedModel, loaded again, says.
+
+    Raises:
+        RuntimeError: It is above `PARITY`.
     """
-    model.export(str(folder), format="tf_saved_model", verbose=False)
+    channels = model.input_shape[-1]
+    slices = tf.TensorSpec((None, None, None, channels), tf.uint8, name="slices")
+    stack = tf.TensorSpec((None, None, None), tf.uint8, name="stack")
+
+    def serve(slices: tf.Tensor) -> tf.Tensor:
+        return model(slices, training=False)
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serve", serve, input_signature=[slices])
+    archive.add_endpoint(
+        "labels", lambda slices: tf.cast(tf.argmax(serve(slices), axis=-1), tf.uint8), input_signature=[slices]
+    )
+    archive.add_endpoint("volume", lambda stack: _whole_stack(serve, stack, channels), input_signature=[stack])
+    archive.write_out(str(folder), verbose=False)
+    (folder / ASSET).parent.mkdir()
+    (folder / ASSET).write_text(json.dumps(dict(description), indent=2) + "\n")
+    return _parity(model, folder)
+
+
+def _whole_stack(serve: Callable[[tf.Tensor], tf.Tensor], stack: tf.Tensor, channels: int) -> tf.Tensor:
+    """Batches of slices between their neighbours, the outermost repeated, as `postprocess.with_neighbours` does."""
+    count = tf.shape(stack)[0]
+    neighbours = tf.range(channels) - channels // 2
+
+    def batch(start: tf.Tensor) -> tf.Tensor:
+        index = tf.clip_by_value(start + tf.range(VOLUME_BATCH)[:, None] + neighbours, 0, count - 1)
+        return serve(tf.transpose(tf.gather(stack, index), (0, 2, 3, 1)))
+
+    batches = tf.map_fn(batch, tf.range(0, count, VOLUME_BATCH), fn_output_signature=tf.float32, parallel_iterations=1)
+    shape = tf.shape(batches)
+    return tf.reshape(batches, tf.concat([[shape[0] * shape[1]], shape[2:]], 0))[:count]
+
+
+def _parity(model: keras.Model, folder: Path) -> float:
+    """The largest difference on noise of two sizes, neither a multiple of the stride."""
+    loaded = tf.saved_model.load(str(folder))
+    rng = np.random.default_rng(0)
+    worst = 0.0
+    for size in ((40, 33), (64, 50)):
+        slices = rng.integers(0, 256, (2, *size, model.input_shape[-1]), dtype=np.uint8)
+        difference = np.abs(loaded.serve(tf.constant(slices)).numpy() - np.asarray(model(slices, training=False)))
+        worst = max(worst, float(difference.max()))
+    if not worst < PARITY:
+        raise RuntimeError(f"the SavedModel in {folder} differs from the network by {worst:.2g}; train again")
+    return worst
 
 
 def load_predictor(models: Path, plane: Plane) -> SavedModelPredictor:

@@ -21,7 +21,7 @@ from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.dataset.png import read_slices
 from knee3d.learn.augment import STRENGTHS
 from knee3d.learn.building import build
-from knee3d.learn.card import describe, differences, load_card, model_folder
+from knee3d.learn.card import describe, differences, for_saved_model, load_card, model_folder
 from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.distribution import is_chief, strategy, total
 from knee3d.learn.loop import Validated, distributed, train_epoch, training_step, validate, validation_step
@@ -302,13 +302,14 @@ def _finish(run: Run, model: keras.Model, card: dict[str, Any], task: Task) -> N
     with whole_file(run.folder / "model.keras") as partial:
         model.save(partial, include_optimizer=False)
     shutil.rmtree(run.folder / "saved_model", ignore_errors=True)
-    export(model, run.folder / "saved_model")
+    parity = export(model, run.folder / "saved_model", for_saved_model(card))
     run.write_json(
         "card.json",
         card
         | {
             "slices": {"train": task.train.count, "val": task.val.count},
             "scores": {"best_epoch": len(scores), **scores[-1]},
+            "saved_model_differs_by": parity,
             "environment": run.read_json("environment.json"),
         },
     )

@@ -75,6 +75,10 @@ def test_the_card_and_the_logs_tell_the_story(balls, models):
     assert card["cases"] == {"train": ["ball0", "ball1"], "val": ["ball2"]}
     assert card["patients"]["train"] == ["P0", "P1"]
     assert card["spacing_mm"] == [0.5, 0.4, 0.7]
+    assert 0 <= card["saved_model_differs_by"] < savedmodel.PARITY
+    inside = json.loads((models / PLANE.value / "saved_model" / savedmodel.ASSET).read_text())
+    assert inside.items() >= {"classes": card["classes"], "plane": PLANE.value, "scheme": "cartilage"}.items()
+    assert not {"cases", "patients"} & set(inside)
     rows = (models / PLANE.value / "metrics.csv").read_text().splitlines()
     assert len(rows) == 1 + CONFIG.epochs
     column = rows[0].split(",").index("val_dice")

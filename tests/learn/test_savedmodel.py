@@ -1,0 +1,85 @@
+"""What is exported says what the network says, in every way that it is loaded."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from knee3d.postprocess.predict import with_neighbours
+
+keras = pytest.importorskip("keras")
+tf = pytest.importorskip("tensorflow")
+savedmodel = pytest.importorskip("knee3d.learn.savedmodel")
+layers = pytest.importorskip("knee3d.learn.networks.layers")
+
+
+def small_network(context: int, classes: int = 3):
+    """A network of any-size slices that is exported in a second."""
+    keras.utils.set_random_seed(1)
+    slices = keras.Input((None, None, 2 * context + 1), dtype="uint8")
+    pixels = keras.layers.Rescaling(1 / 64)(slices)
+    scores = keras.layers.Conv2D(classes, 3, padding="same")(pixels)
+    return keras.Model(slices, keras.layers.Softmax()(scores))
+
+
+@pytest.fixture(scope="module", params=[0, 1, 2])
+def exported(request, tmp_path_factory):
+    """(context, network, folder of its SavedModel)."""
+    folder = tmp_path_factory.mktemp("exported") / "saved_model"
+    network = small_network(request.param)
+    assert savedmodel.export(network, folder, {"classes": ["background", "a", "b"]}) < savedmodel.PARITY
+    return request.param, network, folder
+
+
+STACK = np.random.default_rng(0).integers(0, 256, (19, 21, 18), dtype=np.uint8)
+
+
+def test_every_signature_gives_the_networks_answer(exported):
+    context, network, folder = exported
+    loaded = tf.saved_model.load(str(folder))
+    slices = with_neighbours(STACK, 0, len(STACK), context)
+    expected = np.asarray(network(slices))
+    np.testing.assert_allclose(loaded.serve(tf.constant(slices)), expected, atol=1e-5)
+    np.testing.assert_allclose(loaded.volume(tf.constant(STACK)), expected, atol=1e-5)
+    labels = loaded.labels(tf.constant(slices)).numpy()
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, expected.argmax(axis=-1))
+    assert set(loaded.signatures) == {"serve", "serving_default", "labels", "volume"}
+    (default,) = loaded.signatures["serving_default"](slices=tf.constant(slices)).values()
+    np.testing.assert_allclose(default, expected, atol=1e-5)
+    (one,) = loaded.signatures["volume"](stack=tf.constant(STACK[:1])).values()
+    assert one.shape == (1, 21, 18, 3)
+
+
+def test_keras_takes_it_as_a_layer(exported):
+    context, network, folder = exported
+    slices = with_neighbours(STACK, 0, 4, context)
+    layer = keras.layers.TFSMLayer(str(folder), call_endpoint="serve")
+    np.testing.assert_allclose(np.asarray(layer(slices)), np.asarray(network(slices)), atol=1e-5)
+
+
+def test_it_says_itself_what_it_is(exported):
+    _, _, folder = exported
+    assert json.loads((folder / "assets.extra" / "knee3d.json").read_text()) == {"classes": ["background", "a", "b"]}
+
+
+@pytest.mark.slow
+def test_the_command_line_tool_of_tensorflow_shows_its_signatures(exported):
+    context, _, folder = exported
+    tool = Path(sys.executable).parent / "saved_model_cli"
+    command = [tool, "show", "--dir", str(folder), "--tag_set", "serve", "--all"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for name in ("serve", "serving_default", "labels", "volume"):
+        assert f"signature_def['{name}']" in shown
+    assert f"(-1, -1, -1, {2 * context + 1})" in shown
+    assert "DT_UINT8" in shown
+
+
+def test_a_savedmodel_that_says_something_else_is_refused(exported, monkeypatch, tmp_path):
+    _, network, _ = exported
+    monkeypatch.setattr(savedmodel, "PARITY", -1.0)
+    with pytest.raises(RuntimeError, match="differs from the network by"):
+        savedmodel.export(network, tmp_path / "other", {})
