@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -114,15 +115,28 @@ def check_match(dataset: Dataset, trained: Trained, cases: Sequence[Case], unsee
             )
 
 
-def _weights(models: Path, planes: Sequence[Plane]) -> Mapping[str, float]:
+def load_fusion(models: Path) -> dict[str, Any] | None:
+    """What fusion.json holds; None where there is none.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
     path = models / FUSION_FILE
     if not path.is_file():
-        log.warning("%s is missing: planes count equally; fit weights with knee3d fuse", path)
-        return _equal(planes)
+        return None
     try:
-        return {str(name): float(weight) for name, weight in json.loads(path.read_text())["weights"].items()}
+        content = json.loads(path.read_text())
+        return content | {"weights": {str(name): float(weight) for name, weight in content["weights"].items()}}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a readable weight file ({error}); run knee3d fuse again") from error
+
+
+def _weights(models: Path, planes: Sequence[Plane]) -> Mapping[str, float]:
+    fusion = load_fusion(models)
+    if fusion is None:
+        log.warning("%s is missing: planes count equally; fit weights with knee3d fuse", models / FUSION_FILE)
+        return _equal(planes)
+    return fusion["weights"]
 
 
 def _equal(planes: Sequence[Plane]) -> Mapping[str, float]:

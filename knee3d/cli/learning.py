@@ -109,6 +109,19 @@ def train(dataset: Path, plane: str, models: Path, folds: int | None, fold: int 
 
 
 @click.command(cls=Command)
+@click.argument("models", type=FOLDER, default="models")
+def card(models: Path) -> None:
+    """Write the model cards of MODELS as a page, CARD.md, with curves.
+
+    \b
+    knee3d card models
+    """
+    from knee3d import workflow
+
+    click.echo(f"{workflow.card(models)}")
+
+
+@click.command(cls=Command)
 @click.argument("dataset", type=FOLDER)
 @models_option
 def fuse(dataset: Path, models: Path) -> None:

@@ -1,5 +1,6 @@
 """Journeys from a dataset to scores."""
 
+import csv
 import logging
 from collections.abc import Iterator, Sequence
 from functools import reduce
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
+from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Dataset, Split, load_dataset
 from knee3d.dataset.split import Folds, fold_of
-from knee3d.models import check_match, load_models, save_fusion
+from knee3d.models import check_match, load_fusion, load_models, save_fusion
 from knee3d.postprocess.blend import blend
 from knee3d.postprocess.confusion import Scores, confusion_matrix
 from knee3d.postprocess.decide import decide
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from knee3d.learn.config import Going, TrainConfig
 
 log = logging.getLogger(__name__)
+
+CURVES = "curves.png"
 
 
 def train(
@@ -107,6 +111,42 @@ def fuse(folder: Path, models: Path) -> Fusion:
     fusion = fit_weights(evidence)
     save_fusion(fusion, cases, models)
     return fusion
+
+
+def card(models: Path) -> Path:
+    """Write CARD.md, and curves.png of each plane, into a models folder; returns the page.
+
+    Raises:
+        FileNotFoundError: No plane was trained to the end.
+        ValueError: A card, metrics.csv or fusion.json cannot be read.
+    """
+    from knee3d.learn.card import load_card
+    from knee3d.report.modelcard import curves_figure, model_cards
+
+    cards = {}
+    for plane in Plane:
+        if (models / plane.value / "card.json").is_file():
+            cards[plane.value] = load_card(models, plane)
+            history = _history(models / plane.value / "metrics.csv")
+            curves_figure(history, plane.value, models / plane.value / CURVES)
+    if not cards:
+        raise FileNotFoundError(f"{models} holds no trained plane; train first: knee3d-train DATASET --models {models}")
+    page = models / "CARD.md"
+    with whole_file(page) as partial:
+        try:
+            partial.write_text(model_cards(cards, load_fusion(models), CURVES))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"a card in {models} is not one that this version wrote ({error}); train again") from error
+    return page
+
+
+def _history(path: Path) -> dict[str, list[float]]:
+    try:
+        with path.open(newline="") as file:
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        return {name: [row[name] for row in rows] for name in rows[0]}
+    except (OSError, ValueError, TypeError, IndexError) as error:
+        raise ValueError(f"{path} is not readable ({error}); train this plane again") from error
 
 
 def evaluate(folder: Path, models: Path, split: Split, out: Path) -> dict[str, Any]:

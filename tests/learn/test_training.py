@@ -87,6 +87,23 @@ def test_the_card_and_the_logs_tell_the_story(balls, models):
 
 
 @pytest.mark.slow
+def test_the_cards_of_a_folder_make_a_page(models):
+    card = cards.load_card(models, PLANE)
+    page = workflow.card(models).read_text()
+    assert f"| {PLANE.value} | {card['scores']['best_epoch']} of 3 | {card['scores']['val_dice']:.4f}" in page
+    assert f"]({PLANE.value}/curves.png)" in page
+    assert "| 2, 2, 26 | 1, 1, 12 |" in page
+    assert "P0" not in page
+    assert "ball0" not in page
+    assert (models / PLANE.value / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_page_without_planes(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no trained plane"):
+        workflow.card(tmp_path)
+
+
+@pytest.mark.slow
 def test_tensorboard_has_every_page(models):
     found = events.EventAccumulator(str(models / PLANE.value / "logs"), {"tensors": 0})
     found.Reload()
