@@ -82,9 +82,9 @@ class Run:
             model.save(partial)
             with zipfile.ZipFile(partial, "a") as archive:
                 archive.writestr(HISTORY, json.dumps(history))
-        if best_epoch(history) == len(history) - 1:
-            with whole_file(self.best) as partial:
-                shutil.copyfile(path, partial)  # no link: what damages one should leave the other
+            if best_epoch(history) == len(history) - 1:  # first, so that no epoch counts as done whose best is not kept
+                with whole_file(self.best) as copy:
+                    shutil.copyfile(partial, copy)  # no link: what damages one should leave the other
         for old in self.checkpoints[KEPT:]:
             old.unlink()
 

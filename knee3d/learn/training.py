@@ -144,6 +144,8 @@ def _begin(run: Run, card: dict[str, Any], going: Going) -> None:
         for leftover in run.folder.iterdir():
             if leftover.name != LOCK:
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    for leftover in run.folder.rglob(".partial-*"):  # of a process that was killed while it wrote
+        leftover.unlink()
     now = environment()
     if run.checkpoints and run.read_json("environment.json") not in (None, now):
         log.warning("the versions or devices are not those that this training began with; see environment.json")

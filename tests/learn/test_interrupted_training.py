@@ -140,11 +140,13 @@ def test_a_broken_checkpoint_gives_way_to_the_one_before(balls, tmp_path, half_d
     newest = runs.Run(folder).checkpoints[0]
     assert newest.name == "epoch-0002.keras"
     newest.write_bytes(newest.read_bytes()[:-1000])
+    (newest.parent / ".partial-1-epoch-0003.keras").write_bytes(b"half")
     with caplog.at_level("WARNING"):
         training.train_plane(balls, PLANE, tmp_path, half_done, config.Going(resume=True))
     assert "epoch-0002.keras cannot be read" in caplog.text
     assert len(metrics(tmp_path).splitlines()) == 4
     assert not (tmp_path / PLANE.value / "checkpoints").exists()
+    assert not list(tmp_path.rglob(".partial-*"))
 
 
 @pytest.mark.slow

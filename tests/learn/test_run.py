@@ -1,0 +1,84 @@
+"""Checkpoints: the last two, the best, and none that is half there."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+runs = pytest.importorskip("knee3d.learn.run")
+
+
+def network(value: float):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.Adam())
+    model.optimizer.build(model.trainable_variables)
+    for weight in model.weights:
+        weight.assign(np.full(weight.shape, value))
+    return model
+
+
+def history(*dice: float) -> list[dict[str, float]]:
+    return [{"loss": 1.0, "val_dice": value} for value in dice]
+
+
+def test_the_last_two_and_the_best_are_kept(tmp_path):
+    run = runs.Run(tmp_path)
+    for epoch, dice in enumerate((0.1, 0.9, 0.9, 0.3)):
+        run.save(network(epoch), history(0.1, 0.9, 0.9, 0.3)[: epoch + 1])
+        run.write_metrics(history(dice))
+    assert [path.name for path in run.checkpoints] == ["epoch-0004.keras", "epoch-0003.keras"]
+    model = network(-1)
+    assert runs.load_checkpoint(model, run.best) == history(0.1, 0.9)  # the first of equals
+    assert (model.weights[0].numpy() == 1).all()
+    assert run.restore(model) == history(0.1, 0.9, 0.9, 0.3)
+    assert (model.weights[0].numpy() == 3).all()
+    assert not [path for path in tmp_path.rglob("*") if "partial" in path.name]
+
+
+def test_an_interruption_between_best_and_checkpoint_loses_neither(tmp_path, monkeypatch):
+    """Whatever the moment, an epoch that counts as done has its best kept."""
+    run = runs.Run(tmp_path)
+    run.save(network(0), history(0.1))
+
+    def killed(source, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs.shutil, "copyfile", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.save(network(1), history(0.1, 0.9))
+    model = network(-1)
+    assert run.restore(model) == history(0.1)
+    assert runs.load_checkpoint(model, run.best) == history(0.1)
+
+
+@pytest.mark.parametrize("damage", ["cut", "no history", "a flipped byte", "no zip"])
+def test_a_damaged_checkpoint_gives_way(tmp_path, caplog, damage):
+    run = runs.Run(tmp_path)
+    for epoch in range(2):
+        run.save(network(epoch), history(0.1, 0.2)[: epoch + 1])
+    newest = run.checkpoints[0]
+    content = bytearray(newest.read_bytes())
+    if damage == "cut":
+        newest.write_bytes(content[: len(content) // 2])
+    elif damage == "no history":
+        with zipfile.ZipFile(newest, "w") as archive:
+            archive.writestr("config.json", json.dumps({}))
+    elif damage == "a flipped byte":
+        with zipfile.ZipFile(newest) as archive:
+            inside = archive.getinfo("model.weights.h5")
+        content[inside.header_offset + len(inside.filename) + 2000] ^= 0xFF
+        newest.write_bytes(content)
+    else:
+        newest.write_bytes(b"")
+    model = network(-1)
+    with caplog.at_level("WARNING"):
+        assert run.restore(model) == history(0.1)
+    assert "epoch-0002.keras cannot be read" in caplog.text
+    assert (model.weights[0].numpy() == 0).all()
+
+
+def test_no_checkpoint_is_no_history(tmp_path):
+    assert runs.Run(tmp_path).restore(network(0)) == []
