@@ -109,7 +109,7 @@ class Going:
     Attributes:
         overwrite: Replace a model that was trained otherwise, or a training that was interrupted.
         resume: Go on with a training that was interrupted.
-        cache: See `pipeline.reader`.
+        cache: See `reading.reader`.
     """
 
     overwrite: bool = False

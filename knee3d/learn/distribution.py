@@ -58,3 +58,10 @@ def total(value: tf.Tensor) -> tf.Tensor:
     if context is None or context.num_replicas_in_sync == 1:
         return value
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def sum_over_devices(value: float) -> float:
+    """The sum of a number over all devices of all workers, which all wait for it."""
+    devices = strategy()
+    summed = devices.run(lambda: total(tf.constant(value)))
+    return float(devices.experimental_local_results(summed)[0])

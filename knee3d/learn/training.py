@@ -2,56 +2,31 @@
 
 import fcntl
 import logging
-import math
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
-import tensorflow as tf
 
 from knee3d.anatomy.plane import Plane
 from knee3d.atomic import whole_file
-from knee3d.dataset.cases import Case, Dataset, Split
-from knee3d.dataset.png import read_slices
-from knee3d.learn.augment import STRENGTHS
+from knee3d.dataset.cases import Dataset, Split
 from knee3d.learn.building import build
 from knee3d.learn.card import describe, differences, for_saved_model, load_card, model_folder
 from knee3d.learn.config import Going, TrainConfig
-from knee3d.learn.distribution import is_chief, strategy, total
-from knee3d.learn.loop import Validated, distributed, train_epoch, training_step, validate, validation_step
-from knee3d.learn.losses import LOSSES
-from knee3d.learn.monitor import HEADER, DrawConfusion, TensorBoard, table_line
-from knee3d.learn.networks.encoder import find_encoder_weights, without_encoder
-from knee3d.learn.pipeline import Order, Slices, reader, slices_of, training_batches, validation_batches
-from knee3d.learn.run import History, Run, environment, load_checkpoint
+from knee3d.learn.distribution import is_chief, strategy
+from knee3d.learn.fitting import Task, fit
+from knee3d.learn.monitor import DrawConfusion
+from knee3d.learn.networks.encoder import find_encoder_weights
+from knee3d.learn.reading import slices_of
+from knee3d.learn.run import Run, environment, load_checkpoint
 from knee3d.learn.savedmodel import export
-from knee3d.learn.schedule import Decisions, deciding_callbacks
-from knee3d.progress import progress
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """What one plane is trained on, and how."""
-
-    dataset: Dataset
-    plane: Plane
-    config: TrainConfig
-    train: Slices
-    val: Slices
-
-    @property
-    def val_cases(self) -> tuple[Case, ...]:
-        """Those whose slices are in `val`, in the same order."""
-        named = {case.name: case for case in self.dataset.of_split(Split.VAL)}
-        return tuple(named[name] for name in self.val.names)
+LOCK = ".lock"
 
 
 def train_plane(
@@ -99,7 +74,7 @@ def train_plane(
         keras.utils.set_random_seed(config.seed)
         with devices.scope():
             model = build(dataset.scheme.classes, config, weights)
-        _train(model, task, run, going.cache, draw_confusion)
+        fit(model, task, run, going.cache, draw_confusion)
         if is_chief():
             _finish(run, model, card, task)
             shutil.rmtree(folder, ignore_errors=True)
@@ -155,9 +130,6 @@ def _begin(run: Run, card: dict[str, Any], going: Going) -> None:
     run.write_json("environment.json", now)
 
 
-LOCK = ".lock"
-
-
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keep other processes out of a run's folder while this one trains.
@@ -174,128 +146,6 @@ def _alone(folder: Path) -> Iterator[None]:
                 f"another process is training in {folder}; wait for it, or choose another --models"
             ) from error
         yield
-
-
-def _train(model: keras.Model, task: Task, run: Run, cache: str | None, draw_confusion: DrawConfusion | None) -> None:
-    """All epochs that are left.
-
-    Raises:
-        ValueError: Memory ran out, a slice cannot be read, the loss became NaN, or workers do not share the folder.
-    """
-    config = task.config
-    _sum_over_devices(0.0)  # nobody reads before the first has made the folder ready
-    history = run.restore(model)
-    devices = strategy().num_replicas_in_sync
-    if _sum_over_devices(float(len(history))) != len(history) * devices:
-        raise ValueError(f"not every worker sees the same checkpoints in {run.folder}; it must be one shared folder")
-    log.info("%s: %d training and %d validation slices", task.plane.value, task.train.count, task.val.count)
-    decisions = Decisions(
-        deciding_callbacks(
-            config.learning_rate,
-            config.epochs,
-            config.schedule,
-            config.warmup_epochs,
-            config.plateau,
-            config.stop_patience,
-        ),
-        model,
-        history,
-    )
-    if history:
-        log.info("%s: going on after epoch %d", task.plane.value, len(history))
-    if decisions.stopped or len(history) >= config.epochs:
-        return
-    try:
-        board = _board(model, task, run, draw_confusion) if is_chief() else None
-        for validated, speed in _epochs(model, task, cache, decisions, history):
-            if board is not None:  # the checkpoint last, so that what it counts as done is done
-                run.write_metrics(history)
-                board.epoch(len(history), history[-1] | speed, validated.cases, model)
-                run.save(model, history)
-    except tf.errors.ResourceExhaustedError as error:
-        raise ValueError(
-            f"out of memory with --batch-size {config.batch_size}; try --batch-size {max(config.batch_size // 2, 1)}, "
-            "--precision mixed_bfloat16 or a smaller --context"
-        ) from error
-    except tf.errors.OpError as error:
-        for slices in (task.train, task.val):
-            _check_slices(slices)
-        raise ValueError(f"training stopped: {error.message}") from error
-
-
-def _board(model: keras.Model, task: Task, run: Run, draw_confusion: DrawConfusion | None) -> TensorBoard:
-    config = task.config
-    board = TensorBoard(run.folder / "logs", task.dataset, task.plane, task.val_cases, config.context, draw_confusion)
-    board.start(model, config.settings, next(iter(_stream(task, range(1), None))))
-    return board
-
-
-def _stream(task: Task, epochs: range, cache: str | None) -> tf.data.Dataset:
-    config = task.config
-    order = Order(config.seed, config.foreground_fraction, STRENGTHS[config.augment])
-    read = reader(task.train, cache)
-    return training_batches(task.train, config.context, config.batch_size, order, epochs, read)
-
-
-def _epochs(
-    model: keras.Model, task: Task, cache: str | None, decisions: Decisions, history: History
-) -> Iterator[tuple[Validated, dict[str, float]]]:
-    """Train and validate; each epoch adds to `history` and yields its validation and how fast it was."""
-    config = task.config
-    epochs = range(len(history), config.epochs)
-    stream = distributed(_stream(task, epochs, cache))
-    check = validation_batches(task.val, config.context, config.batch_size, reader(task.val, cache))
-    loss, names = LOSSES[config.loss], task.dataset.scheme.names
-    step = None
-    val_step = validation_step(model, loss, config.loss_background, len(task.val.names))
-    log.info("%s", HEADER)
-    for epoch in epochs:
-        rate = decisions.begin(epoch)
-        frozen = epoch < config.freeze_encoder_epochs
-        if epoch == config.freeze_encoder_epochs > 0:
-            _forget_moments(model.optimizer)
-        if step is None or epoch == config.freeze_encoder_epochs:
-            variables = without_encoder(model) if frozen else model.trainable_variables
-            step = training_step(model, variables, loss, config.loss_background, config.clip_norm, config.xla)
-        started = time.perf_counter()
-        sizes = task.train.sizes(config.batch_size)
-        with progress(f"{task.plane.value} epoch {epoch + 1}/{config.epochs}", len(sizes)) as advance:
-            trained = train_epoch(step, stream, sizes, advance)
-        if not math.isfinite(trained.loss):
-            raise ValueError(
-                f"the loss became NaN in epoch {epoch + 1}; try a lower --learning-rate or --clip-norm 1"
-                + (
-                    "; or --precision mixed_bfloat16, which has more range"
-                    if config.precision == "mixed_float16"
-                    else ""
-                )
-            )
-        validated = validate(val_step, distributed(check), task.val.sizes(config.batch_size), names)
-        pooled = sum(validated.cases[1:], validated.cases[0])
-        history.append({
-            "loss": trained.loss,
-            "dice": trained.dice,
-            "val_loss": validated.loss,
-            "val_dice": float(np.nan_to_num(pooled.mean_dice)),
-            "val_foreground_dice": float(np.nan_to_num(pooled.foreground_dice)),
-            "learning_rate": rate,
-        })  # fmt: skip
-        speed = {"slices_per_s": task.train.count / trained.seconds, "waited": trained.waited}
-        stop = decisions.end(epoch, history[-1])
-        seconds = time.perf_counter() - started
-        log.info("%s", table_line(epoch + 1, config.epochs, history[-1] | speed, seconds * (config.epochs - epoch - 1)))
-        yield validated, speed
-        if stop:
-            log.info("%s: no better validation Dice for %d epochs", task.plane.value, config.stop_patience)
-            return
-
-
-def _forget_moments(optimizer: keras.optimizers.Optimizer) -> None:
-    """Let Adam start anew, at its learning rate: its correction for young moments counts steps from the first one."""
-    adam = getattr(optimizer, "inner_optimizer", optimizer)
-    for variable in adam.variables:
-        if variable is not adam._learning_rate:
-            variable.assign(tf.zeros_like(variable.value))
 
 
 def _finish(run: Run, model: keras.Model, card: dict[str, Any], task: Task) -> None:
@@ -318,21 +168,3 @@ def _finish(run: Run, model: keras.Model, card: dict[str, Any], task: Task) -> N
     shutil.rmtree(run.folder / "checkpoints")
     run.best.unlink()
     (run.folder / LOCK).unlink()
-
-
-def _sum_over_devices(value: float) -> float:
-    """The sum of a number over all devices of all workers, which all wait for it."""
-    devices = strategy()
-    summed = devices.run(lambda: total(tf.constant(value)))
-    return float(devices.experimental_local_results(summed)[0])
-
-
-def _check_slices(slices: Slices) -> None:
-    """Name the PNG, if any, that stopped TensorFlow: its own account may lack the name.
-
-    Raises:
-        FileNotFoundError: It is missing.
-        ValueError: It is no readable PNG.
-    """
-    for paths in (*slices.images, *slices.masks):
-        read_slices([Path(path) for path in paths])

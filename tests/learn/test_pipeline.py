@@ -9,6 +9,7 @@ from knee3d.dataset.cases import Split
 from knee3d.postprocess.predict import with_neighbours
 
 pipeline = pytest.importorskip("knee3d.learn.pipeline")
+reading = pytest.importorskip("knee3d.learn.reading")
 STRENGTHS = pytest.importorskip("knee3d.learn.augment").STRENGTHS
 
 
@@ -34,7 +35,7 @@ def fingerprints(pairs):
 @pytest.mark.parametrize("plane", Plane)
 def test_unshuffled_is_every_slice_in_order(balls, plane, context):
     case = balls.of_split(Split.VAL)
-    slices = pipeline.slices_of(balls, case, plane)
+    slices = reading.slices_of(balls, case, plane)
     batches = pipeline.validation_batches(slices, context, batch_size=5)
     want = expected(balls, case, plane, context)
     assert slices.count == len(want)
@@ -46,8 +47,8 @@ def test_unshuffled_is_every_slice_in_order(balls, plane, context):
 
 def epochs_of(dataset, plane, epochs, order, read=None, batch_size=3):
     """The pairs of each epoch."""
-    slices = pipeline.slices_of(dataset, dataset.of_split(Split.TRAIN), plane)
-    read = read and pipeline.reader(slices, str(read))
+    slices = reading.slices_of(dataset, dataset.of_split(Split.TRAIN), plane)
+    read = read and reading.reader(slices, str(read))
     batches = list(pipeline.training_batches(slices, 1, batch_size, order, epochs, read).as_numpy_iterator())
     steps = slices.steps(batch_size)
     assert len(batches) == steps * len(epochs)
@@ -113,7 +114,7 @@ def test_caches_hold_the_same_slices(balls, tmp_path):
 
 @pytest.mark.parametrize("replicas", [1, 2, 3, 8])
 def test_devices_share_every_batch(balls, replicas):
-    slices = pipeline.slices_of(balls, balls.of_split(Split.VAL), Plane.SAGITTAL)
+    slices = reading.slices_of(balls, balls.of_split(Split.VAL), Plane.SAGITTAL)
     batches = pipeline.validation_batches(slices, 0, 5)
     whole = [(images, owners) for images, _, owners in batches.as_numpy_iterator()]
     assert {len(images) for images, _ in whole} == {5, 2}
@@ -137,7 +138,7 @@ def test_devices_share_every_batch(balls, replicas):
 def test_slices_of_two_sizes_share_a_batch(balls):
     cases = balls.of_split(Split.TRAIN)
     assert len({case.shape for case in cases}) == 2
-    slices = pipeline.slices_of(balls, cases, Plane.CORONAL)
+    slices = reading.slices_of(balls, cases, Plane.CORONAL)
     images, masks, owners = next(pipeline.validation_batches(slices, 1, slices.count).as_numpy_iterator())
     assert images.shape == (slices.count, 20, 14, 3)
     assert masks.shape == (slices.count, 20, 14)
@@ -149,7 +150,7 @@ def test_slices_of_two_sizes_share_a_batch(balls):
 def test_a_limit_takes_slices_evenly(balls, limit):
     cases = balls.of_split(Split.TRAIN)
     total = sum(case.shape[0] for case in cases)
-    slices = pipeline.slices_of(balls, cases, Plane.AXIAL, limit)
+    slices = reading.slices_of(balls, cases, Plane.AXIAL, limit)
     assert slices.count == min(limit, total)
     assert len(stream(pipeline.validation_batches(slices, 1, 2))) == slices.count
     if limit == 7:
