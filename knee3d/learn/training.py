@@ -5,6 +5,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +149,11 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _finish(run: Run, model: keras.Model, card: dict[str, Any], task: Task) -> None:
-    """Export the best epoch and write the card."""
-    scores = load_checkpoint(model, run.best)
+def _finish(run: Run, trained: keras.Model, card: dict[str, Any], task: Task) -> None:
+    """Export the best epoch, computing in float32 whatever it was trained in, and write the card."""
+    scores = load_checkpoint(trained, run.best)
+    model = build(task.dataset.scheme.classes, replace(task.config, precision="float32"), None)
+    model.set_weights(trained.get_weights())
     with whole_file(run.folder / "model.keras") as partial:
         model.save(partial, include_optimizer=False)
     shutil.rmtree(run.folder / "saved_model", ignore_errors=True)

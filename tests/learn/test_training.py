@@ -20,6 +20,7 @@ from knee3d.postprocess.decide import decide
 from knee3d.postprocess.predict import predict_volume, with_neighbours
 from knee3d.report.figures import confusion_figure
 
+keras = pytest.importorskip("keras")
 training = pytest.importorskip("knee3d.learn.training")
 building = pytest.importorskip("knee3d.learn.building")
 cards = pytest.importorskip("knee3d.learn.card")
@@ -175,6 +176,8 @@ def test_other_contexts_and_other_arithmetic_learn_too(balls, tmp_path, choice):
     predictor = savedmodel.load_predictor(tmp_path, PLANE)
     assert predictor.context == choice["context"]
     assert predictor(np.zeros((1, 40, 33, 2 * choice["context"] + 1), np.uint8)).shape == (1, 40, 33, 2)
+    kept = keras.models.load_model(tmp_path / PLANE.value / "model.keras")
+    assert {layer.compute_dtype for layer in kept._flatten_layers()} <= {"float32", "uint8"}
 
 
 @pytest.mark.slow
