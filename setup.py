@@ -43,6 +43,8 @@ setup(
         "rich>=13.7",
     ],
     extras_require={
+        "ray": ["ray>=2.40"],
+        "slurm": ["submitit>=1.5"],
         "test": ["pytest>=8", "hypothesis>=6.100", "nibabel>=5.2"],
         "lint": ["ruff>=0.6", "mypy>=1.11"],
     },

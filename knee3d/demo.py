@@ -53,7 +53,7 @@ def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> dict[str, Any
     preparation = Preparation(SCHEMES[SCHEME], None, SPLIT, seed)
     dataset = workflow.prepare(table, out / "dataset", preparation, None, jobs)
     config = TrainConfig(encoder_weights=encoder_weights, seed=seed, **TRAINING)
-    workflow.train(dataset.folder, list(Plane), out / "models", config, Going(resume=True))
+    workflow.train(dataset.folder, list(Plane), out / "models", config, workflow.Launcher(going=Going(resume=True)))
     fusion = workflow.fuse(dataset.folder, out / "models")
     log.info("fusion weights: %s", "  ".join(f"{view} {weight:.3f}" for view, weight in fusion.weights.items()))
     summary = workflow.evaluate(dataset.folder, out / "models", Split.TEST, out / "evaluation")

@@ -17,6 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 MAY_USE = {
     "anatomy": set(),
     "dataset": {"anatomy"},
+    "launch": set(),
     "learn": {"anatomy", "dataset", "postprocess"},
     "postprocess": {"anatomy"},
     "quantify": {"anatomy"},
@@ -38,6 +39,8 @@ LIVES_IN = {
     "sklearn": {"dataset"},
     "pyvista": {"quantify", "report"},
     "matplotlib": {"report"},
+    "ray": {"launch"},
+    "submitit": {"launch"},
     "click": {"cli"},
 }
 

@@ -1,12 +1,16 @@
 """Commands from slices to scores."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from knee3d.anatomy.plane import Plane
 from knee3d.cli.frame import FOLDER, Command, models_option, seed_option, show_scores, weights_option
+
+if TYPE_CHECKING:
+    from knee3d import workflow
+    from knee3d.learn.config import Going
 
 LOSSES = ["dice", "dice-ce", "generalised-dice", "tversky", "focal-tversky"]
 PLANES = [plane.value for plane in Plane]
@@ -72,8 +76,24 @@ PLANES = [plane.value for plane in Plane]
 @click.option("--fold", type=click.IntRange(1), help="Train this fold only, from 1 on [all].")
 @click.option("--resume", is_flag=True, help="Go on with a training that was interrupted.")
 @click.option("--overwrite", is_flag=True, help="Replace models trained with other settings, or an interrupted one.")
+@click.option(
+    "--launcher",
+    type=click.Choice(["local", "ray", "slurm"]),
+    default="local",
+    show_default=True,
+    help="Train the planes here one after another, at the same time on a Ray cluster, or as one Slurm job each.",
+)
+@click.option("--address", metavar="HOST:PORT|auto", help="Of the Ray cluster [one of this machine alone].")
+@click.option("--slurm", multiple=True, metavar="NAME=VALUE", help="Option of sbatch; time in minutes [time=1440].")
+@click.option(
+    "--retries",
+    type=click.IntRange(0),
+    default=3,
+    show_default=True,
+    help="How often a lost worker is replaced by one that goes on from its last checkpoint.",
+)
 @seed_option
-def train(dataset: Path, plane: str, models: Path, folds: int | None, fold: int | None, **options: Any) -> None:
+def train(dataset: Path, plane: str, models: Path, **options: Any) -> None:
     """Train one network per plane on the slices in DATASET.
 
     Defaults are the paper's: VGG16-UNet, soft Dice, Adam 1e-4, batch 2, 100 epochs, ReduceLROnPlateau, on all visible
@@ -85,6 +105,8 @@ def train(dataset: Path, plane: str, models: Path, folds: int | None, fold: int 
     knee3d-train data/oai --plane sagittal --batch-size 16 --learning-rate 3e-4 --precision mixed_float16
     knee3d-train data/oai --plane all --folds 5 --models cross
     knee3d-train data/oai --loss dice-ce --augment medium --foreground-fraction 0.7 --stop-patience 20
+    knee3d-train data/oai --launcher ray --address 10.0.0.1:6379
+    knee3d-train data/oai --launcher slurm --slurm partition=gpu --slurm gpus-per-node=4 --slurm time=2880
     tensorboard --logdir models
     """
     from knee3d import workflow
@@ -93,19 +115,35 @@ def train(dataset: Path, plane: str, models: Path, folds: int | None, fold: int 
 
     planes = list(Plane) if plane == "all" else [Plane(plane)]
     going = Going(**{name: options.pop(name) for name in ("overwrite", "resume", "cache")})
+    launcher = _launcher(going, **{name: options.pop(name) for name in ("launcher", "address", "retries", "slurm")})
+    folds, fold = options.pop("folds"), options.pop("fold")
     config = TrainConfig(**options)
     if folds is None:
         if fold is not None:
             raise click.UsageError("--fold needs --folds, how many there are")
-        for folder in workflow.train(dataset, planes, models, config, going):
+        for folder in workflow.train(dataset, planes, models, config, launcher):
             click.echo(f"{folder}")
         return
-    summary = workflow.cross_validate(dataset, planes, models, config, Folds(folds, fold), going)
+    summary = workflow.cross_validate(dataset, planes, models, config, Folds(folds, fold), launcher)
     for name, scores in summary["planes"].items():
         spread = "" if scores["sd"] is None else f" \N{PLUS-MINUS SIGN} {scores['sd']:.4f}"
         done = len(scores["val_dice"])
         click.echo(f"{name:<10} validation Dice {scores['mean']:.4f}{spread} over {done} of {folds} folds")
     click.echo(f"{models}/folds.json")
+
+
+def _launcher(
+    going: "Going", launcher: str, address: str | None, retries: int, slurm: tuple[str, ...]
+) -> "workflow.Launcher":
+    from knee3d import workflow
+
+    if launcher != "ray" and address is not None:
+        raise click.UsageError("--address needs --launcher ray")
+    if launcher != "slurm" and slurm:
+        raise click.UsageError("--slurm needs --launcher slurm")
+    parts = [option.partition("=") for option in slurm]
+    given = {name: value if equals else True for name, equals, value in parts}
+    return workflow.Launcher(launcher, address, retries, given, going)
 
 
 @click.command(cls=Command)

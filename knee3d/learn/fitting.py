@@ -19,7 +19,7 @@ from knee3d.learn.config import TrainConfig
 from knee3d.learn.distribution import is_chief, strategy, sum_over_devices
 from knee3d.learn.loop import Validated, distributed, train_epoch, training_step, validate, validation_step
 from knee3d.learn.losses import LOSSES
-from knee3d.learn.monitor import HEADER, DrawConfusion, TensorBoard, table_line
+from knee3d.learn.monitor import HEADER, DrawConfusion, Hooks, TensorBoard, table_line
 from knee3d.learn.networks.encoder import without_encoder
 from knee3d.learn.pipeline import Order, training_batches, validation_batches
 from knee3d.learn.reading import Slices, reader
@@ -47,7 +47,7 @@ class Task:
         return tuple(named[name] for name in self.val.names)
 
 
-def fit(model: keras.Model, task: Task, run: Run, cache: str | None, draw_confusion: DrawConfusion | None) -> None:
+def fit(model: keras.Model, task: Task, run: Run, cache: str | None, hooks: Hooks) -> None:
     """Train for all epochs that are left, writing each down in the run's folder.
 
     Args:
@@ -55,7 +55,7 @@ def fit(model: keras.Model, task: Task, run: Run, cache: str | None, draw_confus
         task: Slices and settings.
         run: Whose newest checkpoint is gone on from, if there is one.
         cache: See `reading.reader`.
-        draw_confusion: Draws the confusion matrix for TensorBoard.
+        hooks: What others do with it.
 
     Raises:
         ValueError: Memory ran out, a slice cannot be read, the loss became NaN, or workers do not share the folder.
@@ -84,12 +84,14 @@ def fit(model: keras.Model, task: Task, run: Run, cache: str | None, draw_confus
     if decisions.stopped or len(history) >= config.epochs:
         return
     try:
-        board = _board(model, task, run, draw_confusion) if is_chief() else None
+        board = _board(model, task, run, hooks.draw_confusion) if is_chief() else None
         for validated, speed in _epochs(model, task, cache, decisions, history):
             if board is not None:  # the checkpoint last, so that what it counts as done is done
                 run.write_metrics(history)
                 board.epoch(len(history), history[-1] | speed, validated.cases, model)
                 run.save(model, history)
+                if hooks.after_epoch is not None:
+                    hooks.after_epoch()
     except tf.errors.ResourceExhaustedError as error:
         raise ValueError(
             f"out of memory with --batch-size {config.batch_size}; try --batch-size {max(config.batch_size // 2, 1)}, "

@@ -28,6 +28,20 @@ OPACITY = 0.5
 DrawConfusion = Callable[[Scores, Path], None]
 """Writes a picture of a confusion matrix."""
 
+
+@dataclass(frozen=True)
+class Hooks:
+    """What others do with a training.
+
+    Attributes:
+        draw_confusion: Draws the confusion matrix for TensorBoard.
+        after_epoch: Called when all of an epoch is on disk.
+    """
+
+    draw_confusion: DrawConfusion | None = None
+    after_epoch: Callable[[], object] | None = None
+
+
 HEADER = "    epoch     loss   Dice  val loss   Dice      rate  slices/s  waits  left"
 
 
@@ -60,7 +74,7 @@ class TensorBoard:
         plane: Direction of slicing.
         cases: Those of validation.
         context: Neighbours on each side.
-        draw_confusion: Draws the confusion matrix; None leaves the page out.
+        draw_confusion: See `Hooks`; None leaves the page out.
     """
 
     def __init__(

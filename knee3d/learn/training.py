@@ -1,10 +1,8 @@
 """One plane from slices to a SavedModel, however often it is interrupted."""
 
-import fcntl
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,22 +10,20 @@ from typing import Any
 import keras
 
 from knee3d.anatomy.plane import Plane
-from knee3d.atomic import whole_file
+from knee3d.atomic import LOCK, alone, whole_file
 from knee3d.dataset.cases import Dataset, Split
 from knee3d.learn.building import build
 from knee3d.learn.card import describe, differences, for_saved_model, load_card, model_folder
 from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.distribution import is_chief, strategy
 from knee3d.learn.fitting import Task, fit
-from knee3d.learn.monitor import DrawConfusion
+from knee3d.learn.monitor import Hooks
 from knee3d.learn.networks.encoder import find_encoder_weights
 from knee3d.learn.reading import slices_of
 from knee3d.learn.run import Run, environment, load_checkpoint
 from knee3d.learn.savedmodel import export
 
 log = logging.getLogger(__name__)
-
-LOCK = ".lock"
 
 
 def train_plane(
@@ -36,7 +32,7 @@ def train_plane(
     models: Path,
     config: TrainConfig,
     going: Going = Going(),  # noqa: B008 it is frozen
-    draw_confusion: DrawConfusion | None = None,
+    hooks: Hooks = Hooks(),  # noqa: B008
 ) -> Path:
     """Train one plane's network and export it.
 
@@ -46,7 +42,7 @@ def train_plane(
         models: Folder of all planes; this one goes to its own folder in it.
         config: How.
         going: What to do about what is there already.
-        draw_confusion: Draws the confusion matrix for TensorBoard.
+        hooks: What others do with it.
 
     Returns:
         The model's folder: `card.json`, `saved_model/`, and what `run` says but for the checkpoints. While it is being
@@ -64,23 +60,46 @@ def train_plane(
     if _is_done(models, plane, card, going):
         return folder
     weights = find_encoder_weights(config.encoder_weights)
-    run = Run(folder.with_name(f"{folder.name}.training"))
+    run = Run(run_folder(models, plane))
     train, val = (
         slices_of(dataset, dataset.of_split(split), plane, config.limit_slices) for split in (Split.TRAIN, Split.VAL)
     )
     task = Task(dataset, plane, config, train, val)
-    with _alone(run.folder) if is_chief() else nullcontext():
+    with alone(run.folder) if is_chief() else nullcontext():
         if is_chief():
             _begin(run, card, going)
         keras.utils.set_random_seed(config.seed)
         with devices.scope():
             model = build(dataset.scheme.classes, config, weights)
-        fit(model, task, run, going.cache, draw_confusion)
+        fit(model, task, run, going.cache, hooks)
         if is_chief():
             _finish(run, model, card, task)
             shutil.rmtree(folder, ignore_errors=True)
             run.folder.rename(folder)
     return folder
+
+
+def run_folder(models: Path, plane: Plane) -> Path:
+    """Where a plane is trained; it is renamed to `model_folder` when that is done."""
+    return models / f"{plane.value}.training"
+
+
+def make_ready(dataset: Dataset, plane: Plane, models: Path, config: TrainConfig, going: Going) -> bool:
+    """Do here what comes before a training elsewhere, which then goes on in a copy of `run_folder` with `resume`.
+
+    Returns:
+        Whether there is something to train.
+
+    Raises:
+        ValueError: As `train_plane`.
+    """
+    card = describe(dataset, plane, config.settings)
+    if _is_done(models, plane, card, going):
+        return False
+    run = Run(run_folder(models, plane))
+    with alone(run.folder):
+        _begin(run, card, going)
+    return True
 
 
 def _is_done(models: Path, plane: Plane, card: dict[str, Any], going: Going) -> bool:
@@ -106,17 +125,17 @@ def _begin(run: Run, card: dict[str, Any], going: Going) -> None:
         ValueError: There is a training that was interrupted, and it is not said what to do, or it was another one.
     """
     there = run.read_json("card.json")
-    if run.checkpoints and not going.overwrite:
+    if run.checkpoints and not going.overwrite and not going.resume:
+        raise ValueError(
+            f"{run.folder} holds an interrupted training; go on with --resume, or begin anew with --overwrite"
+        )
+    if going.resume and not going.overwrite and (there is not None or run.checkpoints):
         differ = differences(there or {}, card)
-        if not going.resume:
-            raise ValueError(
-                f"{run.folder} holds an interrupted training; go on with --resume, or begin anew with --overwrite"
-            )
         if differ:
             raise ValueError(
                 f"{run.folder} holds a training with other {differ}; go on with those, or begin anew with --overwrite"
             )
-    else:
+    if going.overwrite or not run.checkpoints:
         for leftover in run.folder.iterdir():
             if leftover.name != LOCK:
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
@@ -129,24 +148,6 @@ def _begin(run: Run, card: dict[str, Any], going: Going) -> None:
     run.write_json("config.json", card["settings"])
     run.write_json("cases.json", {key: card[key] for key in ("cases", "patients", "data")})
     run.write_json("environment.json", now)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a run's folder while this one trains.
-
-    Raises:
-        ValueError: Another one is in it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"another process is training in {folder}; wait for it, or choose another --models"
-            ) from error
-        yield
 
 
 def _finish(run: Run, trained: keras.Model, card: dict[str, Any], task: Task) -> None:

@@ -2,10 +2,12 @@
 
 from knee3d.dataset.source import Source
 from knee3d.workflow.data import audit, inspect, phantom, prepare, restore, table
-from knee3d.workflow.learning import card, cross_validate, evaluate, fuse, train
+from knee3d.workflow.evaluation import evaluate, fuse
 from knee3d.workflow.results import segment
+from knee3d.workflow.training import Launcher, card, cross_validate, train
 
 __all__ = [
+    "Launcher",
     "Source",
     "audit",
     "card",

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from knee3d import atomic
 from knee3d.anatomy.plane import Plane
 
 keras = pytest.importorskip("keras")
@@ -152,5 +153,5 @@ def test_a_broken_checkpoint_gives_way_to_the_one_before(balls, tmp_path, half_d
 @pytest.mark.slow
 def test_two_trainings_do_not_share_a_folder(balls, tmp_path):
     settings = config.TrainConfig(encoder_weights="none", epochs=1, limit_slices=2)
-    with training._alone(tmp_path / f"{PLANE.value}.training"), pytest.raises(ValueError, match="another process"):
+    with atomic.alone(tmp_path / f"{PLANE.value}.training"), pytest.raises(ValueError, match="another process"):
         training.train_plane(balls, PLANE, tmp_path, settings)

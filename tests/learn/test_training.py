@@ -26,6 +26,7 @@ building = pytest.importorskip("knee3d.learn.building")
 cards = pytest.importorskip("knee3d.learn.card")
 config = pytest.importorskip("knee3d.learn.config")
 encoder = pytest.importorskip("knee3d.learn.networks.encoder")
+monitor = pytest.importorskip("knee3d.learn.monitor")
 savedmodel = pytest.importorskip("knee3d.learn.savedmodel")
 events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -54,7 +55,7 @@ def models(balls, tmp_path_factory) -> Path:
     def draw(scores: Scores, path: Path) -> None:
         confusion_figure({"validation": scores}, path)
 
-    training.train_plane(balls, PLANE, folder, CONFIG, draw_confusion=draw)
+    training.train_plane(balls, PLANE, folder, CONFIG, hooks=monitor.Hooks(draw))
     return folder
 
 

@@ -1,0 +1,76 @@
+"""Jobs handed to Slurm through submitit, one of its jobs for each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from knee3d.launch.job import Job, LaunchError, log_to_stderr
+
+DAY = 24 * 60
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job in Slurm's queue.
+
+    Attributes:
+        name: The job's.
+        number: Slurm's.
+        log: Where it prints.
+    """
+
+    name: str
+    number: str
+    log: Path
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What submitit runs; it asks for a `checkpoint` before time is over or the job is preempted."""
+
+    job: Job
+
+    def __call__(self) -> None:
+        log_to_stderr()
+        self.job.work(self.job.working.parent, lambda: None)
+
+    def checkpoint(self) -> Any:
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def run_on_slurm(jobs: Sequence[Job], folder: Path, options: Mapping[str, str | bool], retries: int) -> list[Submitted]:
+    """Submit jobs to Slurm; returns at once.
+
+    Args:
+        jobs: All that they read and write must be on a disk that the machines share.
+        folder: Gets the scripts and logs.
+        options: Of sbatch by name, True for those without a value: {"partition": "gpu", "gpus-per-node": "4"}; the time
+            is in minutes, `DAY` by default.
+        retries: How often a job whose time is over is put into the queue again; one that is preempted always is.
+
+    Raises:
+        LaunchError: submitit is not installed, this machine has no Slurm, or Slurm refused a job.
+        ValueError: The time is no whole number of minutes.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise LaunchError("submitit is not installed; pip install 'knee3d[slurm]'") from error
+    others = {name.replace("-", "_"): value for name, value in options.items()}
+    minutes = others.pop("time", str(DAY))
+    if not str(minutes).isdecimal():
+        raise ValueError(f"--slurm time={minutes} must be a whole number of minutes")
+    submitted = []
+    try:
+        executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=retries)
+        for job in jobs:
+            name = f"knee3d-{job.name.replace(' ', '-')}"
+            executor.update_parameters(job_name=name, time=int(minutes), additional_parameters=others)
+            queued = executor.submit(_Task(job))
+            submitted.append(Submitted(job.name, queued.job_id, Path(queued.paths.stderr)))
+    except (RuntimeError, OSError, submitit.core.utils.FailedJobError) as error:
+        raise LaunchError(f"Slurm did not take the job: {' '.join(str(error).split())}") from error
+    return submitted

@@ -1,0 +1,227 @@
+"""Journeys from a dataset to trained planes: here, on a Ray cluster, or through Slurm."""
+
+import csv
+import logging
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+from knee3d.anatomy.plane import Plane
+from knee3d.atomic import whole_file
+from knee3d.dataset.cases import Dataset, load_dataset
+from knee3d.dataset.split import Folds, fold_of
+from knee3d.launch.job import Job
+from knee3d.launch.on_ray import run_on_ray
+from knee3d.launch.on_slurm import run_on_slurm
+from knee3d.models import load_fusion
+from knee3d.postprocess.confusion import Scores
+
+if TYPE_CHECKING:
+    from knee3d.learn.config import Going, TrainConfig
+
+log = logging.getLogger(__name__)
+
+CURVES = "curves.png"
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """Where planes are trained.
+
+    Attributes:
+        kind: "local": here, one after another. "ray": at the same time on the machines of a Ray cluster, the models
+            gathered here. "slurm": one Slurm job each.
+        address: Of the Ray cluster, see `run_on_ray`.
+        retries: How often a lost worker is replaced by one that goes on from its last checkpoint.
+        slurm: See `run_on_slurm`.
+        going: What to do about what is there already.
+    """
+
+    kind: str = "local"
+    address: str | None = None
+    retries: int = 3
+    slurm: Mapping[str, str | bool] = field(default_factory=dict)
+    going: "Going | None" = None
+
+
+@dataclass(frozen=True)
+class PlaneTask:
+    """One plane to train, in words that another machine understands.
+
+    Attributes:
+        folder: The dataset's.
+        plane: Which.
+        models: The models folder.
+        config: How.
+        fold: Its number and how many there are; None trains on the dataset's own split.
+    """
+
+    folder: Path
+    plane: Plane
+    models: Path
+    config: "TrainConfig"
+    fold: tuple[int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.plane.value if self.fold is None else f"{self.plane.value} fold {self.fold[0]} of {self.fold[1]}"
+
+    def dataset(self) -> Dataset:
+        """The dataset, its patients dealt out for the fold."""
+        dataset = load_dataset(self.folder)
+        return dataset if self.fold is None else fold_of(dataset, self.fold[1], self.fold[0], self.config.seed)
+
+
+def train(
+    folder: Path,
+    planes: Sequence[Plane],
+    models: Path,
+    config: "TrainConfig",
+    launcher: Launcher = Launcher(),  # noqa: B008 it is frozen
+) -> list[Path]:
+    """Train planes; see `learn.training.train_plane`. Returns the folders of those that are done."""
+    _train([PlaneTask(folder, plane, models, config) for plane in planes], launcher)
+    return [path for path in (models / plane.value for plane in planes) if (path / "card.json").is_file()]
+
+
+def cross_validate(
+    folder: Path,
+    planes: Sequence[Plane],
+    models: Path,
+    config: "TrainConfig",
+    folds: Folds,
+    launcher: Launcher = Launcher(),  # noqa: B008 it is frozen
+) -> dict[str, Any]:
+    """Train planes on each fold of the training and validation patients.
+
+    Args:
+        folder: The dataset's; its test patients are left alone.
+        planes: Which.
+        models: Gets fold-1-of-5/<plane> and so on, and folds.json.
+        config: How; its seed deals the patients out, too.
+        folds: How many, and which of them.
+        launcher: Where.
+
+    Returns:
+        What folds.json holds, of the folds trained by now: for each plane the validation Dice of each fold, their mean
+        and standard deviation (None for fewer than two).
+    """
+    from knee3d.learn.card import load_card
+    from knee3d.report.tables import write_json
+
+    homes = {number: models / f"fold-{number}-of-{folds.count}" for number in range(1, folds.count + 1)}
+    tasks = [
+        PlaneTask(folder, plane, homes[number], config, (number, folds.count))
+        for number in folds.chosen
+        for plane in planes
+    ]
+    _train(tasks, launcher)
+    dice: dict[str, dict[str, float]] = {}
+    for plane in Plane:
+        done = {n: load_card(home, plane) for n, home in homes.items() if (home / plane.value / "card.json").is_file()}
+        if done:
+            dice[plane.value] = {str(number): card["scores"]["val_dice"] for number, card in done.items()}
+    summary = {"folds": folds.count, "planes": {plane: _spread(scores) for plane, scores in dice.items()}}
+    write_json(summary, models / "folds.json")
+    return summary
+
+
+def _spread(scores: dict[str, float]) -> dict[str, Any]:
+    values = list(scores.values())
+    return {"val_dice": scores, "mean": mean(values), "sd": stdev(values) if len(values) > 1 else None}
+
+
+def _train(tasks: Sequence[PlaneTask], launcher: Launcher) -> None:
+    from knee3d.learn.config import Going
+    from knee3d.learn.training import make_ready, run_folder
+
+    going = launcher.going or Going()
+    if launcher.kind == "local":
+        for task in tasks:
+            log.info("%s", task.name)
+            train_here(task, going, task.models)
+        return
+    jobs = []
+    for task in tasks:
+        if make_ready(task.dataset(), task.plane, task.models, task.config, going):
+            # What is there was looked at just now, so that a job goes on with it, and so does one in its place.
+            work = partial(train_elsewhere, task, replace(going, resume=True, overwrite=False))
+            working = run_folder(task.models, task.plane).absolute()
+            jobs.append(Job(task.name, working, working.with_name(task.plane.value), work))
+    if not jobs:
+        return
+    if launcher.kind == "ray":
+        run_on_ray(jobs, launcher.address, launcher.retries)
+    else:
+        for job in run_on_slurm(jobs, jobs[0].working.parent / "slurm", launcher.slurm, launcher.retries):
+            log.info("%s: Slurm job %s prints to %s", job.name, job.number, job.log)
+
+
+def train_here(task: PlaneTask, going: "Going", models: Path, after_epoch: Callable[[], object] | None = None) -> Path:
+    """Train a plane in a models folder that may be another than the task's; returns the model's folder."""
+    from knee3d.learn.monitor import Hooks
+    from knee3d.learn.training import train_plane
+    from knee3d.report.figures import confusion_figure
+
+    def draw(scores: Scores, path: Path) -> None:
+        confusion_figure({"validation": scores}, path)
+
+    return train_plane(task.dataset(), task.plane, models, task.config, going, Hooks(draw, after_epoch))
+
+
+def train_elsewhere(task: PlaneTask, going: "Going", models: Path, after_epoch: Callable[[], object]) -> Path:
+    """`train_here` on another machine, whose name its errors bear."""
+    try:
+        return train_here(task, going, models, after_epoch)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"on {socket.gethostname()}: {error}") from error
+
+
+def card(models: Path) -> Path:
+    """Write CARD.md, and curves.png of each plane, into a models folder; returns the page.
+
+    Raises:
+        FileNotFoundError: No plane was trained to the end.
+        ValueError: A card, metrics.csv or fusion.json cannot be read.
+    """
+    from knee3d.learn.card import load_card
+    from knee3d.report.modelcard import curves_figure, model_cards
+
+    cards = {}
+    for plane in Plane:
+        if (models / plane.value / "card.json").is_file():
+            cards[plane.value] = load_card(models, plane)
+            history = _history(models / plane.value / "metrics.csv")
+            curves_figure(history, plane.value, models / plane.value / CURVES)
+    if not cards:
+        raise FileNotFoundError(f"{models} holds no trained plane; train first: knee3d-train DATASET --models {models}")
+    page = models / "CARD.md"
+    with whole_file(page) as partial:
+        try:
+            partial.write_text(model_cards(cards, load_fusion(models), CURVES))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"a card in {models} is not one that this version wrote ({error}); train again") from error
+    return page
+
+
+def _history(path: Path) -> dict[str, list[float]]:
+    try:
+        with path.open(newline="") as file:
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        return {name: [row[name] for row in rows] for name in rows[0]}
+    except (OSError, ValueError, TypeError, IndexError) as error:
+        raise ValueError(f"{path} is not readable ({error}); train this plane again") from error
+
+
+def _history(path: Path) -> dict[str, list[float]]:
+    try:
+        with path.open(newline="") as file:
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        return {name: [row[name] for row in rows] for name in rows[0]}
+    except (OSError, ValueError, TypeError, IndexError) as error:
+        raise ValueError(f"{path} is not readable ({error}); train this plane again") from error
