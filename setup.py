@@ -45,6 +45,9 @@ setup(
     extras_require={
         "ray": ["ray>=2.40"],
         "slurm": ["submitit>=1.5"],
+        "onnx": ["tf2onnx>=1.16", "onnxruntime>=1.20"],
+        "openvino": ["openvino>=2025.0"],
+        "litert": ["ai-edge-litert>=2.0"],
         "test": ["pytest>=8", "hypothesis>=6.100", "nibabel>=5.2"],
         "lint": ["ruff>=0.6", "mypy>=1.11"],
     },

@@ -8,7 +8,7 @@ import click
 from knee3d import __version__
 from knee3d.cli.data import audit, inspect, phantom, prepare, restore, table
 from knee3d.cli.frame import Group
-from knee3d.cli.learning import card, evaluate, fuse, train
+from knee3d.cli.learning import card, evaluate, export, fuse, train
 from knee3d.cli.results import demo, segment
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     """
 
 
-for _command in (phantom, inspect, table, prepare, restore, audit, train, card, fuse, evaluate, segment, demo):
+for _command in (phantom, inspect, table, prepare, restore, audit, train, card, export, fuse, evaluate, segment, demo):
     main.add_command(_command)
 
 

@@ -160,6 +160,25 @@ def card(models: Path) -> None:
 
 
 @click.command(cls=Command)
+@click.argument("models", type=FOLDER, default="models")
+@click.option("--format", "name", type=click.Choice(["onnx", "openvino", "litert"]), required=True)
+@click.option("--out", type=FOLDER, default="exported", show_default=True)
+def export(models: Path, name: str, out: Path) -> None:
+    """Write the trained planes for another runtime, and check that it says what the networks say.
+
+    They take and give what the SavedModels do, see models/README.md. The runtimes are extras: pip install
+    'knee3d[onnx]', or openvino, or litert.
+
+    \b
+    knee3d export models --format onnx --out for_dotnet
+    """
+    from knee3d import workflow
+
+    for folder, difference in workflow.export(models, name, out).items():
+        click.echo(f"{folder}   differs from the network by {difference:.1e}")
+
+
+@click.command(cls=Command)
 @click.argument("dataset", type=FOLDER)
 @models_option
 def fuse(dataset: Path, models: Path) -> None:

@@ -82,7 +82,12 @@ def export(model: keras.Model, folder: Path, description: Mapping[str, Any]) -> 
     archive.write_out(str(folder), verbose=False)
     (folder / ASSET).parent.mkdir()
     (folder / ASSET).write_text(json.dumps(dict(description), indent=2) + "\n")
-    return _parity(model, folder)
+    loaded = tf.saved_model.load(str(folder))
+
+    def run(slices: np.ndarray) -> np.ndarray:
+        return loaded.serve(tf.constant(slices)).numpy()
+
+    return worst_difference(model, run, PARITY, f"the SavedModel in {folder}")
 
 
 def _whole_stack(serve: Callable[[tf.Tensor], tf.Tensor], stack: tf.Tensor, channels: int) -> tf.Tensor:
@@ -99,17 +104,25 @@ def _whole_stack(serve: Callable[[tf.Tensor], tf.Tensor], stack: tf.Tensor, chan
     return tf.reshape(batches, tf.concat([[shape[0] * shape[1]], shape[2:]], 0))[:count]
 
 
-def _parity(model: keras.Model, folder: Path) -> float:
-    """The largest difference on noise of two sizes, neither a multiple of the stride."""
-    loaded = tf.saved_model.load(str(folder))
+def worst_difference(model: keras.Model, run: Callable[[np.ndarray], np.ndarray], limit: float, name: str) -> float:
+    """The largest difference between two networks on noise of two sizes, neither a multiple of the stride.
+
+    Args:
+        model: What it should be.
+        run: uint8 slices -> probabilities.
+        limit: Largest difference that is let through.
+        name: For the message.
+
+    Raises:
+        RuntimeError: It is above `limit`.
+    """
     rng = np.random.default_rng(0)
     worst = 0.0
     for size in ((40, 33), (64, 50)):
         slices = rng.integers(0, 256, (2, *size, model.input_shape[-1]), dtype=np.uint8)
-        difference = np.abs(loaded.serve(tf.constant(slices)).numpy() - np.asarray(model(slices, training=False)))
-        worst = max(worst, float(difference.max()))
-    if not worst < PARITY:
-        raise RuntimeError(f"the SavedModel in {folder} differs from the network by {worst:.2g}; train again")
+        worst = max(worst, float(np.abs(run(slices) - np.asarray(model(slices, training=False))).max()))
+    if not worst < limit:
+        raise RuntimeError(f"{name} differs from the network by {worst:.2g}; please report this")
     return worst
 
 

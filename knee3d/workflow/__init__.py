@@ -4,7 +4,7 @@ from knee3d.dataset.source import Source
 from knee3d.workflow.data import audit, inspect, phantom, prepare, restore, table
 from knee3d.workflow.evaluation import evaluate, fuse
 from knee3d.workflow.results import segment
-from knee3d.workflow.training import Launcher, card, cross_validate, train
+from knee3d.workflow.training import Launcher, card, cross_validate, export, train
 
 __all__ = [
     "Launcher",
@@ -13,6 +13,7 @@ __all__ = [
     "card",
     "cross_validate",
     "evaluate",
+    "export",
     "fuse",
     "inspect",
     "phantom",

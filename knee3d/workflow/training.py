@@ -193,13 +193,10 @@ def card(models: Path) -> Path:
     from knee3d.report.modelcard import curves_figure, model_cards
 
     cards = {}
-    for plane in Plane:
-        if (models / plane.value / "card.json").is_file():
-            cards[plane.value] = load_card(models, plane)
-            history = _history(models / plane.value / "metrics.csv")
-            curves_figure(history, plane.value, models / plane.value / CURVES)
-    if not cards:
-        raise FileNotFoundError(f"{models} holds no trained plane; train first: knee3d-train DATASET --models {models}")
+    for plane in _trained(models):
+        cards[plane.value] = load_card(models, plane)
+        history = _history(models / plane.value / "metrics.csv")
+        curves_figure(history, plane.value, models / plane.value / CURVES)
     page = models / "CARD.md"
     with whole_file(page) as partial:
         try:
@@ -207,6 +204,32 @@ def card(models: Path) -> Path:
         except (KeyError, TypeError) as error:
             raise ValueError(f"a card in {models} is not one that this version wrote ({error}); train again") from error
     return page
+
+
+def export(models: Path, name: str, out: Path) -> dict[Path, float]:
+    """Write every trained plane for another runtime.
+
+    Args:
+        models: The networks'.
+        name: Key of `learn.exporting.FORMATS`.
+        out: Gets a folder for each plane.
+
+    Returns:
+        Folders and by how much the runtime's probabilities differ from the network's.
+
+    Raises:
+        FileNotFoundError: No plane was trained to the end.
+    """
+    from knee3d.learn.exporting import export_plane
+
+    return {out / plane.value: export_plane(models, plane, name, out / plane.value) for plane in _trained(models)}
+
+
+def _trained(models: Path) -> list[Plane]:
+    planes = [plane for plane in Plane if (models / plane.value / "card.json").is_file()]
+    if not planes:
+        raise FileNotFoundError(f"{models} holds no trained plane; train first: knee3d-train DATASET --models {models}")
+    return planes
 
 
 def _history(path: Path) -> dict[str, list[float]]:

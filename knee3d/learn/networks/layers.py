@@ -37,9 +37,12 @@ class PadToStride(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """(batch, height, width, channels), zeros being the mean after `ToEncoder`."""
+        # Not -size % stride: ONNX takes the sign of a remainder from the dividend.
         height, width = tf.shape(inputs)[1], tf.shape(inputs)[2]
-        padded = tf.pad(inputs, [[0, 0], [0, -height % self.stride], [0, -width % self.stride], [0, 0]])
-        return tf.ensure_shape(padded, (None, None, None, inputs.shape[-1]))
+        down, right = ((self.stride - size % self.stride) % self.stride for size in (height, width))
+        padded = tf.pad(inputs, [[0, 0], [0, down], [0, right], [0, 0]])
+        # The number of channels is lost on the way. Not ensure_shape: LiteRT does not have it.
+        return tf.reshape(padded, (-1, height + down, width + right, inputs.shape[-1]))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Height and width are known at run time only."""
@@ -63,3 +66,25 @@ class CropLike(keras.layers.Layer):
         """Height and width of the second, channels of the first."""
         padded, like = input_shape
         return (padded[0], like[1], like[2], padded[-1])
+
+
+@keras.saving.register_keras_serializable(package="knee3d")
+class UpSampleNearest(keras.layers.Layer):
+    """What keras.layers.UpSampling2D does by default, as one operation."""
+
+    def __init__(self, size: tuple[int, int], **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.size = size
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """(batch, height, width, channels) -> (batch, size[0] * height, size[1] * width, channels)."""
+        height, width = tf.shape(inputs)[1], tf.shape(inputs)[2]
+        return tf.image.resize(inputs, (height * self.size[0], width * self.size[1]), method="nearest")
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Height and width are known at run time only."""
+        return (input_shape[0], None, None, input_shape[-1])
+
+    def get_config(self) -> dict:
+        """What is needed to build it again."""
+        return super().get_config() | {"size": self.size}

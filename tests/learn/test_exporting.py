@@ -1,0 +1,75 @@
+"""A trained plane says the same in every runtime."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from knee3d.anatomy.plane import Plane
+from knee3d.cli import main
+
+keras = pytest.importorskip("keras")
+exporting = pytest.importorskip("knee3d.learn.exporting")
+networks = pytest.importorskip("knee3d.learn.networks")
+
+PLANE = Plane.CORONAL
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def models(request, tmp_path_factory):
+    """An untrained plane, as `train_plane` would leave it."""
+    folder = tmp_path_factory.mktemp("models") / PLANE.value
+    folder.mkdir()
+    networks.NETWORKS["unet"](3, request.param, None).save(folder / "model.keras")
+    card = {"plane": PLANE.value, "classes": ["background", "femoral", "tibial"], "scheme": {}, "window": {},
+            "settings": {"context": request.param}, "knee3d": "0", "spacing_mm": [1, 1, 1],
+            "input": "", "output": ""}  # fmt: skip
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder.parent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnx", "openvino", "litert"])
+def test_any_runtime_says_what_the_network_says(models, name, tmp_path):
+    for package in exporting.FORMATS[name].packages:
+        pytest.importorskip(package)
+    run = CliRunner().invoke(main, ["export", str(models), "--format", name, "--out", str(tmp_path / "out")])
+    assert run.exit_code == 0, run.output
+    folder = tmp_path / "out" / PLANE.value
+    assert str(folder) in run.output
+    model = keras.models.load_model(models / PLANE.value / "model.keras")
+    runtime = exporting.FORMATS[name].load(folder / f"model{exporting.FORMATS[name].suffix}")
+    slices = np.random.default_rng(3).integers(0, 256, (3, 33, 70, model.input_shape[-1]), dtype=np.uint8)
+    difference = np.abs(runtime(slices) - np.asarray(model(slices)))
+    assert difference.shape == (3, 33, 70, 3)
+    assert difference.max() < exporting.RUNTIME_PARITY
+    assert json.loads((folder / "knee3d.json").read_text())["classes"] == ["background", "femoral", "tibial"]
+
+
+def test_a_difference_is_an_error_and_leaves_nothing(models, tmp_path, monkeypatch):
+    def wrong(path):
+        return lambda slices: np.zeros((*slices.shape[:3], 3), np.float32)
+
+    form = exporting.Format(".onnx", (), wrong)
+    monkeypatch.setitem(exporting.FORMATS, "onnx", form)
+    monkeypatch.setattr(keras.Model, "export", lambda self, path, format, verbose: Path(path).write_text("model"))
+    (tmp_path / PLANE.value).mkdir()
+    (tmp_path / PLANE.value / "old").write_text("stays")
+    run = CliRunner().invoke(main, ["export", str(models), "--format", "onnx", "--out", str(tmp_path)])
+    assert run.exit_code == 1
+    assert "differs from the network by" in run.output
+    assert [path.name for path in (tmp_path / PLANE.value).iterdir()] == ["old"]
+
+
+def test_what_is_missing_is_named(models, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda name: None)
+    run = CliRunner().invoke(main, ["export", str(models), "--format", "onnx", "--out", str(tmp_path)])
+    assert run.exit_code == 1
+    assert "pip install 'knee3d[onnx]'" in run.output
+    run = CliRunner().invoke(main, ["export", str(tmp_path), "--format", "litert", "--out", str(tmp_path)])
+    assert run.exit_code == 1
+    assert "holds no trained plane" in run.output
