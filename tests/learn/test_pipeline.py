@@ -1,5 +1,9 @@
 """Every slice once an epoch, with its own mask and neighbours, in an order that the seed decides."""
 
+import subprocess
+import sys
+
+import cv2
 import numpy as np
 import pytest
 
@@ -159,3 +163,34 @@ def test_a_limit_takes_slices_evenly(balls, limit):
         assert where[0] == 0
         assert where[-1] == total - 1
         assert np.ptp(np.diff(where)) <= 1
+
+
+MEMORY = """
+import resource, sys
+import knee3d.learn
+from knee3d.learn.pipeline import Order, training_batches
+from knee3d.learn.reading import Slices
+folder, slices, cases = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+images, masks = (tuple(f"{folder}/{kind}-{i}.png" for i in range(slices)) for kind in ("image", "mask"))
+names = tuple(map(str, range(cases)))
+listed = Slices((images,) * cases, (masks,) * cases, (tuple(range(slices)),) * cases, names, names)
+visited = sum(len(image) for image, _ in training_batches(listed, 1, 8, Order(0), range(1)))
+assert visited == slices * cases
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_dataset(tmp_path):
+    """The machinery of tf.data holds about 30 cases; 60 more, 25 MB each when decoded, must not add up to 1.5 GB."""
+    count, size = 48, 512
+    noise = np.random.default_rng(0).integers(0, 255, (size, size), dtype=np.uint8)
+    for index in range(count):
+        for kind in ("image", "mask"):
+            cv2.imwrite(str(tmp_path / f"{kind}-{index}.png"), noise, [cv2.IMWRITE_PNG_COMPRESSION, 0])
+
+    def peak_mb(cases):
+        command = [sys.executable, "-c", MEMORY, str(tmp_path), str(count), str(cases)]
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert peak_mb(100) - peak_mb(40) < 200
