@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from knee3d.atomic import whole_file
 
@@ -39,6 +40,7 @@ def curves_figure(history: Mapping[str, Sequence[float]], title: str, path: Path
     rate.set_title("Learning rate", fontsize=10)
     for axes in (loss, dice, rate):
         axes.set_xlabel("epoch", fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=11)
