@@ -5,8 +5,8 @@
 
 Everything an epoch shows is a function of the seed and the epoch's number, so an interrupted training goes on with the
 batches that it would have seen. Cases are decoded whole, 2 x 24 MB at OAI size, and windows are cut from that:
-neighbours cost no second read, and memory depends on the cases open at a time (tf.data holds up to about 30 ready, 1.5 GB
-at OAI size), not on how many there are.
+neighbours cost no second read, and memory depends on the cases open at a time, not on how many there are: tf.data holds
+up to about 30 ready, 1.5 GB at OAI size.
 """
 
 from dataclasses import dataclass
