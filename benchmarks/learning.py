@@ -1,0 +1,104 @@
+"""What knee3d's choices are worth: the same training with one choice changed at a time, on two seeds each.
+
+Knees are rendered from the two real label maps of ../shared, deformed differently for each patient, and from the
+parametric phantom (which alone serves where ../shared is not there). Scores are of validation patients, averaged over
+them; the test patients are not looked at, so that nothing is chosen on them. A training that is finished is not done
+again, so the command can be killed and repeated.
+
+    python benchmarks/learning.py runs/learning
+"""
+
+import argparse
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from knee3d import workflow
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.tissue import SCHEMES
+from knee3d.atomic import whole_file
+from knee3d.dataset.cases import Split, load_dataset
+from knee3d.dataset.phantom.cohort import Cohort
+from knee3d.dataset.prepare import Preparation
+from knee3d.dataset.table import LABELS_FILE, read_table, write_table
+from knee3d.learn.config import Going, TrainConfig
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "labels"
+PLANE = Plane.SAGITTAL
+SHAPE = (64, 64, 48)
+BASE = TrainConfig(epochs=12, batch_size=8, learning_rate=5e-4, schedule="cosine")
+VARIANTS = {
+    "as it is (ImageNet, context 1, soft Dice)": BASE,
+    "random encoder": replace(BASE, encoder_weights="none"),
+    "context 0": replace(BASE, context=0),
+    "augmentation light": replace(BASE, augment="light"),
+    "augmentation medium": replace(BASE, augment="medium"),
+    "soft Dice + cross-entropy": replace(BASE, loss="dice-ce"),
+}
+
+
+def make_dataset(folder: Path) -> Path:
+    """Both kinds of knee in one dataset, split by patient."""
+    real = tuple(sorted(REAL.glob("*.nrrd"))) if REAL.is_dir() else ()
+    kinds = {"real": Cohort(10, SHAPE, 1, real)} if real else {}
+    kinds["made-up"] = Cohort(4 if real else 14, SHAPE, 2)
+    knees = []
+    for kind, cohort in kinds.items():
+        table = workflow.phantom(cohort, folder / kind, 2)
+        knees += [
+            replace(knee, case=f"{kind}-{knee.case}", patient=f"{kind}-{knee.patient}") for knee in read_table(table)
+        ]
+        shutil.copy(table.with_name(LABELS_FILE), folder)
+    write_table(folder / "knees.csv", tuple(knees))
+    preparation = Preparation(SCHEMES["compartments"], None, (0.6, 0.25, 0.15), 0)
+    workflow.prepare(folder / "knees.csv", folder / "dataset", preparation, None, 2)
+    return folder / "dataset"
+
+
+def dice(dataset: Path, models: Path, config: TrainConfig) -> dict[str, float]:
+    """Train and score: the mean over validation knees for each tissue."""
+    workflow.train(dataset, [PLANE], models, config, workflow.Launcher(going=Going(resume=True)))
+    scores = models / "scores.json"
+    if not scores.is_file():
+        summary = workflow.evaluate(dataset, models, Split.VAL, models / "evaluation")
+        cases = [views[PLANE.value]["dice"] for views in summary["cases"].values()]
+        found = {tissue: float(np.nanmean([case[tissue] for case in cases])) for tissue in cases[0]}
+        with whole_file(scores) as path:
+            path.write_text(json.dumps(found))
+    return json.loads(scores.read_text())
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="gets knees, dataset and models")
+    parser.add_argument("--seeds", type=int, default=2)
+    given = parser.parse_args()
+    dataset = make_dataset(given.folder)
+    cases = load_dataset(dataset)
+    counts = ", ".join(f"{len(cases.of_split(split))} {split.value}" for split in (Split.TRAIN, Split.VAL, Split.TEST))
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
+    for seed in range(given.seeds):
+        for number, (name, config) in enumerate(VARIANTS.items()):
+            models = given.folder / "models" / f"{number}-{seed}"
+            found[name].append(dice(dataset, models, replace(config, seed=seed)))
+            print(name, seed, json.dumps(found[name][-1]), flush=True)
+    tissues = [*cases.scheme.names, "mean"]
+    table = Table(
+        "changed", *tissues, title=f"Dice of validation knees ({counts}), {PLANE.value}, mean and spread of seeds"
+    )
+    for name, runs in found.items():
+        columns = [[run[tissue] for run in runs] for tissue in tissues]
+        spread = [f" \N{PLUS-MINUS SIGN} {stdev(column):.3f}" if len(column) > 1 else "" for column in columns]
+        table.add_row(name, *(f"{mean(column):.3f}{sd}" for column, sd in zip(columns, spread, strict=True)))
+    Console(width=160).print(table)
+
+
+if __name__ == "__main__":
+    main()
