@@ -23,6 +23,7 @@ TRAINING: dict[str, Any] = {
     "batch_size": 4,
     "learning_rate": 1e-3,
     "schedule": "cosine",
+    "augment": "none",  # in so few epochs it only slows learning
     "limit_slices": 384,
 }
 

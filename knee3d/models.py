@@ -4,6 +4,7 @@ MODELS/<plane>/      see `learn.savedmodel`
 MODELS/fusion.json   weights keyed by plane, and what they were fitted on
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -36,12 +37,18 @@ class Trained:
         scheme: The classes they tell apart.
         patients: Whom they were trained and validated on.
         spacing_mm: (planes, 3) voxel sizes along Inferior, Posterior, Left that each was trained on, the median.
+        marks: Plane name to a fingerprint of its weights.
     """
 
     ensemble: Ensemble
     scheme: Scheme
     patients: Mapping[Split, frozenset[str]]
     spacing_mm: np.ndarray
+    marks: Mapping[str, str]
+
+    def mark_with(self, text: str) -> str:
+        """A fingerprint of all networks and the text."""
+        return hashlib.sha256(json.dumps([sorted(self.marks.items()), text]).encode()).hexdigest()[:16]
 
     def warn_of_other_voxels(self, image: Volume, name: str) -> None:
         """Log it where voxels differ from those of training by more than `SPACING_FACTOR`.
@@ -69,7 +76,7 @@ def load_models(models: Path, fused: bool = True) -> Trained:
     if not planes:
         raise FileNotFoundError(f"{models} holds no trained plane; train first: knee3d-train DATASET --models {models}")
     from knee3d.learn.card import load_card
-    from knee3d.learn.savedmodel import load_predictor
+    from knee3d.learn.savedmodel import load_predictor, mark
 
     cards = [load_card(models, plane) for plane in planes]
     schemes = {card["scheme"] for card in cards}
@@ -79,18 +86,29 @@ def load_models(models: Path, fused: bool = True) -> Trained:
         split: frozenset(patient for card in cards for patient in card["patients"][split.value])
         for split in (Split.TRAIN, Split.VAL)
     }
-    weights = _weights(models, planes) if fused else _equal(planes)
     predictors = {plane: load_predictor(models, plane) for plane in planes}
+    ensemble = Ensemble(predictors, {plane.value: 1 / len(planes) for plane in planes})
+    marks = {plane.value: mark(models, plane) for plane in planes}
+    if fused:
+        ensemble = _with_fusion(ensemble, models, marks)
     spacing = np.array([card["spacing_mm"] for card in cards])
-    return Trained(Ensemble(predictors, weights), SCHEMES[schemes.pop()], patients, spacing)
+    return Trained(ensemble, SCHEMES[schemes.pop()], patients, spacing, marks)
 
 
 def save_fusion(fusion: Fusion, cases: Sequence[Case], models: Path) -> None:
-    """Write fusion.json: the weights, the cases they were fitted on, and the Dice they reach there."""
+    """Write fusion.json: how opinions become labels, the networks and cases it was fitted on, and its Dice there."""
+    from knee3d.learn.savedmodel import mark
+
     content = {
         "weights": dict(fusion.weights),
+        "rule": fusion.rule,
+        "thresholds": fusion.thresholds,
+        "objective": fusion.objective,
+        "dice": {"fused": fusion.dice, "equal weights": fusion.equal, **fusion.alone},
+        "no_weights_better_by": fusion.bound if np.isfinite(fusion.bound) else None,
+        "intervals": dict(fusion.intervals),
         "fitted_on": {"split": cases[0].split.value, "cases": [case.name for case in cases]},
-        "foreground_dice": {"fused": fusion.dice, **fusion.alone},
+        "networks": {view: mark(models, Plane(view)) for view in fusion.weights},
     }
     with whole_file(models / FUSION_FILE) as path:
         path.write_text(json.dumps(content, indent=2) + "\n")
@@ -115,6 +133,21 @@ def check_match(dataset: Dataset, trained: Trained, cases: Sequence[Case], unsee
             )
 
 
+def check_not_tested(dataset: Dataset, trained: Trained, cases: Sequence[Case]) -> None:
+    """Refuse to fit on patients who were test patients when the networks were trained on this dataset.
+
+    Raises:
+        ValueError: Some of the dataset's patients were trained or validated on, and these were not.
+    """
+    seen = trained.patients[Split.TRAIN] | trained.patients[Split.VAL]
+    new = sorted({case.patient for case in cases} - seen)
+    if new and seen & {case.patient for case in dataset.cases}:
+        raise ValueError(
+            f"patients {', '.join(new[:5])} of the {cases[0].split} split were not when the networks were trained on "
+            "this dataset, so they may have been tested on; keep the split, or train again"
+        )
+
+
 def load_fusion(models: Path) -> dict[str, Any] | None:
     """What fusion.json holds; None where there is none.
 
@@ -126,18 +159,20 @@ def load_fusion(models: Path) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(path.read_text())
-        return content | {"weights": {str(name): float(weight) for name, weight in content["weights"].items()}}
+        weights = {str(name): np.asarray(weight, dtype=float).tolist() for name, weight in content["weights"].items()}
+        thresholds = content["thresholds"] and tuple(map(float, content["thresholds"]))
+        texts = {key: str(content[key]) for key in ("rule", "objective")}
+        return content | texts | {"weights": weights, "thresholds": thresholds, "networks": dict(content["networks"])}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a readable weight file ({error}); run knee3d fuse again") from error
+        raise ValueError(f"{path} is not a readable weight file ({error!r}); run knee3d fuse again") from error
 
 
-def _weights(models: Path, planes: Sequence[Plane]) -> Mapping[str, float]:
+def _with_fusion(equal: Ensemble, models: Path, marks: Mapping[str, str]) -> Ensemble:
     fusion = load_fusion(models)
     if fusion is None:
         log.warning("%s is missing: planes count equally; fit weights with knee3d fuse", models / FUSION_FILE)
-        return _equal(planes)
-    return fusion["weights"]
-
-
-def _equal(planes: Sequence[Plane]) -> Mapping[str, float]:
-    return {plane.value: 1 / len(planes) for plane in planes}
+        return equal
+    stale = [view for view, one in marks.items() if fusion["networks"].get(view, one) != one]
+    if stale:
+        log.warning("%s is older than the networks of %s: run knee3d fuse again", FUSION_FILE, ", ".join(stale))
+    return Ensemble(equal.predictors, fusion["weights"], fusion["rule"], fusion["thresholds"])

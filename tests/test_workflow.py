@@ -44,7 +44,9 @@ def journey(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("journey")
     table = workflow.phantom(Cohort(5, (32, 32, 32), seed=1), out / "cohort", jobs=2)
     workflow.prepare(table, out / "dataset", PREPARATION, None, jobs=2)
-    config = training.TrainConfig(encoder_weights="none", epochs=1, batch_size=4, learning_rate=1e-3, limit_slices=32)
+    config = training.TrainConfig(
+        encoder_weights="none", epochs=1, batch_size=4, learning_rate=1e-3, limit_slices=32, augment="none"
+    )
     folders = workflow.train(out / "dataset", list(Plane), out / "models", config)
     assert [folder.name for folder in folders] == [plane.value for plane in Plane]
     return out
@@ -68,7 +70,7 @@ def test_fusion_weights_are_kept_by_plane_and_fitted_on_validation_only(journey)
     assert set(written["weights"]) == {plane.value for plane in Plane}
     validation = load_dataset(journey / "dataset").of_split(Split.VAL)
     assert written["fitted_on"] == {"split": "val", "cases": [case.name for case in validation]}
-    assert written["foreground_dice"]["fused"] >= max(fusion.alone.values())
+    assert written["dice"]["fused"] >= max(fusion.alone.values())
 
 
 @pytest.mark.slow
@@ -183,7 +185,8 @@ def test_models_of_a_folder_must_fit_together(journey, tmp_path):
         load_models(tmp_path)
     models = tmp_path / "models"
     shutil.copytree(journey / "models", models)
-    (models / "fusion.json").write_text('{"weights": {"elsewhere": 1.0}}')
+    elsewhere = json.loads((models / "fusion.json").read_text()) | {"weights": {"elsewhere": 1.0}}
+    (models / "fusion.json").write_text(json.dumps(elsewhere))
     with pytest.raises(ValueError, match="fusion weights are for"):
         load_models(models)
     assert len(load_models(models, fused=False).ensemble.weights) == len(Plane)

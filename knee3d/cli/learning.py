@@ -48,11 +48,11 @@ PLANES = [plane.value for plane in Plane]
     help="Epochs in which the encoder keeps its first weights.",
 )
 @click.option("--loss", type=click.Choice(LOSSES), default="dice", show_default=True)
-@click.option("--loss-background/--no-loss-background", default=False, show_default=True, help="A class like others?")
+@click.option("--loss-background/--no-loss-background", default=True, show_default=True, help="A class like others?")
 @click.option(
     "--augment",
     type=click.Choice(["none", "light", "medium", "strong"]),
-    default="none",
+    default="medium",
     show_default=True,
     help="Change training pairs at random.",
 )
@@ -104,7 +104,7 @@ def train(dataset: Path, plane: str, models: Path, **options: Any) -> None:
     knee3d-train data/oai --plane all --models models --resume
     knee3d-train data/oai --plane sagittal --batch-size 16 --learning-rate 3e-4 --precision mixed_float16
     knee3d-train data/oai --plane all --folds 5 --models cross
-    knee3d-train data/oai --loss dice-ce --augment medium --foreground-fraction 0.7 --stop-patience 20
+    knee3d-train data/oai --loss dice-ce --augment strong --foreground-fraction 0.7 --stop-patience 20
     knee3d-train data/oai --launcher ray --address 10.0.0.1:6379
     knee3d-train data/oai --launcher slurm --slurm partition=gpu --slurm gpus-per-node=4 --slurm time=2880
     tensorboard --logdir models

@@ -63,8 +63,8 @@ class TrainConfig:
     clip_norm: float | None = None
     freeze_encoder_epochs: int = 0
     loss: str = "dice"
-    loss_background: bool = False
-    augment: str = "none"
+    loss_background: bool = True
+    augment: str = "medium"
     foreground_fraction: float | None = None
     precision: str = "float32"
     xla: bool = False

@@ -4,6 +4,7 @@ models/<plane>/saved_model/     tf.saved_model.load(...).serve(uint8 slices) -> 
 models/<plane>/card.json        what it was trained on, how, and how well
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -141,3 +142,16 @@ def load_predictor(models: Path, plane: Plane) -> SavedModelPredictor:
     except (OSError, ValueError, AttributeError, tf.errors.OpError) as error:
         raise ValueError(f"{folder} is not a readable SavedModel; train this plane again") from error
     return SavedModelPredictor(classes=len(card["classes"]), context=int(card["settings"]["context"]), model=model)
+
+
+def mark(models: Path, plane: Plane) -> str:
+    """A fingerprint of a plane's weights: of the index that holds a checksum of each tensor.
+
+    Raises:
+        ValueError: There is no such index.
+    """
+    path = model_folder(models, plane) / "saved_model" / "variables" / "variables.index"
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); train this plane again") from error

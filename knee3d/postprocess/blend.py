@@ -1,39 +1,127 @@
-"""Several opinions on one volume -> one: F = wc*C + wa*A + ws*S (Luan et al. 2025), for any number of named views."""
+"""Several opinions on one volume -> one: F = wc*C + wa*A + ws*S (Luan et al. 2025), for any number of named views.
 
-from collections.abc import Iterable, Mapping
+RULES says how opinions may be pooled. Views come one at a time into one accumulator, or, where all of them are in
+memory or mapped into it, piece by piece (`mixed`), so that nothing as large as a volume is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from knee3d.anatomy.volume import Volume
+from knee3d.postprocess.slabs import Piece, over_pieces
+
+Weights = Mapping[str, float | Sequence[float]]
+"""View name to its weight, or to one weight for each class."""
+
+LEAST = np.float32(1e-6)
+"""A probability below this counts as this in a product: no view can veto alone."""
 
 
-def check_weights(weights: Mapping[str, float]) -> None:
+@dataclass(frozen=True)
+class Rule:
+    """A way to pool opinions: finish(sum over views of weight * term(probabilities)).
+
+    Attributes:
+        term: What a view contributes, (..., classes) float32 -> the same shape.
+        finish: The sum -> probabilities, in place where it can.
+        shares: Whether weights are shares: at least 0 and, over the views, adding up to 1.
+    """
+
+    term: Callable[[np.ndarray], np.ndarray]
+    finish: Callable[[np.ndarray], np.ndarray]
+    shares: bool = True
+
+
+def softmax(values: np.ndarray) -> np.ndarray:
+    """exp(values) scaled to add up to 1 over the last axis, in place."""
+    values -= values.max(axis=-1, keepdims=True)
+    np.exp(values, out=values)
+    values /= values.sum(axis=-1, keepdims=True)
+    return values
+
+
+def _same(values: np.ndarray) -> np.ndarray:
+    return values
+
+
+def _logarithm(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(probabilities, LEAST))
+
+
+def _ballot(probabilities: np.ndarray) -> np.ndarray:
+    return np.eye(probabilities.shape[-1], dtype=np.float32)[probabilities.argmax(axis=-1)]
+
+
+RULES: Mapping[str, Rule] = {
+    "linear": Rule(_same, _same),
+    "log": Rule(_logarithm, softmax),
+    "vote": Rule(_ballot, _same),
+    "softmax": Rule(_same, softmax, shares=False),
+}
+"""linear: the paper's weighted mean. log: the logarithmic opinion pool, a weighted geometric mean scaled to add up to 1
+(Genest and Zidek 1986). vote: each view has its weight in votes for its most probable class; with equal weights the
+majority's, and of equals the lower number. softmax: of the weighted sum, as MultiPlanarUNet learns it (Perslev et al.
+2019); its bias is one more view, of ones."""
+
+
+def check_weights(weights: Weights, rule: str = "linear") -> None:
     """Refuse weights that would not blend probabilities into probabilities.
 
     Raises:
-        ValueError: There is none, one is negative or not finite, or they do not add up to 1 within 1e-3 (published
+        ValueError: The rule is unknown, there is no weight, one is not finite, some are for each class and differ in
+            how many, or, where weights are shares, one is negative or they do not add up to 1 within 1e-3 (published
             weights are rounded).
     """
-    values = np.array(list(weights.values()), dtype=np.float64)
-    if not values.size or not np.isfinite(values).all() or values.min() < 0 or abs(values.sum() - 1) > 1e-3:
+    if rule not in RULES:
+        raise ValueError(f"unknown rule {rule!r} of fusion; there are: {', '.join(RULES)}")
+    sizes = {len(np.atleast_1d(weight)) for weight in weights.values() if np.ndim(weight)}
+    if len(sizes) > 1:
+        raise ValueError(f"one weight for each class is wanted of every view, got {dict(weights)}")
+    values = np.array([np.broadcast_to(weight, max(sizes, default=1)) for weight in weights.values()], np.float64)
+    shares = values.size and values.min() >= 0 and np.abs(values.sum(axis=0) - 1).max() <= 1e-3
+    if not values.size or not np.isfinite(values).all() or (RULES[rule].shares and not shares):
         raise ValueError(f"weights must be at least 0 and add up to 1, got {dict(weights)}")
 
 
-def blend(views: Iterable[tuple[str, Volume]], weights: Mapping[str, float]) -> Volume:
-    """Weighted sum of probability volumes, one view in memory at a time.
+def mixed(parts: Sequence[np.ndarray], weights: Sequence[float | Sequence[float]], rule: str = "linear") -> np.ndarray:
+    """Pool opinions on some voxels.
 
     Args:
-        views: (name, probabilities) pairs, each (*shape, classes) of any float dtype on one grid; a generator is read
-            once, and a view is let go before the next is asked for.
-        weights: View name to weight; at least 0, adding up to 1.
+        parts: Of each view, (..., classes): floats in [0, 1], or uint8, where 255 is 1.
+        weights: Of each view.
+        rule: Key of `RULES`.
 
     Returns:
-        (*shape, classes) float32 on the grid of the views.
+        (..., classes) float32. With a weight for each class they are scaled to add up to 1 again.
+    """
+    total = np.zeros(parts[0].shape, dtype=np.float32)
+    product = np.empty_like(total)
+    for part, weight in zip(parts, weights, strict=True):
+        _add(total, part, weight, rule, product)
+    return _finish(total, weights, rule)
+
+
+def blend(views: Iterable[tuple[str, Volume]], weights: Weights, rule: str = "linear") -> Volume:
+    """Pool probability volumes, one view in memory at a time.
+
+    Args:
+        views: (name, probabilities) pairs, each (*shape, classes) on one grid: floats in [0, 1], or uint8, where 255
+            is 1; mapped files too. A generator is read once, and a view is let go before the next is asked for.
+        weights: View name to weight, or to a weight for each class.
+        rule: Key of `RULES`.
+
+    Returns:
+        (*shape, classes) float32 on the grid of the views, adding up to 1 where the views and weights do.
 
     Raises:
-        ValueError: Views and weights do not name the same views, or two views lie on different grids.
+        ValueError: The weights are none, views and weights do not name the same views, two views lie on different
+            grids, or a view has no classes.
     """
-    check_weights(weights)
+    check_weights(weights, rule)
     total: Volume | None = None
     seen: list[str] = []
     accumulator = np.empty(0, dtype=np.float32)
@@ -43,17 +131,64 @@ def blend(views: Iterable[tuple[str, Volume]], weights: Mapping[str, float]) -> 
         if total is None:
             accumulator = np.zeros(view.array.shape, dtype=np.float32)
             total = view.with_array(accumulator)  # a read-only look at what grows below
-        elif view.array.shape != accumulator.shape or not total.same_grid(view):
-            raise ValueError(f"view {name!r} of {view.array.shape} is not on the grid of {seen[0]!r}")
-        _add_scaled(accumulator, view.array, weights[name])
+        check_views({seen[0] if seen else name: total, name: view})
+        _add_volume(accumulator, view.array, weights[name], rule)
         seen.append(name)
         del view  # or it would live on while the next one is made
     if total is None or len(seen) != len(weights):
         raise ValueError(f"weights are for {sorted(weights)}, but only {sorted(seen)} came")
+    _finish_volume(accumulator, list(weights.values()), rule)
     return total
 
 
-def _add_scaled(accumulator: np.ndarray, array: np.ndarray, weight: float) -> None:
-    """Add weight * array in place, slab by slab, so that the product never exists as a whole."""
-    for slab, values in zip(accumulator, array, strict=True):
-        slab += np.multiply(values, np.float32(weight), dtype=np.float32)
+def check_views(views: Mapping[str, Volume]) -> None:
+    """Refuse volumes that are no opinions on the same voxels.
+
+    Raises:
+        ValueError: There is none, one has no classes, or two differ in grid or number of classes.
+    """
+    if not views:
+        raise ValueError("there is no view to blend")
+    first, *_ = views
+    for name, view in views.items():
+        if view.array.ndim != 4:
+            raise ValueError(f"view {name!r} has no last axis of classes, but shape {view.array.shape}")
+        if view.array.shape != views[first].array.shape or not views[first].same_grid(view):
+            raise ValueError(f"view {name!r} of {view.array.shape} is not on the grid of {first!r}")
+
+
+def as_probabilities(part: np.ndarray) -> np.ndarray:
+    """uint8 -> float32 in [0, 1]; floats -> float32."""
+    if part.dtype == np.uint8:
+        return np.multiply(part, np.float32(1 / 255), dtype=np.float32)
+    return part.astype(np.float32, copy=False)
+
+
+def _add(total: np.ndarray, part: np.ndarray, weight: float | Sequence[float], rule: str, product: np.ndarray) -> None:
+    """Add weight * term(part) in place; `product` is room for what is added."""
+    np.multiply(RULES[rule].term(as_probabilities(part)), np.asarray(weight, dtype=np.float32), out=product)
+    total += product
+
+
+def _add_volume(total: np.ndarray, array: np.ndarray, weight: float | Sequence[float], rule: str) -> None:
+    def add(piece: Piece) -> None:
+        _add(total[piece], array[piece], weight, rule, np.empty(total[piece].shape, np.float32))
+
+    over_pieces(add, total.shape, 4 * total.shape[-1])
+
+
+def _finish(total: np.ndarray, weights: Sequence[float | Sequence[float]], rule: str) -> np.ndarray:
+    total = RULES[rule].finish(total)
+    if RULES[rule].shares and any(np.ndim(weight) for weight in weights):
+        total /= np.maximum(total.sum(axis=-1, keepdims=True), LEAST)
+    return total
+
+
+def _finish_volume(total: np.ndarray, weights: Sequence[float | Sequence[float]], rule: str) -> None:
+    if RULES[rule].finish is _same and not any(np.ndim(weight) for weight in weights):
+        return
+
+    def finish(piece: Piece) -> None:
+        total[piece] = _finish(total[piece], weights, rule)
+
+    over_pieces(finish, total.shape, 4 * total.shape[-1])

@@ -1,25 +1,107 @@
 """Probabilities -> labels."""
 
+from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
 
 from knee3d.anatomy.volume import Volume
+from knee3d.postprocess.blend import Weights, as_probabilities, check_views, check_weights, mixed
+from knee3d.postprocess.slabs import Piece, over_pieces
 
 
-def decide(probabilities: Volume) -> Volume:
-    """The most probable class of each voxel; of equals, the lower number, so that doubt goes to background.
+def most_probable(probabilities: np.ndarray, thresholds: Sequence[float] | None = None) -> np.ndarray:
+    """The class of each voxel.
+
+    Args:
+        probabilities: (..., classes), at least 0, at most 256 classes. They need not add up to 1.
+        thresholds: Of each tissue, (classes - 1,) in (0, 1); None for the most probable class.
+
+    Returns:
+        (...) uint8. Without thresholds the most probable class; of equals the lower number, so that doubt goes to
+        background. With them, of the tissues above their threshold the one that is most times its threshold, and
+        background where there is none.
+
+    Raises:
+        ValueError: One is NaN or infinite.
+    """
+    flat = probabilities.reshape(-1, probabilities.shape[-1])
+    labels = np.zeros(len(flat), dtype=np.uint8)
+    total = flat @ np.ones(flat.shape[1], dtype=flat.dtype)
+    if not np.isfinite(total).all():
+        raise ValueError("probabilities are not finite; was a network trained to NaN?")
+    if thresholds is None:
+        # More than half of the total is more than any other, and holds for nearly all voxels of a knee.
+        candidates = np.flatnonzero(flat[:, 0] * flat.dtype.type(2 - 1e-3) <= total)
+        labels[candidates] = flat[candidates].argmax(axis=1)
+    else:
+        limits = np.asarray(thresholds, dtype=flat.dtype)
+        candidates = np.flatnonzero((flat[:, 1:] > limits).any(axis=1))
+        times = flat[candidates, 1:] / limits
+        labels[candidates] = times.argmax(axis=1) + 1
+    return labels.reshape(probabilities.shape[:-1])
+
+
+def check_thresholds(thresholds: Sequence[float] | None, classes: int) -> None:
+    """Refuse thresholds that are not one for each tissue.
+
+    Raises:
+        ValueError: Their number is wrong, or one lies outside (0, 1).
+    """
+    if thresholds is not None and (len(thresholds) != classes - 1 or not all(0 < limit < 1 for limit in thresholds)):
+        raise ValueError(f"{classes - 1} tissues need a threshold each, between 0 and 1, got {list(thresholds)}")
+
+
+def decide(probabilities: Volume, thresholds: Sequence[float] | None = None) -> Volume:
+    """Labels of a probability volume, see `most_probable`.
 
     Args:
         probabilities: (*shape, classes), at most 256 classes.
+        thresholds: Of each tissue.
 
     Returns:
         uint8 labels on the same grid.
 
     Raises:
-        ValueError: There is no class axis.
+        ValueError: There is no class axis, or the thresholds are not for its classes.
     """
     if probabilities.array.ndim != 4:
         raise ValueError(f"probabilities have a last axis of classes, got shape {probabilities.array.shape}")
-    labels = np.empty(probabilities.shape, dtype=np.uint8)
-    for slab, values in zip(labels, probabilities.array, strict=True):
-        slab[...] = values.argmax(axis=-1)
-    return probabilities.with_array(labels)
+    array = probabilities.array
+    check_thresholds(thresholds, array.shape[-1])
+    return _labelled(probabilities, lambda piece: most_probable(as_probabilities(array[piece]), thresholds))
+
+
+def fused_labels(
+    views: Mapping[str, Volume], weights: Weights, rule: str = "linear", thresholds: Sequence[float] | None = None
+) -> Volume:
+    """The same labels as decide(blend(...)) for views that are all at hand; their blend never exists as a whole.
+
+    Args:
+        views: View name to (*shape, classes) on one grid, in memory or mapped into it; dtypes as for `blend`.
+        weights: View name to weight, or to a weight for each class.
+        rule: Key of `blend.RULES`.
+        thresholds: Of each tissue.
+
+    Raises:
+        ValueError: As `blend` and `decide`.
+    """
+    check_weights(weights, rule)
+    check_views(views)
+    if set(views) != set(weights):
+        raise ValueError(f"weights are for {sorted(weights)}, but views are {sorted(views)}")
+    first, *_ = views.values()
+    check_thresholds(thresholds, first.array.shape[-1])
+    arrays, shares = [view.array for view in views.values()], [weights[name] for name in views]
+    return _labelled(
+        first, lambda piece: most_probable(mixed([array[piece] for array in arrays], shares, rule), thresholds)
+    )
+
+
+def _labelled(grid: Volume, label: Callable[[Piece], np.ndarray]) -> Volume:
+    labels = np.empty(grid.shape, dtype=np.uint8)
+
+    def work(piece: Piece) -> None:
+        labels[piece] = label(piece)
+
+    over_pieces(work, grid.array.shape, 4 * grid.array.shape[-1])
+    return grid.with_array(labels)

@@ -1,11 +1,12 @@
 """Ensemble: one Predictor per plane and the weights of their opinions."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.volume import Volume
-from knee3d.postprocess.blend import check_weights
+from knee3d.postprocess.blend import Weights, blend, check_weights
+from knee3d.postprocess.decide import check_thresholds, decide
 from knee3d.postprocess.predict import Predictor, predict_volume
 from knee3d.progress import progress
 
@@ -16,15 +17,19 @@ class Ensemble:
 
     Attributes:
         predictors: Plane to network.
-        weights: Plane name to fusion weight, for the same planes.
+        weights: Plane name to fusion weight, or to a weight for each class, for the same planes.
+        rule: How they are pooled, key of `blend.RULES`.
+        thresholds: Of each tissue; None for the most probable class.
 
     Raises:
-        ValueError: Predictors and weights are not for the same planes, the weights do not add up to 1, or the
+        ValueError: Predictors and weights are not for the same planes, weights or thresholds are none, or the
             networks do not tell the same number of classes apart.
     """
 
     predictors: Mapping[Plane, Predictor]
-    weights: Mapping[str, float]
+    weights: Weights
+    rule: str = "linear"
+    thresholds: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         planes = {plane.value for plane in self.predictors}
@@ -35,7 +40,21 @@ class Ensemble:
             )
         if len({predictor.classes for predictor in self.predictors.values()}) > 1:
             raise ValueError("the networks do not have the same number of classes; they come from different schemes")
-        check_weights(self.weights)
+        check_weights(self.weights, self.rule)
+        check_thresholds(self.thresholds, self.classes)
+
+    @property
+    def classes(self) -> int:
+        """Background included."""
+        return next(iter(self.predictors.values())).classes
+
+    def fused(self, views: Iterable[tuple[str, Volume]]) -> Volume:
+        """Probabilities of all views together, one view in memory at a time."""
+        return blend(views, self.weights, self.rule)
+
+    def decided(self, fused: Volume) -> Volume:
+        """Labels of such probabilities."""
+        return decide(fused, self.thresholds)
 
     def views(self, image: Volume, title: str) -> Iterator[tuple[str, Volume]]:
         """Probabilities in one plane after the other, under a progress bar.

@@ -1,13 +1,14 @@
 """A canonical volume, a plane and a Predictor -> a probability volume, streamed batch by batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
 
 from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.slicing import from_slices, to_slices
+from knee3d.anatomy.slicing import to_slices
 from knee3d.anatomy.volume import Volume
+from knee3d.postprocess.stack import stack_slices
 
 
 class Predictor(Protocol):
@@ -59,7 +60,7 @@ def predict_volume(
         advance: Told how many slices were just done, for a progress bar.
 
     Returns:
-        (*shape, classes) float32 on the image's grid.
+        (*shape, classes) of the predictor's dtype, float32, on the image's grid.
 
     Raises:
         ValueError: The image is not 3-D uint8, or the predictor returns another shape than it should.
@@ -67,12 +68,15 @@ def predict_volume(
     if image.array.dtype != np.uint8 or image.array.ndim != 3:
         raise ValueError(f"expected a 3-D uint8 image, got {image.array.dtype} of shape {image.array.shape}")
     stack = to_slices(image, plane)
-    probabilities = np.empty((*stack.shape, predictor.classes), dtype=np.float32)
-    for start in range(0, len(stack), batch_size):
-        stop = min(start + batch_size, len(stack))
-        predicted = predictor(with_neighbours(stack, start, stop, predictor.context))
-        if predicted.shape != probabilities[start:stop].shape:
-            raise ValueError(f"the predictor returned {predicted.shape}, not {probabilities[start:stop].shape}")
-        probabilities[start:stop] = predicted
-        advance(stop - start)
-    return from_slices(probabilities, plane, image.affine)
+
+    def batches() -> Iterator[tuple[range, np.ndarray]]:
+        for start in range(0, len(stack), batch_size):
+            stop = min(start + batch_size, len(stack))
+            predicted = predictor(with_neighbours(stack, start, stop, predictor.context))
+            expected = (stop - start, *stack.shape[1:], predictor.classes)
+            if predicted.shape != expected:
+                raise ValueError(f"the predictor returned {predicted.shape}, not {expected}")
+            yield range(start, stop), predicted
+            advance(stop - start)
+
+    return stack_slices(batches(), plane, len(stack), image.affine)

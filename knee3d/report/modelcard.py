@@ -88,9 +88,10 @@ def model_cards(cards: Mapping[str, Mapping[str, Any]], fusion: Mapping[str, Any
         )
     lines += ["", "Validation chose the epoch, so these scores flatter; `knee3d evaluate` scores patients unseen.", ""]
     if fusion is not None:
-        weights = ", ".join(f"{name} {weight:.4f}" for name, weight in fusion["weights"].items())
+        weights = ", ".join(f"{name} {_weight(weight)}" for name, weight in fusion["weights"].items())
         lines += [
-            f"Fusion weights: {weights}; foreground Dice {fusion['foreground_dice']['fused']:.4f} on validation.",
+            f"Fusion ({fusion['rule']}): {weights}; {fusion['objective']} Dice {fusion['dice']['fused']:.4f} on "
+            "validation.",
             "",
         ]
     for plane, card in cards.items():
@@ -110,3 +111,8 @@ def model_cards(cards: Mapping[str, Mapping[str, Any]], fusion: Mapping[str, Any
             "",
         ]
     return "\n".join(lines)
+
+
+def _weight(weight: float | list[float]) -> str:
+    """One number, or one for each class."""
+    return f"{weight:.4f}" if isinstance(weight, float) else "/".join(f"{each:.4f}" for each in weight)

@@ -10,29 +10,45 @@ from typing import Any
 from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.cases import Split, load_dataset
-from knee3d.models import check_match, load_models, save_fusion
-from knee3d.postprocess.blend import blend
+from knee3d.models import check_match, check_not_tested, load_models, save_fusion
 from knee3d.postprocess.confusion import Scores, confusion_matrix
+from knee3d.postprocess.contested import Stored, contested, save_contested
 from knee3d.postprocess.decide import decide
-from knee3d.postprocess.weights import Fusion, contested, fit_weights
+from knee3d.postprocess.weights import Fusion, Wanted, fit
 
 log = logging.getLogger(__name__)
 
 
-def fuse(folder: Path, models: Path) -> Fusion:
+EVIDENCE = "fusion.evidence"
+
+
+def fuse(folder: Path, models: Path, wanted: Wanted | None = None) -> Fusion:
     """Fit fusion weights on the validation split and write them beside the models.
 
+    What the networks say of each knee is kept in MODELS/fusion.evidence, as far as fusion depends on it, so that a
+    killed run goes on, and other ways of fusion need no networks.
+
+    Args:
+        folder: The dataset's.
+        models: The networks'; gets fusion.json.
+        wanted: How; the paper's way by default.
+
     Raises:
-        ValueError: A validation patient was trained on, or there is no tissue to fit on.
+        ValueError: A validation patient was trained on, or tested on, or there is no tissue to fit on.
     """
     dataset, trained = load_dataset(folder), load_models(models, fused=False)
     cases = dataset.of_split(Split.VAL)
     check_match(dataset, trained, cases, (Split.TRAIN,))
-    evidence = []
-    for case in cases:
-        views = dict(trained.ensemble.views(dataset.image(case), f"fusing {case.name}"))
-        evidence.append(contested(dataset.mask(case), views))
-    fusion = fit_weights(evidence)
+    check_not_tested(dataset, trained, cases)
+    paths = [models / EVIDENCE / f"{case.name}-{trained.mark_with(case.fingerprint)}.npz" for case in cases]
+    for case, path in zip(cases, paths, strict=True):
+        if not path.is_file():
+            views = dict(trained.ensemble.views(dataset.image(case), f"fusing {case.name}"))
+            path.parent.mkdir(exist_ok=True)
+            save_contested(contested(dataset.mask(case), views, case.patient), path)
+    for old in set((models / EVIDENCE).glob("*.npz")) - set(paths):
+        old.unlink()
+    fusion = fit(Stored(tuple(paths)), wanted or Wanted())
     save_fusion(fusion, cases, models)
     return fusion
 
@@ -64,7 +80,7 @@ def evaluate(folder: Path, models: Path, split: Split, out: Path) -> dict[str, A
         image, truth = dataset.image(case), dataset.mask(case)
         mine: dict[str, Scores] = {}
         views = _scored(trained.ensemble.views(image, f"evaluating {case.name}"), truth, dataset.scheme, mine)
-        labels = decide(blend(views, trained.ensemble.weights))
+        labels = trained.ensemble.decided(trained.ensemble.fused(views))
         scores[case.name] = mine | {FUSED: _score(truth, labels, dataset.scheme)}
         overview_figure(image, labels, dataset.scheme, out / "overview" / f"{case.name}.png", case.name, truth)
         log.info("%s: fused foreground Dice %.4f", case.name, scores[case.name][FUSED].foreground_dice)

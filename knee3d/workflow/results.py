@@ -11,8 +11,6 @@ from knee3d.dataset.sides import agreed_side
 from knee3d.dataset.source import Source, read_image
 from knee3d.dataset.table import LABELS_FILE, write_numbering
 from knee3d.models import load_models
-from knee3d.postprocess.blend import blend
-from knee3d.postprocess.decide import decide
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +43,7 @@ def segment(source: Source, models: Path, out: Path, case: str, form: str = "nif
         log.warning("%s: side unknown, taken as a right knee; give --side if it is a left one", case)
     image, _ = canonical_image(original, side)
     trained.warn_of_other_voxels(image, case)
-    labels = decide(blend(trained.ensemble.views(image, f"segmenting {case}"), trained.ensemble.weights))
+    labels = trained.ensemble.decided(trained.ensemble.fused(trained.ensemble.views(image, f"segmenting {case}")))
     volumes = tissue_volumes(labels, trained.scheme)
     back = from_canonical(labels, axis_codes(original.affine), side)
     source = replace(source, side=side)

@@ -33,7 +33,7 @@ events = pytest.importorskip("tensorboard.backend.event_processing.event_accumul
 WEIGHTS = Path(__file__).parents[3] / "shared" / "weights" / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 # A Python that has TensorFlow and nothing of knee3d; CI makes one, elsewhere the tests' own serves, isolated.
 ELSEWHERE = os.environ.get("KNEE3D_TF_ONLY_PYTHON", sys.executable)
-CONFIG = config.TrainConfig(encoder_weights="none", epochs=3, batch_size=4, learning_rate=2e-3)
+CONFIG = config.TrainConfig(encoder_weights="none", epochs=3, batch_size=4, learning_rate=2e-3, augment="none")
 PLANE = Plane.SAGITTAL
 
 PROGRAM = """
