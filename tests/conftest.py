@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.plane import Plane
@@ -11,6 +12,9 @@ from knee3d.anatomy.volume import Volume
 from knee3d.dataset.cases import Case, Dataset, Split, save_dataset
 from knee3d.dataset.intensity import Window
 from knee3d.dataset.png import write_slices
+
+settings.register_profile("untimed", deadline=None)  # other work on the machine must fail no test
+settings.load_profile("untimed")
 
 IPL = np.array([[0, 0, -0.7, 0], [0, -0.4, 0, 0], [-0.5, 0, 0, 0], [0, 0, 0, 1.0]])
 

@@ -76,9 +76,10 @@ def surface_scores(
 
 
 def assd_of_voxels(truth: Volume, labels: Volume, tissue: int) -> float:
-    """Average symmetric surface distance as MedPy and MONAI have it, in mm: over surface voxels, each counting once.
+    """Average symmetric surface distance as MedPy and MONAI have it, in mm: over the surface voxels of both sides.
 
-    A surface voxel is one that a 6-neighbour outside the mask touches. NaN where a side has none of the tissue.
+    Each counts once; a surface voxel is one that a 6-neighbour outside the mask touches. NaN where a side has none of
+    the tissue.
 
     Raises:
         ValueError: As `surface_scores`.
@@ -89,7 +90,7 @@ def assd_of_voxels(truth: Volume, labels: Volume, tissue: int) -> float:
         return float("nan")
     edges = [mask & ~ndimage.binary_erosion(mask) for mask in (first, second)]
     away = [ndimage.distance_transform_edt(~edge, sampling=spacing) for edge in edges]
-    return float((away[1][edges[0]].mean() + away[0][edges[1]].mean()) / 2)
+    return float(np.concatenate([away[1][edges[0]], away[0][edges[1]]]).mean())
 
 
 def _masks(truth: Volume, labels: Volume, tissue: int) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:

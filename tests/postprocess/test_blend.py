@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.volume import Volume
-from knee3d.postprocess.blend import blend
-from knee3d.postprocess.decide import decide
+from knee3d.postprocess.blend import RULES, blend
+from knee3d.postprocess.decide import decide, fused_labels
 from knee3d.postprocess.ensemble import Ensemble
 
 NAMES = [plane.value for plane in Plane]
@@ -71,6 +71,144 @@ def test_views_and_weights_must_agree():
     elsewhere = Volume(view.array, np.diag([2.0, 1, 1, 1]))
     with pytest.raises(ValueError, match="grid"):
         blend([("a", view), ("b", elsewhere)], {"a": 0.5, "b": 0.5})
+
+
+def test_bytes_are_shares_of_255():
+    """A view saved in a byte for each class says the same, within half a step."""
+    view = opinion(0)
+    coarse = view.with_array(np.rint(255 * view.array).astype(np.uint8))
+    np.testing.assert_allclose(blend([("a", coarse)], {"a": 1}).array, view.array, atol=0.5 / 255 + 1e-6)
+    ones = Volume(np.full((1, 1, 1, 2), 255, np.uint8), np.eye(4))
+    assert blend([("a", ones)], {"a": 1}).array.ravel().tolist() == [1, 1]
+
+
+def test_views_may_lie_in_files(tmp_path):
+    views = {name: opinion(seed) for seed, name in enumerate(NAMES)}
+    weights = dict(zip(NAMES, (0.2, 0.3, 0.5), strict=True))
+    mapped = {}
+    for name, view in views.items():
+        np.save(tmp_path / f"{name}.npy", view.array)
+        mapped[name] = view.with_array(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
+    np.testing.assert_array_equal(blend(mapped.items(), weights).array, blend(views.items(), weights).array)
+    np.testing.assert_array_equal(fused_labels(mapped, weights).array, fused_labels(views, weights).array)
+
+
+def test_a_weight_for_each_class():
+    """Each class has its own F = wc*C + wa*A + ws*S; what comes out adds up to 1 again."""
+    views = {name: opinion(seed) for seed, name in enumerate(NAMES)}
+    columns = np.random.default_rng(5).dirichlet(np.ones(3), 3).T  # (views, classes), each class adds up to 1
+    total = sum(row * view.array.astype(np.float64) for row, view in zip(columns, views.values(), strict=True))
+    expected = total / total.sum(axis=-1, keepdims=True)
+    weights = dict(zip(NAMES, map(tuple, columns.tolist()), strict=True))
+    np.testing.assert_allclose(blend(views.items(), weights).array, expected, atol=1e-6)
+    same = {name: (weight,) * 3 for name, weight in zip(NAMES, (0.2, 0.3, 0.5), strict=True)}
+    plain = {name: weight[0] for name, weight in same.items()}
+    np.testing.assert_allclose(blend(views.items(), same).array, blend(views.items(), plain).array, atol=1e-6)
+    with pytest.raises(ValueError, match="one weight for each class"):
+        blend(views.items(), weights | {NAMES[0]: (0.5, 0.5)})
+
+
+def test_the_logarithmic_pool_is_a_geometric_mean():
+    views = {name: opinion(seed) for seed, name in enumerate(NAMES)}
+    weights = dict(zip(NAMES, (0.2, 0.3, 0.5), strict=True))
+    product = np.prod([np.maximum(view.array, 1e-6) ** weights[name] for name, view in views.items()], axis=0)
+    expected = product / product.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(blend(views.items(), weights, "log").array, expected, atol=1e-6)
+
+
+def test_no_view_can_veto_alone():
+    sure, unsure = (Volume(np.array([[[[p, 1 - p]]]], np.float32), np.eye(4)) for p in (0.0, 0.999))
+    fused = blend({"a": sure, "b": unsure, "c": unsure}.items(), dict.fromkeys("abc", 1 / 3), "log").array
+    assert np.isfinite(fused).all()
+    assert fused[0, 0, 0, 0] > 0.2
+
+
+def test_the_majority_wins_a_vote_and_of_equals_the_lower_class():
+    def says(*labels: int) -> Volume:
+        return Volume(np.eye(3, dtype=np.float32)[list(labels)].reshape(1, 1, -1, 3), np.eye(4))
+
+    views = {"a": says(1, 2, 0, 0), "b": says(1, 1, 2, 1), "c": says(2, 1, 2, 2)}
+    fused = blend(views.items(), dict.fromkeys("abc", 1 / 3), "vote")
+    np.testing.assert_allclose(fused.array[0, 0, 0], [0, 2 / 3, 1 / 3], atol=1e-6)
+    assert decide(fused).array.ravel().tolist() == [1, 1, 2, 0]
+
+
+def test_multiplanarunets_fusion_is_one_of_the_rules():
+    """softmax(sum W p + b) of Perslev et al. 2019: weights of any sign for each class, the bias a view of ones."""
+    rng = np.random.default_rng(3)
+    views = {name: opinion(seed) for seed, name in enumerate(NAMES)}
+    weights, bias = rng.normal(0, 2, (3, 3)), rng.normal(0, 1, 3)
+    total = sum(row * view.array.astype(np.float64) for row, view in zip(weights, views.values(), strict=True)) + bias
+    expected = np.exp(total) / np.exp(total).sum(axis=-1, keepdims=True)
+    ones = opinion(0).with_array(np.ones((4, 5, 6, 3), np.float32))
+    given_ = dict(zip([*NAMES, "bias"], map(tuple, [*weights.tolist(), bias.tolist()]), strict=True))
+    fused = blend((views | {"bias": ones}).items(), given_, "softmax")
+    np.testing.assert_allclose(fused.array, expected, atol=1e-6)
+
+
+@given(
+    st.sampled_from(sorted(RULES)),
+    st.integers(1, 7),
+    st.sampled_from([np.float16, np.float32, np.uint8]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_streamed_or_in_memory_the_labels_are_the_same(rule, count, dtype, per_class, limited, seed):
+    """However many views there are."""
+    rng = np.random.default_rng(seed)
+    arrays = rng.dirichlet(np.ones(4), (count, 6, 7, 8))
+    arrays = np.rint(255 * arrays).astype(dtype) if dtype is np.uint8 else arrays.astype(dtype)
+    views = {f"view {i}": Volume(array, np.eye(4)) for i, array in enumerate(arrays)}
+    shares = rng.dirichlet(np.ones(count), 4 if per_class else 1).T
+    weights = {name: tuple(row) if per_class else row[0] for name, row in zip(views, shares.tolist(), strict=True)}
+    limits = (0.3, 0.4, 0.5) if limited else None
+    expected = decide(blend(iter(views.items()), weights, rule), limits)
+    np.testing.assert_array_equal(fused_labels(views, weights, rule, limits).array, expected.array)
+
+
+@given(st.permutations([1, 2]))
+def test_relabelling_the_classes_relabels_what_is_decided(order):
+    views = {name: opinion(seed) for seed, name in enumerate(NAMES)}
+    weights = dict.fromkeys(NAMES, 1 / 3)
+    order = [0, *order]
+    turned = {name: view.with_array(view.array[..., order]) for name, view in views.items()}
+    expected = np.argsort(order)[fused_labels(views, weights).array]
+    np.testing.assert_array_equal(fused_labels(turned, weights).array, expected)
+
+
+def test_a_rule_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="unknown rule 'mean'.*linear, log"):
+        blend([("a", opinion(0))], {"a": 1}, "mean")
+
+
+def test_in_memory_views_and_weights_must_agree_too():
+    with pytest.raises(ValueError, match="views are"):
+        fused_labels({"a": opinion(0)}, {"a": 0.5, "b": 0.5})
+    with pytest.raises(ValueError, match="no last axis of classes"):
+        fused_labels({"a": opinion(0).with_array(np.zeros((4, 5, 6)))}, {"a": 1})
+    smaller = Volume(opinion(0).array[:, :, :5], np.eye(4))
+    with pytest.raises(ValueError, match="grid"):
+        fused_labels({"a": opinion(0), "b": smaller}, {"a": 1, "b": 0})
+
+
+def test_thresholds_replace_the_largest():
+    """Of the tissues above theirs the one that is most times its threshold; otherwise background."""
+    rows = [[0.6, 0.3, 0.1], [0.1, 0.45, 0.45], [0.2, 0.2, 0.6], [0.98, 0.01, 0.01]]
+    volume = Volume(np.array(rows, np.float32).reshape(1, 1, 4, 3), np.eye(4))
+    assert decide(volume, (0.25, 0.5)).array.ravel().tolist() == [1, 1, 2, 0]
+    for limits in [(0.5,), (0.5, 0.0), (0.5, 1.0), (0.5, float("nan"))]:
+        with pytest.raises(ValueError, match="2 tissues need a threshold each"):
+            decide(volume, limits)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_is_not_decided(value):
+    array = opinion(0).array.copy()
+    array[1, 2, 3, 1] = value
+    for limits in (None, (0.5, 0.5)):
+        with pytest.raises(ValueError, match="not finite"):
+            decide(Volume(array, np.eye(4)), limits)
 
 
 def test_the_most_probable_class_wins_and_doubt_is_background():

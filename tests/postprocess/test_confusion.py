@@ -7,7 +7,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn import metrics
 
-from knee3d.postprocess.confusion import Scores, confusion_matrix, dice, foreground, iou
+from knee3d.postprocess.confusion import (
+    PIECE,
+    Scores,
+    accuracy,
+    cohens_kappa,
+    confusion_matrix,
+    dice,
+    foreground,
+    iou,
+    precision,
+    recall,
+    specificity,
+    volume_difference,
+)
 
 
 def pairs(classes: int):
@@ -21,6 +34,64 @@ def test_counts_equal_scikit_learns(pair):
     matrix = confusion_matrix(truth, labels, 5)
     assert matrix.dtype == np.int64
     np.testing.assert_array_equal(matrix, expected)
+
+
+@pytest.mark.parametrize("size", [PIECE // 8 - 1, PIECE // 8, PIECE + 1, 2 * PIECE + 3])
+def test_long_arrays_are_counted_like_short_ones(size):
+    """Two bytes at a time, the odd one left over."""
+    rng = np.random.default_rng(size)
+    truth, labels = rng.integers(0, 7, (2, size), dtype=np.uint8)
+    expected = metrics.confusion_matrix(truth, labels, labels=range(7))
+    np.testing.assert_array_equal(confusion_matrix(truth, labels, 7), expected)
+    strided = np.stack([truth, labels], axis=1)
+    np.testing.assert_array_equal(confusion_matrix(strided[:, 0], strided[:, 1], 7), expected)
+
+
+@given(pairs(5), st.permutations(range(5)))
+def test_relabelling_permutes_the_matrix(pair, order):
+    truth, labels = (np.array(order)[side] for side in pair)
+    renamed = confusion_matrix(truth, labels, 5)
+    np.testing.assert_array_equal(renamed[np.ix_(order, order)], confusion_matrix(*pair, 5))
+
+
+@given(pairs(4))
+def test_scores_equal_scikit_learns(pair):
+    """Kappa and accuracy exactly, the scores of a class up to rounding; where scikit-learn warns knee3d says NaN."""
+    truth, labels = (side.ravel() for side in pair)
+    matrix = confusion_matrix(*pair, 4)
+    assert accuracy(matrix) == metrics.accuracy_score(truth, labels)
+    kappa = cohens_kappa(matrix)
+    if len(np.unique(np.concatenate([truth, labels]))) > 1:
+        assert kappa == pytest.approx(metrics.cohen_kappa_score(truth, labels), abs=1e-12)
+    else:
+        assert np.isnan(kappa)
+    every = {"labels": range(4), "average": None, "zero_division": np.nan}
+    np.testing.assert_allclose(precision(matrix), metrics.precision_score(truth, labels, **every))
+    np.testing.assert_allclose(recall(matrix), metrics.recall_score(truth, labels, **every))
+    for found, one in zip(specificity(matrix), range(4), strict=True):
+        others = metrics.recall_score(truth != one, labels != one, zero_division=np.nan)
+        np.testing.assert_allclose(found, others)
+
+
+@given(pairs(3))
+def test_overlap_equals_medpys(pair):
+    binary = pytest.importorskip("medpy.metric.binary")
+    scores = Scores(confusion_matrix(*pair, 3), ("femoral cartilage", "tibial cartilage")).by_tissue
+    for tissue in (1, 2):
+        truth, labels = (side == tissue for side in pair)
+        if truth.any() and labels.any():
+            assert scores["dice"][tissue - 1] == pytest.approx(binary.dc(labels, truth), abs=1e-6)
+            assert scores["iou"][tissue - 1] == pytest.approx(binary.jc(labels, truth), abs=1e-6)
+            assert scores["voe"][tissue - 1] == pytest.approx(1 - binary.jc(labels, truth), abs=1e-6)
+            assert scores["volume_difference"][tissue - 1] == pytest.approx(binary.ravd(labels, truth), abs=1e-6)
+
+
+def test_more_found_than_there_is_counts_as_more():
+    matrix = np.array([[10, 5], [0, 10]])
+    assert volume_difference(matrix)[1] == 0.5
+    assert np.isnan(volume_difference(np.array([[10, 5], [0, 0]]))[1])
+    assert np.isnan(cohens_kappa(np.zeros((2, 2), int)))
+    assert np.isnan(accuracy(np.zeros((2, 2), int)))
 
 
 @given(pairs(4))
