@@ -3,9 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -13,9 +10,12 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
 
     The bar goes away at the end, and is not drawn at all when stderr is not a terminal.
     """
+    from rich import progress as parts  # here, so that post-processing can be had with numpy and scipy alone
+    from rich.console import Console
+
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    times = (TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, *times, console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = (parts.TextColumn("{task.description}"), parts.BarColumn(), parts.MofNCompleteColumn())
+    times = (parts.TimeElapsedColumn(), parts.TimeRemainingColumn())
+    with parts.Progress(*columns, *times, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=total)
         yield lambda more: bar.advance(task, more)

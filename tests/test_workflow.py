@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from click.testing import CliRunner
 from test_identity import betrayed, plant
 
 from knee3d import workflow
@@ -18,6 +19,7 @@ from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.slicing import from_slices
 from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, map_labels
 from knee3d.anatomy.volume import Volume
+from knee3d.cli import main
 from knee3d.dataset.cases import Dataset, Split, load_dataset, save_dataset
 from knee3d.dataset.dicom.segmentation import read_segmentation
 from knee3d.dataset.files.volumefile import read_volume
@@ -29,6 +31,7 @@ from knee3d.dataset.prepare import Preparation
 from knee3d.dataset.source import Choice, read_image
 from knee3d.dataset.table import read_table
 from knee3d.models import load_models
+from knee3d.postprocess.ensemble import Ensemble
 from knee3d.quantify.volumes import tissue_volumes
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -71,6 +74,89 @@ def test_fusion_weights_are_kept_by_plane_and_fitted_on_validation_only(journey)
     validation = load_dataset(journey / "dataset").of_split(Split.VAL)
     assert written["fitted_on"] == {"split": "val", "cases": [case.name for case in validation]}
     assert written["dice"]["fused"] >= max(fusion.alone.values())
+
+
+@pytest.mark.slow
+def test_a_killed_fuse_goes_on_and_another_way_needs_no_networks(journey, tmp_path, monkeypatch):
+    models = tmp_path / "models"
+    shutil.copytree(journey / "models", models)
+    shutil.rmtree(models / "fusion.evidence", ignore_errors=True)
+    (models / "fusion.json").unlink(missing_ok=True)
+    validation = load_dataset(journey / "dataset").of_split(Split.VAL)
+    looked_at: list[str] = []
+    views = Ensemble.views
+
+    def killed_at_the_last(self: Ensemble, image: Volume, title: str):
+        looked_at.append(title)
+        if len(looked_at) == len(validation):
+            raise KeyboardInterrupt
+        return views(self, image, title)
+
+    monkeypatch.setattr(Ensemble, "views", killed_at_the_last)
+    with pytest.raises(KeyboardInterrupt):
+        workflow.fuse(journey / "dataset", models)
+    assert not (models / "fusion.json").exists()
+    assert len(list((models / "fusion.evidence").glob("*.npz"))) == len(validation) - 1
+    fusion = workflow.fuse(journey / "dataset", models)
+    assert len(looked_at) == len(validation) + 1
+    other = workflow.fuse(journey / "dataset", models, workflow.Wanted("tissues", "vote", seed=4))
+    assert len(looked_at) == len(validation) + 1
+    assert (fusion.rule, other.rule, other.objective) == ("linear", "vote", "tissues")
+    assert load_models(models).ensemble.rule == "vote"
+    broken = next((models / "fusion.evidence").glob("*.npz"))
+    broken.write_bytes(broken.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=rf"{broken.name} is damaged .*delete it"):
+        workflow.fuse(journey / "dataset", models)
+
+
+@pytest.mark.slow
+def test_the_papers_weights_by_hand_from_the_command_line(journey, tmp_path):
+    models = tmp_path / "models"
+    shutil.copytree(journey / "models", models)
+    paper = dict(zip((plane.value for plane in Plane), (0.4012, 0.0911, 0.5077), strict=True))
+    command = ["fuse", str(journey / "dataset"), "--models", str(models)]
+    given = [word for name, value in paper.items() for word in ("--weight", f"{name}={value}")]
+    done = CliRunner().invoke(main, [*command, *given, "--thresholds"])
+    assert done.exit_code == 0, done.output
+    assert "0.5077" in done.output
+    assert load_models(models).ensemble.weights == paper
+    for words, message in [
+        ([*given[:2]], "weights must be at least 0 and add up to 1"),
+        (["--weight", "0.5"], "is not PLANE=VALUE"),
+        (["--weight", "oblique=1"], "should name each of"),
+        ([*given, *given[:2]], "at most once"),
+        (["--weight", f"{Plane.AXIAL.value}=1"], "but views are"),
+    ]:
+        refused = CliRunner().invoke(main, [*command, *words])
+        assert refused.exit_code != 0
+        assert message in " ".join(refused.output.split())
+        assert load_models(models).ensemble.weights == paper
+
+
+@pytest.mark.slow
+def test_a_fusion_older_than_its_networks_is_warned_of(journey, tmp_path, caplog):
+    models = tmp_path / "models"
+    shutil.copytree(journey / "models", models)
+    workflow.fuse(journey / "dataset", models)
+    load_models(models)
+    assert "older" not in caplog.text
+    content = json.loads((models / "fusion.json").read_text())
+    content["networks"][Plane.AXIAL.value] = "another"
+    (models / "fusion.json").write_text(json.dumps(content))
+    load_models(models)
+    assert f"older than the networks of {Plane.AXIAL.value}: run knee3d fuse again" in caplog.text
+
+
+@pytest.mark.slow
+def test_weights_are_not_fitted_on_patients_who_were_test_patients(journey, tmp_path):
+    dataset = load_dataset(journey / "dataset")
+    turned = {Split.TRAIN: Split.TRAIN, Split.TEST: Split.VAL, Split.VAL: Split.TEST}
+    cases = tuple(replace(case, split=turned[case.split]) for case in dataset.cases)
+    for case in cases:
+        (tmp_path / case.name).symlink_to(journey / "dataset" / case.name)
+    save_dataset(Dataset(tmp_path, dataset.scheme, cases))
+    with pytest.raises(ValueError, match="they may have been tested on"):
+        workflow.fuse(tmp_path, journey / "models")
 
 
 @pytest.mark.slow

@@ -8,10 +8,12 @@ which the views agree without being `CONFIDENT` are kept too, because thresholds
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -130,10 +132,10 @@ def load_contested(path: Path) -> Contested:
         ValueError: The file is damaged.
     """
     try:
-        with np.load(path) as content:
+        with path.open("rb") as file, np.load(file) as content:
             return Contested(tuple(content["views"].tolist()), content["probabilities"], content["truth"],
                              content["settled"], str(content["patient"]))  # fmt: skip
-    except (KeyError, ValueError, OSError, EOFError) as error:
+    except (KeyError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and run the command again") from error
 
 
