@@ -34,7 +34,7 @@ LIVES_IN = {
     "openvino": {"learn"},
     "ai_edge_litert": {"learn"},
     "pydicom": {"dataset"},
-    "SimpleITK": {"dataset"},
+    "SimpleITK": {"dataset", "postprocess"},
     "cv2": {"dataset"},
     "h5py": {"dataset"},
     "highdicom": {"dataset"},

@@ -174,9 +174,24 @@ def test_an_evaluation_is_numbers_and_pictures_of_unseen_knees(journey, tmp_path
     unseen = [case.name for case in load_dataset(journey / "dataset").of_split(Split.TEST)]
     assert sorted(scores["cases"]) == sorted(unseen)
     with (tmp_path / "scores.csv").open() as file:
-        assert {"case", "view", "tissue", "measure", "value"} == set(next(csv.DictReader(file)))
+        assert {"case", "view", "tissue", "measure", "value", "low", "high"} == set(next(csv.DictReader(file)))
     for picture in (tmp_path / "confusion.png", *[tmp_path / "overview" / f"{name}.png" for name in unseen]):
         assert picture.stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_other_ways_of_fusion_and_a_cleaned_one_are_scored_beside_it(journey, tmp_path):
+    scoring = workflow.Scoring(compare=True, cleaning=workflow.Cleaning(30.0, 5.0), surfaces=False)
+    summary = workflow.evaluate(journey / "dataset", journey / "models", Split.VAL, tmp_path, scoring)
+    ways = {*(plane.value for plane in Plane), "fused, cleaned", "mean", "logarithmic", "vote", "STAPLE"}
+    assert set(summary["planes"]) == ways
+    assert summary["cleaning_mm3"] == {"remove_below_mm3": 30.0, "fill_below_mm3": 5.0}
+    counts = {way: np.sum(scores["confusion_matrix"]) for way, scores in summary["planes"].items()}
+    assert len(set(counts.values())) == 1
+    for scores in summary["cases"].values():
+        assert "assd_mm" not in scores["fused"]
+        matrices = [np.array(scores[way]["confusion_matrix"]) for way in ("fused", "fused, cleaned")]
+        assert not np.array_equal(*matrices)
 
 
 @pytest.mark.slow

@@ -66,6 +66,20 @@ jobs_option = click.option(
 seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 series_option = click.option("--series", help="DICOM series, by number or UID, where a folder holds several.")
 echo_option = click.option("--echo", help="Echo number where a series holds several, or rss: root sum of squares.")
+remove_option = click.option(
+    "--remove-below",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="MM3",
+    help="Drop connected pieces of a tissue that are smaller [keep all].",
+)
+fill_option = click.option(
+    "--fill-below",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="MM3",
+    help="Fill holes within a tissue that are smaller [leave all].",
+)
 spacing_option = click.option(
     "--spacing",
     "spacing_mm",
@@ -83,12 +97,14 @@ weights_option = click.option(
 
 
 def show_scores(summary: dict[str, Any]) -> None:
-    """Print the table of an evaluation."""
+    """Print the tables of an evaluation."""
     from rich.console import Console
 
-    from knee3d.report.tables import scores_table
+    from knee3d.report.tables import means_table, scores_table
 
-    Console().print(scores_table(summary))
+    console = Console()
+    console.print(scores_table(summary))
+    console.print(means_table(summary))
 
 
 def show_findings(found: dict[str, Any]) -> None:

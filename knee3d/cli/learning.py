@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from knee3d.anatomy.plane import Plane
-from knee3d.cli.frame import FOLDER, Command, models_option, seed_option, show_scores, weights_option
+from knee3d.cli.frame import (
+    FOLDER,
+    Command,
+    fill_option,
+    models_option,
+    remove_option,
+    seed_option,
+    show_scores,
+    weights_option,
+)
 
 if TYPE_CHECKING:
     from knee3d import workflow
@@ -247,14 +256,24 @@ def _weights(texts: tuple[str, ...]) -> dict[str, float] | None:
 @models_option
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
 @click.option("--out", type=FOLDER, default="evaluation", show_default=True)
-def evaluate(dataset: Path, models: Path, split: str, out: Path) -> None:
-    """Score each plane and their fusion: confusion matrices, Dice, IoU, MIoU.
+@remove_option
+@fill_option
+@click.option("--compare", is_flag=True, help="Score other ways of fusion too: plain mean, log pool, votes, STAPLE.")
+@click.option("--surfaces/--no-surfaces", default=True, show_default=True, help="Measure distances of surfaces.")
+def evaluate(dataset: Path, models: Path, split: str, out: Path, **options: Any) -> None:
+    """Score each plane and their fusion: overlap, volume, distances of surfaces, for each tissue and all.
+
+    Pooled over cases, and as means over cases with 95 % intervals over patients. With --remove-below or --fill-below
+    the cleaned fusion is a column of its own; try them on --split val.
 
     \b
     knee3d evaluate data/oai --models models --split test --out results
+    knee3d evaluate data/oai --split val --remove-below 50 --fill-below 5 --compare --out validation
     """
     from knee3d import workflow
     from knee3d.dataset.cases import Split
 
-    show_scores(workflow.evaluate(dataset, models, Split(split), out))
+    cleaning = workflow.Cleaning(options.pop("remove_below"), options.pop("fill_below"))
+    scoring = workflow.Scoring(cleaning=cleaning, **options)
+    show_scores(workflow.evaluate(dataset, models, Split(split), out, scoring))
     click.echo(f"{out}/scores.json  scores.csv  confusion.png  overview/")

@@ -11,8 +11,10 @@ from knee3d.cli.frame import (
     FOLDER,
     Command,
     echo_option,
+    fill_option,
     jobs_option,
     models_option,
+    remove_option,
     seed_option,
     series_option,
     show_scores,
@@ -37,6 +39,8 @@ from knee3d.cli.frame import (
     show_default=True,
     help="Of the labels.",
 )
+@remove_option
+@fill_option
 @series_option
 @echo_option
 @spacing_option
@@ -56,9 +60,11 @@ def segment(image: Path, models: Path, out: Path, case: str | None, **options: A
 
     choice = Choice(options["series"], options["echo"], options["spacing_mm"])
     source = workflow.Source(image, Side(options["side"] or ""), choice)
-    volumes = workflow.segment(source, models, out, case or image.resolve().name.split(".")[0], options["form"])
-    for name, mm3 in volumes.items():
-        click.echo(f"{name:<28} {mm3:10.1f} mm3")
+    cleaning = workflow.Cleaning(options["remove_below"], options["fill_below"])
+    name = case or image.resolve().name.split(".")[0]
+    volumes = workflow.segment(source, models, out, name, options["form"], cleaning)
+    for tissue, mm3 in volumes.items():
+        click.echo(f"{tissue:<28} {mm3:10.1f} mm3")
     click.echo(f"{out}/{FORMS[options['form']]}  volumes.csv  overview.png")
 
 

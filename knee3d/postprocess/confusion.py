@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+FOREGROUND, MEAN = "foreground", "mean"
+
 MOST_CODED = 16  # classes whose pairs fit a byte
 PIECE = 1 << 19  # voxels that fit the processor's cache
 
@@ -179,9 +181,17 @@ class Scores:
         return float(iou(foreground(self.matrix))[1])
 
     @property
-    def by_tissue(self) -> dict[str, np.ndarray]:
-        """Every score that a tissue has: name to (tissues,) float64, see the functions of this module."""
-        return {name: score(self.matrix)[1:] for name, score in BY_CLASS.items()}
+    def measures(self) -> dict[str, dict[str, float]]:
+        """Every score: measure to tissue to value, with any tissue as "foreground" and the tissues' "mean".
+
+        Measures are the keys of `BY_CLASS`. The mean leaves out tissues whose value is NaN.
+        """
+        found = {}
+        for measure, score in BY_CLASS.items():
+            values = score(self.matrix)[1:]
+            together = {FOREGROUND: float(score(foreground(self.matrix))[1]), MEAN: _nanmean(values)}
+            found[measure] = dict(zip(self.names, values.tolist(), strict=True)) | together
+        return found
 
     @property
     def mean_dice(self) -> float:

@@ -10,6 +10,9 @@ from knee3d.postprocess.decide import check_thresholds, decide
 from knee3d.postprocess.predict import Predictor, predict_volume
 from knee3d.progress import progress
 
+FUSED = "fused"
+"""What all views together are called where each view has its name."""
+
 
 @dataclass(frozen=True)
 class Ensemble:

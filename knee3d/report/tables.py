@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -15,28 +16,40 @@ from rich.table import Table
 
 from knee3d.anatomy.tissue import Scheme
 from knee3d.atomic import whole_file
-from knee3d.postprocess.confusion import Scores
+from knee3d.postprocess.assess import Assessment, means
+from knee3d.postprocess.confusion import accuracy, cohens_kappa
+from knee3d.postprocess.ensemble import FUSED
 
-FUSED = "fused"
 POOLED = "pooled"
-FOREGROUND = "foreground"
-MEAN = "mean"
+MEANS = "mean"
+SHOWN = {
+    "dice": "Dice",
+    "volume_difference": "volume difference",
+    "assd_mm": "ASSD mm",
+    "hd95_mm": "HD95 mm",
+}
+"""Measures of the terminal's table of means, and their headings."""
 
 
-def evaluation_summary(cases: Mapping[str, Mapping[str, Scores]]) -> dict[str, Any]:
+def evaluation_summary(
+    cases: Mapping[str, Mapping[str, Assessment]], patients: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Every score of an evaluation, ready for JSON.
 
     Args:
-        cases: Case name to view name to scores; views are plane names and "fused", the same for each case, so that
-            pooled columns can be compared.
+        cases: Case name to view name to what it scored; views are plane names and "fused", the same for each case, so
+            that pooled columns can be compared.
+        patients: Case name to patient; None if each case is a patient of its own.
 
     Returns:
-        {"planes": {plane: scores}, "fused": scores, "cases": {case: {view: scores}}}; the first two are pooled over
-        cases (their confusion matrices added), and "fused" is None when no case has that view. Each scores is
-        {"dice": {tissue: value, ..., "foreground": value, "mean": value}, "iou": the same keys,
-        "miou_classes": mean IoU over all classes, background included (the paper's formula),
-        "miou_foreground": IoU of any tissue against background (the paper's numbers),
-        "confusion_matrix": counts, rows truth}. A tissue absent from both sides is None.
+        {"planes": {plane: scores}, "fused": scores, "cases": {case: {view: scores}}, "means": {view: {measure:
+        {tissue: {"mean", "low", "high", "cases"}}}}}. The first two are pooled over cases (their confusion matrices
+        added, so without surfaces), and "fused" is None when no case has that view. Each scores is {measure: {tissue:
+        value, ..., "foreground": value, "mean": value}, "accuracy", "kappa", "miou_classes": mean IoU over all
+        classes, background included (the paper's formula), "miou_foreground": IoU of any tissue against background
+        (the paper's numbers), "confusion_matrix": counts, rows truth}, and of a case "absent": {tissue: why its
+        surface could not be measured}. Measures are those of `Assessment.measures`. What cannot be said is None.
+        Means are over cases, with 95 % bootstrap intervals over patients.
 
     Raises:
         ValueError: There is no case, or cases differ in their views or their tissues.
@@ -48,11 +61,22 @@ def evaluation_summary(cases: Mapping[str, Mapping[str, Scores]]) -> dict[str, A
     for case in others:
         if set(cases[case]) != set(views):
             raise ValueError(f"case {first!r} has views {sorted(views)} but {case!r} has {sorted(cases[case])}")
-    pooled = {view: _numbers(reduce(add, (scores[view] for scores in cases.values()))) for view in views}
+    pooled = {
+        view: _numbers(Assessment(reduce(add, (assessed[view].scores for assessed in cases.values())), {}))
+        for view in views
+    }
+    whose = [case if patients is None else patients[case] for case in cases]
     return {
         "planes": {view: numbers for view, numbers in pooled.items() if view != FUSED},
         "fused": pooled.get(FUSED),
-        "cases": {case: {view: _numbers(scores[view]) for view in views} for case, scores in cases.items()},
+        "cases": {case: {view: _numbers(assessed[view]) for view in views} for case, assessed in cases.items()},
+        "means": {
+            view: {
+                measure: {tissue: _plain(asdict(interval)) for tissue, interval in tissues.items()}
+                for measure, tissues in means([assessed[view].measures for assessed in cases.values()], whose).items()
+            }
+            for view in views
+        },
     }
 
 
@@ -71,6 +95,27 @@ def scores_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+def means_table(summary: Mapping[str, Any]) -> Table:
+    """Means over cases of the fused view, or of the only one: rows are tissues, columns the measures of `SHOWN`."""
+    view = FUSED if summary["fused"] is not None else next(iter(summary["means"]))
+    found = {measure: tissues for measure, tissues in summary["means"][view].items() if measure in SHOWN}
+    table = Table(title=f"{view}: mean over {len(summary['cases'])} cases (95 % interval over patients)")
+    table.add_column("tissue")
+    for measure in found:
+        table.add_column(SHOWN[measure], justify="right")
+    for tissue in found["dice"]:
+        table.add_row(tissue, *(_interval_cell(tissues.get(tissue)) for tissues in found.values()))
+    return table
+
+
+def _interval_cell(interval: Mapping[str, Any] | None) -> str:
+    if interval is None or interval["mean"] is None:
+        return "-"
+    if interval["low"] is None:
+        return f"{interval['mean']:.3f}"
+    return f"{interval['mean']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
+
+
 def write_json(obj: Any, path: Path) -> None:
     """Write JSON, whole or not at all; numpy numbers and arrays are taken, NaN and infinity become null."""
     text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
@@ -79,23 +124,31 @@ def write_json(obj: Any, path: Path) -> None:
 
 
 def write_scores_csv(summary: Mapping[str, Any], path: Path) -> None:
-    """Write an `evaluation_summary` in long form: case, view, tissue, measure, value.
+    """Write an `evaluation_summary` in long form: case, view, tissue, measure, value, low, high.
 
-    Cases come first, then "pooled". Measures are dice and iou of each tissue, of "foreground" and their "mean", and
-    miou_classes and miou_foreground of "all". The value of an absent tissue is empty.
+    Cases come first, then "pooled", then the "mean" over cases, which alone has the ends of its interval, low and
+    high. Measures are those of `Assessment.measures`, and accuracy, kappa, miou_classes and miou_foreground of "all".
+    What cannot be said is empty.
 
     Raises:
-        ValueError: A case is itself named "pooled".
+        ValueError: A case is itself named "pooled" or "mean".
     """
-    if POOLED in summary["cases"]:
-        raise ValueError(f"a case named {POOLED!r} cannot be told from the pooled rows; give it another name")
+    for name in (POOLED, MEANS):
+        if name in summary["cases"]:
+            raise ValueError(f"a case named {name!r} cannot be told from the {name} rows; give it another name")
     rows = [
-        (case, view, tissue, measure, "" if value is None else value)
+        (case, view, tissue, measure, value, None, None)
         for case, views in [*summary["cases"].items(), (POOLED, _pooled_views(summary))]
         for view, numbers in views.items()
         for tissue, measure, value in _long_form(numbers)
     ]
-    _write_csv(path, ("case", "view", "tissue", "measure", "value"), rows)
+    rows += [
+        (MEANS, view, tissue, measure, *(interval[key] for key in ("mean", "low", "high")))
+        for view, measures in summary["means"].items()
+        for measure, tissues in measures.items()
+        for tissue, interval in tissues.items()
+    ]
+    _write_csv(path, ("case", "view", "tissue", "measure", "value", "low", "high"), rows)
 
 
 def write_volumes_csv(path: Path, case: str, scheme: Scheme, volumes_mm3: np.ndarray) -> None:
@@ -114,18 +167,18 @@ def write_volumes_csv(path: Path, case: str, scheme: Scheme, volumes_mm3: np.nda
     _write_csv(path, ("case", "tissue", "volume_mm3"), rows)
 
 
-def _numbers(scores: Scores) -> dict[str, Any]:
+def _numbers(assessment: Assessment) -> dict[str, Any]:
+    scores = assessment.scores
+    absent = {name: one.reason for name, one in assessment.surfaces.items() if one.reason}
     return _plain({
-        "dice": {**_by_name(scores.names, scores.dice), FOREGROUND: scores.foreground_dice, MEAN: scores.mean_dice},
-        "iou": {**_by_name(scores.names, scores.iou), FOREGROUND: scores.foreground_iou, MEAN: scores.mean_iou_tissues},
+        **assessment.measures,
+        "accuracy": accuracy(scores.matrix),
+        "kappa": cohens_kappa(scores.matrix),
         "miou_classes": scores.mean_iou_classes,
         "miou_foreground": scores.foreground_iou,
         "confusion_matrix": scores.matrix,
+        **({"absent": absent} if absent else {}),
     })  # fmt: skip
-
-
-def _by_name(names: Sequence[str], values: np.ndarray) -> dict[str, float]:
-    return dict(zip(names, values.tolist(), strict=True))
 
 
 def _pooled_views(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,11 +187,12 @@ def _pooled_views(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _long_form(numbers: Mapping[str, Any]) -> Iterable[tuple[str, str, float | None]]:
-    for measure in ("dice", "iou"):
-        for tissue, value in numbers[measure].items():
-            yield tissue, measure, value
-    for measure in ("miou_classes", "miou_foreground"):
-        yield "all", measure, numbers[measure]
+    for measure, value in numbers.items():
+        if isinstance(value, Mapping) and measure != "absent":
+            for tissue, one in value.items():
+                yield tissue, measure, one
+        elif not isinstance(value, Mapping | list):
+            yield "all", measure, value
 
 
 def _row_cells(values: Sequence[float | None]) -> list[str]:

@@ -2,22 +2,24 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
 from typing import Any
 
-from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.cases import Split, load_dataset
 from knee3d.models import check_match, check_not_tested, load_models, save_fusion
-from knee3d.postprocess.confusion import Scores, confusion_matrix
+from knee3d.postprocess.assess import Assessment, assess
+from knee3d.postprocess.clean import NOTHING, Cleaning, cleaned
 from knee3d.postprocess.contested import Stored, contested, save_contested
-from knee3d.postprocess.decide import decide
+from knee3d.postprocess.decide import decide, fused_labels
+from knee3d.postprocess.ensemble import FUSED, Ensemble
+from knee3d.postprocess.staple import staple
 from knee3d.postprocess.weights import Fusion, Wanted, fit
 
 log = logging.getLogger(__name__)
-
 
 EVIDENCE = "fusion.evidence"
 
@@ -53,7 +55,22 @@ def fuse(folder: Path, models: Path, wanted: Wanted | None = None) -> Fusion:
     return fusion
 
 
-def evaluate(folder: Path, models: Path, split: Split, out: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Scoring:
+    """What an evaluation has beside the planes and their fusion.
+
+    Attributes:
+        compare: Whether to score other ways of fusion too: the plain mean, the logarithmic pool, votes and STAPLE.
+        cleaning: What the fusion is scored without, in a row of its own.
+        surfaces: Whether to measure distances between surfaces.
+    """
+
+    compare: bool = False
+    cleaning: Cleaning = NOTHING
+    surfaces: bool = True
+
+
+def evaluate(folder: Path, models: Path, split: Split, out: Path, scoring: Scoring = Scoring()) -> dict[str, Any]:
     """Score each plane and the fusion against the masks of a split.
 
     Args:
@@ -61,6 +78,7 @@ def evaluate(folder: Path, models: Path, split: Split, out: Path) -> dict[str, A
         models: The networks', with fusion.json.
         split: Which cases.
         out: Gets scores.json, scores.csv, confusion.png, and overview/<case>.png with prediction and truth.
+        scoring: What else is scored. Comparing keeps the probabilities of all planes in memory.
 
     Returns:
         What scores.json holds, see `report.tables.evaluation_summary`.
@@ -69,40 +87,56 @@ def evaluate(folder: Path, models: Path, split: Split, out: Path) -> dict[str, A
         ValueError: A patient of the val or test split was trained on, or one of the test split validated on.
     """
     from knee3d.report.figures import confusion_figure, overview_figure
-    from knee3d.report.tables import FUSED, evaluation_summary, write_json, write_scores_csv
+    from knee3d.report.tables import evaluation_summary, write_json, write_scores_csv
 
     dataset, trained = load_dataset(folder), load_models(models)
     cases = dataset.of_split(split)
     unseen = {Split.TEST: (Split.TRAIN, Split.VAL), Split.VAL: (Split.TRAIN,)}.get(split, ())
     check_match(dataset, trained, cases, unseen)
-    scores: dict[str, dict[str, Scores]] = {}
+    assessed: dict[str, dict[str, Assessment]] = {}
     for case in cases:
         image, truth = dataset.image(case), dataset.mask(case)
-        mine: dict[str, Scores] = {}
-        views = _scored(trained.ensemble.views(image, f"evaluating {case.name}"), truth, dataset.scheme, mine)
-        labels = trained.ensemble.decided(trained.ensemble.fused(views))
-        scores[case.name] = mine | {FUSED: _score(truth, labels, dataset.scheme)}
-        overview_figure(image, labels, dataset.scheme, out / "overview" / f"{case.name}.png", case.name, truth)
-        log.info("%s: fused foreground Dice %.4f", case.name, scores[case.name][FUSED].foreground_dice)
-    summary = {"split": split.value, "weights": dict(trained.ensemble.weights), **evaluation_summary(scores)}
-    confusion_figure(
-        {view: reduce(add, (mine[view] for mine in scores.values())) for view in next(iter(scores.values()))},
-        out / "confusion.png",
-    )
+        found = _ways(trained.ensemble, image, f"evaluating {case.name}", scoring)
+        names = dataset.scheme.names
+        mine = {way: assess(truth, labels, names, scoring.surfaces) for way, labels in found.items()}
+        assessed[case.name] = mine
+        picture = out / "overview" / f"{case.name}.png"
+        overview_figure(image, found[FUSED], dataset.scheme, picture, case.name, truth)
+        log.info("%s: fused foreground Dice %.4f", case.name, mine[FUSED].scores.foreground_dice)
+    patients = {case.name: case.patient for case in cases}
+    summary = {
+        "split": split.value,
+        "weights": dict(trained.ensemble.weights),
+        "cleaning_mm3": asdict(scoring.cleaning),
+        **evaluation_summary(assessed, patients),
+    }
+    pooled = {way: [mine[way].scores for mine in assessed.values()] for way in next(iter(assessed.values()))}
+    confusion_figure({way: reduce(add, scores) for way, scores in pooled.items()}, out / "confusion.png")
     write_scores_csv(summary, out / "scores.csv")
     write_json(summary, out / "scores.json")
     return summary
 
 
-def _score(truth: Volume, labels: Volume, scheme: Scheme) -> Scores:
-    return Scores(confusion_matrix(truth.array, labels.array, scheme.classes), scheme.names)
+def _ways(ensemble: Ensemble, image: Volume, title: str, scoring: Scoring) -> dict[str, Volume]:
+    """Labels of each plane by itself, of the fusion, and of the other ways that are to be scored."""
+    alone: dict[str, Volume] = {}
+    kept: dict[str, Volume] = {}
 
+    def decided() -> Iterator[tuple[str, Volume]]:
+        for name, view in ensemble.views(image, title):
+            alone[name] = decide(view)
+            if scoring.compare:
+                kept[name] = view
+            yield name, view
+            del view  # or it would live on while the next one is made
 
-def _scored(
-    views: Iterator[tuple[str, Volume]], truth: Volume, scheme: Scheme, scores: dict[str, Scores]
-) -> Iterator[tuple[str, Volume]]:
-    """Views, handed on one at a time; the score of each goes into `scores` on the way."""
-    for name, view in views:
-        scores[name] = _score(truth, decide(view), scheme)
-        yield name, view
-        del view  # or it would live on while the next one is made
+    fused = ensemble.decided(ensemble.fused(decided()))
+    found = alone | {FUSED: fused}
+    if scoring.cleaning:
+        found["fused, cleaned"] = cleaned(fused, scoring.cleaning)
+    if scoring.compare:
+        equal = dict.fromkeys(kept, 1 / len(kept))
+        others = {"mean": "linear", "logarithmic": "log", "vote": "vote"}
+        found |= {way: fused_labels(kept, equal, rule) for way, rule in others.items()}
+        found["STAPLE"] = staple(list(alone.values()))
+    return found

@@ -11,11 +11,14 @@ from knee3d.dataset.sides import agreed_side
 from knee3d.dataset.source import Source, read_image
 from knee3d.dataset.table import LABELS_FILE, write_numbering
 from knee3d.models import load_models
+from knee3d.postprocess.clean import NOTHING, Cleaning, cleaned
 
 log = logging.getLogger(__name__)
 
 
-def segment(source: Source, models: Path, out: Path, case: str, form: str = "nifti") -> dict[str, float]:
+def segment(
+    source: Source, models: Path, out: Path, case: str, form: str = "nifti", cleaning: Cleaning = NOTHING
+) -> dict[str, float]:
     """One knee -> labels on its own grid, volumes, a picture.
 
     Args:
@@ -24,6 +27,7 @@ def segment(source: Source, models: Path, out: Path, case: str, form: str = "nif
         out: Gets labels (the input's grid and axes, voxel for voxel), labels.json, volumes.csv, overview.png.
         case: What the knee is called in them.
         form: Of the labels, one of `dataset.labels.FORMS`.
+        cleaning: What is too small to be kept.
 
     Returns:
         Tissue name to mm3.
@@ -44,6 +48,7 @@ def segment(source: Source, models: Path, out: Path, case: str, form: str = "nif
     image, _ = canonical_image(original, side)
     trained.warn_of_other_voxels(image, case)
     labels = trained.ensemble.decided(trained.ensemble.fused(trained.ensemble.views(image, f"segmenting {case}")))
+    labels = cleaned(labels, cleaning) if cleaning else labels
     volumes = tissue_volumes(labels, trained.scheme)
     back = from_canonical(labels, axis_codes(original.affine), side)
     source = replace(source, side=side)

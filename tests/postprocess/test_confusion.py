@@ -22,6 +22,8 @@ from knee3d.postprocess.confusion import (
     volume_difference,
 )
 
+NAMES = ("femoral cartilage", "tibial cartilage")
+
 
 def pairs(classes: int):
     return st.tuples(*[arrays(np.uint8, (3, 4, 5), elements=st.integers(0, classes - 1)) for _ in range(2)])
@@ -76,14 +78,14 @@ def test_scores_equal_scikit_learns(pair):
 @given(pairs(3))
 def test_overlap_equals_medpys(pair):
     binary = pytest.importorskip("medpy.metric.binary")
-    scores = Scores(confusion_matrix(*pair, 3), ("femoral cartilage", "tibial cartilage")).by_tissue
-    for tissue in (1, 2):
+    scores = Scores(confusion_matrix(*pair, 3), NAMES).measures
+    for tissue, name in enumerate(NAMES, start=1):
         truth, labels = (side == tissue for side in pair)
         if truth.any() and labels.any():
-            assert scores["dice"][tissue - 1] == pytest.approx(binary.dc(labels, truth), abs=1e-6)
-            assert scores["iou"][tissue - 1] == pytest.approx(binary.jc(labels, truth), abs=1e-6)
-            assert scores["voe"][tissue - 1] == pytest.approx(1 - binary.jc(labels, truth), abs=1e-6)
-            assert scores["volume_difference"][tissue - 1] == pytest.approx(binary.ravd(labels, truth), abs=1e-6)
+            assert scores["dice"][name] == pytest.approx(binary.dc(labels, truth), abs=1e-6)
+            assert scores["iou"][name] == pytest.approx(binary.jc(labels, truth), abs=1e-6)
+            assert scores["voe"][name] == pytest.approx(1 - binary.jc(labels, truth), abs=1e-6)
+            assert scores["volume_difference"][name] == pytest.approx(binary.ravd(labels, truth), abs=1e-6)
 
 
 def test_more_found_than_there_is_counts_as_more():

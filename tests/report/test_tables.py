@@ -6,13 +6,22 @@ import pytest
 
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import SCHEMES
-from knee3d.postprocess.confusion import Scores
-from knee3d.report.tables import evaluation_summary, scores_table, write_json, write_scores_csv, write_volumes_csv
+from knee3d.anatomy.volume import Volume
+from knee3d.postprocess.assess import Assessment, assess
+from knee3d.postprocess.confusion import BY_CLASS, Scores
+from knee3d.report.tables import (
+    evaluation_summary,
+    means_table,
+    scores_table,
+    write_json,
+    write_scores_csv,
+    write_volumes_csv,
+)
 
 PLANES = [plane.value for plane in Plane]
 NAMES = ("femoral cartilage", "patellar cartilage")
-GOOD = Scores(np.array([[90, 1, 0], [1, 8, 0], [0, 0, 0]]), NAMES)
-BAD = Scores(np.array([[88, 3, 0], [3, 6, 0], [0, 0, 0]]), NAMES)
+GOOD = Assessment(Scores(np.array([[90, 1, 0], [1, 8, 0], [0, 0, 0]]), NAMES), {})
+BAD = Assessment(Scores(np.array([[88, 3, 0], [3, 6, 0], [0, 0, 0]]), NAMES), {})
 
 
 @pytest.fixture
@@ -37,7 +46,8 @@ def test_scores_are_those_counted_by_hand(summary):
 
 
 def test_foreground_iou_is_neither_mean():
-    numbers = evaluation_summary({"a": {"fused": Scores(np.array([[90, 2, 0], [2, 6, 2], [0, 0, 8]]), NAMES)}})["fused"]
+    scores = Scores(np.array([[90, 2, 0], [2, 6, 2], [0, 0, 8]]), NAMES)
+    numbers = evaluation_summary({"a": {"fused": Assessment(scores, {})}})["fused"]
     assert numbers["miou_foreground"] == numbers["iou"]["foreground"] == pytest.approx(16 / 20)
     assert numbers["iou"]["mean"] == pytest.approx((6 / 12 + 8 / 10) / 2)
     assert numbers["miou_classes"] == pytest.approx((90 / 94 + 6 / 12 + 8 / 10) / 3)
@@ -48,7 +58,8 @@ def test_an_absent_tissue_is_null_in_json_empty_in_csv_and_a_dash_in_the_table(s
     write_json(summary, tmp_path / "new" / "scores.json")
     assert json.loads((tmp_path / "new" / "scores.json").read_text()) == summary
     write_scores_csv(summary, tmp_path / "scores.csv")
-    absent = [row["value"] for row in read(tmp_path / "scores.csv") if row["tissue"] == "patellar cartilage"]
+    wanted = {"tissue": "patellar cartilage", "measure": "dice"}
+    absent = [row["value"] for row in read(tmp_path / "scores.csv") if wanted.items() <= row.items()]
     assert set(absent) == {""}
     assert set(scores_table(summary).columns[1].cells) >= {"-"}
 
@@ -58,15 +69,49 @@ def test_json_takes_numpy_and_writes_nan_as_null(tmp_path):
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": [1.5, None], "b": 3, "c": [None, True]}
 
 
-def test_csv_is_long_with_the_pooled_rows_last(summary, tmp_path):
+def test_csv_is_long_with_the_pooled_rows_and_the_means_last(summary, tmp_path):
     write_scores_csv(summary, tmp_path / "scores.csv")
     rows = read(tmp_path / "scores.csv")
-    assert list(rows[0]) == ["case", "view", "tissue", "measure", "value"]
-    assert len(rows) == 3 * 4 * (2 * (len(NAMES) + 2) + 2)
-    assert [row["case"] for row in rows] == ["a"] * 40 + ["b"] * 40 + ["pooled"] * 40
-    wanted = {"case": "pooled", "view": "fused", "tissue": "femoral cartilage", "measure": "dice"}
-    [row] = [row for row in rows if wanted.items() <= row.items()]
-    assert float(row["value"]) == summary["fused"]["dice"]["femoral cartilage"]
+    assert list(rows[0]) == ["case", "view", "tissue", "measure", "value", "low", "high"]
+    of_tissues, of_all = len(BY_CLASS) * (len(NAMES) + 2), 4
+    each = 4 * (of_tissues + of_all)
+    assert [row["case"] for row in rows] == ["a"] * each + ["b"] * each + ["pooled"] * each + ["mean"] * 4 * of_tissues
+    assert {row["low"] for row in rows if row["case"] != "mean"} == {""}
+    wanted = {"view": "fused", "tissue": "femoral cartilage", "measure": "dice"}
+    values = {row["case"]: float(row["value"]) for row in rows if wanted.items() <= row.items()}
+    assert values["pooled"] == summary["fused"]["dice"]["femoral cartilage"]
+    assert values["mean"] == pytest.approx((values["a"] + values["b"]) / 2)
+
+
+def test_means_have_intervals_over_patients(summary):
+    found = summary["means"]["fused"]["dice"]["femoral cartilage"]
+    assert found == {"mean": pytest.approx((16 + 12) / 36), "low": 12 / 18, "high": 16 / 18, "cases": 2}
+    one = evaluation_summary({"a": {"fused": GOOD}, "b": {"fused": BAD}}, {"a": "p", "b": "p"})
+    assert one["means"]["fused"]["dice"]["femoral cartilage"]["low"] is None
+    cells = [list(column.cells) for column in means_table(summary).columns]
+    assert cells[0] == [*NAMES, "foreground", "mean"]
+    assert cells[1][0] == f"{14 / 18:.3f} ({12 / 18:.3f} to {16 / 18:.3f})"
+    assert cells[1][1] == "-"
+    assert next(iter(means_table(one).columns[1].cells)) == f"{14 / 18:.3f}"
+
+
+def test_surfaces_are_measured_or_the_reason_said(tmp_path):
+    truth = np.zeros((12, 12, 12), np.uint8)
+    truth[3:9, 3:9, 3:9], truth[10:, 10:, 10:] = 1, 2
+    labels = np.roll(np.where(truth == 1, 1, 0), 1, 0).astype(np.uint8)
+    found = assess(Volume(truth, np.eye(4)), Volume(labels, np.eye(4)), NAMES)
+    summary = evaluation_summary({"a": {"fused": found}})
+    case = summary["cases"]["a"]["fused"]
+    assert 0 < case["assd_mm"]["femoral cartilage"] < 1
+    assert case["hd95_mm"]["mean"] == case["hd95_mm"]["femoral cartilage"]
+    assert case["nsd_1mm"]["femoral cartilage"] == 1
+    assert case["assd_mm"]["patellar cartilage"] is None
+    assert case["absent"] == {"patellar cartilage": "absent from prediction"}
+    assert "assd_mm" not in summary["fused"]
+    assert summary["means"]["fused"]["assd_mm"]["femoral cartilage"]["cases"] == 1
+    write_scores_csv(summary, tmp_path / "scores.csv")
+    assert not [row for row in read(tmp_path / "scores.csv") if row["measure"] == "absent"]
+    assert [column.header for column in means_table(summary).columns][-2:] == ["ASSD mm", "HD95 mm"]
 
 
 def test_table_has_planes_and_fused_with_the_best_in_bold(summary):
@@ -90,8 +135,9 @@ def test_cases_that_cannot_be_pooled_are_refused(summary, tmp_path):
         evaluation_summary({})
     with pytest.raises(ValueError, match="views"):
         evaluation_summary({"a": {"fused": GOOD}, "b": {PLANES[0]: GOOD}})
-    with pytest.raises(ValueError, match="pool"):
-        write_scores_csv(evaluation_summary({"pooled": {"fused": GOOD}}), tmp_path / "scores.csv")
+    for name in ("pooled", "mean"):
+        with pytest.raises(ValueError, match=f"the {name} rows"):
+            write_scores_csv(evaluation_summary({name: {"fused": GOOD}}), tmp_path / "scores.csv")
     assert list(tmp_path.iterdir()) == []
 
 
