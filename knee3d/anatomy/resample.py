@@ -1,0 +1,70 @@
+"""Voxels of one grid -> another grid: linear for images and probabilities, nearest for labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from knee3d.anatomy.volume import Volume
+
+LINEAR, NEAREST = 1, 0
+
+
+def resample(volume: Volume, grid: Volume, order: int, outside: float | Sequence[float] = 0.0) -> Volume:
+    """Values of a volume at the voxel centres of a grid.
+
+    Args:
+        volume: Three axes, or four with channels last; each channel goes by itself.
+        grid: Where values are wanted; its own values do not matter.
+        order: `LINEAR` (trilinear) or `NEAREST` (which makes no new values, as labels need).
+        outside: Value where the grid lies beyond the volume, or one for each channel: for probabilities
+            (1, 0, ..., 0), background.
+
+    Returns:
+        On the grid. Linear: float32, and channels that add up to 1 still do. Nearest: of the volume's dtype.
+    """
+    steps = np.linalg.solve(volume.affine, grid.affine)
+    dtype = np.float32 if order == LINEAR else volume.array.dtype
+    channels = np.atleast_1d(outside) if volume.array.ndim == 4 else [outside]
+    arrays = volume.array[..., None] if volume.array.ndim == 3 else volume.array
+    found = np.empty((*grid.shape, arrays.shape[-1]), dtype=dtype)
+    for channel, value in enumerate(np.broadcast_to(channels, arrays.shape[-1])):
+        source = np.ascontiguousarray(arrays[..., channel], dtype=dtype)
+        ndimage.affine_transform(
+            source, steps[:3, :3], steps[:3, 3], output=found[..., channel], output_shape=grid.shape,
+            order=order, mode="constant", cval=value, prefilter=False,
+        )  # fmt: skip
+    return Volume(found[..., 0] if volume.array.ndim == 3 else found, grid.affine)
+
+
+def oblique_grid(volume: Volume, turn: np.ndarray, spacing_mm: float | None = None) -> Volume:
+    """A grid around the same centre with its axes turned, large enough to hold all of the volume.
+
+    Args:
+        volume: What it is to hold.
+        turn: (3, 3) rotation in the scanner's frame, to be applied to the directions of the volume's axes.
+        spacing_mm: Between its voxels, the same along each axis; the volume's finest by default, so that little is
+            lost on the way there and back.
+
+    Returns:
+        A grid: zeros that take up no memory.
+
+    Raises:
+        ValueError: The matrix is no rotation.
+    """
+    turn = np.asarray(turn, dtype=np.float64)
+    if turn.shape != (3, 3) or np.abs(turn @ turn.T - np.eye(3)).max() > 1e-6 or np.linalg.det(turn) < 0:
+        raise ValueError(f"expected a rotation matrix, (3, 3), got {turn.tolist()}")
+    step = float(volume.spacing_mm.min()) if spacing_mm is None else spacing_mm
+    directions = turn @ (volume.affine[:3, :3] / volume.spacing_mm)
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(volume.shape) - 1)
+    places = corners @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+    along = np.linalg.solve(directions, places.T)  # mm along each new axis
+    shape = np.ceil((along.max(axis=1) - along.min(axis=1)) / step).astype(int) + 1
+    middle = (along.max(axis=1) + along.min(axis=1)) / 2
+    affine = np.eye(4)
+    affine[:3, :3] = directions * step
+    affine[:3, 3] = directions @ (middle - (shape - 1) / 2 * step)
+    return Volume(np.broadcast_to(np.uint8(0), tuple(shape.tolist())), affine)
