@@ -49,7 +49,7 @@ setup(
         "onnx": ["tf2onnx>=1.16", "onnxruntime>=1.20"],
         "openvino": ["openvino>=2025.0"],
         "litert": ["ai-edge-litert>=2.0"],
-        "test": ["pytest>=8", "hypothesis>=6.100", "nibabel>=5.2", "medpy>=0.5.2"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "nibabel>=5.2", "medpy>=0.5.2"],
         "lint": ["ruff>=0.6", "mypy>=1.11"],
     },
     entry_points={"console_scripts": ["knee3d = knee3d.cli:main", "knee3d-train = knee3d.cli:train_main"]},
