@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.postprocess.ensemble import Ensemble
+from knee3d.postprocess.quality import Reference
 from knee3d.postprocess.weights import Fusion
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Trained:
         patients: Whom they were trained and validated on.
         spacing_mm: (planes, 3) voxel sizes along Inferior, Posterior, Left that each was trained on, the median.
         marks: Plane name to a fingerprint of its weights.
+        reference: What `fuse` saw, for flags of quality; None before.
     """
 
     ensemble: Ensemble
@@ -45,6 +47,7 @@ class Trained:
     patients: Mapping[Split, frozenset[str]]
     spacing_mm: np.ndarray
     marks: Mapping[str, str]
+    reference: Reference | None
 
     def mark_with(self, text: str) -> str:
         """A fingerprint of all networks and the text."""
@@ -89,14 +92,22 @@ def load_models(models: Path, fused: bool = True) -> Trained:
     predictors = {plane: load_predictor(models, plane) for plane in planes}
     ensemble = Ensemble(predictors, {plane.value: 1 / len(planes) for plane in planes})
     marks = {plane.value: mark(models, plane) for plane in planes}
-    if fused:
-        ensemble = _with_fusion(ensemble, models, marks)
+    fusion = load_fusion(models) if fused else None
+    if fusion is not None:
+        ensemble = _with_fusion(ensemble, fusion, marks)
+    elif fused:
+        log.warning("%s is missing: planes count equally; fit weights with knee3d fuse", models / FUSION_FILE)
     spacing = np.array([card["spacing_mm"] for card in cards])
-    return Trained(ensemble, SCHEMES[schemes.pop()], patients, spacing, marks)
+    reference = fusion and fusion["reference"]
+    return Trained(ensemble, SCHEMES[schemes.pop()], patients, spacing, marks, reference)
 
 
-def save_fusion(fusion: Fusion, cases: Sequence[Case], models: Path) -> None:
-    """Write fusion.json: how opinions become labels, the networks and cases it was fitted on, and its Dice there."""
+def save_fusion(fusion: Fusion, cases: Sequence[Case], reference: Reference, models: Path) -> None:
+    """Write fusion.json.
+
+    It holds how opinions become labels, the networks and cases it was fitted on, its Dice there, and what later knees
+    are compared with.
+    """
     from knee3d.learn.savedmodel import mark
 
     content = {
@@ -108,6 +119,7 @@ def save_fusion(fusion: Fusion, cases: Sequence[Case], models: Path) -> None:
         "no_weights_better_by": fusion.bound if np.isfinite(fusion.bound) else None,
         "intervals": dict(fusion.intervals),
         "fitted_on": {"split": cases[0].split.value, "cases": [case.name for case in cases]},
+        "reference": {key: None if value != value else value for key, value in asdict(reference).items()},
         "networks": {view: mark(models, Plane(view)) for view in fusion.weights},
     }
     with whole_file(models / FUSION_FILE) as path:
@@ -162,16 +174,18 @@ def load_fusion(models: Path) -> dict[str, Any] | None:
         weights = {str(name): np.asarray(weight, dtype=float).tolist() for name, weight in content["weights"].items()}
         thresholds = content["thresholds"] and tuple(map(float, content["thresholds"]))
         texts = {key: str(content[key]) for key in ("rule", "objective")}
-        return content | texts | {"weights": weights, "thresholds": thresholds, "networks": dict(content["networks"])}
+        volumes = {name: (float(low), float(high)) for name, (low, high) in content["reference"]["volumes_mm3"].items()}
+        borders = {name: float(area) for name, area in content["reference"]["border_mm2"].items()}
+        seen = (float("nan") if content["reference"][key] is None else float(content["reference"][key])
+                for key in ("agreement", "doubt"))  # fmt: skip
+        reference = Reference(volumes, borders, *seen)
+        checked = {"weights": weights, "thresholds": thresholds, "networks": dict(content["networks"])}
+        return content | texts | checked | {"reference": reference}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a readable weight file ({error!r}); run knee3d fuse again") from error
 
 
-def _with_fusion(equal: Ensemble, models: Path, marks: Mapping[str, str]) -> Ensemble:
-    fusion = load_fusion(models)
-    if fusion is None:
-        log.warning("%s is missing: planes count equally; fit weights with knee3d fuse", models / FUSION_FILE)
-        return equal
+def _with_fusion(equal: Ensemble, fusion: Mapping[str, Any], marks: Mapping[str, str]) -> Ensemble:
     stale = [view for view, one in marks.items() if fusion["networks"].get(view, one) != one]
     if stale:
         log.warning("%s is older than the networks of %s: run knee3d fuse again", FUSION_FILE, ", ".join(stale))

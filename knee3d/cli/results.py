@@ -65,7 +65,7 @@ def segment(image: Path, models: Path, out: Path, case: str | None, **options: A
     volumes = workflow.segment(source, models, out, name, options["form"], cleaning)
     for tissue, mm3 in volumes.items():
         click.echo(f"{tissue:<28} {mm3:10.1f} mm3")
-    click.echo(f"{out}/{FORMS[options['form']]}  volumes.csv  overview.png")
+    click.echo(f"{out}/{FORMS[options['form']]}  volumes.csv  overview.png  quality.json")
 
 
 @click.command(cls=Command)

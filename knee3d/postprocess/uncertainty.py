@@ -9,26 +9,31 @@ from knee3d.postprocess.blend import as_probabilities
 from knee3d.postprocess.slabs import Piece, over_pieces
 
 
-def entropy(probabilities: Volume) -> Volume:
-    """Shannon's entropy of each voxel's classes, as a share of the largest there can be, log(classes).
+def entropy_of(probabilities: np.ndarray) -> np.ndarray:
+    """Shannon's entropy, as a share of the largest there can be, log(classes).
 
     Args:
-        probabilities: (*shape, classes), adding up to 1.
+        probabilities: (..., classes) adding up to 1: floats, or uint8, where 255 is 1.
 
     Returns:
-        (*shape) float32 in [0, 1]: 0 where one class is certain, 1 where all are equally likely.
+        (...) float32 in [0, 1]: 0 where one class is certain, 1 where all are equally likely.
     """
+    values = as_probabilities(probabilities)
+    logarithms = np.log(np.maximum(values, np.float32(1e-12)))
+    most = np.float32(np.log(values.shape[-1]))
+    return np.clip(np.einsum("...c,...c->...", values, logarithms) / -most, 0, 1)
+
+
+def entropy(probabilities: Volume) -> Volume:
+    """The same for each voxel of a volume, (*shape, classes) -> (*shape) float32."""
     array = probabilities.array
     found = np.empty(probabilities.shape, dtype=np.float32)
-    most = np.float32(np.log(array.shape[-1]))
 
     def work(piece: Piece) -> None:
-        values = as_probabilities(array[piece])
-        logarithms = np.log(np.maximum(values, np.float32(1e-12)))
-        found[piece] = np.einsum("...c,...c->...", values, logarithms) / -most
+        found[piece] = entropy_of(array[piece])
 
     over_pieces(work, array.shape, 4 * array.shape[-1])
-    return probabilities.with_array(np.clip(found, 0, 1, out=found))
+    return probabilities.with_array(found)
 
 
 def disagreement(views: Sequence[Volume], fused: Volume) -> Volume:

@@ -72,7 +72,7 @@ def evaluation_summary(
         "cases": {case: {view: _numbers(assessed[view]) for view in views} for case, assessed in cases.items()},
         "means": {
             view: {
-                measure: {tissue: _plain(asdict(interval)) for tissue, interval in tissues.items()}
+                measure: {tissue: plain(asdict(interval)) for tissue, interval in tissues.items()}
                 for measure, tissues in means([assessed[view].measures for assessed in cases.values()], whose).items()
             }
             for view in views
@@ -81,17 +81,19 @@ def evaluation_summary(
 
 
 def scores_table(summary: Mapping[str, Any]) -> Table:
-    """Pooled Dice of an `evaluation_summary`: rows are tissues, foreground and mean, columns planes and fused.
+    """Pooled Dice of an `evaluation_summary`: rows are planes and fused, columns tissues, foreground and mean.
 
-    Four digits, the best of each row in bold, "-" for a tissue that is absent from both sides.
+    Four digits, the best of each column in bold, "-" for a tissue that is absent from both sides.
     """
-    columns = _pooled_views(summary)
+    views = _pooled_views(summary)
     table = Table(title="Dice, all cases pooled")
-    table.add_column("tissue")
-    for view in columns:
-        table.add_column(view, justify="right")
-    for row in next(iter(columns.values()))["dice"]:
-        table.add_row(row, *_row_cells([numbers["dice"][row] for numbers in columns.values()]))
+    table.add_column("")
+    columns = []
+    for tissue in next(iter(views.values()))["dice"]:
+        table.add_column(tissue, justify="right")
+        columns.append(_cells([numbers["dice"][tissue] for numbers in views.values()]))
+    for view, row in zip(views, zip(*columns, strict=True), strict=True):
+        table.add_row(view, *row)
     return table
 
 
@@ -113,12 +115,12 @@ def _interval_cell(interval: Mapping[str, Any] | None) -> str:
         return "-"
     if interval["low"] is None:
         return f"{interval['mean']:.3f}"
-    return f"{interval['mean']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
+    return f"{interval['mean']:.3f}\n{interval['low']:.3f} to {interval['high']:.3f}"
 
 
 def write_json(obj: Any, path: Path) -> None:
     """Write JSON, whole or not at all; numpy numbers and arrays are taken, NaN and infinity become null."""
-    text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
     with whole_file(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
 
@@ -170,7 +172,7 @@ def write_volumes_csv(path: Path, case: str, scheme: Scheme, volumes_mm3: np.nda
 def _numbers(assessment: Assessment) -> dict[str, Any]:
     scores = assessment.scores
     absent = {name: one.reason for name, one in assessment.surfaces.items() if one.reason}
-    return _plain({
+    return plain({
         **assessment.measures,
         "accuracy": accuracy(scores.matrix),
         "kappa": cohens_kappa(scores.matrix),
@@ -195,7 +197,7 @@ def _long_form(numbers: Mapping[str, Any]) -> Iterable[tuple[str, str, float | N
             yield "all", measure, value
 
 
-def _row_cells(values: Sequence[float | None]) -> list[str]:
+def _cells(values: Sequence[float | None]) -> list[str]:
     cells = ["-" if value is None else f"{value:.4f}" for value in values]
     known = [cell for cell in cells if cell != "-"]
     if len(cells) == 1 or not known:
@@ -203,14 +205,14 @@ def _row_cells(values: Sequence[float | None]) -> list[str]:
     return [f"[bold]{cell}[/bold]" if cell == max(known) else cell for cell in cells]
 
 
-def _plain(obj: Any) -> Any:
+def plain(obj: Any) -> Any:
     """The same with numpy values as Python's own, and None for NaN and infinity."""
     if isinstance(obj, Mapping):
-        return {str(key): _plain(value) for key, value in obj.items()}
+        return {str(key): plain(value) for key, value in obj.items()}
     if isinstance(obj, np.ndarray | np.generic):
-        return _plain(obj.tolist())
+        return plain(obj.tolist())
     if isinstance(obj, list | tuple):
-        return [_plain(value) for value in obj]
+        return [plain(value) for value in obj]
     return None if isinstance(obj, float) and not math.isfinite(obj) else obj
 
 

@@ -1,7 +1,8 @@
 """Journeys from trained planes to their fusion and its scores."""
 
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import add
@@ -9,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from knee3d.anatomy.volume import Volume
-from knee3d.dataset.cases import Split, load_dataset
+from knee3d.atomic import whole_file
+from knee3d.dataset.cases import Case, Dataset, Split, load_dataset
 from knee3d.models import check_match, check_not_tested, load_models, save_fusion
 from knee3d.postprocess.assess import Assessment, assess
 from knee3d.postprocess.clean import NOTHING, Cleaning, cleaned
 from knee3d.postprocess.contested import Stored, contested, save_contested
-from knee3d.postprocess.decide import decide, fused_labels
+from knee3d.postprocess.decide import fused_labels
 from knee3d.postprocess.ensemble import FUSED, Ensemble
+from knee3d.postprocess.quality import Look, Quality, agreement, doubt, extents, looked_at, quality, reference_of
 from knee3d.postprocess.staple import staple
 from knee3d.postprocess.weights import Fusion, Wanted, fit
+from knee3d.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +48,50 @@ def fuse(folder: Path, models: Path, wanted: Wanted | None = None) -> Fusion:
     check_not_tested(dataset, trained, cases)
     paths = [models / EVIDENCE / f"{case.name}-{trained.mark_with(case.fingerprint)}.npz" for case in cases]
     for case, path in zip(cases, paths, strict=True):
-        if not path.is_file():
-            views = dict(trained.ensemble.views(dataset.image(case), f"fusing {case.name}"))
+        if not (path.is_file() and _seen(path).is_file()):
+            looks: dict[str, Look] = {}
+            views = dict(looked_at(trained.ensemble.views(dataset.image(case), f"fusing {case.name}"), looks))
             path.parent.mkdir(exist_ok=True)
+            _keep([agreement([*looks.values()]), doubt([*looks.values()])], _seen(path))
             save_contested(contested(dataset.mask(case), views, case.patient), path)
     for old in set((models / EVIDENCE).glob("*.npz")) - set(paths):
         old.unlink()
+        _seen(old).unlink(missing_ok=True)
     fusion = fit(Stored(tuple(paths)), wanted or Wanted())
-    save_fusion(fusion, cases, models)
+    known = [case for case in dataset.cases if case.labelled and case.split in (Split.TRAIN, Split.VAL)]
+    masks = _mask_extents(dataset, known, models / EVIDENCE / "masks.json")
+    reference = reference_of(masks, [_kept(_seen(path)) for path in paths])
+    save_fusion(fusion, cases, reference, models)
     return fusion
+
+
+def _seen(evidence: Path) -> Path:
+    return evidence.with_suffix(".json")
+
+
+def _mask_extents(dataset: Dataset, cases: Sequence[Case], cache: Path) -> list[dict[str, tuple[float, float]]]:
+    """`extents` of each mask; masks that were measured before are not read again."""
+    known: dict[str, dict[str, tuple[float, float]]] = _kept(cache) if cache.is_file() else {}
+    with progress("measuring masks", len(cases)) as advance:
+        found = {}
+        for case in cases:
+            mark = f"{dataset.scheme.name} {case.fingerprint}"
+            found[mark] = known.get(mark) or extents(dataset.mask(case), dataset.scheme.names)
+            advance(1)
+    _keep(found, cache)
+    return list(found.values())
+
+
+def _keep(content: Any, path: Path) -> None:
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content))
+
+
+def _kept(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it and run the command again") from error
 
 
 @dataclass(frozen=True)
@@ -87,28 +126,34 @@ def evaluate(folder: Path, models: Path, split: Split, out: Path, scoring: Scori
         ValueError: A patient of the val or test split was trained on, or one of the test split validated on.
     """
     from knee3d.report.figures import confusion_figure, overview_figure
-    from knee3d.report.tables import evaluation_summary, write_json, write_scores_csv
+    from knee3d.report.tables import evaluation_summary, plain, write_json, write_scores_csv
 
     dataset, trained = load_dataset(folder), load_models(models)
     cases = dataset.of_split(split)
     unseen = {Split.TEST: (Split.TRAIN, Split.VAL), Split.VAL: (Split.TRAIN,)}.get(split, ())
     check_match(dataset, trained, cases, unseen)
     assessed: dict[str, dict[str, Assessment]] = {}
+    qualities: dict[str, Quality] = {}
     for case in cases:
         image, truth = dataset.image(case), dataset.mask(case)
-        found = _ways(trained.ensemble, image, f"evaluating {case.name}", scoring)
+        looks: dict[str, Look] = {}
+        views = looked_at(trained.ensemble.views(image, f"evaluating {case.name}"), looks)
+        found = _ways(trained.ensemble, views, looks, scoring)
         names = dataset.scheme.names
+        qualities[case.name] = quality(found[FUSED], [*looks.values()], names, trained.reference)
         mine = {way: assess(truth, labels, names, scoring.surfaces) for way, labels in found.items()}
         assessed[case.name] = mine
         picture = out / "overview" / f"{case.name}.png"
         overview_figure(image, found[FUSED], dataset.scheme, picture, case.name, truth)
-        log.info("%s: fused foreground Dice %.4f", case.name, mine[FUSED].scores.foreground_dice)
+        flags = "".join(f"; {flag}" for flag in qualities[case.name].flags)
+        log.info("%s: fused foreground Dice %.4f%s", case.name, mine[FUSED].scores.foreground_dice, flags)
     patients = {case.name: case.patient for case in cases}
     summary = {
         "split": split.value,
         "weights": dict(trained.ensemble.weights),
         "cleaning_mm3": asdict(scoring.cleaning),
         **evaluation_summary(assessed, patients),
+        "quality": {name: plain(asdict(one)) for name, one in qualities.items()},
     }
     pooled = {way: [mine[way].scores for mine in assessed.values()] for way in next(iter(assessed.values()))}
     confusion_figure({way: reduce(add, scores) for way, scores in pooled.items()}, out / "confusion.png")
@@ -117,20 +162,21 @@ def evaluate(folder: Path, models: Path, split: Split, out: Path, scoring: Scori
     return summary
 
 
-def _ways(ensemble: Ensemble, image: Volume, title: str, scoring: Scoring) -> dict[str, Volume]:
+def _ways(
+    ensemble: Ensemble, views: Iterable[tuple[str, Volume]], looks: Mapping[str, Look], scoring: Scoring
+) -> dict[str, Volume]:
     """Labels of each plane by itself, of the fusion, and of the other ways that are to be scored."""
-    alone: dict[str, Volume] = {}
     kept: dict[str, Volume] = {}
 
-    def decided() -> Iterator[tuple[str, Volume]]:
-        for name, view in ensemble.views(image, title):
-            alone[name] = decide(view)
+    def keeping() -> Iterator[tuple[str, Volume]]:
+        for name, view in views:
             if scoring.compare:
                 kept[name] = view
             yield name, view
             del view  # or it would live on while the next one is made
 
-    fused = ensemble.decided(ensemble.fused(decided()))
+    fused = ensemble.decided(ensemble.fused(keeping()))
+    alone = {name: one.labels for name, one in looks.items()}
     found = alone | {FUSED: fused}
     if scoring.cleaning:
         found["fused, cleaned"] = cleaned(fused, scoring.cleaning)

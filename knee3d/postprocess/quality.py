@@ -1,0 +1,183 @@
+"""Is this knee to be believed? A few numbers for each case and flags in words, so that not all must be looked at.
+
+Each rule compares with what is known of the models: volumes in the masks of training and validation, and how the
+networks did on validation. No rule needs the truth.
+
+    missing      a tissue has less than `MISSING` of its smallest volume there
+    implausible  its volume is more than `VOLUME_FACTOR` times outside the range there
+    cut off      it covers more of a border of the image than there, and more than `BORDER_MM2`
+    disagree     the views agree less than `AGREEMENT_FACTOR` times as well as on the worst validation case
+    doubtful     the networks are unsure of the tissue they find, `DOUBT_FACTOR` times more than on the worst one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from knee3d.anatomy.volume import Volume
+from knee3d.postprocess.confusion import confusion_matrix, dice
+from knee3d.postprocess.decide import decide
+from knee3d.postprocess.uncertainty import entropy_of
+
+MISSING = 0.05
+VOLUME_FACTOR = 1.5
+BORDER_MM2 = 10.0
+AGREEMENT_FACTOR = 0.9
+DOUBT_FACTOR = 1.25
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What is kept of one view.
+
+    Attributes:
+        labels: The most probable class of each voxel, uint8.
+        doubt: Mean entropy (0 to 1) of the voxels that it calls tissue; NaN where it finds none.
+    """
+
+    labels: Volume
+    doubt: float
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What is known of the models.
+
+    Attributes:
+        volumes_mm3: Tissue to its smallest and largest volume in masks.
+        border_mm2: Tissue to the largest area of a border of an image that it covers in masks.
+        agreement: The lowest of a validation case.
+        doubt: The highest of a validation case.
+    """
+
+    volumes_mm3: Mapping[str, tuple[float, float]]
+    border_mm2: Mapping[str, float]
+    agreement: float
+    doubt: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How believable a segmentation is.
+
+    Attributes:
+        volumes_mm3: Tissue to volume.
+        border_mm2: Tissue to the largest area of a border of the image that it covers.
+        agreement: Mean foreground Dice of pairs of views; NaN with one view, or where none finds tissue.
+        doubt: Mean over the views of `Look.doubt`.
+        flags: What looks wrong, in words; empty for a case that looks right.
+    """
+
+    volumes_mm3: Mapping[str, float]
+    border_mm2: Mapping[str, float]
+    agreement: float
+    doubt: float
+    flags: tuple[str, ...]
+
+
+def look(view: Volume) -> Look:
+    """What to keep of a view's probabilities, (*shape, classes)."""
+    labels = decide(view)
+    tissue = labels.array > 0
+    return Look(labels, float(entropy_of(view.array[tissue]).mean()) if tissue.any() else float("nan"))
+
+
+def looked_at(views: Iterable[tuple[str, Volume]], looks: dict[str, Look]) -> Iterator[tuple[str, Volume]]:
+    """Views, handed on one at a time; what is kept of each goes into `looks` on the way."""
+    for name, view in views:
+        looks[name] = look(view)
+        yield name, view
+        del view  # or it would live on while the next one is made
+
+
+def agreement(looks: Sequence[Look]) -> float:
+    """Mean foreground Dice of all pairs of views; NaN with one view, or where none finds tissue."""
+    found = []
+    for first, second in combinations(looks, 2):
+        matrix = confusion_matrix(first.labels.array > 0, second.labels.array > 0, 2)
+        found.append(float(dice(matrix)[1]))
+    return _mean(found)
+
+
+def doubt(looks: Sequence[Look]) -> float:
+    """Mean doubt of the views that find tissue; NaN where none does."""
+    return _mean([one.doubt for one in looks])
+
+
+def extents(labels: Volume, names: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Tissue to its volume in mm3, and the largest area in mm2 that it covers of one of the six borders."""
+    counts = np.bincount(labels.array.reshape(-1), minlength=len(names) + 1)
+    return {
+        name: (float(counts[tissue] * labels.voxel_mm3), _border_mm2(labels, tissue))
+        for tissue, name in enumerate(names, start=1)
+    }
+
+
+def _border_mm2(labels: Volume, tissue: int) -> float:
+    edges = labels.affine[:3, :3].T
+    areas = []
+    for axis in range(3):
+        voxel_mm2 = np.linalg.norm(np.cross(*np.delete(edges, axis, axis=0)))
+        areas += [voxel_mm2 * np.count_nonzero(labels.array.take(end, axis) == tissue) for end in (0, -1)]
+    return float(max(areas))
+
+
+def reference_of(masks: Sequence[Mapping[str, Sequence[float]]], validation: Sequence[Sequence[float]]) -> Reference:
+    """What later cases are compared with.
+
+    Args:
+        masks: The `extents` of each mask of training and validation.
+        validation: Agreement and doubt of each validation case.
+    """
+    present = {name: np.array([mask[name] for mask in masks if mask[name][0] > 0]) for name in masks[0]}
+    agreements, doubts = np.array(validation, dtype=np.float64).reshape(-1, 2).T
+    return Reference(
+        {name: (float(found[:, 0].min()), float(found[:, 0].max())) for name, found in present.items() if len(found)},
+        {name: float(found[:, 1].max()) for name, found in present.items() if len(found)},
+        float(np.nanmin(agreements)) if np.isfinite(agreements).any() else float("nan"),
+        float(np.nanmax(doubts)) if np.isfinite(doubts).any() else float("nan"),
+    )
+
+
+def quality(labels: Volume, looks: Sequence[Look], names: Sequence[str], reference: Reference | None) -> Quality:
+    """Look a segmentation over.
+
+    Args:
+        labels: Of all views together.
+        looks: Of each view.
+        names: Tissue of each class from 1 on.
+        reference: What is known of the models; None where nothing is, and then only what is cut off is flagged.
+
+    Raises:
+        ValueError: Labels are beyond the names.
+    """
+    found = extents(labels, names)
+    agreed, unsure = agreement(looks), doubt(looks)
+    flags = []
+    for name, (mm3, mm2) in found.items():
+        low, high = (0.0, np.inf) if reference is None else reference.volumes_mm3.get(name, (0.0, np.inf))
+        usual = BORDER_MM2 if reference is None else max(BORDER_MM2, reference.border_mm2.get(name, 0.0))
+        if mm3 < MISSING * low:
+            flags.append(f"{name} missing: {mm3:.0f} mm3, at least {low:.0f} in masks")
+        elif not low / VOLUME_FACTOR <= mm3 <= high * VOLUME_FACTOR:
+            flags.append(f"{name} implausible: {mm3:.0f} mm3, {low:.0f} to {high:.0f} in masks")
+        if mm2 > usual:
+            flags.append(f"{name} cut off: {mm2:.0f} mm2 on a border of the image, up to {usual:.0f} in masks")
+    if reference is not None:
+        if agreed < AGREEMENT_FACTOR * reference.agreement:
+            flags.append(
+                f"views disagree: Dice {agreed:.2f} with each other, at least {reference.agreement:.2f} before"
+            )
+        if unsure > DOUBT_FACTOR * reference.doubt:
+            flags.append(f"doubtful: entropy {unsure:.2f} within tissue, at most {reference.doubt:.2f} before")
+    volumes, borders = ({name: extent[which] for name, extent in found.items()} for which in (0, 1))
+    return Quality(volumes, borders, agreed, unsure, tuple(flags))
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")
