@@ -1,0 +1,147 @@
+"""Flags: each rule rises for what it is about, and none for a knee like the others."""
+
+import numpy as np
+import pytest
+
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.volume import Volume
+from knee3d.postprocess.blend import blend
+from knee3d.postprocess.confusion import confusion_matrix, dice
+from knee3d.postprocess.decide import decide
+from knee3d.postprocess.predict import predict_volume
+from knee3d.postprocess.quality import Look, Quality, Reference, extents, look, looked_at, quality, reference_of
+
+NAMES = ("femoral cartilage", "tibial cartilage")
+AFFINE = np.diag([0.5, 0.5, 1.0, 1.0])
+USUAL = Reference({"femoral cartilage": (100, 200), "tibial cartilage": (50, 60)}, dict.fromkeys(NAMES, 0.0), 0.9, 0.2)
+
+
+def knee(femoral: int, tibial: int) -> Volume:
+    """So many voxels of 0.25 mm3 of each tissue, away from the border."""
+    array = np.zeros((40, 30, 20), np.uint8)
+    inside = array[4:-4, 4:-4, 4:-4].reshape(-1).copy()
+    inside[:femoral], inside[femoral : femoral + tibial] = 1, 2
+    array[4:-4, 4:-4, 4:-4] = inside.reshape(32, 22, 12)
+    return Volume(array, AFFINE)
+
+
+GOOD = knee(600, 220)
+
+
+def flags(labels: Volume, looks: list[Look] | None = None, reference: Reference | None = USUAL) -> tuple[str, ...]:
+    return quality(labels, looks or [Look(labels, 0.1)] * 3, NAMES, reference).flags
+
+
+def test_a_knee_like_the_others_has_no_flag():
+    found = quality(GOOD, [Look(GOOD, 0.1)] * 3, NAMES, USUAL)
+    assert found.flags == ()
+    assert found.volumes_mm3 == {"femoral cartilage": 150.0, "tibial cartilage": 55.0}
+    assert (found.agreement, found.doubt) == (1.0, pytest.approx(0.1))
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (knee(600, 9), "tibial cartilage missing: 2 mm3, at least 50"),
+        (knee(600, 0), "tibial cartilage missing: 0 mm3"),
+        (knee(600, 130), "tibial cartilage implausible: 32 mm3, 50 to 60"),
+        (knee(1300, 220), "femoral cartilage implausible: 325 mm3, 100 to 200"),
+    ],
+)
+def test_volumes_are_compared_with_masks(labels, words):
+    [flag] = flags(labels)
+    assert words in flag
+    assert flags(labels, reference=None) == ()
+
+
+def test_half_as_much_again_is_still_plausible():
+    assert flags(knee(1200, 134)) == ()
+
+
+def test_tissue_on_a_border_is_cut_off_unless_masks_are_too():
+    array = GOOD.array.copy()
+    array[0, 4:10, 4:8] = 1  # 24 voxel faces of 0.5 x 1.0 mm
+    labels = Volume(array, AFFINE)
+    assert extents(labels, NAMES)["femoral cartilage"][1] == 12.0
+    [flag] = flags(labels)
+    assert "femoral cartilage cut off: 12 mm2" in flag
+    assert len(flags(labels, reference=None)) == 1
+    used_to_it = Reference(USUAL.volumes_mm3, {"femoral cartilage": 12.0}, 0.9, 0.2)
+    assert flags(labels, reference=used_to_it) == ()
+
+
+def test_views_that_disagree_are_noticed():
+    other = Volume(np.roll(GOOD.array, 6, 2), AFFINE)
+    [flag] = flags(GOOD, [Look(GOOD, 0.1), Look(other, 0.1), Look(GOOD, 0.1)])
+    assert "views disagree" in flag
+    alone = quality(GOOD, [Look(GOOD, 0.1)], NAMES, USUAL)
+    assert np.isnan(alone.agreement)
+    assert alone.flags == ()
+
+
+def test_doubt_is_entropy_within_tissue():
+    """Of a voxel that is 3/4 tissue; background, however sure, has no part in it."""
+    sure = np.zeros((4, 4, 4, 2), np.float32)
+    sure[..., 0] = 1
+    sure[1, 1, 1] = [0.25, 0.75]
+    found = look(Volume(sure, AFFINE))
+    assert found.labels.array.sum() == 1
+    assert found.doubt == pytest.approx(-(0.25 * np.log2(0.25) + 0.75 * np.log2(0.75)))
+    assert flags(GOOD, [Look(GOOD, 0.24)] * 3) == ()
+    [flag] = flags(GOOD, [Look(GOOD, 0.26)] * 3)
+    assert "doubtful: entropy 0.26" in flag
+    nothing = look(Volume(np.eye(2, dtype=np.float32)[np.zeros((4, 4, 4), int)], AFFINE))
+    assert np.isnan(nothing.doubt)
+
+
+def test_a_reference_is_the_range_of_masks_and_the_worst_of_validation():
+    masks = [extents(labels, NAMES) for labels in (knee(400, 200), knee(800, 0), knee(600, 240))]
+    found = reference_of(masks, [(0.95, 0.1), (0.91, 0.2), (float("nan"), float("nan"))])
+    assert found.volumes_mm3 == {"femoral cartilage": (100.0, 200.0), "tibial cartilage": (50.0, 60.0)}
+    assert (found.agreement, found.doubt) == (0.91, 0.2)
+    assert set(found.border_mm2.values()) == {0.0}
+
+
+class ByBrightness:
+    """Knows a ball of one brightness on a dark ground, in pixels of one noise, within a disc in the image's middle."""
+
+    classes, context = 2, 0
+
+    def __init__(self, middle: float) -> None:
+        self.middle = middle
+
+    def __call__(self, slices: np.ndarray) -> np.ndarray:
+        tissue = 1 / (1 + np.exp((self.middle - slices[..., 0].astype(np.float32)) / 12))
+        return np.stack([1 - tissue, tissue], axis=-1)
+
+
+def test_spoiled_inputs_lose_dice_and_gain_flags_together():
+    """Noise, darkness and a cropped image, before three made-up networks that differ a little."""
+    rng = np.random.default_rng(0)
+    away = np.linalg.norm(np.indices((40, 40, 40)).T - 20, axis=-1).T
+    truth = (away < 11).astype(np.uint8)
+    clean = 40 + 120 * truth + rng.normal(0, 8, truth.shape)
+    networks = dict(zip(Plane, (ByBrightness(95), ByBrightness(100), ByBrightness(105)), strict=True))
+
+    def judged(image: np.ndarray, mask: np.ndarray, reference: Reference | None) -> tuple[float, Quality]:
+        volume = Volume(np.clip(image, 0, 255).astype(np.uint8), np.eye(4))
+        looks: dict[str, Look] = {}
+        views = ((plane.value, predict_volume(volume, plane, network)) for plane, network in networks.items())
+        fused = decide(blend(looked_at(views, looks), {plane.value: 1 / 3 for plane in networks}))
+        found = quality(fused, [*looks.values()], NAMES[:1], reference)
+        return float(dice(confusion_matrix(mask, fused.array, 2))[1]), found
+
+    good, first = judged(clean, truth, None)
+    usual = reference_of([extents(Volume(truth, np.eye(4)), NAMES[:1])], [(first.agreement, first.doubt)])
+    assert judged(clean, truth, usual)[1].flags == ()
+    spoiled = {
+        "noise": clean + rng.normal(0, 60, truth.shape),
+        "darkness": 0.55 * clean,
+        "another's brightness": clean + 55,
+    }
+    for name, image in spoiled.items():
+        reached, found = judged(image, truth, usual)
+        assert reached < good - 0.1, name
+        assert found.flags, name
+    _, cropped = judged(clean[14:], truth[14:], usual)
+    assert any("cut off" in flag for flag in cropped.flags)
