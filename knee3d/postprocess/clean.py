@@ -29,7 +29,8 @@ class Cleaning:
 
     def __post_init__(self) -> None:
         if not (0 <= self.remove_below_mm3 < np.inf and 0 <= self.fill_below_mm3 < np.inf):
-            raise ValueError(f"sizes in mm3 are finite and at least 0, got {self}")
+            sizes = f"{self.remove_below_mm3:g} and {self.fill_below_mm3:g}"
+            raise ValueError(f"sizes in mm3 are finite and at least 0, got {sizes}")
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
