@@ -98,10 +98,9 @@ def mixed(parts: Sequence[np.ndarray], weights: Sequence[float | Sequence[float]
     Returns:
         (..., classes) float32. With a weight for each class they are scaled to add up to 1 again.
     """
-    total = np.zeros(parts[0].shape, dtype=np.float32)
-    product = np.empty_like(total)
-    for part, weight in zip(parts, weights, strict=True):
-        _add(total, part, weight, rule, product)
+    total, product = np.empty((2, *parts[0].shape), dtype=np.float32)
+    for number, (part, weight) in enumerate(zip(parts, weights, strict=True)):
+        _add(total, part, weight, rule, product if number else None)
     return _finish(total, weights, rule)
 
 
@@ -129,10 +128,10 @@ def blend(views: Iterable[tuple[str, Volume]], weights: Weights, rule: str = "li
         if name not in weights or name in seen:
             raise ValueError(f"view {name!r} came with weights for {sorted(weights)}, after {seen}")
         if total is None:
-            accumulator = np.zeros(view.array.shape, dtype=np.float32)
+            accumulator = np.empty(view.array.shape, dtype=np.float32)
             total = view.with_array(accumulator)  # a read-only look at what grows below
         check_views({seen[0] if seen else name: total, name: view})
-        _add_volume(accumulator, view.array, weights[name], rule)
+        _add_volume(accumulator, view.array, weights[name], rule, first=not seen)
         seen.append(name)
         del view  # or it would live on while the next one is made
     if total is None or len(seen) != len(weights):
@@ -164,15 +163,21 @@ def as_probabilities(part: np.ndarray) -> np.ndarray:
     return part.astype(np.float32, copy=False)
 
 
-def _add(total: np.ndarray, part: np.ndarray, weight: float | Sequence[float], rule: str, product: np.ndarray) -> None:
-    """Add weight * term(part) in place; `product` is room for what is added."""
-    np.multiply(RULES[rule].term(as_probabilities(part)), np.asarray(weight, dtype=np.float32), out=product)
-    total += product
+def _add(
+    total: np.ndarray, part: np.ndarray, weight: float | Sequence[float], rule: str, product: np.ndarray | None
+) -> None:
+    """Add weight * term(part) in place, with room for the product; or put it there where there is none: the first."""
+    term, factor = RULES[rule].term(as_probabilities(part)), np.asarray(weight, dtype=np.float32)
+    if product is None:
+        np.multiply(term, factor, out=total)
+    else:
+        total += np.multiply(term, factor, out=product)
 
 
-def _add_volume(total: np.ndarray, array: np.ndarray, weight: float | Sequence[float], rule: str) -> None:
+def _add_volume(total: np.ndarray, array: np.ndarray, weight: float | Sequence[float], rule: str, first: bool) -> None:
     def add(piece: Piece) -> None:
-        _add(total[piece], array[piece], weight, rule, np.empty(total[piece].shape, np.float32))
+        product = None if first else np.empty(total[piece].shape, np.float32)
+        _add(total[piece], array[piece], weight, rule, product)
 
     over_pieces(add, total.shape, 4 * total.shape[-1])
 

@@ -21,7 +21,7 @@ from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
 from knee3d.postprocess.blend import as_probabilities, check_views, mixed
 from knee3d.postprocess.confusion import confusion_matrix
-from knee3d.postprocess.decide import most_probable
+from knee3d.postprocess.decide import clear_background, most_probable
 from knee3d.postprocess.slabs import Piece, over_pieces
 
 CONFIDENT = 0.8
@@ -74,7 +74,7 @@ def contested(truth: Volume, views: Mapping[str, Volume], patient: str = "") -> 
     def pick(piece: Piece) -> None:
         parts = [as_probabilities(view.array[piece]) for view in views.values()]
         true = truth.array[piece].astype(np.uint8, copy=False)
-        clear = np.logical_and.reduce([part[..., 0] > CONFIDENT for part in parts])
+        clear = clear_background(parts, CONFIDENT)
         settled = np.diag(np.zeros(classes, dtype=np.int64))
         settled[:, 0] = np.bincount(true[clear], minlength=classes)
         rows, true = np.stack([part[~clear] for part in parts]), true[~clear]

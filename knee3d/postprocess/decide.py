@@ -5,8 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from knee3d.anatomy.volume import Volume
-from knee3d.postprocess.blend import Weights, as_probabilities, check_views, check_weights, mixed
+from knee3d.postprocess.blend import RULES, Weights, as_probabilities, check_views, check_weights, mixed
 from knee3d.postprocess.slabs import Piece, over_pieces
+
+CLEAR = 0.55  # more than half, with room for what rounding to uint8 costs
+SAMPLE = 64
 
 
 def most_probable(probabilities: np.ndarray, thresholds: Sequence[float] | None = None) -> np.ndarray:
@@ -32,7 +35,7 @@ def most_probable(probabilities: np.ndarray, thresholds: Sequence[float] | None 
     if thresholds is None:
         # More than half of the total is more than any other, and holds for nearly all voxels of a knee.
         candidates = np.flatnonzero(flat[:, 0] * flat.dtype.type(2 - 1e-3) <= total)
-        labels[candidates] = flat[candidates].argmax(axis=1)
+        labels[candidates] = flat.take(candidates, axis=0).argmax(axis=1)
     else:
         limits = np.asarray(thresholds, dtype=flat.dtype)
         candidates = np.flatnonzero((flat[:, 1:] > limits).any(axis=1))
@@ -83,7 +86,7 @@ def fused_labels(
         thresholds: Of each tissue.
 
     Raises:
-        ValueError: As `blend` and `decide`.
+        ValueError: As `blend` and `decide`, or the classes of a view do not add up to 1.
     """
     check_weights(weights, rule)
     check_views(views)
@@ -92,9 +95,47 @@ def fused_labels(
     first, *_ = views.values()
     check_thresholds(thresholds, first.array.shape[-1])
     arrays, shares = [view.array for view in views.values()], [weights[name] for name in views]
-    return _labelled(
-        first, lambda piece: most_probable(mixed([array[piece] for array in arrays], shares, rule), thresholds)
-    )
+    level = max(CLEAR, 1 - min(thresholds or [1]))
+
+    def label(piece: Piece) -> np.ndarray:
+        parts = [array[piece] for array in arrays]
+        if not RULES[rule].shares:
+            return most_probable(mixed(parts, shares, rule), thresholds)
+        _check_sums(parts)
+        unclear = np.flatnonzero(~clear_background(parts, level))
+        labels = np.zeros(parts[0].shape[:-1], dtype=np.uint8)
+        rows = [part.reshape(-1, part.shape[-1]).take(unclear, axis=0) for part in parts]
+        labels.reshape(-1)[unclear] = most_probable(mixed(rows, shares, rule), thresholds)
+        return labels
+
+    return _labelled(first, label)
+
+
+def clear_background(parts: Sequence[np.ndarray], level: float) -> np.ndarray:
+    """Where every view gives background more than `level`, which is at least 0.5.
+
+    No rule whose weights are shares then makes anything else of it, nor gives a tissue more than 1 - level: what holds
+    of the odds of tissue against background in each view holds of their weighted means, arithmetic or geometric.
+
+    Args:
+        parts: Of each view, (..., classes) probabilities.
+        level: In [0.5, 1).
+
+    Returns:
+        (...) bool.
+    """
+    found = np.ones(parts[0].shape[:-1], dtype=bool)
+    for part in parts:
+        found &= part[..., 0] > (part.dtype.type(255 * level) if part.dtype == np.uint8 else part.dtype.type(level))
+    return found
+
+
+def _check_sums(parts: Sequence[np.ndarray]) -> None:
+    """A look at the first voxels: enough to notice logits, or weights that were not made shares."""
+    for part in parts:
+        rows = as_probabilities(part.reshape(-1, part.shape[-1])[:SAMPLE])
+        if np.abs(rows.sum(axis=-1) - 1).max() > 0.05:
+            raise ValueError("the classes of a view do not add up to 1; are they probabilities?")
 
 
 def _labelled(grid: Volume, label: Callable[[Piece], np.ndarray]) -> Volume:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from knee3d.threads import as_finished
 
-PIECE_BYTES = 1 << 19
+PIECE_BYTES = 1 << 21  # of 128 KB to 8 MB the fastest, benchmarks/postprocess.py
 Piece = tuple[slice, slice]
 
 
