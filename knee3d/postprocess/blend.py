@@ -117,8 +117,7 @@ def blend(views: Iterable[tuple[str, Volume]], weights: Weights, rule: str = "li
         (*shape, classes) float32 on the grid of the views, adding up to 1 where the views and weights do.
 
     Raises:
-        ValueError: The weights are none, views and weights do not name the same views, two views lie on different
-            grids, or a view has no classes.
+        ValueError: The weights are none, views and weights do not name the same views, or as `check_views`.
     """
     check_weights(weights, rule)
     total: Volume | None = None
@@ -130,7 +129,7 @@ def blend(views: Iterable[tuple[str, Volume]], weights: Weights, rule: str = "li
         if total is None:
             accumulator = np.empty(view.array.shape, dtype=np.float32)
             total = view.with_array(accumulator)  # a read-only look at what grows below
-        check_views({seen[0] if seen else name: total, name: view})
+        _check_view(name, view, total, rule)
         _add_volume(accumulator, view.array, weights[name], rule, first=not seen)
         seen.append(name)
         del view  # or it would live on while the next one is made
@@ -140,20 +139,27 @@ def blend(views: Iterable[tuple[str, Volume]], weights: Weights, rule: str = "li
     return total
 
 
-def check_views(views: Mapping[str, Volume]) -> None:
+def check_views(views: Mapping[str, Volume], rule: str = "linear") -> None:
     """Refuse volumes that are no opinions on the same voxels.
 
     Raises:
-        ValueError: There is none, one has no classes, or two differ in grid or number of classes.
+        ValueError: There is none, one has no classes, two differ in grid or number of classes, or, where the rule's
+            weights are shares, classes do not add up to 1 within 0.05 in the first voxels, as those of logits.
     """
     if not views:
         raise ValueError("there is no view to blend")
-    first, *_ = views
     for name, view in views.items():
-        if view.array.ndim != 4:
-            raise ValueError(f"view {name!r} has no last axis of classes, but shape {view.array.shape}")
-        if view.array.shape != views[first].array.shape or not views[first].same_grid(view):
-            raise ValueError(f"view {name!r} of {view.array.shape} is not on the grid of {first!r}")
+        _check_view(name, view, next(iter(views.values())), rule)
+
+
+def _check_view(name: str, view: Volume, grid: Volume, rule: str) -> None:
+    if view.array.ndim != 4:
+        raise ValueError(f"view {name!r} has no last axis of classes, but shape {view.array.shape}")
+    if view.array.shape != grid.array.shape or not grid.same_grid(view):
+        raise ValueError(f"view {name!r} of {view.array.shape} is not on the grid of the first, {grid.array.shape}")
+    sums = as_probabilities(view.array[0, 0]).sum(axis=-1)
+    if RULES[rule].shares and (np.abs(sums - 1) > 0.05).any():  # what is not finite is refused where it is decided
+        raise ValueError(f"the classes of view {name!r} do not add up to 1; are they probabilities?")
 
 
 def as_probabilities(part: np.ndarray) -> np.ndarray:

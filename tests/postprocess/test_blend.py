@@ -79,8 +79,8 @@ def test_bytes_are_shares_of_255():
     view = opinion(0)
     coarse = view.with_array(np.rint(255 * view.array).astype(np.uint8))
     np.testing.assert_allclose(blend([("a", coarse)], {"a": 1}).array, view.array, atol=0.5 / 255 + 1e-6)
-    ones = Volume(np.full((1, 1, 1, 2), 255, np.uint8), np.eye(4))
-    assert blend([("a", ones)], {"a": 1}).array.ravel().tolist() == [1, 1]
+    sure = Volume(np.array([[[[0, 255]]]], np.uint8), np.eye(4))
+    assert blend([("a", sure)], {"a": 1}).array.ravel().tolist() == [0, 1]
 
 
 def test_views_may_lie_in_files(tmp_path):
@@ -196,8 +196,9 @@ def test_in_memory_views_and_weights_must_agree_too():
 def test_what_is_no_probability_is_noticed():
     """Logits would make labels that look right."""
     logits = opinion(0).with_array(np.random.default_rng(0).normal(0, 3, (4, 5, 6, 3)).astype(np.float32))
-    with pytest.raises(ValueError, match="do not add up to 1"):
-        fused_labels({"a": logits}, {"a": 1})
+    for work in (lambda: fused_labels({"a": logits}, {"a": 1}), lambda: blend([("a", logits)], {"a": 1})):
+        with pytest.raises(ValueError, match="'a' do not add up to 1"):
+            work()
 
 
 def test_thresholds_replace_the_largest():
