@@ -60,12 +60,16 @@ def confusion_matrix(truth: np.ndarray, labels: np.ndarray, classes: int) -> np.
 
 
 def _count(code: np.ndarray) -> np.ndarray:
-    """How often each byte occurs, (256,) int64; long arrays are counted two bytes at a time, which is twice as fast."""
+    """How often each byte occurs, (256,) int64: zeros, most of a knee, eight at a time, what is left two at a time."""
     if code.size < PIECE // 8:
         return np.bincount(code, minlength=256)
-    even = code.size // 2 * 2
-    twos = np.bincount(code[:even].view(np.uint16), minlength=1 << 16).reshape(256, 256)
-    return twos.sum(axis=0) + twos.sum(axis=1) + np.bincount(code[even:], minlength=256)
+    whole = code.size // 8 * 8
+    words = code[:whole].view(np.uint64)
+    busy = words[words != 0]
+    twos = np.bincount(busy.view(np.uint16), minlength=1 << 16).reshape(256, 256)
+    counts = twos.sum(axis=0) + twos.sum(axis=1) + np.bincount(code[whole:], minlength=256)
+    counts[0] += whole - busy.nbytes
+    return counts
 
 
 def dice(matrix: np.ndarray) -> np.ndarray:
