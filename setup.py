@@ -41,7 +41,7 @@ setup(
         "pyvista>=0.44",
         "matplotlib>=3.9",
         "click>=8.1",
-        "rich>=13.7",
+        "rich>=14.1",
     ],
     extras_require={
         "ray": ["ray>=2.40"],

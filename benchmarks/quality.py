@@ -17,7 +17,7 @@ from knee3d.anatomy.volume import Volume
 from knee3d.dataset.cases import Split, load_dataset
 from knee3d.models import load_models
 from knee3d.postprocess.confusion import confusion_matrix, dice, foreground
-from knee3d.postprocess.quality import Look, looked_at, quality
+from knee3d.postprocess.quality import quality
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -69,10 +69,10 @@ def main() -> None:
         matrix, found = np.zeros((dataset.scheme.classes,) * 2, np.int64), []
         for case in cases:
             image, mask = spoil((dataset.image(case).array, dataset.mask(case).array))
-            volume, looks = Volume(np.ascontiguousarray(image), case.affine), dict[str, Look]()
-            views = looked_at(trained.ensemble.views(volume, case.name), looks)
-            labels = trained.ensemble.decided(trained.ensemble.fused(views))
-            found.append(quality(labels, [*looks.values()], names, trained.reference))
+            volume = Volume(np.ascontiguousarray(image), case.affine)
+            opinion = trained.ensemble.opinion(volume, case.name)
+            labels = opinion.labels
+            found.append(quality(labels, [*opinion.looks.values()], names, trained.reference))
             matrix += confusion_matrix(np.ascontiguousarray(mask), labels.array, dataset.scheme.classes)
         words = {flag.split(":")[0] for one in found for flag in one.flags}
         flagged = sum(bool(one.flags) for one in found)

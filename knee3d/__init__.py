@@ -14,10 +14,38 @@ The plan of the house, one folder a room:
 `README.md` beside this file holds the types, the numbered decisions and their reasons.
 """
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import SCHEMES, Scheme
 from knee3d.anatomy.volume import Volume
 
 __version__ = "0.1.0"
-__all__ = ["SCHEMES", "Plane", "Scheme", "Side", "Volume", "__version__"]
+__all__ = ["SCHEMES", "Plane", "Scheme", "Side", "Volume", "__version__", "load", "read"]
+
+if TYPE_CHECKING:
+    from knee3d.workflow.segmenter import Segmenter
+
+
+def load(models: Path | str, **how: Any) -> "Segmenter":
+    """The networks of a models folder, ready to segment; see `workflow.segmenter.load` for what else may be said.
+
+    knee3d.load("models").segment(volume) gives labels on the volume's own grid, volumes in mm3, and flags of quality.
+    """
+    from knee3d.workflow import segmenter
+
+    return segmenter.load(models, **how)
+
+
+def read(path: Path | str, **choice: Any) -> tuple[Volume, Side]:
+    """An image of any form that knee3d reads, and which knee it is as far as DICOM says.
+
+    Args:
+        path: A folder of DICOM or a zip of it, or a NIfTI, NRRD, MHA or HDF5 file.
+        choice: `series`, `echo` or `spacing_mm` where the path alone does not say, see `dataset.source.Choice`.
+    """
+    from knee3d.dataset.source import Choice, read_image
+
+    return read_image(Path(path), Choice(**choice))

@@ -59,6 +59,8 @@ def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> dict[str, Any
     log.info("fusion weights: %s", "  ".join(f"{view} {weight:.3f}" for view, weight in fusion.weights.items()))
     summary = workflow.evaluate(dataset.folder, out / "models", Split.TEST, out / "evaluation")
     unseen = dataset.of_split(Split.TEST)[0]
-    source = workflow.Source(out / "cohort" / unseen.name / "dicom")
-    workflow.segment(source, out / "models", out / "segmentation", unseen.name)
+    knee = workflow.Entry(unseen.name, workflow.Source(out / "cohort" / unseen.name / "dicom"))
+    (made,) = workflow.segment([knee], workflow.Wish(out / "models"), out / "segmentation")
+    if made.message:
+        raise ValueError(made.message)
     return summary

@@ -1,5 +1,6 @@
 """A progress bar on stderr for whatever takes over two seconds."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -8,14 +9,16 @@ from contextlib import contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a bar while the block runs; yields a function that is told how many more are done.
 
-    The bar goes away at the end, and is not drawn at all when stderr is not a terminal.
+    The bar goes away at the end, and is not drawn at all when stderr is not a terminal, or when knee3d is to be quiet:
+    when its log says less than INFO. Bars may be nested.
     """
     from rich import progress as parts  # here, so that post-processing can be had with numpy and scipy alone
     from rich.console import Console
 
     console = Console(stderr=True)
+    shown = console.is_terminal and logging.getLogger("knee3d").isEnabledFor(logging.INFO)
     columns = (parts.TextColumn("{task.description}"), parts.BarColumn(), parts.MofNCompleteColumn())
     times = (parts.TimeElapsedColumn(), parts.TimeRemainingColumn())
-    with parts.Progress(*columns, *times, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with parts.Progress(*columns, *times, console=console, transient=True, disable=not shown) as bar:
         task = bar.add_task(description, total=total)
         yield lambda more: bar.advance(task, more)

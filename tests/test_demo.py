@@ -21,8 +21,11 @@ def test_the_demo_ends_with_scores_and_pictures(tmp_path, monkeypatch, caplog):
     assert scores == summary
     for view in [*[scores["planes"][plane.value] for plane in Plane], scores["fused"]]:
         assert set(view["dice"]) >= {"cartilage", "foreground"}
-    for name in ("evaluation/confusion.png", "segmentation/overview.png", "segmentation/labels.nii.gz"):
+    for name in ("evaluation/confusion.png", "evaluation/scores.csv"):
         assert (tmp_path / "demo" / name).is_file()
+    (knee,) = (path.parent for path in (tmp_path / "demo" / "segmentation").glob("*/segmentation.json"))
+    assert (knee / "labels.nii.gz").is_file()
+    assert (knee / "overview.png").is_file()
     caplog.clear()
     with caplog.at_level("INFO", "knee3d"):
         assert demo.demo(tmp_path / "demo", "imagenet", seed=0, jobs=2) == summary

@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -22,7 +23,7 @@ from knee3d.anatomy.volume import Volume
 from knee3d.cli import main
 from knee3d.dataset.cases import Dataset, Split, load_dataset, save_dataset
 from knee3d.dataset.dicom.segmentation import read_segmentation
-from knee3d.dataset.files.volumefile import read_volume
+from knee3d.dataset.files.volumefile import read_volume, write_volume
 from knee3d.dataset.intensity import to_pixels
 from knee3d.dataset.labels import FORMS
 from knee3d.dataset.phantom.cohort import Cohort
@@ -31,7 +32,7 @@ from knee3d.dataset.prepare import Preparation
 from knee3d.dataset.source import Choice, read_image
 from knee3d.dataset.table import read_table
 from knee3d.models import load_models
-from knee3d.postprocess.ensemble import Ensemble
+from knee3d.postprocess.ensemble import Ensemble, Opinion
 from knee3d.quantify.volumes import tissue_volumes
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -53,6 +54,15 @@ def journey(tmp_path_factory) -> Path:
     folders = workflow.train(out / "dataset", list(Plane), out / "models", config)
     assert [folder.name for folder in folders] == [plane.value for plane in Plane]
     return out
+
+
+def segment_one(
+    image: Path, models: Path, out: Path, case: str, side: Side = Side.UNKNOWN, **wishes: Any
+) -> workflow.Outcome:
+    (made,) = workflow.segment(
+        [workflow.Entry(case, workflow.Source(image, side))], workflow.Wish(models, **wishes), out
+    )
+    return made
 
 
 @pytest.mark.slow
@@ -84,15 +94,15 @@ def test_a_killed_fuse_goes_on_and_another_way_needs_no_networks(journey, tmp_pa
     (models / "fusion.json").unlink(missing_ok=True)
     validation = load_dataset(journey / "dataset").of_split(Split.VAL)
     looked_at: list[str] = []
-    views = Ensemble.views
+    opinion = Ensemble.opinion
 
-    def killed_at_the_last(self: Ensemble, image: Volume, title: str):
+    def killed_at_the_last(self: Ensemble, image: Volume, title: str, **options: Any) -> Opinion:
         looked_at.append(title)
         if len(looked_at) == len(validation):
             raise KeyboardInterrupt
-        return views(self, image, title)
+        return opinion(self, image, title, **options)
 
-    monkeypatch.setattr(Ensemble, "views", killed_at_the_last)
+    monkeypatch.setattr(Ensemble, "opinion", killed_at_the_last)
     with pytest.raises(KeyboardInterrupt):
         workflow.fuse(journey / "dataset", models)
     assert not (models / "fusion.json").exists()
@@ -185,7 +195,7 @@ def test_other_ways_of_fusion_and_a_cleaned_one_are_scored_beside_it(journey, tm
     summary = workflow.evaluate(journey / "dataset", journey / "models", Split.VAL, tmp_path, scoring)
     ways = {*(plane.value for plane in Plane), "fused, cleaned", "mean", "logarithmic", "vote", "STAPLE"}
     assert set(summary["planes"]) == ways
-    assert summary["cleaning_mm3"] == {"remove_below_mm3": 30.0, "fill_below_mm3": 5.0}
+    assert summary["cleaning"] == {"remove_below_mm3": 30.0, "fill_below_mm3": 5.0, "keep_largest": False}
     counts = {way: np.sum(scores["confusion_matrix"]) for way, scores in summary["planes"].items()}
     assert len(set(counts.values())) == 1
     for scores in summary["cases"].values():
@@ -216,9 +226,10 @@ def test_patients_that_were_trained_on_are_not_tested_on(journey, tmp_path):
 @pytest.mark.parametrize(("side", "form"), [(Side.RIGHT, "nifti"), (Side.LEFT, "nrrd"), (Side.LEFT, "dicom-seg")])
 def test_labels_come_back_on_the_inputs_own_grid(journey, tmp_path, side, form):
     knee = next(knee for knee in read_table(journey / "cohort" / "knees.csv") if knee.side is side)
-    volumes = workflow.segment(workflow.Source(knee.image), journey / "models", tmp_path, "someone", form)
+    volumes = segment_one(knee.image, journey / "models", tmp_path, "someone", form=form).record["volumes_mm3"]
     image, _ = read_image(knee.image)
-    path = tmp_path / FORMS[form]
+    out = tmp_path / "someone"
+    path = out / FORMS[form]
     if form == "dicom-seg":
         labels = to_canonical(read_segmentation(path)[0]).padded_to(to_canonical(image))
     else:
@@ -226,13 +237,14 @@ def test_labels_come_back_on_the_inputs_own_grid(journey, tmp_path, side, form):
         assert labels.same_grid(image)
     measured = tissue_volumes(labels, PREPARATION.scheme)
     np.testing.assert_allclose(list(volumes.values()), measured, rtol=1e-4)
-    with (tmp_path / "volumes.csv").open() as file:
+    assert (out / "volumes.csv").read_text() == (tmp_path / "volumes.csv").read_text()
+    with (out / "volumes.csv").open() as file:
         rows = {row["tissue"]: float(row["volume_mm3"]) for row in csv.DictReader(file) if row["case"] == "someone"}
     assert rows == pytest.approx(volumes)
-    assert json.loads((tmp_path / "labels.json").read_text()) == {
+    assert json.loads((out / "labels.json").read_text()) == {
         "1": "femoral cartilage", "2": "tibial cartilage", "3": "patellar cartilage"
     }  # fmt: skip
-    assert (tmp_path / "overview.png").stat().st_size > 10_000
+    assert (out / "overview.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow
@@ -244,20 +256,26 @@ def test_results_do_not_say_whose_knee_it_is(journey, tmp_path):
         plant(image)
         image.StudyInstanceUID, image.FrameOfReferenceUID = "1.2.3", "1.2.4"
         pydicom.dcmwrite(path, image)
-    workflow.segment(workflow.Source(tmp_path / "dicom"), journey / "models", tmp_path / "out", "someone", "dicom-seg")
+    segment_one(tmp_path / "dicom", journey / "models", tmp_path / "out", "someone", form="dicom-seg")
     assert betrayed(tmp_path / "out") == []
 
 
 @pytest.mark.slow
-def test_voxels_of_another_size_than_in_training_are_warned_of(journey, caplog):
+def test_voxels_of_another_size_than_in_training_are_refused(journey, tmp_path, caplog):
     """The networks see pixels, not millimetres."""
-    trained = load_models(journey / "models")
-    dataset = load_dataset(journey / "dataset")
-    image = dataset.image(dataset.cases[0])
-    trained.warn_of_other_voxels(image, "alike")
-    assert not caplog.messages
-    trained.warn_of_other_voxels(Volume(image.array, image.affine @ np.diag([1, 1, 0.5, 1])), "finer")
-    assert "finer has voxels of" in caplog.text
+    knee = read_table(journey / "cohort" / "knees.csv")[0]
+    image, _ = read_image(knee.image)
+    finer = Volume(image.array, image.affine @ np.diag([1, 1, 0.5, 1]))
+    write_volume(finer, tmp_path / "finer.nii.gz")
+    refused = segment_one(tmp_path / "finer.nii.gz", journey / "models", tmp_path / "out", "finer", Side.RIGHT)
+    assert refused.status == "failed"
+    assert "while the networks know" in refused.message
+    assert "--any-spacing" in refused.message
+    assert not (tmp_path / "out" / "finer").exists()
+    anyhow = workflow.Method(any_spacing=True)
+    taken = segment_one(tmp_path / "finer.nii.gz", journey / "models", tmp_path / "out", "f", Side.RIGHT, method=anyhow)
+    assert taken.status == "done"
+    assert "do not trust the labels" in caplog.text
 
 
 @pytest.mark.slow
@@ -275,8 +293,8 @@ def test_a_left_knee_gets_the_mirrored_labels_of_its_mirror_image(journey, tmp_p
         image.SetOrigin(lps[:3, 3].tolist())
         image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
         sitk.WriteImage(image, str(path))
-        workflow.segment(workflow.Source(path, side), journey / "models", tmp_path / name, name)
-        found.append(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / name / "labels.nii.gz"))))
+        segment_one(path, journey / "models", tmp_path / "out", name, side)
+        found.append(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / name / "labels.nii.gz"))))
     np.testing.assert_array_equal(*found)
 
 
@@ -357,12 +375,13 @@ def test_real_dicom_is_prepared_and_segmented_voxel_for_voxel(journey, tmp_path)
         np.testing.assert_array_equal(from_slices(stack, plane, case.affine).array, dataset.image(case).array)
 
     source = workflow.Source(tmp_path / "series", Side.RIGHT, Choice(echo="3"))
-    workflow.segment(source, journey / "models", tmp_path / "out", "real")
-    labels = read_volume(tmp_path / "out" / "labels.nii.gz")
+    wish = workflow.Wish(journey / "models", method=workflow.Method(any_spacing=True))
+    (made,) = workflow.segment([workflow.Entry("real", source)], wish, tmp_path / "out")
+    assert made.message == ""
+    labels = read_volume(tmp_path / "out" / "real" / "labels.nii.gz")
     assert labels.same_grid(read_image(tmp_path / "series", Choice(echo="3"))[0])
     assert to_canonical(labels).same_grid(expected)
-    with pytest.raises(ValueError, match="--echo"):
-        workflow.segment(workflow.Source(tmp_path / "series"), journey / "models", tmp_path / "out", "real")
+    assert "--echo" in segment_one(tmp_path / "series", journey / "models", tmp_path / "out", "other").message
 
 
 @pytest.mark.slow

@@ -9,7 +9,18 @@ import click
 
 
 class Command(click.Command):
-    """A command whose expected failures are one line and exit code 1, never a traceback."""
+    """A command whose expected failures are one line and an exit code, never a traceback."""
+
+    def __init__(self, *args: Any, failure: int = 1, **kwargs: Any) -> None:
+        """As click's.
+
+        Args:
+            args: click's.
+            failure: The exit code.
+            kwargs: click's.
+        """
+        super().__init__(*args, **kwargs)
+        self.failure = failure
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it."""
@@ -20,9 +31,14 @@ class Command(click.Command):
         except (ValueError, OSError, RuntimeError) as error:
             if isinstance(error, click.exceptions.Exit | click.Abort):  # click's own ways out are RuntimeErrors
                 raise
-            raise click.ClickException(str(error)) from error
+            raise self._failed(str(error)) from error
         except MemoryError as error:
-            raise click.ClickException("out of memory; use smaller --jobs or --batch-size") from error
+            raise self._failed("out of memory; use smaller --jobs or --batch-size") from error
+
+    def _failed(self, words: str) -> click.ClickException:
+        failed = click.ClickException(words)
+        failed.exit_code = self.failure
+        return failed
 
 
 class Group(click.Group):
@@ -105,6 +121,15 @@ def show_scores(summary: dict[str, Any]) -> None:
     console = Console()
     console.print(scores_table(summary))
     console.print(means_table(summary))
+
+
+def show_failures(failures: dict[str, str]) -> None:
+    """Print what could not be done, where errors go."""
+    from rich.console import Console
+
+    from knee3d.report.tables import failures_table
+
+    Console(stderr=True).print(failures_table(failures))
 
 
 def show_findings(found: dict[str, Any]) -> None:

@@ -1,13 +1,14 @@
-"""Commands from one knee to numbers, and the whole journey."""
+"""Commands from knees to numbers, and the whole journey."""
 
+import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.plane import Plane
 from knee3d.cli.frame import (
-    EXISTING,
     FOLDER,
     Command,
     echo_option,
@@ -17,20 +18,39 @@ from knee3d.cli.frame import (
     remove_option,
     seed_option,
     series_option,
+    show_failures,
     show_scores,
     spacing_option,
     weights_option,
 )
 
+if TYPE_CHECKING:
+    from knee3d import workflow
 
-@click.command(cls=Command)
-@click.argument("image", type=EXISTING)
+SOME_DONE, NONE_DONE = 1, 2
+
+
+@click.command(cls=Command, failure=NONE_DONE)
+@click.argument("knees", type=click.Path(path_type=Path))
 @models_option
-@click.option("--out", type=FOLDER, default="segmentation", show_default=True)
-@click.option("--case", help="Name in the outputs [that of IMAGE].")
+@click.option("--out", type=FOLDER, default="segmentation", show_default=True, help="Gets a folder for each knee.")
+@click.option("--planes", metavar="PLANE,...", help="Which planes look at the knee [all that were trained].")
+@click.option("--fast", is_flag=True, help="Compute only where a quick look finds tissue; whole where that is unsure.")
 @click.option(
-    "--side", type=click.Choice([Side.LEFT.value, Side.RIGHT.value]), help="Which knee, where the file does not say."
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="auto: bfloat16 if the processor has it, which is timed. float32: the same labels on every machine.",
 )
+@click.option(
+    "--runtime",
+    type=click.Choice(["tensorflow", "openvino", "auto"]),
+    default="tensorflow",
+    show_default=True,
+    help="What computes networks. auto: the faster one, which is timed.",
+)
+@click.option("--device", metavar="cpu|gpu:N", help="What computes [the first GPU, or the processor].")
 @click.option(
     "--format",
     "form",
@@ -39,33 +59,90 @@ from knee3d.cli.frame import (
     show_default=True,
     help="Of the labels.",
 )
+@click.option("--save-probabilities", "probabilities", is_flag=True, help="Of each view, as float16 in HDF5.")
+@click.option("--keep-largest", is_flag=True, help="Of each tissue, keep the largest connected piece.")
 @remove_option
 @fill_option
+@click.option("--any-spacing", is_flag=True, help="Take knees with other voxels than the networks were trained on.")
+@click.option("--case", help="Name of a single knee in the outputs [that of KNEES].")
+@click.option(
+    "--side", type=click.Choice([Side.LEFT.value, Side.RIGHT.value]), help="Which knee, where the file does not say."
+)
 @series_option
 @echo_option
 @spacing_option
-def segment(image: Path, models: Path, out: Path, case: str | None, **options: Any) -> None:
-    """Segment one knee: labels on its own grid, volumes, a picture.
+@click.option("--resume/--overwrite", default=True, help="Keep knees that are finished, or do them again.  [resume]")
+@click.option("--dry-run", is_flag=True, help="Say what would be done.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=2, show_default=True, help="Knees at a time: others are read and written."
+)
+@click.option("--launcher", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster, as ray start --head prints it.")
+@click.option(
+    "--retries", type=click.IntRange(0), default=2, show_default=True, help="For a knee whose worker is lost."
+)
+@click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors.")
+@click.option("--log", type=click.Path(dir_okay=False, path_type=Path), help="JSON lines [OUT/segment.jsonl].")
+def segment(knees: Path, models: Path, out: Path, **options: Any) -> None:
+    """Segment knees: labels on their own grid, volumes, a picture of each.
 
-    IMAGE is a folder of DICOM, or a NIfTI, NRRD or MHA file.
+    KNEES is a knee (a folder of DICOM, a zip of it, or a NIfTI, NRRD, MHA or HDF5 file), a folder of knees, or a table
+    (knees.csv). Run it again after an interruption: finished knees are kept. The exit code is 0 if all are done, 1 if
+    some are, 2 if none is.
 
     \b
-    knee3d segment path/to/dicom --models models --out knee_1
-    knee3d segment knee.nii.gz --models models --side L --out knee_2
-    knee3d segment path/to/dicom --models models --format dicom-seg --out knee_3
+    knee3d segment path/to/dicom --models models
+    knee3d segment knee.nii.gz --models models --side L --fast
+    knee3d segment data/oai --models models --out labels --precision float32
+    knee3d segment knees.csv --models models --format dicom-seg --dry-run
+    knee3d segment knees.csv --models models --launcher ray --address auto
     """
     from knee3d import workflow
-    from knee3d.dataset.labels import FORMS
     from knee3d.dataset.source import Choice
 
+    if options["quiet"]:
+        logging.getLogger("knee3d").setLevel(logging.ERROR)
     choice = Choice(options["series"], options["echo"], options["spacing_mm"])
-    source = workflow.Source(image, Side(options["side"] or ""), choice)
-    cleaning = workflow.Cleaning(options["remove_below"], options["fill_below"])
-    name = case or image.resolve().name.split(".")[0]
-    volumes = workflow.segment(source, models, out, name, options["form"], cleaning)
-    for tissue, mm3 in volumes.items():
-        click.echo(f"{tissue:<28} {mm3:10.1f} mm3")
-    click.echo(f"{out}/{FORMS[options['form']]}  volumes.csv  overview.png  quality.json")
+    entries = workflow.knees_at(knees, options["case"], Side(options["side"] or ""), choice)
+    cleaning = workflow.Cleaning(options["remove_below"], options["fill_below"], options["keep_largest"])
+    method = workflow.Method(options["fast"], cleaning, options["any_spacing"])
+    planes = _planes(options["planes"])
+    kept = {name: options[name] for name in ("precision", "runtime", "device", "form", "probabilities")}
+    wish = workflow.Wish(models, planes, method, **kept)
+    if options["dry_run"]:
+        for entry, words in workflow.plan(entries, wish, out):
+            click.echo(f"{entry.case:<24} {entry.source.side or '?'}  {words}  {entry.source.path}")
+        return
+    told = {name: options[name] for name in ("launcher", "address", "retries", "jobs", "log")}
+    where = workflow.Where(**told, overwrite=not options["resume"])
+    _tell(workflow.segment(entries, wish, out, where), out, options["quiet"])
+
+
+def _planes(text: str | None) -> tuple[Plane, ...]:
+    """Names with commas between them -> planes."""
+    if not text:
+        return ()
+    try:
+        return tuple(Plane(name.strip().lower()) for name in text.split(","))
+    except ValueError as error:
+        names = ", ".join(plane.value for plane in Plane)
+        raise click.BadParameter(f"{text!r} are no planes with commas between them; there are {names}") from error
+
+
+def _tell(outcomes: "list[workflow.Outcome]", out: Path, quiet: bool) -> None:
+    """Say what happened, and leave with the exit code for it."""
+    failures = {one.case: one.message for one in outcomes if one.status == "failed"}
+    if not quiet:
+        if len(outcomes) == 1 and not failures:
+            for tissue, mm3 in outcomes[0].record["volumes_mm3"].items():
+                click.echo(f"{tissue:<28} {mm3:10.1f} mm3")
+        flagged = sum(bool(one.record.get("flags")) for one in outcomes)
+        kept = sum(one.status == "kept" for one in outcomes)
+        done = len(outcomes) - kept - len(failures)
+        click.echo(f"{done} done, {kept} kept, {len(failures)} failed, {flagged} flagged: {out}")
+    if failures:
+        show_failures(failures)
+        raise SystemExit(NONE_DONE if len(failures) == len(outcomes) else SOME_DONE)
 
 
 @click.command(cls=Command)
@@ -83,5 +160,7 @@ def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> None:
 
     show_scores(run(out, encoder_weights, seed, jobs))
     click.echo(f"scores    {out}/evaluation/scores.json")
-    click.echo(f"pictures  {out}/evaluation/confusion.png  {out}/evaluation/overview/  {out}/segmentation/overview.png")
+    click.echo(
+        f"pictures  {out}/evaluation/confusion.png  {out}/evaluation/overview/  {out}/segmentation/*/overview.png"
+    )
     click.echo(f"curves    tensorboard --logdir {out}/models")

@@ -90,12 +90,14 @@ def _stem(path: PurePath) -> str:
     return _CHANNEL.sub("", name)
 
 
+def is_dicom_folder(folder: Path) -> bool:
+    """Whether files of the folder itself are DICOM images, by the first few of them."""
+    files = (path for path in sorted(folder.iterdir()) if path.is_file() and not _is_volume(path))
+    return any(_is_dicom_image(path) for path in islice(files, _LOOKED_AT))
+
+
 def _dicom_folders(folder: Path) -> Iterator[Path]:
-    """Folders whose own files are DICOM images."""
-    for place in sorted(path for path in (folder, *folder.rglob("*")) if path.is_dir()):
-        files = (path for path in sorted(place.iterdir()) if path.is_file() and not _is_volume(path))
-        if any(_is_dicom_image(path) for path in islice(files, _LOOKED_AT)):
-            yield place
+    yield from filter(is_dicom_folder, sorted(path for path in (folder, *folder.rglob("*")) if path.is_dir()))
 
 
 def _is_dicom_image(path: Path) -> bool:
@@ -117,10 +119,10 @@ def _knee(image: Path, folder: Path) -> Knee:
         visit = bids.get("ses", "") or (parts[1] if len(parts) > 2 or (len(parts) == 2 and image.is_dir()) else "")
         split = None
     case = "-".join(part for part in (patient, visit) if part)
-    return Knee(_plain(case), patient, visit, _side(image, parts), image, None, split)
+    return Knee(plain_name(case), patient, visit, _side(image, parts), image, None, split)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Fit for a folder's name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-") or "knee"
 
@@ -145,7 +147,7 @@ def _named_apart(knees: Sequence[Knee], folder: Path) -> list[Knee]:
     """Cases of one name get that of their whole path, and if that is no help a number."""
     counts = Counter(knee.case.lower() for knee in knees)
     longer = [
-        replace(knee, case=_plain("-".join((*knee.image.relative_to(folder).parts[:-1], _stem(knee.image)))))
+        replace(knee, case=plain_name("-".join((*knee.image.relative_to(folder).parts[:-1], _stem(knee.image)))))
         if counts[knee.case.lower()] > 1
         else knee
         for knee in knees

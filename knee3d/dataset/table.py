@@ -41,14 +41,15 @@ class Knee:
     split: Split | None = None
 
 
-def read_table(path: Path) -> tuple[Knee, ...]:
+def read_table(path: Path, must_exist: bool = True) -> tuple[Knee, ...]:
     """Read knees.csv.
 
     Args:
         path: CSV with the columns of `COLUMNS`, and optionally `split` (train, val or test). Paths are relative to it.
+        must_exist: Whether images and masks must be there.
 
     Raises:
-        FileNotFoundError: The table is missing, or an image or mask that it names.
+        FileNotFoundError: The table is missing, or an image or mask that it names and that must exist.
         ValueError: A column is missing, a row is wrong, or the table is empty; the message has the line.
     """
     if not path.is_file():
@@ -66,7 +67,8 @@ def read_table(path: Path) -> tuple[Knee, ...]:
     knees = []
     for line, row in enumerate(rows, start=2):
         try:
-            knees.append(_knee({key: (value or "").strip() for key, value in row.items() if key}, path.parent))
+            cells = {key: (value or "").strip() for key, value in row.items() if key}
+            knees.append(_knee(cells, path.parent, must_exist))
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"{path} line {line}: {error}") from error
     _check_together(path, knees)
@@ -116,7 +118,7 @@ def write_numbering(path: Path, names: Mapping[int, str]) -> None:
         partial.write_text(json.dumps({str(value): name for value, name in names.items()}, indent=1) + "\n")
 
 
-def _knee(row: dict[str, str], folder: Path) -> Knee:
+def _knee(row: dict[str, str], folder: Path, must_exist: bool) -> Knee:
     if not _NAME.fullmatch(row["case"]):
         raise ValueError(f"case {row['case']!r} cannot be a folder's name; use letters, digits, '.', '_' and '-'")
     if not row["patient"]:
@@ -127,7 +129,7 @@ def _knee(row: dict[str, str], folder: Path) -> Knee:
         raise ValueError(f"case {row['case']} has no image")
     image, mask = folder / row["image"], folder / row["mask"] if row["mask"] else None
     for place in (image, mask):
-        if place is not None and not place.exists():
+        if must_exist and place is not None and not place.exists():
             raise FileNotFoundError(f"{place} of case {row['case']} does not exist")
     split = row.get("split")
     if split and split not in list(Split):

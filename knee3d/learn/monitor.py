@@ -142,7 +142,7 @@ class TensorBoard:
         masks = to_slices(self._dataset.mask(case), self._plane)
         best = int(np.count_nonzero(masks, axis=(1, 2)).argmax())
         stack = to_slices(self._dataset.image(case), self._plane)
-        return Example(case.name, with_neighbours(stack, best, best + 1, self._context), masks[best])
+        return Example(case.name, with_neighbours(stack, [best], self._context), masks[best])
 
     def _draw(self, title: str, examples: Sequence[Example], model: keras.Model) -> None:
         for number, example in enumerate(examples):

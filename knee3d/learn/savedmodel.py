@@ -4,10 +4,8 @@ models/<plane>/saved_model/     tf.saved_model.load(...).serve(uint8 slices) -> 
 models/<plane>/card.json        what it was trained on, how, and how well
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from knee3d.anatomy.plane import Plane
-from knee3d.learn.card import load_card, model_folder
+from knee3d.learn.card import model_folder
 
 ASSET = Path("assets.extra") / "knee3d.json"
 """The description's place in a SavedModel: in the folder that the format leaves to its users."""
 PARITY = 1e-5
 VOLUME_BATCH = 8
-
-
-@dataclass(frozen=True)
-class SavedModelPredictor:
-    """A network behind a numpy door: the Predictor of `postprocess`.
-
-    Attributes:
-        classes: Background included.
-        context: Neighbours on each side; calls take 2 * context + 1 channels.
-        model: What `tf.saved_model.load` returned.
-    """
-
-    classes: int
-    context: int
-    model: Any
-
-    def __call__(self, slices: np.ndarray) -> np.ndarray:
-        """Uint8 (n, height, width, 2 * context + 1) -> float32 (n, height, width, classes)."""
-        return self.model.serve(tf.constant(slices)).numpy()
 
 
 def export(model: keras.Model, folder: Path, description: Mapping[str, Any]) -> float:
@@ -127,31 +106,35 @@ def worst_difference(model: keras.Model, run: Callable[[np.ndarray], np.ndarray]
     return worst
 
 
-def load_predictor(models: Path, plane: Plane) -> SavedModelPredictor:
-    """The network of a plane, ready for numpy slices.
+def load_savedmodel(folder: Path) -> Any:
+    """A SavedModel of ours, as `tf.saved_model.load` returns it.
 
     Raises:
-        FileNotFoundError: There is no model for this plane.
-        ValueError: The SavedModel or its card cannot be read.
+        ValueError: It cannot be read.
     """
-    card = load_card(models, plane)
-    folder = model_folder(models, plane) / "saved_model"
     try:
         model = tf.saved_model.load(str(folder))
-        model.serve  # noqa: B018 the endpoint that the predictor calls
+        model.serve  # noqa: B018 the endpoint that a predictor calls
     except (OSError, ValueError, AttributeError, tf.errors.OpError) as error:
         raise ValueError(f"{folder} is not a readable SavedModel; train this plane again") from error
-    return SavedModelPredictor(classes=len(card["classes"]), context=int(card["settings"]["context"]), model=model)
+    return model
 
 
-def mark(models: Path, plane: Plane) -> str:
-    """A fingerprint of a plane's weights: of the index that holds a checksum of each tensor.
+def check_place(models: Path, plane: Plane, card: Mapping[str, Any]) -> None:
+    """Refuse a card or a SavedModel that lies in the folder of another plane, or beside the card of another model.
 
     Raises:
-        ValueError: There is no such index.
+        ValueError: Says which.
     """
-    path = model_folder(models, plane) / "saved_model" / "variables" / "variables.index"
+    folder = model_folder(models, plane)
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); train this plane again") from error
+        description = json.loads((folder / "saved_model" / ASSET).read_text())
+        inside = (description["plane"], description["scheme"], list(description["classes"]), description["context"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / 'saved_model' / ASSET} cannot be read; train this plane again") from error
+    outside = (card["plane"], card["scheme"], list(card["classes"]), card["settings"]["context"])
+    if outside[0] != plane.value or inside[0] != plane.value:
+        other = outside[0] if outside[0] != plane.value else inside[0]
+        raise ValueError(f"{folder} holds a network of the {other} plane; put each model into the folder of its plane")
+    if inside != outside:
+        raise ValueError(f"the SavedModel and the card in {folder} are of different trainings; copy the folder whole")

@@ -1,13 +1,15 @@
 """Several opinions on one volume -> one: F = wc*C + wa*A + ws*S (Luan et al. 2025), for any number of named views.
 
-RULES says how opinions may be pooled. Views come one at a time into one accumulator, or, where all of them are in
-memory or mapped into it, piece by piece (`mixed`), so that nothing as large as a volume is made.
+RULES says how opinions may be pooled. Views come one at a time into one accumulator, whole (`blend`) or part by part as
+they are made (`Pool`), or, where all of them are in memory or mapped into it, piece by piece (`mixed`), so that nothing
+as large as a volume is made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +68,20 @@ RULES: Mapping[str, Rule] = {
 (Genest and Zidek 1986). vote: each view has its weight in votes for its most probable class; with equal weights the
 majority's, and of equals the lower number. softmax: of the weighted sum, as MultiPlanarUNet learns it (Perslev et al.
 2019); its bias is one more view, of ones."""
+
+
+def only(weights: Weights, names: Iterable[str]) -> Weights:
+    """The weights of some of the views, scaled to add up to 1 again; equal ones where theirs were 0.
+
+    Args:
+        weights: View name to weight, or to a weight for each class.
+        names: Of the views that are left.
+    """
+    kept = {name: np.asarray(weights[name], dtype=np.float64) for name in names}
+    total = np.sum(list(kept.values()), axis=0)
+    scaled = {name: np.where(total > 0, weight / np.where(total > 0, total, 1), 1 / len(kept))
+              for name, weight in kept.items()}  # fmt: skip
+    return {name: weight.tolist() for name, weight in scaled.items()}
 
 
 def check_weights(weights: Weights, rule: str = "linear") -> None:
@@ -139,6 +155,58 @@ def blend(views: Iterable[tuple[str, Volume]], weights: Weights, rule: str = "li
     return total
 
 
+class Pool:
+    """The sum that grows while views come part by part. Each view must come whole, in parts of its own."""
+
+    def __init__(self, grid: Volume, classes: int, weights: Weights, rule: str = "linear") -> None:
+        """Nothing yet.
+
+        Args:
+            grid: Where the voxels lie; its values do not matter.
+            classes: Background included.
+            weights: View name to weight, or to a weight for each class.
+            rule: Key of `RULES`.
+
+        Raises:
+            ValueError: The weights are none.
+        """
+        check_weights(weights, rule)
+        self._grid, self._weights, self._rule = grid, weights, rule
+        self._total = np.zeros((*grid.shape, classes), dtype=np.float32)
+
+    def add(self, name: str, index: Any, part: np.ndarray) -> None:
+        """Take in a part of a view.
+
+        Args:
+            name: Of the view.
+            index: Which voxels, as numpy indexes the first three axes; none of them twice.
+            part: (..., classes) probabilities of them, floats or uint8, where 255 is 1.
+
+        Raises:
+            ValueError: Where the rule's weights are shares, its classes do not add up to 1, as those of logits.
+        """
+        _check_sums(name, part[:1], self._rule)
+        product = np.multiply(RULES[self._rule].term(as_probabilities(part)), _factor(self._weights[name]))
+        if all(isinstance(one, slice) for one in index):
+            there = self._total[index]
+            there += product
+        else:
+            self._total[index] += product
+
+    def finish(self, region: np.ndarray | None = None) -> Volume:
+        """The opinion of all views together, (*shape, classes) float32; the pool is not to be used any more.
+
+        Args:
+            region: bool, of the voxels that all views have seen; the others are background. None is all.
+        """
+        if region is not None:
+            nothing = np.eye(1, self._total.shape[-1], dtype=np.float32)[0]
+            for total, inside in zip(self._total, region, strict=True):
+                total[~inside] = nothing if RULES[self._rule].finish is _same else 50 * nothing
+        _finish_volume(self._total, list(self._weights.values()), self._rule)
+        return self._grid.with_array(self._total)
+
+
 def check_views(views: Mapping[str, Volume], rule: str = "linear") -> None:
     """Refuse volumes that are no opinions on the same voxels.
 
@@ -157,7 +225,11 @@ def _check_view(name: str, view: Volume, grid: Volume, rule: str) -> None:
         raise ValueError(f"view {name!r} has no last axis of classes, but shape {view.array.shape}")
     if view.array.shape != grid.array.shape or not grid.same_grid(view):
         raise ValueError(f"view {name!r} of {view.array.shape} is not on the grid of the first, {grid.array.shape}")
-    sums = as_probabilities(view.array[0, 0]).sum(axis=-1)
+    _check_sums(name, view.array[0, 0], rule)
+
+
+def _check_sums(name: str, some: np.ndarray, rule: str) -> None:
+    sums = as_probabilities(some).sum(axis=-1)
     if RULES[rule].shares and (np.abs(sums - 1) > 0.05).any():  # what is not finite is refused where it is decided
         raise ValueError(f"the classes of view {name!r} do not add up to 1; are they probabilities?")
 
@@ -169,11 +241,15 @@ def as_probabilities(part: np.ndarray) -> np.ndarray:
     return part.astype(np.float32, copy=False)
 
 
+def _factor(weight: float | Sequence[float]) -> np.ndarray:
+    return np.asarray(weight, dtype=np.float32)
+
+
 def _add(
     total: np.ndarray, part: np.ndarray, weight: float | Sequence[float], rule: str, product: np.ndarray | None
 ) -> None:
     """Add weight * term(part) in place, with room for the product; or put it there where there is none: the first."""
-    term, factor = RULES[rule].term(as_probabilities(part)), np.asarray(weight, dtype=np.float32)
+    term, factor = RULES[rule].term(as_probabilities(part)), _factor(weight)
     if product is None:
         np.multiply(term, factor, out=total)
     else:

@@ -19,6 +19,7 @@ class Cleaning:
     Attributes:
         remove_below_mm3: A connected piece of a tissue smaller than this becomes background.
         fill_below_mm3: A hole of background within one tissue smaller than this becomes that tissue.
+        keep_largest: Of each tissue, only the largest connected piece is kept.
 
     Raises:
         ValueError: One is negative or not finite.
@@ -26,6 +27,7 @@ class Cleaning:
 
     remove_below_mm3: float = 0.0
     fill_below_mm3: float = 0.0
+    keep_largest: bool = False
 
     def __post_init__(self) -> None:
         if not (0 <= self.remove_below_mm3 < np.inf and 0 <= self.fill_below_mm3 < np.inf):
@@ -34,7 +36,7 @@ class Cleaning:
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
-        return self.remove_below_mm3 > 0 or self.fill_below_mm3 > 0
+        return self.remove_below_mm3 > 0 or self.fill_below_mm3 > 0 or self.keep_largest
 
 
 NOTHING = Cleaning()
@@ -58,6 +60,8 @@ def cleaned(labels: Volume, cleaning: Cleaning) -> Volume:
     for tissue in np.unique(array)[1 if array.min() == 0 else 0 :]:
         pieces, _ = ndimage.label(array == tissue, TOUCHING)
         array[_small(pieces, cleaning.remove_below_mm3 / labels.voxel_mm3)] = 0
+        if cleaning.keep_largest:
+            array[_all_but_the_largest(pieces)] = 0
     if cleaning.fill_below_mm3 > 0:
         pieces, _ = ndimage.label(array == 0)
         small = _small(pieces, cleaning.fill_below_mm3 / labels.voxel_mm3)
@@ -75,6 +79,13 @@ def _small(pieces: np.ndarray, voxels: float) -> np.ndarray:
     sizes = np.bincount(pieces.ravel())
     sizes[0] = np.iinfo(sizes.dtype).max
     return (sizes < voxels)[pieces]
+
+
+def _all_but_the_largest(pieces: np.ndarray) -> np.ndarray:
+    """Where other pieces are; of equally large ones the first stays."""
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return (pieces > 0) & (pieces != sizes.argmax())
 
 
 def _fill(array: np.ndarray, holes: np.ndarray, number: int, box: tuple[slice, ...]) -> None:

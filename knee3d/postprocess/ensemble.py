@@ -1,13 +1,18 @@
-"""Ensemble: one Predictor per plane and the weights of their opinions."""
+"""Ensemble: the views of one knee and the weights of their opinions."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from knee3d.anatomy.plane import Plane
+import numpy as np
+
 from knee3d.anatomy.volume import Volume
-from knee3d.postprocess.blend import Weights, blend, check_weights
+from knee3d.postprocess.blend import Pool, Weights, check_weights
 from knee3d.postprocess.decide import check_thresholds, decide
-from knee3d.postprocess.predict import Predictor, predict_volume
+from knee3d.postprocess.predict import View
+from knee3d.postprocess.quality import Look, Looking
 from knee3d.progress import progress
 
 FUSED = "fused"
@@ -15,33 +20,60 @@ FUSED = "fused"
 
 
 @dataclass(frozen=True)
+class Keep:
+    """What is to be done with the probabilities of each view by itself.
+
+    Attributes:
+        dtype: In which they are gathered, (*shape, classes).
+        take: Called with the view's name and its volume when it is complete.
+    """
+
+    dtype: Any
+    take: Callable[[str, Volume], object]
+
+
+@dataclass(frozen=True, eq=False)
+class Opinion:
+    """What an ensemble says of one knee.
+
+    Attributes:
+        fused: Probabilities of all views together, (*shape, classes) float32.
+        labels: What they amount to, uint8.
+        looks: View name to what is kept of it.
+    """
+
+    fused: Volume
+    labels: Volume
+    looks: Mapping[str, Look]
+
+
+@dataclass(frozen=True)
 class Ensemble:
     """The networks that look at one knee together.
 
     Attributes:
-        predictors: Plane to network.
-        weights: Plane name to fusion weight, or to a weight for each class, for the same planes.
+        views: View name to view.
+        weights: View name to fusion weight, or to a weight for each class, for the same views.
         rule: How they are pooled, key of `blend.RULES`.
         thresholds: Of each tissue; None for the most probable class.
 
     Raises:
-        ValueError: Predictors and weights are not for the same planes, weights or thresholds are none, or the
-            networks do not tell the same number of classes apart.
+        ValueError: Weights are not for the views, weights or thresholds are none, or the networks do not tell the
+            same number of classes apart.
     """
 
-    predictors: Mapping[Plane, Predictor]
+    views: Mapping[str, View]
     weights: Weights
     rule: str = "linear"
     thresholds: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        planes = {plane.value for plane in self.predictors}
-        if planes != set(self.weights):
+        if set(self.views) != set(self.weights):
             raise ValueError(
-                f"fusion weights are for {sorted(self.weights)}, but the networks are for {sorted(planes)}; "
+                f"fusion weights are for {sorted(self.weights)}, but the networks are for {sorted(self.views)}; "
                 "fit them again"
             )
-        if len({predictor.classes for predictor in self.predictors.values()}) > 1:
+        if len({view.predictor.classes for view in self.views.values()}) > 1:
             raise ValueError("the networks do not have the same number of classes; they come from different schemes")
         check_weights(self.weights, self.rule)
         check_thresholds(self.thresholds, self.classes)
@@ -49,27 +81,38 @@ class Ensemble:
     @property
     def classes(self) -> int:
         """Background included."""
-        return next(iter(self.predictors.values())).classes
+        return next(iter(self.views.values())).predictor.classes
 
-    def fused(self, views: Iterable[tuple[str, Volume]]) -> Volume:
-        """Probabilities of all views together, one view in memory at a time."""
-        return blend(views, self.weights, self.rule)
+    def opinion(self, image: Volume, title: str, region: np.ndarray | None = None, keep: Keep | None = None) -> Opinion:
+        """Look at a knee in one view after the other, under a progress bar.
 
-    def decided(self, fused: Volume) -> Volume:
-        """Labels of such probabilities."""
-        return decide(fused, self.thresholds)
-
-    def views(self, image: Volume, title: str) -> Iterator[tuple[str, Volume]]:
-        """Probabilities in one plane after the other, under a progress bar.
+        In memory are the sum over views, and a batch of slices of the view that is being computed.
 
         Args:
             image: uint8, canonical axes.
             title: What the bar says.
-
-        Yields:
-            (plane name, probabilities (*shape, classes) float32).
+            region: bool of the image's shape: where to look; the rest is background. None looks everywhere.
+            keep: What to do with each view by itself; each costs the memory of one. None leaves it.
         """
-        slices = sum(image.shape[plane.axis] for plane in self.predictors)
-        with progress(title, slices) as advance:
-            for plane, predictor in self.predictors.items():
-                yield plane.value, predict_volume(image, plane, predictor, advance=advance)
+        pool = Pool(image, self.classes, self.weights, self.rule)
+        looks = {}
+        with progress(title, sum(view.steps(image) for view in self.views.values())) as advance:
+            for name, view in self.views.items():
+                looking = Looking(image, region)
+                kept = None if keep is None else _background(image, self.classes, keep.dtype)
+                for index, part in view.parts(image, region, advance):
+                    pool.add(name, index, part)
+                    looking.add(index, part)
+                    if kept is not None:
+                        kept[index] = part
+                looks[name] = looking.look()
+                if keep is not None and kept is not None:
+                    keep.take(name, image.with_array(kept))
+        fused = pool.finish(region)
+        return Opinion(fused, decide(fused, self.thresholds), looks)
+
+
+def _background(image: Volume, classes: int, dtype: Any) -> np.ndarray:
+    probabilities = np.zeros((*image.shape, classes), dtype)
+    probabilities[..., 0] = 1
+    return probabilities

@@ -1,7 +1,10 @@
-"""A canonical volume, a plane and a Predictor -> a probability volume, streamed batch by batch."""
+"""A view of a knee: a canonical volume and a Predictor -> probabilities, streamed batch by batch."""
 
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -9,6 +12,19 @@ from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.slicing import to_slices
 from knee3d.anatomy.volume import Volume
 from knee3d.postprocess.stack import stack_slices
+
+BATCH_PIXELS = 4 * 384 * 384
+"""Of the slices in one call: more gain no speed (benchmarks/segment.py) and take memory."""
+SLAB = 8
+"""Slices of one call where only a part of each is wanted, which is cut out of all of them alike."""
+STRIDE = 32
+"""Of the networks' deepest layer. A part that begins at a multiple of it is pooled as it is within the whole slice."""
+RECEPTIVE = 16
+"""Pixels around a part that a network sees, too. Its receptive field is far larger, but what lies further away hardly
+counts (Luo et al. 2016): benchmarks/fast.py measures it."""
+
+Part = tuple[Any, np.ndarray]
+"""Where in the volume, as numpy indexes (Inferior, Posterior, Left), and (..., classes) float32."""
 
 
 class Predictor(Protocol):
@@ -26,38 +42,113 @@ class Predictor(Protocol):
         """Uint8 (n, height, width, 2 * context + 1) -> float32 (n, height, width, classes), adding up to 1."""
 
 
-def with_neighbours(stack: np.ndarray, start: int, stop: int, context: int) -> np.ndarray:
+class View(Protocol):
+    """A direction of looking at a knee, and the network that does it."""
+
+    @property
+    def predictor(self) -> Predictor:
+        """The network."""
+
+    def steps(self, image: Volume) -> int:
+        """How far `parts` will tell `advance` to go."""
+
+    def parts(
+        self, image: Volume, region: np.ndarray | None = None, advance: Callable[[int], object] = lambda steps: None
+    ) -> Iterator[Part]:
+        """Probabilities of a uint8 image in canonical axes, piece by piece, no voxel twice.
+
+        Args:
+            image: uint8, three axes.
+            region: Of the voxels wanted, bool of the image's shape; others may come along. None wants all.
+            advance: Told how many steps were just done, for a progress bar.
+        """
+
+
+def with_neighbours(stack: np.ndarray, centres: Sequence[int] | range, context: int) -> np.ndarray:
     """Slices with their neighbours as channels; beyond the ends the outermost slice is repeated.
 
     Args:
         stack: (slices, height, width), all slices of a volume.
-        start: First slice wanted.
-        stop: One past the last.
+        centres: Positions of the slices wanted.
         context: Neighbours on each side.
 
     Returns:
-        (stop - start, height, width, 2 * context + 1) of the stack's dtype; the slice itself is the middle channel.
+        (centres, height, width, 2 * context + 1) of the stack's dtype; the slice itself is the middle channel.
     """
-    centres = np.arange(start, stop)[:, None]
-    index = np.clip(centres + np.arange(-context, context + 1), 0, len(stack) - 1)
+    index = np.clip(np.asarray(centres)[:, None] + np.arange(-context, context + 1), 0, len(stack) - 1)
     return np.moveaxis(stack[index], 1, -1)
 
 
-def predict_volume(
-    image: Volume,
-    plane: Plane,
-    predictor: Predictor,
-    batch_size: int = 8,
-    advance: Callable[[int], object] = lambda slices: None,
-) -> Volume:
+def ask(predictor: Predictor, slices: np.ndarray) -> np.ndarray:
+    """The predictor's answer.
+
+    Raises:
+        ValueError: It has another shape than it should.
+    """
+    predicted = predictor(slices)
+    expected = (*slices.shape[:3], predictor.classes)
+    if predicted.shape != expected:
+        raise ValueError(f"the predictor returned {predicted.shape}, not {expected}")
+    return predicted
+
+
+@dataclass(frozen=True)
+class PlaneView:
+    """Slices of one plane, as they lie in the array.
+
+    Attributes:
+        plane: Which.
+        predictor: A network that was trained on it.
+    """
+
+    plane: Plane
+    predictor: Predictor
+
+    def steps(self, image: Volume) -> int:
+        """Slices of the image."""
+        return image.shape[self.plane.axis]
+
+    def parts(
+        self, image: Volume, region: np.ndarray | None = None, advance: Callable[[int], object] = lambda steps: None
+    ) -> Iterator[Part]:
+        """See `View`. Of a region, each slab of slices is computed within the rectangle that holds it.
+
+        Raises:
+            ValueError: The image is not 3-D uint8, or the predictor returns another shape than it should.
+        """
+        stack = _stack(image, self.plane)
+        wanted = None if region is None else np.moveaxis(region, self.plane.axis, 0)
+        size = SLAB if wanted is not None else max(1, round(BATCH_PIXELS / (stack.shape[1] * stack.shape[2])))
+        for start in range(0, len(stack), size):
+            slab = range(start, min(start + size, len(stack)))
+            found = outer = (slice(0, stack.shape[1]), slice(0, stack.shape[2]))
+            if wanted is not None:
+                found = _rectangle(wanted[slab.start : slab.stop])
+                outer = (_with_surroundings(found[0], stack.shape[1]), _with_surroundings(found[1], stack.shape[2]))
+            if found[0].stop:
+                seen = with_neighbours(stack[:, outer[0], outer[1]], slab, self.predictor.context)
+                predicted = ask(self.predictor, seen)[:, _within(found[0], outer[0]), _within(found[1], outer[1])]
+                index = [*found]
+                index.insert(self.plane.axis, slice(slab.start, slab.stop))
+                yield tuple(index), np.moveaxis(predicted, 0, self.plane.axis)
+            advance(len(slab))
+
+    def sample(self, image: Volume, positions: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Some whole slices: their positions and (height, width, classes), in axes as `to_slices` has them."""
+        stack = _stack(image, self.plane)
+        size = max(1, round(BATCH_PIXELS / (stack.shape[1] * stack.shape[2])))
+        for start in range(0, len(positions), size):
+            some = positions[start : start + size]
+            yield from zip(some, ask(self.predictor, with_neighbours(stack, some, self.predictor.context)), strict=True)
+
+
+def predict_volume(image: Volume, plane: Plane, predictor: Predictor) -> Volume:
     """Probabilities of every voxel, as one plane's network sees them.
 
     Args:
         image: uint8, canonical axes, three axes.
         plane: The plane the predictor was trained on.
-        predictor: Sees `batch_size` slices at a time.
-        batch_size: Slices in one call.
-        advance: Told how many slices were just done, for a progress bar.
+        predictor: Sees some slices at a time.
 
     Returns:
         (*shape, classes) of the predictor's dtype, float32, on the image's grid.
@@ -65,18 +156,34 @@ def predict_volume(
     Raises:
         ValueError: The image is not 3-D uint8, or the predictor returns another shape than it should.
     """
-    if image.array.dtype != np.uint8 or image.array.ndim != 3:
-        raise ValueError(f"expected a 3-D uint8 image, got {image.array.dtype} of shape {image.array.shape}")
-    stack = to_slices(image, plane)
 
     def batches() -> Iterator[tuple[range, np.ndarray]]:
-        for start in range(0, len(stack), batch_size):
-            stop = min(start + batch_size, len(stack))
-            predicted = predictor(with_neighbours(stack, start, stop, predictor.context))
-            expected = (stop - start, *stack.shape[1:], predictor.classes)
-            if predicted.shape != expected:
-                raise ValueError(f"the predictor returned {predicted.shape}, not {expected}")
-            yield range(start, stop), predicted
-            advance(stop - start)
+        for index, part in PlaneView(plane, predictor).parts(image):
+            slab = index[plane.axis]
+            yield range(slab.start, slab.stop), np.moveaxis(part, plane.axis, 0)
 
-    return stack_slices(batches(), plane, len(stack), image.affine)
+    return stack_slices(batches(), plane, image.shape[plane.axis], image.affine)
+
+
+def _stack(image: Volume, plane: Plane) -> np.ndarray:
+    if image.array.dtype != np.uint8 or image.array.ndim != 3:
+        raise ValueError(f"expected a 3-D uint8 image, got {image.array.dtype} of shape {image.array.shape}")
+    return to_slices(image, plane)
+
+
+def _rectangle(wanted: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of a slab that hold all that is wanted of it; empty where nothing is."""
+    spans = [np.flatnonzero(wanted.any(axis=(0, 3 - axis))) for axis in (1, 2)]
+    rows, columns = (slice(int(span[0]), int(span[-1]) + 1) if span.size else slice(0, 0) for span in spans)
+    return rows, columns
+
+
+def _with_surroundings(side: slice, size: int) -> slice:
+    """What a network must see of an axis to know a part: it begins, and but at the border ends, at a stride."""
+    start = max(0, (side.start - RECEPTIVE) // STRIDE * STRIDE)
+    stop = start + -(-(side.stop + RECEPTIVE - start) // STRIDE) * STRIDE
+    return slice(start, min(size, stop))
+
+
+def _within(side: slice, outer: slice) -> slice:
+    return slice(side.start - outer.start, side.stop - outer.start)

@@ -12,15 +12,17 @@ networks did on validation. No rule needs the truth.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
 from knee3d.anatomy.volume import Volume
+from knee3d.postprocess.blend import as_probabilities
 from knee3d.postprocess.confusion import confusion_matrix, dice
-from knee3d.postprocess.decide import decide
+from knee3d.postprocess.decide import most_probable
 from knee3d.postprocess.uncertainty import entropy_of
 
 MISSING = 0.05
@@ -79,19 +81,40 @@ class Quality:
     flags: tuple[str, ...]
 
 
+class Looking:
+    """A look that grows while a view comes part by part."""
+
+    def __init__(self, grid: Volume, region: np.ndarray | None = None) -> None:
+        """Nothing seen yet.
+
+        Args:
+            grid: Where the voxels lie; its values do not matter.
+            region: bool, of the voxels that count; the others are background. None is all.
+        """
+        self._grid, self._region = grid, region
+        self._labels = np.zeros(grid.shape, dtype=np.uint8)
+        self._doubt, self._count = 0.0, 0
+
+    def add(self, index: Any, part: np.ndarray) -> None:
+        """Take in probabilities (..., classes) of some voxels, as numpy indexes them."""
+        labels = most_probable(as_probabilities(part))
+        if self._region is not None:
+            labels *= self._region[index]
+        tissue = labels > 0
+        self._labels[index] = labels
+        self._doubt += float(entropy_of(part[tissue]).sum(dtype=np.float64))
+        self._count += int(np.count_nonzero(tissue))
+
+    def look(self) -> Look:
+        """What was seen."""
+        return Look(self._grid.with_array(self._labels), self._doubt / self._count if self._count else float("nan"))
+
+
 def look(view: Volume) -> Look:
     """What to keep of a view's probabilities, (*shape, classes)."""
-    labels = decide(view)
-    tissue = labels.array > 0
-    return Look(labels, float(entropy_of(view.array[tissue]).mean()) if tissue.any() else float("nan"))
-
-
-def looked_at(views: Iterable[tuple[str, Volume]], looks: dict[str, Look]) -> Iterator[tuple[str, Volume]]:
-    """Views, handed on one at a time; what is kept of each goes into `looks` on the way."""
-    for name, view in views:
-        looks[name] = look(view)
-        yield name, view
-        del view  # or it would live on while the next one is made
+    looking = Looking(view)
+    looking.add(..., view.array)
+    return looking.look()
 
 
 def agreement(looks: Sequence[Look]) -> float:

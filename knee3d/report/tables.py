@@ -14,7 +14,6 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from knee3d.anatomy.tissue import Scheme
 from knee3d.atomic import whole_file
 from knee3d.postprocess.assess import Assessment, means
 from knee3d.postprocess.confusion import accuracy, cohens_kappa
@@ -153,20 +152,25 @@ def write_scores_csv(summary: Mapping[str, Any], path: Path) -> None:
     _write_csv(path, ("case", "view", "tissue", "measure", "value", "low", "high"), rows)
 
 
-def write_volumes_csv(path: Path, case: str, scheme: Scheme, volumes_mm3: np.ndarray) -> None:
-    """Write the tissue volumes of one case: case, tissue, volume_mm3.
+def write_volumes_csv(path: Path, volumes_mm3: Mapping[str, Mapping[str, float]]) -> None:
+    """Write tissue volumes of cases, a row for each: case, tissue, volume_mm3.
 
     Args:
         path: The CSV file.
-        case: Name of the case.
-        scheme: Names of the tissues.
-        volumes_mm3: (tissues,) in mm3, as from `tissue_volumes`.
-
-    Raises:
-        ValueError: There is not one volume for each tissue.
+        volumes_mm3: Case to tissue to mm3.
     """
-    rows = [(case, name, float(volume)) for name, volume in zip(scheme.names, volumes_mm3, strict=True)]
+    rows = [(case, name, mm3) for case, volumes in volumes_mm3.items() for name, mm3 in volumes.items()]
     _write_csv(path, ("case", "tissue", "volume_mm3"), rows)
+
+
+def failures_table(failures: Mapping[str, str]) -> Table:
+    """Cases that could not be done, and why."""
+    table = Table(title=f"{len(failures)} not done", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table.add_column("case", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for case, why in failures.items():
+        table.add_row(escape(case), escape(why))
+    return table
 
 
 def _numbers(assessment: Assessment) -> dict[str, Any]:

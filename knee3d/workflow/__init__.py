@@ -1,19 +1,26 @@
 """The journeys end to end: with `knee3d.demo` the only place that knows every room."""
 
+from knee3d.dataset.intake import Entry, knees_at
 from knee3d.dataset.source import Source
 from knee3d.postprocess.clean import Cleaning
 from knee3d.postprocess.weights import Wanted
 from knee3d.workflow.data import audit, inspect, phantom, prepare, restore, table
 from knee3d.workflow.evaluation import Scoring, evaluate, fuse
-from knee3d.workflow.results import segment
+from knee3d.workflow.segmentation import Outcome, Where, Wish, plan, segment
+from knee3d.workflow.segmenter import Method
 from knee3d.workflow.training import Launcher, card, cross_validate, export, train
 
 __all__ = [
     "Cleaning",
+    "Entry",
     "Launcher",
+    "Method",
+    "Outcome",
     "Scoring",
     "Source",
     "Wanted",
+    "Where",
+    "Wish",
     "audit",
     "card",
     "cross_validate",
@@ -21,7 +28,9 @@ __all__ = [
     "export",
     "fuse",
     "inspect",
+    "knees_at",
     "phantom",
+    "plan",
     "prepare",
     "restore",
     "segment",

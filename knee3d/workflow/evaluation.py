@@ -2,12 +2,14 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
@@ -17,8 +19,8 @@ from knee3d.postprocess.assess import Assessment, assess
 from knee3d.postprocess.clean import NOTHING, Cleaning, cleaned
 from knee3d.postprocess.contested import Stored, contested, save_contested
 from knee3d.postprocess.decide import fused_labels
-from knee3d.postprocess.ensemble import FUSED, Ensemble
-from knee3d.postprocess.quality import Look, Quality, agreement, doubt, extents, looked_at, quality, reference_of
+from knee3d.postprocess.ensemble import FUSED, Keep, Opinion
+from knee3d.postprocess.quality import Quality, agreement, doubt, extents, quality, reference_of
 from knee3d.postprocess.staple import staple
 from knee3d.postprocess.weights import Fusion, Wanted, fit
 from knee3d.progress import progress
@@ -49,8 +51,9 @@ def fuse(folder: Path, models: Path, wanted: Wanted | None = None) -> Fusion:
     paths = [models / EVIDENCE / f"{case.name}-{trained.mark_with(case.fingerprint)}.npz" for case in cases]
     for case, path in zip(cases, paths, strict=True):
         if not (path.is_file() and _seen(path).is_file()):
-            looks: dict[str, Look] = {}
-            views = dict(looked_at(trained.ensemble.views(dataset.image(case), f"fusing {case.name}"), looks))
+            views: dict[str, Volume] = {}
+            keep = Keep(np.float32, views.__setitem__)
+            looks = trained.ensemble.opinion(dataset.image(case), f"fusing {case.name}", keep=keep).looks
             path.parent.mkdir(exist_ok=True)
             _keep([agreement([*looks.values()]), doubt([*looks.values()])], _seen(path))
             save_contested(contested(dataset.mask(case), views, case.patient), path)
@@ -136,11 +139,12 @@ def evaluate(folder: Path, models: Path, split: Split, out: Path, scoring: Scori
     qualities: dict[str, Quality] = {}
     for case in cases:
         image, truth = dataset.image(case), dataset.mask(case)
-        looks: dict[str, Look] = {}
-        views = looked_at(trained.ensemble.views(image, f"evaluating {case.name}"), looks)
-        found = _ways(trained.ensemble, views, looks, scoring)
+        kept: dict[str, Volume] = {}
+        keep = Keep(np.float32, kept.__setitem__) if scoring.compare else None
+        opinion = trained.ensemble.opinion(image, f"evaluating {case.name}", keep=keep)
+        found = _ways(opinion, kept, scoring)
         names = dataset.scheme.names
-        qualities[case.name] = quality(found[FUSED], [*looks.values()], names, trained.reference)
+        qualities[case.name] = quality(opinion.labels, [*opinion.looks.values()], names, trained.reference)
         mine = {way: assess(truth, labels, names, scoring.surfaces) for way, labels in found.items()}
         assessed[case.name] = mine
         picture = out / "overview" / f"{case.name}.png"
@@ -151,7 +155,7 @@ def evaluate(folder: Path, models: Path, split: Split, out: Path, scoring: Scori
     summary = {
         "split": split.value,
         "weights": dict(trained.ensemble.weights),
-        "cleaning_mm3": asdict(scoring.cleaning),
+        "cleaning": asdict(scoring.cleaning),
         **evaluation_summary(assessed, patients),
         "quality": {name: plain(asdict(one)) for name, one in qualities.items()},
     }
@@ -162,27 +166,15 @@ def evaluate(folder: Path, models: Path, split: Split, out: Path, scoring: Scori
     return summary
 
 
-def _ways(
-    ensemble: Ensemble, views: Iterable[tuple[str, Volume]], looks: Mapping[str, Look], scoring: Scoring
-) -> dict[str, Volume]:
+def _ways(opinion: Opinion, views: Mapping[str, Volume], scoring: Scoring) -> dict[str, Volume]:
     """Labels of each plane by itself, of the fusion, and of the other ways that are to be scored."""
-    kept: dict[str, Volume] = {}
-
-    def keeping() -> Iterator[tuple[str, Volume]]:
-        for name, view in views:
-            if scoring.compare:
-                kept[name] = view
-            yield name, view
-            del view  # or it would live on while the next one is made
-
-    fused = ensemble.decided(ensemble.fused(keeping()))
-    alone = {name: one.labels for name, one in looks.items()}
-    found = alone | {FUSED: fused}
+    alone = {name: one.labels for name, one in opinion.looks.items()}
+    found = alone | {FUSED: opinion.labels}
     if scoring.cleaning:
-        found["fused, cleaned"] = cleaned(fused, scoring.cleaning)
+        found["fused, cleaned"] = cleaned(opinion.labels, scoring.cleaning)
     if scoring.compare:
-        equal = dict.fromkeys(kept, 1 / len(kept))
+        equal = dict.fromkeys(views, 1 / len(views))
         others = {"mean": "linear", "logarithmic": "log", "vote": "vote"}
-        found |= {way: fused_labels(kept, equal, rule) for way, rule in others.items()}
+        found |= {way: fused_labels(views, equal, rule) for way, rule in others.items()}
         found["STAPLE"] = staple(list(alone.values()))
     return found

@@ -17,7 +17,7 @@ from knee3d.dataset.split import Folds, fold_of
 from knee3d.launch.job import Job
 from knee3d.launch.on_ray import run_on_ray
 from knee3d.launch.on_slurm import run_on_slurm
-from knee3d.models import load_fusion
+from knee3d.models import load_fusion, trained_planes
 from knee3d.postprocess.confusion import Scores
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def card(models: Path) -> Path:
     from knee3d.report.modelcard import curves_figure, model_cards
 
     cards = {}
-    for plane in _trained(models):
+    for plane in trained_planes(models):
         cards[plane.value] = load_card(models, plane)
         history = _history(models / plane.value / "metrics.csv")
         curves_figure(history, plane.value, models / plane.value / CURVES)
@@ -222,14 +222,7 @@ def export(models: Path, name: str, out: Path) -> dict[Path, float]:
     """
     from knee3d.learn.exporting import export_plane
 
-    return {out / plane.value: export_plane(models, plane, name, out / plane.value) for plane in _trained(models)}
-
-
-def _trained(models: Path) -> list[Plane]:
-    planes = [plane for plane in Plane if (models / plane.value / "card.json").is_file()]
-    if not planes:
-        raise FileNotFoundError(f"{models} holds no trained plane; train first: knee3d-train DATASET --models {models}")
-    return planes
+    return {out / plane.value: export_plane(models, plane, name, out / plane.value) for plane in trained_planes(models)}
 
 
 def _history(path: Path) -> dict[str, list[float]]:

@@ -22,7 +22,7 @@ def expected(dataset, cases, plane, context):
     pairs = []
     for case in cases:
         stack, masks = (to_slices(volume, plane) for volume in (dataset.image(case), dataset.mask(case)))
-        pairs += list(zip(with_neighbours(stack, 0, len(stack), context), masks, strict=True))
+        pairs += list(zip(with_neighbours(stack, range(len(stack)), context), masks, strict=True))
     return pairs
 
 

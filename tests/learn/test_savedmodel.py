@@ -40,7 +40,7 @@ STACK = np.random.default_rng(0).integers(0, 256, (19, 21, 18), dtype=np.uint8)
 def test_every_signature_gives_the_networks_answer(exported):
     context, network, folder = exported
     loaded = tf.saved_model.load(str(folder))
-    slices = with_neighbours(STACK, 0, len(STACK), context)
+    slices = with_neighbours(STACK, range(len(STACK)), context)
     expected = np.asarray(network(slices))
     np.testing.assert_allclose(loaded.serve(tf.constant(slices)), expected, atol=1e-5)
     np.testing.assert_allclose(loaded.volume(tf.constant(STACK)), expected, atol=1e-5)
@@ -56,7 +56,7 @@ def test_every_signature_gives_the_networks_answer(exported):
 
 def test_keras_takes_it_as_a_layer(exported):
     context, network, folder = exported
-    slices = with_neighbours(STACK, 0, 4, context)
+    slices = with_neighbours(STACK, range(4), context)
     layer = keras.layers.TFSMLayer(str(folder), call_endpoint="serve")
     np.testing.assert_allclose(np.asarray(layer(slices)), np.asarray(network(slices)), atol=1e-5)
 

@@ -26,8 +26,9 @@ building = pytest.importorskip("knee3d.learn.building")
 cards = pytest.importorskip("knee3d.learn.card")
 config = pytest.importorskip("knee3d.learn.config")
 encoder = pytest.importorskip("knee3d.learn.networks.encoder")
-monitor = pytest.importorskip("knee3d.learn.monitor")
+engines = pytest.importorskip("knee3d.learn.engines")
 savedmodel = pytest.importorskip("knee3d.learn.savedmodel")
+monitor = pytest.importorskip("knee3d.learn.monitor")
 events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "weights" / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -62,7 +63,7 @@ def models(balls, tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_it_learns_and_predicts_unseen_knees(balls, models):
     case = balls.of_split(Split.TEST)[0]
-    predictor = savedmodel.load_predictor(models, PLANE)
+    predictor = engines.load_predictor(models, PLANE)
     probabilities = predict_volume(balls.image(case), PLANE, predictor)
     np.testing.assert_allclose(probabilities.array.sum(axis=-1), 1, atol=1e-5)
     matrix = confusion_matrix(balls.mask(case).array, decide(probabilities).array, 2)
@@ -121,7 +122,7 @@ def test_tensorboard_has_every_page(models):
 @pytest.mark.slow
 def test_the_best_epoch_is_what_was_exported(balls, models):
     case = balls.of_split(Split.VAL)[0]
-    labels = decide(predict_volume(balls.image(case), PLANE, savedmodel.load_predictor(models, PLANE)))
+    labels = decide(predict_volume(balls.image(case), PLANE, engines.load_predictor(models, PLANE)))
     measured = dice(confusion_matrix(balls.mask(case).array, labels.array, 2))[1]
     assert measured == pytest.approx(cards.load_card(models, PLANE)["scores"]["val_dice"], abs=1e-3)
 
@@ -141,9 +142,9 @@ def test_a_finished_plane_is_left_alone_and_another_one_protected(balls, models)
 @pytest.mark.slow
 def test_a_saved_model_runs_where_only_tensorflow_is(balls, models, tmp_path):
     """Slices of two sizes, in a process that cannot see knee3d, equal to the predictor."""
-    predictor = savedmodel.load_predictor(models, PLANE)
+    predictor = engines.load_predictor(models, PLANE)
     slices = {
-        case.name: with_neighbours(to_slices(balls.image(case), PLANE), 0, 4, predictor.context)
+        case.name: with_neighbours(to_slices(balls.image(case), PLANE), range(4), predictor.context)
         for case in balls.of_split(Split.TRAIN)
     }
     assert len({stack.shape for stack in slices.values()}) == 2
@@ -174,7 +175,7 @@ def test_other_contexts_and_other_arithmetic_learn_too(balls, tmp_path, choice):
     training.train_plane(balls, PLANE, tmp_path, settings, going)
     losses = np.genfromtxt(tmp_path / PLANE.value / "metrics.csv", delimiter=",", names=True)["loss"]
     assert losses[-1] < 0.8 * losses[0]
-    predictor = savedmodel.load_predictor(tmp_path, PLANE)
+    predictor = engines.load_predictor(tmp_path, PLANE)
     assert predictor.context == choice["context"]
     assert predictor(np.zeros((1, 40, 33, 2 * choice["context"] + 1), np.uint8)).shape == (1, 40, 33, 2)
     kept = keras.models.load_model(tmp_path / PLANE.value / "model.keras")
@@ -258,7 +259,7 @@ def test_settings_that_make_no_sense_are_refused(wrong):
 
 def test_models_that_are_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="train this plane first"):
-        savedmodel.load_predictor(tmp_path, PLANE)
+        engines.load_predictor(tmp_path, PLANE)
     (tmp_path / PLANE.value).mkdir()
     card = tmp_path / PLANE.value / "card.json"
     card.write_text("{")
@@ -266,12 +267,12 @@ def test_models_that_are_not_there(tmp_path):
         cards.load_card(tmp_path, PLANE)
     card.write_text(json.dumps({"classes": ["background", "cartilage"], "settings": {"context": 1}}))
     with pytest.raises(ValueError, match="not a readable SavedModel"):
-        savedmodel.load_predictor(tmp_path, PLANE)
+        engines.load_predictor(tmp_path, PLANE)
     program = tmp_path / PLANE.value / "saved_model" / "saved_model.pb"
     program.parent.mkdir()
     program.write_bytes(b"")  # to TensorFlow a program without any graph
     with pytest.raises(ValueError, match="not a readable SavedModel"):
-        savedmodel.load_predictor(tmp_path, PLANE)
+        engines.load_predictor(tmp_path, PLANE)
 
 
 @pytest.mark.slow

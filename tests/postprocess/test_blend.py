@@ -13,6 +13,7 @@ from knee3d.anatomy.volume import Volume
 from knee3d.postprocess.blend import RULES, blend
 from knee3d.postprocess.decide import decide, fused_labels
 from knee3d.postprocess.ensemble import Ensemble
+from knee3d.postprocess.predict import PlaneView
 
 NAMES = [plane.value for plane in Plane]
 
@@ -233,14 +234,15 @@ def test_an_ensemble_refuses_weights_for_other_planes():
     class Network:
         classes, context = 2, 0
 
-    predictors = {Plane.AXIAL: Network(), Plane.CORONAL: Network()}
-    Ensemble(predictors, {Plane.AXIAL.value: 0.5, Plane.CORONAL.value: 0.5})
+    views = {plane.value: PlaneView(plane, Network()) for plane in (Plane.AXIAL, Plane.CORONAL)}
+    halves = dict.fromkeys(views, 0.5)
+    Ensemble(views, halves)
     with pytest.raises(ValueError, match="networks are for"):
-        Ensemble(predictors, {Plane.AXIAL.value: 1.0})
+        Ensemble(views, {Plane.AXIAL.value: 1.0})
     Network.classes, odd = 2, Network()
     odd.classes = 3
     with pytest.raises(ValueError, match="number of classes"):
-        Ensemble({Plane.AXIAL: Network(), Plane.CORONAL: odd}, {Plane.AXIAL.value: 0.5, Plane.CORONAL.value: 0.5})
+        Ensemble(views | {Plane.CORONAL.value: PlaneView(Plane.CORONAL, odd)}, halves)
 
 
 def test_beyond_its_inputs_fusion_takes_one_accumulator_or_none():

@@ -7,7 +7,8 @@ import pytest
 
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.volume import Volume
-from knee3d.postprocess.predict import predict_volume, with_neighbours
+from knee3d.postprocess import predict
+from knee3d.postprocess.predict import PlaneView, predict_volume, with_neighbours
 
 IMAGE = Volume(np.random.default_rng(0).integers(0, 256, (5, 6, 7)).astype(np.uint8), np.diag([1.0, 2, 3, 1]))
 
@@ -29,19 +30,22 @@ class Grey:
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 @pytest.mark.parametrize("context", [0, 1, 2])
 @pytest.mark.parametrize("plane", Plane)
-def test_every_voxel_comes_back_to_its_place(plane, context, batch_size):
-    told = []
-    volume = predict_volume(IMAGE, plane, Grey(context), batch_size, told.append)
+def test_every_voxel_comes_back_to_its_place(plane, context, batch_size, monkeypatch):
+    monkeypatch.setattr(predict, "BATCH_PIXELS", batch_size * 36)
+    volume = predict_volume(IMAGE, plane, Grey(context))
     np.testing.assert_allclose(volume.array[..., 1], IMAGE.array / 255, rtol=1e-6)
     np.testing.assert_array_equal(volume.affine, IMAGE.affine)
-    assert sum(told) == IMAGE.shape[plane.axis]
+    told, view = [], PlaneView(plane, Grey(context))
+    for index, part in view.parts(IMAGE, advance=told.append):
+        np.testing.assert_array_equal(part, volume.array[index])
+    assert sum(told) == IMAGE.shape[plane.axis] == view.steps(IMAGE)
 
 
 def test_neighbours_are_channels_and_ends_repeat():
     stack = np.arange(4, dtype=np.uint8)[:, None, None]
-    windows = with_neighbours(stack, 0, 4, 1)[:, 0, 0]
+    windows = with_neighbours(stack, range(4), 1)[:, 0, 0]
     assert windows.tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 3]]
-    assert with_neighbours(stack, 2, 3, 2)[:, 0, 0].tolist() == [[0, 1, 2, 3, 3]]
+    assert with_neighbours(stack, [2], 2)[:, 0, 0].tolist() == [[0, 1, 2, 3, 3]]
 
 
 def test_wrong_input_and_wrong_output_are_refused():

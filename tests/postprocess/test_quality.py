@@ -5,11 +5,10 @@ import pytest
 
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.volume import Volume
-from knee3d.postprocess.blend import blend
 from knee3d.postprocess.confusion import confusion_matrix, dice
-from knee3d.postprocess.decide import decide
-from knee3d.postprocess.predict import predict_volume
-from knee3d.postprocess.quality import Look, Quality, Reference, extents, look, looked_at, quality, reference_of
+from knee3d.postprocess.ensemble import Ensemble
+from knee3d.postprocess.predict import PlaneView
+from knee3d.postprocess.quality import Look, Quality, Reference, extents, look, quality, reference_of
 
 NAMES = ("femoral cartilage", "tibial cartilage")
 AFFINE = np.diag([0.5, 0.5, 1.0, 1.0])
@@ -125,11 +124,10 @@ def test_spoiled_inputs_lose_dice_and_gain_flags_together():
 
     def judged(image: np.ndarray, mask: np.ndarray, reference: Reference | None) -> tuple[float, Quality]:
         volume = Volume(np.clip(image, 0, 255).astype(np.uint8), np.eye(4))
-        looks: dict[str, Look] = {}
-        views = ((plane.value, predict_volume(volume, plane, network)) for plane, network in networks.items())
-        fused = decide(blend(looked_at(views, looks), {plane.value: 1 / 3 for plane in networks}))
-        found = quality(fused, [*looks.values()], NAMES[:1], reference)
-        return float(dice(confusion_matrix(mask, fused.array, 2))[1]), found
+        views = {plane.value: PlaneView(plane, network) for plane, network in networks.items()}
+        opinion = Ensemble(views, dict.fromkeys(views, 1 / 3)).opinion(volume, "looking")
+        found = quality(opinion.labels, [*opinion.looks.values()], NAMES[:1], reference)
+        return float(dice(confusion_matrix(mask, opinion.labels.array, 2))[1]), found
 
     good, first = judged(clean, truth, None)
     usual = reference_of([extents(Volume(truth, np.eye(4)), NAMES[:1])], [(first.agreement, first.doubt)])

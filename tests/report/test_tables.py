@@ -143,13 +143,12 @@ def test_cases_that_cannot_be_pooled_are_refused(summary, tmp_path):
 
 def test_volumes_csv_names_the_tissues(tmp_path):
     scheme = SCHEMES["compartments"]
-    write_volumes_csv(tmp_path / "volumes.csv", "knee_a", scheme, np.array([1.5, 0.0, 2.25]))
+    volumes = dict(zip(scheme.names, (1.5, 0.0, 2.25), strict=True))
+    write_volumes_csv(tmp_path / "volumes.csv", {"knee_a": volumes, "knee_b": volumes})
     rows = read(tmp_path / "volumes.csv")
     assert [(row["case"], row["tissue"], float(row["volume_mm3"])) for row in rows] == [
-        ("knee_a", name, volume) for name, volume in zip(scheme.names, (1.5, 0.0, 2.25), strict=True)
+        (case, name, volume) for case in ("knee_a", "knee_b") for name, volume in volumes.items()
     ]
-    with pytest.raises(ValueError, match="shorter"):
-        write_volumes_csv(tmp_path / "volumes.csv", "knee_a", scheme, np.array([1.5]))
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):

@@ -1,0 +1,93 @@
+"""Whatever a user points at -> named sources: one knee, a folder of knees, or a table of them."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from knee3d.anatomy.orientation import Side
+from knee3d.dataset.discover import discover, is_dicom_folder, plain_name
+from knee3d.dataset.source import ANY, Choice, Source
+from knee3d.dataset.table import read_table
+
+TABLE_ENDING = ".csv"
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A knee to be worked on.
+
+    Attributes:
+        case: What it is called in outputs; unique among those that came in together, and fit to be a folder's name.
+        source: Where it is.
+    """
+
+    case: str
+    source: Source
+
+
+def knees_at(path: Path, case: str | None = None, side: Side = Side.UNKNOWN, choice: Choice = ANY) -> tuple[Entry, ...]:
+    """The knees that a path stands for.
+
+    A table (.csv) stands for its rows; a file, a zip, or a folder with DICOM files of its own for one knee; any other
+    folder for the knees that are found in it, see `discover`, or for one if a case, a side or a series is given.
+
+    Args:
+        path: What the user points at.
+        case: What a single knee is to be called.
+        side: Which knee it is.
+        choice: What the path does not say; echo and spacing are those of all knees.
+
+    Raises:
+        FileNotFoundError: There is nothing at the path.
+        ValueError: The table is wrong, or no knee was found, or a case or side is given for several knees.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; give a knee, a folder of knees, or a table (knees.csv)")
+    if path.suffix.lower() == TABLE_ENDING:
+        _refuse_names(path, case, side)
+        knees = read_table(path, must_exist=False)
+        return tuple(Entry(knee.case, Source(knee.image, knee.side, choice)) for knee in knees)
+    if case and plain_name(case) != case:
+        raise ValueError(f"case {case!r} cannot be a folder's name; use letters, digits, '.', '_' and '-'")
+    one = (Entry(case or _name(path), Source(path, side, choice)),)
+    if path.is_file() or is_dicom_folder(path) or case or side is not Side.UNKNOWN or choice.series is not None:
+        return one
+    found = discover(path).knees
+    if len(found) == 1:
+        is_series = found[0].image.is_dir()
+        return (Entry(one[0].case, Source(path if is_series else found[0].image, found[0].side, choice)),)
+    return tuple(Entry(knee.case, Source(knee.image, knee.side, choice)) for knee in found)
+
+
+def content_mark(path: Path) -> str:
+    """A fingerprint of what a source holds, whatever its files are called.
+
+    Args:
+        path: A file, or a folder of files; hidden ones do not count, as they are not read.
+
+    Raises:
+        OSError: A file cannot be read, or there is none.
+    """
+    files = [path]
+    if path.is_dir():
+        files = [one for one in path.rglob("*") if one.is_file() and not one.name.startswith(".")]
+    digests = sorted(_digest(file) for file in files)
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _digest(file: Path) -> str:
+    found = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def _refuse_names(path: Path, case: str | None, side: Side) -> None:
+    if case or side is not Side.UNKNOWN:
+        raise ValueError(f"{path} names its knees and their sides itself; leave --case and --side out")
+
+
+def _name(path: Path) -> str:
+    return plain_name(path.resolve().name.split(".")[0])

@@ -1,0 +1,225 @@
+"""What computes a network: TensorFlow or OpenVINO, in float32 or bfloat16. Which is fastest is measured, not known.
+
+Whatever it is, it is a `Predictor`: uint8 slices in, float32 probabilities out.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from knee3d.anatomy.plane import Plane
+from knee3d.learn.card import load_card, model_folder
+from knee3d.learn.savedmodel import check_place, load_savedmodel
+
+PRECISIONS = ("float32", "bfloat16")
+GAIN = 1.2
+"""A precision or a runtime other than the plain one must be so many times faster to be taken."""
+PROBES = 4
+CHANNELS = 128
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How networks are computed.
+
+    Attributes:
+        runtime: Key of `RUNTIMES`.
+        precision: One of `PRECISIONS`.
+        device: TensorFlow's name of it, as "CPU:0"; None is TensorFlow's own choice.
+
+    Raises:
+        ValueError: There is no such runtime or precision.
+    """
+
+    runtime: str = "tensorflow"
+    precision: str = "float32"
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.runtime not in RUNTIMES or self.precision not in PRECISIONS:
+            raise ValueError(f"no engine {self}; runtimes: {', '.join(RUNTIMES)}; precisions: {', '.join(PRECISIONS)}")
+
+    def __str__(self) -> str:
+        return f"{self.runtime}, {self.precision}" + (f", {self.device}" if self.device else "")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network, computed by some engine: the Predictor of `postprocess`.
+
+    Attributes:
+        classes: Background included.
+        context: Neighbours on each side; calls take 2 * context + 1 channels.
+        run: uint8 (n, height, width, 2 * context + 1) -> float32 (n, height, width, classes).
+    """
+
+    classes: int
+    context: int
+    run: Run
+
+    def __call__(self, slices: np.ndarray) -> np.ndarray:
+        """The network's answer."""
+        return self.run(slices)
+
+
+def load_predictor(models: Path, plane: Plane, engine: Engine | None = None) -> Network:
+    """The network of a plane, ready for numpy slices; computed by TensorFlow in float32 by default.
+
+    Raises:
+        FileNotFoundError: There is no model for this plane.
+        ValueError: The SavedModel or its card cannot be read, or is another plane's.
+        RuntimeError: The runtime is not installed.
+    """
+    engine, card = engine or Engine(), load_card(models, plane)
+    run = RUNTIMES[engine.runtime](model_folder(models, plane) / "saved_model", engine)
+    check_place(models, plane, card)
+    return Network(len(card["classes"]), int(card["settings"]["context"]), run)
+
+
+def check_device(device: str | None) -> str | None:
+    """TensorFlow's name of a device.
+
+    Args:
+        device: "cpu", "gpu" or "gpu:1"; None leaves it to TensorFlow.
+
+    Raises:
+        ValueError: This machine has none of that name.
+    """
+    if device is None:
+        return None
+    name = device.upper() if ":" in device else f"{device.upper()}:0"
+    there = [one.name.split(":", 1)[-1].removeprefix("device:") for one in tf.config.list_logical_devices()]
+    if name not in there:
+        raise ValueError(f"there is no device {device}; this machine has {', '.join(name.lower() for name in there)}")
+    return name
+
+
+def choose_engine(
+    models: Path, plane: Plane, precision: str = "auto", runtime: str = "tensorflow", device: str | None = None
+) -> Engine:
+    """How to compute on this machine.
+
+    Args:
+        models: With a trained plane.
+        plane: Whose network is timed where runtimes are compared.
+        precision: One of `PRECISIONS`, or "auto": bfloat16 on a processor that is `GAIN` times faster in it, see
+            `has_bfloat16`, and else float32.
+        runtime: Key of `RUNTIMES`, or "auto": of those installed the fastest, if it is `GAIN` times faster than
+            TensorFlow.
+        device: See `check_device`.
+
+    Raises:
+        ValueError: There is no such device.
+    """
+    device = check_device(device)
+    on_processor = device.startswith("CPU") if device else not tf.config.list_physical_devices("GPU")
+    if precision == "auto":
+        precision = "bfloat16" if on_processor and has_bfloat16() else "float32"
+    if runtime != "auto":
+        return Engine(runtime, precision, device)
+    best, *others = (Engine(name, precision, device) for name in available_runtimes(on_processor))
+    seconds = _seconds_of(load_predictor(models, plane, best)) if others else 0.0
+    for engine in others:
+        taken = _seconds_of(load_predictor(models, plane, engine))
+        if taken * GAIN < seconds:
+            best, seconds = engine, taken
+    return best
+
+
+@cache
+def has_bfloat16() -> bool:
+    """Whether this processor computes in bfloat16: by the clock, on a convolution like those of the networks.
+
+    With it in hardware they take about half the time; without, more than in float32. So the answer does not depend on
+    what else the machine is doing.
+    """
+    rng = np.random.default_rng(0)
+    layers = [tf.constant(rng.normal(size=(3, 3, CHANNELS, CHANNELS)), tf.float32) for _ in range(2)]
+    image = tf.constant(rng.normal(size=(2, 96, 96, CHANNELS)), tf.float32)
+
+    @tf.function
+    def convolve(image: tf.Tensor) -> tf.Tensor:
+        for layer in layers:
+            image = tf.nn.relu(tf.nn.conv2d(image, layer, 1, "SAME"))
+        return image
+
+    seconds = {precision: float("inf") for precision in PRECISIONS}
+    with tf.device("CPU:0"):
+        for _ in range(PROBES + 1):  # in turn, so that other work on the machine slows both
+            for precision in PRECISIONS:
+                with _rewritten_to_bfloat16(precision == "bfloat16"):
+                    start = time.perf_counter()
+                    convolve(image).numpy()
+                    seconds[precision] = min(seconds[precision], time.perf_counter() - start)
+    return seconds["bfloat16"] * GAIN < seconds["float32"]
+
+
+def available_runtimes(on_processor: bool) -> Sequence[str]:
+    """Those installed, the plain one first. OpenVINO computes on processors only."""
+    others = [name for name in RUNTIMES if name != "tensorflow" and importlib.util.find_spec(name)]
+    return ["tensorflow", *(others if on_processor else ())]
+
+
+def _seconds_of(network: Network) -> float:
+    """Of the quickest of some calls after one that warms up."""
+    grey = np.random.default_rng(0).integers(0, 256, (2, 192, 192, 2 * network.context + 1), dtype=np.uint8)
+    seconds = []
+    for _ in range(PROBES + 1):
+        start = time.perf_counter()
+        network(grey)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])
+
+
+@contextmanager
+def _rewritten_to_bfloat16(wanted: bool) -> Iterator[None]:
+    """TensorFlow computes graphs that run within the block in bfloat16 where that is safe; there is no finer switch."""
+    name = "auto_mixed_precision_onednn_bfloat16"
+    before = tf.config.optimizer.get_experimental_options().get(name, False)
+    if before != wanted:
+        tf.config.optimizer.set_experimental_options({name: wanted})
+    try:
+        yield
+    finally:
+        if before != wanted:
+            tf.config.optimizer.set_experimental_options({name: before})
+
+
+def _tensorflow(folder: Path, engine: Engine) -> Run:
+    model = load_savedmodel(folder)
+
+    def run(slices: np.ndarray) -> np.ndarray:
+        with tf.device(engine.device), _rewritten_to_bfloat16(engine.precision == "bfloat16"):
+            return model.serve(tf.constant(slices)).numpy()
+
+    return run
+
+
+def _openvino(folder: Path, engine: Engine) -> Run:
+    if importlib.util.find_spec("openvino") is None:
+        raise RuntimeError("OpenVINO is not installed; pip install 'knee3d[openvino]'")
+    import openvino
+
+    load_savedmodel(folder)  # says what is wrong with it, better than OpenVINO
+    model = openvino.convert_model(folder)
+    precision = {"float32": "f32", "bfloat16": "bf16"}[engine.precision]
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+
+    def run(slices: np.ndarray) -> np.ndarray:
+        return np.array(compiled(slices)[0], dtype=np.float32)
+
+    return run
+
+
+RUNTIMES: Mapping[str, Callable[[Path, Engine], Run]] = {"tensorflow": _tensorflow, "openvino": _openvino}

@@ -1,0 +1,114 @@
+"""Where in the image the tissue lies, from a few slices: what need not be computed at all.
+
+A coarse look: every `SURVEY_MM` of each plane one slice goes through its network, at full resolution within the slice,
+because networks know tissue by its size in pixels. What they find, and `MARGIN_MM` around it, is the region that is
+then computed with every slice. Whatever makes that doubtful is said, and such a knee is better computed whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from scipy import ndimage
+
+from knee3d.anatomy.volume import Volume
+from knee3d.postprocess.predict import PlaneView
+
+SURVEY_MM = 6.0
+MARGIN_MM = 3.0
+SPECK_MM2 = 10.0
+"""Smaller patches in one slice are no cartilage; what they may have been the edge of the region tells."""
+BLOCK_MM = 1.5
+"""The region is made of blocks of about this size."""
+MOST = 0.4
+"""Of the image: a larger region is hardly worth the while, and no knee's cartilage."""
+OVERLAP = 0.5
+"""Least Dice of the regions of two views; those of a knee in which both find the same have more than 0.7."""
+
+
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """Where the tissue is.
+
+    Attributes:
+        region: bool of the image's shape; None where it is not certain.
+        why: What is not certain, in words; empty otherwise.
+    """
+
+    region: np.ndarray | None
+    why: str = ""
+
+
+def survey_slices(image: Volume, axis: int) -> range:
+    """Positions of the slices that are looked at along an axis."""
+    step = max(1, round(SURVEY_MM / image.spacing_mm[axis]))
+    return range(min(step // 2, image.shape[axis] - 1), image.shape[axis], step)
+
+
+def find_joint(
+    image: Volume, views: Mapping[str, PlaneView], advance: Callable[[int], object] = lambda slices: None
+) -> Joint:
+    """Survey a knee.
+
+    Args:
+        image: uint8, canonical axes.
+        views: View name to view.
+        advance: Told how many slices were just done, of `survey_slices` of each view.
+    """
+    blocks = np.maximum(1, np.rint(BLOCK_MM / image.spacing_mm)).astype(int)
+    size = tuple((-(-np.array(image.shape) // blocks)).tolist())
+    regions: dict[str, np.ndarray] = {}
+    for name, view in views.items():
+        found = np.zeros(size, dtype=bool)
+        axis = view.plane.axis
+        for position, probabilities in view.sample(image, survey_slices(image, axis)):
+            tissue = _without_specks(probabilities.argmax(axis=-1) > 0, np.delete(image.spacing_mm, axis))
+            there = np.moveaxis(found, axis, 0)[position // blocks[axis]]
+            there |= _in_blocks(tissue, np.delete(blocks, axis))
+            advance(1)
+        if not found.any():
+            return Joint(None, f"the quick look finds no tissue in the {name} view")
+        reach = MARGIN_MM + np.where(np.arange(3) == axis, SURVEY_MM / 2, 0)
+        around = 2 * np.ceil(reach / (blocks * image.spacing_mm)).astype(int) + 1
+        regions[name] = ndimage.maximum_filter(found, tuple(around.tolist()))
+    for (one, first), (other, second) in combinations(regions.items(), 2):
+        if 2 * np.count_nonzero(first & second) < OVERLAP * (np.count_nonzero(first) + np.count_nonzero(second)):
+            return Joint(None, f"the {one} and {other} views find tissue in different places")
+    region = np.any(list(regions.values()), axis=0)
+    if region.mean() > MOST:
+        return Joint(None, f"the quick look finds tissue all over, in {region.mean():.0%} of the image")
+    return Joint(_out_of_blocks(region, blocks, image.shape))
+
+
+def touches_edge(labels: np.ndarray, region: np.ndarray) -> bool:
+    """Whether tissue lies at the edge of the region, so that there may be more beyond; the image's border is none."""
+    voxels = np.array(np.nonzero(labels))
+    for axis, size in enumerate(labels.shape):
+        for step in (-1, 1):
+            beside = voxels.copy()
+            beside[axis] = np.clip(beside[axis] + step, 0, size - 1)
+            if not region[tuple(beside)].all():
+                return True
+    return False
+
+
+def _without_specks(tissue: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    pieces, _ = ndimage.label(tissue, np.ones((3, 3)))
+    sizes = np.bincount(pieces.ravel()) * np.prod(spacing_mm)
+    sizes[0] = 0
+    return (sizes >= SPECK_MM2)[pieces]
+
+
+def _in_blocks(tissue: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """Blocks of two axes that hold any."""
+    rows, columns = (np.arange(0, size, block) for size, block in zip(tissue.shape, blocks, strict=True))
+    return np.logical_or.reduceat(np.logical_or.reduceat(tissue, rows, axis=0), columns, axis=1)
+
+
+def _out_of_blocks(region: np.ndarray, blocks: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    for axis, block in enumerate(blocks):
+        region = region.repeat(block, axis=axis)
+    return np.ascontiguousarray(region[tuple(slice(size) for size in shape)])

@@ -1,0 +1,174 @@
+"""Networks at hand, and one knee after the other: a volume -> labels on its own grid, volumes, flags."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from knee3d.anatomy.orientation import Side, axis_codes, from_canonical
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.tissue import Scheme
+from knee3d.anatomy.volume import Volume
+from knee3d.dataset.prepare import canonical_image
+from knee3d.models import Trained, load_models, trained_planes
+from knee3d.postprocess.clean import NOTHING, Cleaning, cleaned
+from knee3d.postprocess.ensemble import Keep, Opinion
+from knee3d.postprocess.joint import find_joint, survey_slices, touches_edge
+from knee3d.postprocess.quality import Quality, quality
+from knee3d.progress import progress
+from knee3d.quantify.volumes import tissue_volumes
+
+if TYPE_CHECKING:
+    from knee3d.learn.engines import Engine
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a knee is segmented, as far as its labels depend on it.
+
+    Attributes:
+        fast: Whether only what a quick look finds is computed with every slice, see `postprocess.joint`.
+        cleaning: What is too small to be kept.
+        any_spacing: Whether knees are taken whose voxels are of another size than those of training.
+    """
+
+    fast: bool = False
+    cleaning: Cleaning = NOTHING
+    any_spacing: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """A knee's labels.
+
+    Attributes:
+        labels: uint8 classes of the scheme, on the grid and in the axes of the image that came in.
+        scheme: What they mean.
+        volumes_mm3: Tissue to its volume.
+        quality: How believable they are, with flags in words.
+        whole: Why the knee was computed whole where that was not asked for; empty otherwise.
+        image: What the networks saw: uint8, canonical axes, a left knee mirrored to right.
+        canonical: The labels on the grid of `image`.
+    """
+
+    labels: Volume
+    scheme: Scheme
+    volumes_mm3: Mapping[str, float]
+    quality: Quality
+    whole: str
+    image: Volume
+    canonical: Volume
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """Networks, and how they are used. Threads may share it: they wait for each other.
+
+    Attributes:
+        trained: The networks, with their fusion weights.
+        method: How.
+        engine: What computes them, in words.
+    """
+
+    trained: Trained
+    method: Method = Method()
+    engine: str = ""
+    _alone: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def segment(
+        self, volume: Volume, side: Side | str = Side.UNKNOWN, name: str = "segmenting", keep: Keep | None = None
+    ) -> Segmentation:
+        """Segment a knee.
+
+        Args:
+            volume: Intensities of an MR image, three axes in any order; its affine says which.
+            side: "R" or "L"; unknown ("") is taken as a right knee, which matters to schemes that name a side.
+            name: What the progress bar says.
+            keep: What to do with the probabilities of each view, in the axes and on the side of `volume`.
+
+        Raises:
+            ValueError: The volume is no image (constant, NaN, not three axes), or its voxels are of another size than
+                those of training.
+        """
+        side = Side(side)
+        image, _ = canonical_image(volume, side)
+        other = self.trained.of_other_voxels(image)
+        if other and not self.method.any_spacing:
+            raise ValueError(f"{other}; train on such voxels, or say --any-spacing and do not trust the labels")
+        codes = axis_codes(volume.affine)
+
+        def take(view: str, probabilities: Volume) -> None:
+            if keep is not None:
+                keep.take(view, volume.with_array(from_canonical(probabilities, codes, side).array))
+
+        with self._alone:  # the networks take all cores, and each knee much memory
+            opinion, whole = self._opinion(image, name, keep and Keep(keep.dtype, take))
+            labels, looks = opinion.labels, [*opinion.looks.values()]
+            del opinion
+        labels = cleaned(labels, self.method.cleaning) if self.method.cleaning else labels
+        scheme = self.trained.scheme
+        volumes = tissue_volumes(labels, scheme)
+        return Segmentation(
+            volume.with_array(from_canonical(labels, codes, side).array),
+            scheme,
+            dict(zip(scheme.names, volumes.tolist(), strict=True)),
+            quality(labels, looks, scheme.names, self.trained.reference),
+            whole,
+            image,
+            labels,
+        )
+
+    def _opinion(self, image: Volume, name: str, keep: Keep | None) -> tuple[Opinion, str]:
+        """An opinion, and why it is of the whole knee where that was not asked for."""
+        ensemble, why = self.trained.ensemble, ""
+        if self.method.fast:
+            views = self.trained.planes
+            slices = sum(len(survey_slices(image, view.plane.axis)) for view in views.values())
+            with progress(f"{name}: quick look", slices) as advance:
+                joint = find_joint(image, views, advance)
+            why = joint.why
+            if joint.region is not None:
+                opinion = ensemble.opinion(image, name, joint.region, keep)
+                if not touches_edge(opinion.labels.array, joint.region):
+                    return opinion, ""
+                del opinion  # or there would be two in memory
+                why = "tissue reaches the edge of what the quick look found"
+        return ensemble.opinion(image, name, keep=keep), why
+
+
+def load(
+    models: Path | str,
+    planes: Sequence[Plane | str] = (),
+    fast: bool = False,
+    precision: str = "auto",
+    runtime: str = "tensorflow",
+    device: str | None = None,
+) -> Segmenter:
+    """The networks of a models folder, ready to segment.
+
+    Args:
+        models: As `knee3d-train` and `knee3d fuse` fill it.
+        planes: Which planes look at the knee; none is every one.
+        fast: See `Method`.
+        precision: "auto", "float32" or "bfloat16", see `learn.engines.choose_engine`.
+        runtime: "tensorflow", "openvino" or "auto".
+        device: "cpu", "gpu" or "gpu:1"; None leaves it to TensorFlow.
+
+    Raises:
+        FileNotFoundError: There is no trained plane.
+        ValueError: The planes do not go together, or one cannot be read.
+    """
+    models, wanted = Path(models), [Plane(plane) for plane in planes]
+    engine = engine_for(models, wanted, precision, runtime, device)
+    return Segmenter(load_models(models, planes=wanted, engine=engine), Method(fast=fast), str(engine))
+
+
+def engine_for(models: Path, planes: Sequence[Plane], precision: str, runtime: str, device: str | None) -> Engine:
+    """See `learn.engines.choose_engine`."""
+    from_one = (planes or trained_planes(models))[0]
+    from knee3d.learn.engines import choose_engine
+
+    return choose_engine(models, from_one, precision, runtime, device)

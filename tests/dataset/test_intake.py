@@ -1,0 +1,74 @@
+"""What a path stands for: a knee, a folder of knees, a table."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from knee3d import workflow
+from knee3d.anatomy.orientation import Side
+from knee3d.dataset.intake import content_mark, knees_at
+from knee3d.dataset.phantom.cohort import Cohort
+from knee3d.dataset.source import Choice
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cohort")
+    workflow.phantom(Cohort(2, (16, 16, 16)), folder, jobs=2)
+    return folder
+
+
+def test_a_table_a_folder_and_single_knees(cohort):
+    table = knees_at(cohort / "knees.csv", choice=Choice(echo="1"))
+    assert [one.case for one in table] == ["P001-baseline", "P002-baseline", "P001-follow-up"]
+    assert {one.source.choice.echo for one in table} == {"1"}
+    assert [one.source.side for one in table] == [Side.RIGHT, Side.LEFT, Side.RIGHT]
+    found = knees_at(cohort)
+    assert {one.case: one.source.path for one in found} == {one.case: one.source.path for one in table}
+    (one,) = knees_at(cohort / "P001-baseline" / "dicom", case="someone", side=Side.LEFT)
+    assert (one.case, one.source.side) == ("someone", Side.LEFT)
+
+
+def test_a_folder_with_one_series_below_is_a_single_knee(cohort, tmp_path):
+    shutil.copytree(cohort / "P001-baseline" / "dicom", tmp_path / "an odd, name" / "study" / "series")
+    (one,) = knees_at(tmp_path / "an odd, name")
+    assert (one.case, one.source.path) == ("an-odd-name", tmp_path / "an odd, name")
+    shutil.copytree(cohort / "P002-baseline" / "dicom", tmp_path / "an odd, name" / "study" / "other")
+    assert len(knees_at(tmp_path / "an odd, name")) == 2
+    (chosen,) = knees_at(tmp_path / "an odd, name", choice=Choice(series="1"))
+    assert chosen.source.path == tmp_path / "an odd, name"
+
+
+def test_labels_in_a_folder_are_no_knees(cohort, tmp_path):
+    shutil.copy(cohort / "P001-baseline" / "mask.nii.gz", tmp_path / "knee.nii.gz")
+    shutil.copy(cohort / "P001-baseline" / "mask.nii.gz", tmp_path / "knee_mask.nii.gz")
+    (one,) = knees_at(tmp_path)
+    assert one.source.path == tmp_path / "knee.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("nowhere", {}, "does not exist"),
+        ("knees.csv", {"case": "one"}, "leave --case and --side out"),
+        ("knees.csv", {"side": Side.LEFT}, "leave --case and --side out"),
+        ("P001-baseline", {"case": "../up"}, "cannot be a folder's name"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(cohort, name, options, words):
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        knees_at(cohort / name, **options)
+
+
+def test_a_mark_is_of_the_content_whatever_its_name(cohort, tmp_path):
+    original, copy = cohort / "P001-baseline" / "dicom", tmp_path / "copy"
+    shutil.copytree(original, copy)
+    first = sorted(copy.iterdir())[0]
+    first.rename(copy / "other name.dcm")
+    (copy / ".hidden").write_text("not read")
+    assert content_mark(copy) == content_mark(original)
+    changed = sorted(copy.glob("*.dcm"))[0]
+    changed.write_bytes(changed.read_bytes()[:-1] + b"?")
+    assert content_mark(copy) != content_mark(original)
+    assert content_mark(cohort / "P001-baseline" / "mask.nii.gz") != content_mark(original)

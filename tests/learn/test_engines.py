@@ -1,0 +1,79 @@
+"""Ways to compute a network: they agree, and which is taken is measured."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up_models import make_models
+
+from knee3d.anatomy.plane import Plane
+
+tf = pytest.importorskip("tensorflow")
+engines = pytest.importorskip("knee3d.learn.engines")
+PLANE = Plane.SAGITTAL
+SLICES = np.random.default_rng(0).integers(0, 256, (3, 40, 33, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    return make_models(tmp_path_factory.mktemp("models") / "models", (1, 1, 1), (PLANE,))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("runtime", ["tensorflow", "openvino"])
+def test_every_engine_says_what_the_savedmodel_says(models, runtime, precision):
+    if runtime != "tensorflow":
+        pytest.importorskip(runtime)
+    network = engines.load_predictor(models, PLANE, engines.Engine(runtime, precision))
+    assert (network.classes, network.context) == (2, 1)
+    said = network(SLICES)
+    assert (said.dtype, said.shape) == (np.float32, (3, 40, 33, 2))
+    saved = tf.saved_model.load(str(models / PLANE.value / "saved_model"))
+    expected = saved.serve(tf.constant(SLICES)).numpy()
+    np.testing.assert_allclose(said, expected, atol=1e-5 if precision == "float32" else 0.3)
+    assert np.mean(said.argmax(axis=-1) == expected.argmax(axis=-1)) > (0.9999 if precision == "float32" else 0.9)
+    np.testing.assert_array_equal(network(SLICES), said)
+
+
+def test_float32_stays_exact_beside_bfloat16(models):
+    """The switch to bfloat16 is TensorFlow's and of the whole process: it must be off again."""
+    plain = engines.load_predictor(models, PLANE)
+    before = plain(SLICES)
+    engines.load_predictor(models, PLANE, engines.Engine("tensorflow", "bfloat16"))(SLICES)
+    np.testing.assert_array_equal(plain(SLICES), before)
+    assert not tf.config.optimizer.get_experimental_options().get("auto_mixed_precision_onednn_bfloat16", False)
+
+
+def test_bfloat16_is_taken_where_it_is_faster(models, monkeypatch):
+    for has, precision in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(engines, "has_bfloat16", lambda has=has: has)
+        assert engines.choose_engine(models, PLANE, "auto") == engines.Engine("tensorflow", precision)
+    assert engines.choose_engine(models, PLANE, "float32", device="cpu") == engines.Engine(device="CPU:0")
+
+
+def test_the_processor_answers_the_same_each_time():
+    engines.has_bfloat16.cache_clear()
+    first = engines.has_bfloat16()
+    engines.has_bfloat16.cache_clear()
+    assert engines.has_bfloat16() == first
+
+
+@pytest.mark.parametrize(("slower", "taken"), [("tensorflow", "openvino"), ("openvino", "tensorflow")])
+def test_the_faster_runtime_is_taken(models, monkeypatch, slower, taken):
+    pytest.importorskip("openvino")
+
+    def load(models, plane, engine):
+        return engines.Network(2, 1, lambda slices: time.sleep(0.05 if engine.runtime == slower else 0.01))
+
+    monkeypatch.setattr(engines, "load_predictor", load)
+    assert engines.choose_engine(models, PLANE, "float32", "auto").runtime == taken
+
+
+def test_engines_and_devices_that_are_not_there(models):
+    with pytest.raises(ValueError, match="no engine"):
+        engines.Engine("abacus")
+    with pytest.raises(ValueError, match="this machine has cpu:0"):
+        engines.check_device("gpu:3")
+    assert engines.check_device("cpu") == "CPU:0"
+    assert engines.check_device(None) is None

@@ -1,0 +1,127 @@
+"""The quick look: the region it makes, and when it is not certain."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.volume import Volume
+from knee3d.postprocess.ensemble import Ensemble
+from knee3d.postprocess.joint import MARGIN_MM, find_joint, survey_slices, touches_edge
+from knee3d.postprocess.predict import PlaneView
+
+SPACING = np.array([0.5, 0.4, 0.7])
+SHAPE = (120, 150, 80)
+
+
+@dataclass(frozen=True)
+class Bright:
+    """Tissue is what is brighter than a limit."""
+
+    limit: int = 128
+    context: int = 0
+    classes: int = 2
+
+    def __call__(self, slices: np.ndarray) -> np.ndarray:
+        tissue = (slices[..., 0] > self.limit).astype(np.float32)
+        return np.stack([1 - tissue, tissue], axis=-1)
+
+
+def knee(*balls: tuple[tuple[float, float, float], float], shape: tuple[int, int, int] = SHAPE) -> Volume:
+    """Bright balls, their centres and radii in mm, one of them hollow like cartilage around bone."""
+    places = np.indices(shape) * SPACING[:, None, None, None]
+    array = np.zeros(shape, np.uint8)
+    for centre, radius in balls:
+        away = np.linalg.norm(places - np.array(centre)[:, None, None, None], axis=0)
+        array[(away < radius) & (away > radius - 3)] = 200
+    return Volume(array, np.diag([*SPACING, 1]))
+
+
+def views(**limits: int) -> dict[str, PlaneView]:
+    return {plane.value: PlaneView(plane, Bright(limits.get(plane.value, 128))) for plane in Plane}
+
+
+JOINT = knee(((30, 30, 28), 14), ((22, 12, 28), 5))
+
+
+def test_the_region_holds_all_tissue_with_a_margin_and_little_else():
+    found = find_joint(JOINT, views())
+    assert found.why == ""
+    where = np.array(np.nonzero(JOINT.array))
+    margin = np.floor(MARGIN_MM / SPACING).astype(int)
+    for axis in range(3):
+        for step in (-1, 1):
+            moved = where.copy()
+            moved[axis] = np.clip(moved[axis] + step * margin[axis], 0, SHAPE[axis] - 1)
+            assert found.region[tuple(moved)].all()
+    assert found.region.mean() < 0.3
+    assert not touches_edge(JOINT.array > 0, found.region)
+
+
+def test_labels_are_those_of_the_whole_knee():
+    ensemble = Ensemble(views(), dict.fromkeys(views(), 1 / 3))
+    region = find_joint(JOINT, views()).region
+    fast, whole = ensemble.opinion(JOINT, "fast", region), ensemble.opinion(JOINT, "whole")
+    np.testing.assert_array_equal(fast.labels.array, whole.labels.array)
+
+
+def test_slices_are_spread_over_the_image():
+    told = []
+    find_joint(JOINT, views(), told.append)
+    assert sum(told) == sum(len(survey_slices(JOINT, axis)) for axis in range(3))
+    assert [len(survey_slices(JOINT, axis)) for axis in range(3)] == [10, 10, 9]
+    thick = Volume(np.zeros((3, 4, 5), np.uint8), np.diag([9.0, 9, 9, 1]))
+    assert [list(survey_slices(thick, axis)) for axis in range(3)] == [[0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("image", "limits", "words"),
+    [
+        (knee(), {}, "finds no tissue"),
+        (JOINT, {Plane.CORONAL.value: 250}, f"finds no tissue in the {Plane.CORONAL.value} view"),
+        (Volume(np.full(SHAPE, 200, np.uint8), JOINT.affine), {}, "all over"),
+    ],
+)
+def test_what_is_not_certain_is_said(image, limits, words):
+    found = find_joint(image, views(**limits))
+    assert found.region is None
+    assert words in found.why
+
+
+def test_views_that_find_different_places_are_not_believed():
+    array = np.zeros(SHAPE, np.uint8)
+    array[20:50, 20:50, 10:40] = 150
+    array[80:110, 90:130, 50:75] = 220
+    seen = views(**{Plane.AXIAL.value: 180})
+    dimmer = {Plane.CORONAL.value: Dim(), Plane.SAGITTAL.value: Dim()}
+    seen |= {name: PlaneView(Plane(name), predictor) for name, predictor in dimmer.items()}
+    found = find_joint(Volume(array, JOINT.affine), seen)
+    assert found.region is None
+    assert "different places" in found.why
+
+
+class Dim(Bright):
+    """Tissue is what is neither dark nor very bright."""
+
+    def __call__(self, slices: np.ndarray) -> np.ndarray:
+        tissue = ((slices[..., 0] > 100) & (slices[..., 0] < 180)).astype(np.float32)
+        return np.stack([1 - tissue, tissue], axis=-1)
+
+
+def test_tissue_at_the_edge_of_the_region_is_noticed():
+    region = np.zeros((10, 10, 10), dtype=bool)
+    region[2:8, 2:8, :] = True
+    labels = np.zeros(region.shape, np.uint8)
+    labels[4, 4, :] = 1  # touches the image's border, where there is nothing more
+    assert not touches_edge(labels, region)
+    labels[2, 4, 5] = 1
+    assert touches_edge(labels, region)
+    assert not touches_edge(np.zeros_like(labels), region)
+
+
+def test_specks_do_not_make_a_region():
+    array = JOINT.array.copy()
+    array[survey_slices(JOINT, 0)[0], 140:144, 70:74] = 255
+    spotted = find_joint(JOINT.with_array(array), views())
+    np.testing.assert_array_equal(spotted.region, find_joint(JOINT, views()).region)

@@ -1,0 +1,390 @@
+"""From knees to labels: what may come in, what is kept, and that nothing is lost when something goes wrong."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from made_up_models import make_models
+
+import knee3d
+from knee3d import workflow
+from knee3d.anatomy.orientation import Side, to_canonical
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.volume import Volume
+from knee3d.cli import main
+from knee3d.dataset.files.probabilities import read_probabilities
+from knee3d.dataset.files.volumefile import read_volume
+from knee3d.dataset.phantom.cohort import Cohort
+from knee3d.dataset.prepare import canonical_image
+from knee3d.dataset.source import read_image
+from knee3d.dataset.table import read_table
+from knee3d.models import load_models
+from knee3d.postprocess.blend import blend
+from knee3d.postprocess.decide import decide
+from knee3d.postprocess.ensemble import Ensemble
+from knee3d.postprocess.predict import with_neighbours
+from knee3d.workflow.segmenter import Method, Segmenter
+
+pytest.importorskip("knee3d.learn")
+SHAPE = (32, 30, 28)
+KILLS = 10
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """cohort/ of four knees, and models/ that suit them."""
+    folder = tmp_path_factory.mktemp("segmentation")
+    table = workflow.phantom(Cohort(3, SHAPE, seed=1), folder / "cohort", jobs=2)
+    image, _ = read_image(read_table(table)[0].image)
+    make_models(folder / "models", tuple(to_canonical(image).spacing_mm.tolist()))
+    return folder
+
+
+@pytest.fixture
+def plainly(monkeypatch):
+    """Without pictures, which take longer than all the rest."""
+    monkeypatch.setattr("knee3d.report.figures.overview_figure", lambda *args: Path(args[3]).write_bytes(b"picture"))
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, ["segment", *map(str, words)])
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Hash of every file of finished knees."""
+    files = [path for case in folder.glob("[!.]*/") for path in case.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def entries(place: Path) -> list[workflow.Entry]:
+    return list(workflow.knees_at(place / "cohort" / "knees.csv"))
+
+
+def test_a_knee_a_folder_and_a_table_give_the_same(place, tmp_path, plainly):
+    cohort, models = place / "cohort", place / "models"
+    cases = sorted(knee.case for knee in read_table(cohort / "knees.csv"))
+    for source, out in ((cohort / "knees.csv", "table"), (cohort, "folder")):
+        done = run(source, "--models", models, "--out", tmp_path / out)
+        assert done.exit_code == 0, done.output
+        assert "4 done, 0 kept, 0 failed" in done.output
+        assert sorted(path.parent.name for path in (tmp_path / out).glob("*/segmentation.json")) == cases
+    one = run(
+        cohort / cases[0] / "dicom", "--models", models, "--out", tmp_path / "one", "--case", cases[0], "--side", "R"
+    )
+    assert one.exit_code == 0, one.output
+    assert " mm3" in one.output
+    expected = contents(tmp_path / "table")
+    assert contents(tmp_path / "folder") == expected
+    assert contents(tmp_path / "one") == {name: one for name, one in expected.items() if name.startswith(cases[0])}
+    rows = (tmp_path / "table" / "volumes.csv").read_text().splitlines()
+    assert len(rows) == 1 + len(cases)
+
+
+def test_what_happened_is_a_json_object_a_line(place, tmp_path, plainly):
+    log = tmp_path / "log" / "what.jsonl"
+    done = run(place / "cohort", "--models", place / "models", "--out", tmp_path / "out", "--log", log, "--quiet")
+    assert (done.exit_code, done.output) == (0, "")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["begin", *["knee"] * 4, "end"]
+    assert lines[-1]["done"] == 4
+    assert {line["status"] for line in lines[1:-1]} == {"done"}
+    assert all(line["volumes_mm3"]["cartilage"] > 0 for line in lines[1:-1])
+
+
+def test_finished_knees_are_kept_and_others_never_replaced_unasked(place, tmp_path, plainly):
+    cohort, out = tmp_path / "cohort", tmp_path / "out"
+    shutil.copytree(place / "cohort", cohort)
+    words = (cohort, "--models", place / "models", "--out", out)
+    assert run(*words).exit_code == 0
+    before = contents(out)
+    again = run(*words)
+    assert "0 done, 4 kept" in again.output
+    # Another name is no other content.
+    first = cohort / "P001-baseline" / "dicom"
+    one = sorted(first.iterdir())[0]
+    one.rename(first / "renamed.dcm")
+    assert "4 kept" in run(*words).output
+    # Other settings, and other content.
+    assert run(*words, "--keep-largest").exit_code == 2
+    mask = cohort / "P002-baseline" / "dicom"
+    shutil.rmtree(mask)
+    shutil.copytree(cohort / "P003-baseline" / "dicom", mask)
+    changed = run(*words)
+    assert changed.exit_code == 1
+    assert "3 kept, 1 failed" in changed.output
+    assert "made of another image; give --overwrite" in " ".join(changed.output.split())
+    assert contents(out) == before
+    assert run(*words, "--overwrite").exit_code == 0
+    assert contents(out) != before
+    plan = run(*words, "--dry-run")
+    assert plan.output.count("finished, to be kept") == 4
+
+
+def test_a_folder_that_is_not_ours_is_never_replaced(place, tmp_path, plainly):
+    """The images themselves, when --out is where they lie."""
+    cohort = tmp_path / "cohort"
+    shutil.copytree(place / "cohort", cohort)
+    before = contents(cohort)
+    for more in ((), ("--overwrite",)):
+        refused = run(cohort / "knees.csv", "--models", place / "models", "--out", cohort, *more)
+        assert refused.exit_code == 2
+        assert "was not made by knee3d segment" in " ".join(refused.output.split())
+        assert contents(cohort) == before
+
+
+def test_a_dry_run_computes_and_writes_nothing(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(Ensemble, "opinion", lambda *args, **options: pytest.fail("computed"))
+    shown = run(place / "cohort", "--models", place / "models", "--out", tmp_path / "out", "--dry-run")
+    assert shown.exit_code == 0, shown.output
+    assert shown.output.count("to be segmented") == 4
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_knee_among_twenty_stops_no_other(place, tmp_path, plainly):
+    cohort = tmp_path / "cohort"
+    sources = [knee.image for knee in read_table(place / "cohort" / "knees.csv")]
+    for number in range(20):
+        shutil.copytree(sources[number % 4], cohort / f"knee{number:02d}" / "dicom")
+    bad = cohort / "knee10" / "dicom"
+    broken = sorted(bad.iterdir())[7]
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    words = (cohort, "--models", place / "models", "--out", tmp_path / "out")
+    done = run(*words)
+    assert done.exit_code == 1
+    assert "19 done, 0 kept, 1 failed" in done.output
+    assert broken.name in done.output
+    assert "Traceback" not in done.output
+    assert sorted(path.name for path in (tmp_path / "out").glob("knee*")) == [
+        f"knee{number:02d}" for number in range(20) if number != 10
+    ]
+    assert not list((tmp_path / "out").glob(".partial*"))
+    broken.write_bytes(whole)
+    assert "1 done, 19 kept, 0 failed" in run(*words).output
+
+
+def test_knees_of_a_table_that_are_not_there_are_failures_of_their_own(place, tmp_path, plainly):
+    table = tmp_path / "knees.csv"
+    there = read_table(place / "cohort" / "knees.csv")[0]
+    table.write_text(f"case,patient,visit,side,image,mask\na,p,,R,{there.image},\nb,p,,R,nowhere,\n")
+    done = run(table, "--models", place / "models", "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert "nowhere does not exist" in " ".join(done.output.split())
+    assert (tmp_path / "out" / "a" / "segmentation.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda models: (models / Plane.AXIAL.value / "card.json").write_text("{"), "not a readable model card"),
+        (
+            lambda models: (models / Plane.AXIAL.value / "saved_model" / "saved_model.pb").write_bytes(b"?"),
+            "not a readable SavedModel",
+        ),
+        (
+            lambda models: (models / Plane.AXIAL.value / "saved_model" / "variables" / "variables.index").unlink(),
+            "train this plane again",
+        ),
+        (lambda models: swap(models, "saved_model"), "holds a network of the"),
+        (lambda models: swap(models, ""), "holds a network of the"),
+        (
+            lambda models: edit(models, Plane.AXIAL, scheme="compartments"),
+            "different schemes: cartilage, compartments",
+        ),
+        (lambda models: edit(models, Plane.AXIAL, classes=["background", "bone"]), "of different trainings"),
+        (lambda models: shutil.rmtree(models) or models.mkdir(), "holds no trained plane"),
+    ],
+)
+def test_models_that_do_not_go_together_are_one_clear_line(place, tmp_path, plainly, spoil, words):
+    shutil.copytree(place / "models", tmp_path / "models")
+    spoil(tmp_path / "models")
+    done = run(place / "cohort", "--models", tmp_path / "models", "--out", tmp_path / "out")
+    assert done.exit_code == 2, done.output
+    assert words in " ".join(done.output.split())
+    assert "Traceback" not in done.output
+    assert not list((tmp_path / "out").glob("*/segmentation.json"))
+    assert "4 done" in run(place / "cohort", "--models", place / "models", "--out", tmp_path / "out").output
+
+
+def swap(models: Path, what: str) -> None:
+    one, other = models / Plane.AXIAL.value / what, models / Plane.CORONAL.value / what
+    one.rename(models / "aside")
+    other.rename(one)
+    (models / "aside").rename(other)
+
+
+def edit(models: Path, plane: Plane, **changes: Any) -> None:
+    for path in (models / plane.value / "card.json",):
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_models_of_another_spacing_are_refused(place, tmp_path, plainly):
+    shutil.copytree(place / "models", tmp_path / "models")
+    edit(tmp_path / "models", Plane.CORONAL, spacing_mm=[0.36, 0.36, 0.7])
+    words = (place / "cohort", "--models", tmp_path / "models", "--out", tmp_path / "out")
+    done = run(*words)
+    assert done.exit_code == 2
+    assert "the networks know 0.36 x 0.36 x 0.70 mm" in " ".join(done.output.split())
+    assert run(*words, "--any-spacing").exit_code == 0
+
+
+def test_some_planes_share_the_weights(place, tmp_path, plainly):
+    done = run(place / "cohort", "--models", place / "models", "--out", tmp_path, "--planes", "axial,Sagittal")
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "P001-baseline" / "segmentation.json").read_text())
+    assert record["weights"] == {Plane.AXIAL.value: 0.5, Plane.SAGITTAL.value: 0.5}
+    wrong = run(place / "cohort", "--models", place / "models", "--out", tmp_path, "--planes", "oblique")
+    assert wrong.exit_code == 2
+    assert "are no planes" in wrong.output
+
+
+def test_whole_mode_is_the_plain_loop_voxel_for_voxel(place):
+    """`predict` of each plane's network over all its slices, stacked, blended, decided: in float32."""
+    import keras
+
+    trained = load_models(place / "models")
+    image, _ = canonical_image(*read_image(entries(place)[0].source.path))
+    fused: dict[str, Volume] = {}
+    for plane in Plane:
+        model = keras.layers.TFSMLayer(str(place / "models" / plane.value / "saved_model"), call_endpoint="serve")
+        inputs = keras.Input((None, None, 3), dtype="uint8")
+        stack = np.moveaxis(image.array, plane.axis, 0)
+        seen = with_neighbours(stack, range(len(stack)), 1)
+        said = keras.Model(inputs, model(inputs)).predict(seen, batch_size=2, verbose=0)
+        fused[plane.value] = image.with_array(np.moveaxis(said, 0, plane.axis))
+    expected = decide(blend(fused.items(), trained.ensemble.weights))
+    found = Segmenter(trained).segment(*read_image(entries(place)[0].source.path))
+    np.testing.assert_array_equal(found.canonical.array, expected.array)
+    assert 0 < np.count_nonzero(expected.array) < expected.array.size / 2
+
+
+def test_fast_is_exact_for_networks_that_see_little_and_says_when_it_is_not_sure(place, tmp_path, plainly):
+    """On a bright shell in a large image; and on a knee that fills its image."""
+    volume, side = read_image(entries(place)[0].source.path)
+    away = np.linalg.norm(np.indices((100, 110, 90)).T - [40, 60, 45], axis=-1).T
+    shell = np.random.default_rng(0).normal(50, 5, away.shape) + 200 * ((away < 14) & (away > 11))
+    trained = load_models(place / "models")
+    alone = Volume(shell.astype(np.int16), volume.affine)
+    whole = Segmenter(trained).segment(alone, side)
+    fast = Segmenter(trained, Method(fast=True)).segment(alone, side)
+    assert fast.whole == ""
+    assert whole.labels.array.any()
+    np.testing.assert_array_equal(fast.labels.array, whole.labels.array)
+    full = Segmenter(trained, Method(fast=True)).segment(volume, side)
+    assert full.whole
+    np.testing.assert_array_equal(full.labels.array, Segmenter(trained).segment(volume, side).labels.array)
+
+
+@pytest.mark.parametrize("side", [Side.RIGHT, Side.LEFT])
+def test_probabilities_lie_on_the_grid_of_the_image(place, tmp_path, plainly, side):
+    entry = next(one for one in entries(place) if one.source.side is side)
+    wish = workflow.Wish(place / "models", probabilities=True, precision="float32")
+    (made,) = workflow.segment([entry], wish, tmp_path)
+    assert made.status == "done", made.message
+    labels = read_volume(tmp_path / entry.case / "labels.nii.gz")
+    views = {}
+    for plane in Plane:
+        views[plane.value], names = read_probabilities(tmp_path / entry.case / "probabilities" / f"{plane.value}.h5")
+        assert names == ("background", "cartilage")
+        assert views[plane.value].array.dtype == np.float16
+        assert views[plane.value].same_grid(labels)
+    fused = decide(blend(views.items(), dict.fromkeys(views, 1 / 3)))
+    assert np.mean(fused.array == labels.array) > 0.999
+    assert labels.array.any()
+    with pytest.raises(ValueError, match="does not hold probabilities"):
+        read_probabilities(tmp_path / entry.case / "labels.nii.gz")
+
+
+def test_three_lines_in_a_notebook(place):
+    image, side = knee3d.read(entries(place)[0].source.path)
+    found = knee3d.load(place / "models", precision="float32").segment(image, side)
+    assert found.labels.same_grid(image)
+    assert found.volumes_mm3["cartilage"] == pytest.approx(np.count_nonzero(found.labels.array) * image.voxel_mm3)
+    with pytest.raises(ValueError, match="there is no device gpu:7"):
+        knee3d.load(place / "models", device="gpu:7")
+
+
+def test_two_runs_in_one_folder_keep_out_of_each_others_way(place, tmp_path):
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom knee3d.atomic import alone\n"
+        "with alone(Path(sys.argv[1])):\n    print('in', flush=True)\n    time.sleep(60)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
+    child.stdout.readline()
+    try:
+        done = run(place / "cohort", "--models", place / "models", "--out", tmp_path)
+    finally:
+        child.kill()
+        child.communicate()
+    assert done.exit_code == 2
+    assert "another process is at work" in done.output
+
+
+@pytest.mark.slow
+def test_killed_ten_times_in_mid_knee_it_ends_with_the_same_bytes(place, tmp_path):
+    command = [sys.executable, "-c", "from knee3d.cli import main; main()", "segment", place / "cohort"]
+    command += ["--models", place / "models", "--precision", "float32", "--out"]
+    subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
+    expected = contents(tmp_path / "whole")
+    assert len(expected) == 4 * 6
+    rng, target, interrupted = random.Random(2), tmp_path / "killed", 0
+    for number in range(KILLS):
+        known = set(contents(target))
+        child = subprocess.Popen([*command, target], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while child.poll() is None and not list(target.glob(".partial-*")):
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.4))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        interrupted += child.returncode == -signal.SIGKILL
+        found = contents(target)
+        assert known <= set(found)
+        assert found.items() <= expected.items(), number
+        if interrupted and len(found) == len(expected):
+            shutil.rmtree(target / random.Random(number).choice(sorted(target.glob("P*"))).name)
+    assert interrupted == KILLS
+    subprocess.run([*command, target], check=True, capture_output=True)
+    assert contents(target) == expected
+    assert not list(target.glob(".partial*"))
+
+
+IN_A_SMALL_DISK = """
+mount -t tmpfs -o size=200k none "$1" || exit 77
+"$2" -c "from knee3d.cli import main; main()" segment "$3" --models "$4" --out "$1/out" --jobs 1
+code=$?
+find "$1/out" -name 'segmentation.json' >&2
+exit $code
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_clear_line_and_finished_knees_stay(place, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", IN_A_SMALL_DISK, "sh"]
+    try:
+        done = subprocess.run(
+            [*unshare, str(small), sys.executable, str(place / "cohort"), str(place / "models")],
+            capture_output=True,
+            text=True,
+        )
+    except FileNotFoundError:
+        pytest.skip("there is no unshare to mount a small disk with")
+    if done.returncode == 77 or "unshare:" in done.stderr:
+        pytest.skip(f"no small disk can be mounted here: {done.stderr}")
+    assert done.returncode == 2, done.stderr
+    assert "no room left in" in done.stderr
+    assert "make room and run it again" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert os.environ.get("CI") is None or done.stderr.count("segmentation.json") in range(4)
