@@ -1,0 +1,125 @@
+"""What do bfloat16 and --fast change? Test knees through trained networks: float32 whole, bfloat16 whole, then regions.
+
+For regions it is said how much of the whole knee's computation they take, for several sizes of what a network sees
+around a part (`postprocess.predict.RECEPTIVE`).
+
+    knee3d phantom runs/oai/cohort --knees 8 --seed 1 --from-labels knee_a.nrrd --from-labels knee_b.nrrd
+    knee3d prepare runs/oai/cohort/knees.csv runs/oai/dataset --scheme compartments --split 0.5,0.25,0.25 --seed 1
+    knee3d-train runs/oai/dataset --models runs/oai/models --epochs 3 --batch-size 4 --learning-rate 1e-3 \
+        --schedule cosine --limit-slices 150 --foreground-fraction 0.8 --augment none
+    python benchmarks/fast.py runs/oai/dataset runs/oai/models
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from knee3d.anatomy.volume import Volume
+from knee3d.dataset.cases import Split, load_dataset
+from knee3d.learn.engines import Engine
+from knee3d.models import load_models
+from knee3d.postprocess import predict
+from knee3d.postprocess.confusion import confusion_matrix, dice, foreground
+from knee3d.postprocess.ensemble import Ensemble
+from knee3d.postprocess.joint import find_joint, touches_edge
+from knee3d.postprocess.predict import Predictor
+
+RECEPTIVE = (0, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class Counting:
+    """A network that notes how many pixels it was given, padded as it pads them."""
+
+    predictor: Predictor
+    pixels: list[int]
+
+    @property
+    def classes(self) -> int:
+        """The network's."""
+        return self.predictor.classes
+
+    @property
+    def context(self) -> int:
+        """The network's."""
+        return self.predictor.context
+
+    def __call__(self, slices: np.ndarray) -> np.ndarray:
+        """The network's answer."""
+        height, width = (-(-side // predict.STRIDE) * predict.STRIDE for side in slices.shape[1:3])
+        self.pixels.append(len(slices) * height * width)
+        return self.predictor(slices)
+
+
+def scored(labels: Volume, truth: Volume, classes: int) -> np.ndarray:
+    """Foreground Dice, then that of each tissue."""
+    matrix = confusion_matrix(truth.array, labels.array, classes)
+    return np.array([dice(foreground(matrix))[1], *dice(matrix)[1:]])
+
+
+def main() -> None:
+    """Segment in every way, compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("models", type=Path)
+    parser.add_argument("--receptive", type=int, nargs="*", default=RECEPTIVE)
+    options = parser.parse_args()
+    dataset, pixels = load_dataset(options.dataset), list[int]()
+    ensembles: dict[str, Ensemble] = {}
+    for precision in ("float32", "bfloat16"):
+        ensemble = load_models(options.models, engine=Engine(precision=precision)).ensemble
+        views = {
+            name: replace(view, predictor=Counting(view.predictor, pixels)) for name, view in ensemble.views.items()
+        }
+        ensembles[precision] = replace(ensemble, views=views)
+    table = Table(title="change of Dice, in thousandths, against float32 whole")
+    for column in ("knee", "how", "seconds", "computed", "region", "foreground", *dataset.scheme.names, "unsure"):
+        table.add_column(column)
+    console = Console(width=200)
+    for case in dataset.of_split(Split.TEST):
+        image, truth = dataset.image(case), dataset.mask(case)
+
+        def run(how: str, precision: str, region: np.ndarray | None = None) -> tuple[Volume, float, int]:
+            pixels.clear()
+            start = time.perf_counter()
+            labels = ensembles[precision].opinion(image, how, region).labels  # noqa: B023 used before the next case
+            return labels, time.perf_counter() - start, sum(pixels)
+
+        classes = dataset.scheme.classes
+        plain, seconds, whole = run("float32", "float32")
+        before = scored(plain, truth, classes)
+        table.add_row(case.name, "float32 whole", f"{seconds:.0f}", "1", "", *_numbers(before, before * 0), "")
+        labels, seconds, _ = run("bfloat16", "bfloat16")
+        changes = _numbers(before, scored(labels, truth, classes) - before)
+        table.add_row("", "bfloat16 whole", f"{seconds:.0f}", "1", "", *changes, "")
+        pixels.clear()
+        start = time.perf_counter()
+        joint = find_joint(image, ensembles["bfloat16"].views)
+        look, looked = time.perf_counter() - start, sum(pixels)
+        table.add_row("", "quick look", f"{look:.0f}", f"{looked / whole:.3f}", "", *[""] * (classes), joint.why)
+        if joint.region is None:
+            continue
+        for receptive in options.receptive:
+            predict.RECEPTIVE = receptive
+            labels, seconds, computed = run(f"{receptive} around", "bfloat16", joint.region)
+            changes = _numbers(before, scored(labels, truth, classes) - before)
+            edge = "touches the edge" if touches_edge(labels.array, joint.region) else ""
+            share, region = f"{computed / whole:.3f}", f"{joint.region.mean():.3f}"
+            table.add_row("", f"bfloat16, {receptive} pixels around", f"{seconds:.0f}", share, region, *changes, edge)
+    console.print(table)
+
+
+def _numbers(before: np.ndarray, change: np.ndarray) -> Sequence[str]:
+    if not change.any():
+        return [f"{value:.4f}" for value in before]
+    return [f"{1000 * value:+.2f}" for value in change]
+
+
+if __name__ == "__main__":
+    main()

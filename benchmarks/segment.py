@@ -1,0 +1,285 @@
+"""Segmenting a knee of OAI's size against what a user would otherwise take, in one run on one machine.
+
+Three VGG16-UNets of seven classes with weights that nobody trained, as only time matters: each computes all that a
+trained one does, and its answer is then replaced by what the brightness of the made-up image says, so that the quick
+look finds a joint where there is one. Each way runs in a process of its own.
+
+    naive      model.predict in batches of 2 over every slice of the three planes, np.stack, np.average, argmax
+    network    what calling the networks takes at the best size of batch, and nothing else
+    whole      knee3d segment, from DICOM to labels, picture and record; also in float32
+    fast       knee3d segment --fast
+
+    python benchmarks/segment.py
+    python benchmarks/segment.py --labels ../shared/data/labels/knee_b_label.nrrd
+    python benchmarks/segment.py --nnunet runs/nnunet    # also nnU-Net's 3d_fullres; installs it there: 6 GB
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from knee3d.anatomy.orientation import CANONICAL, Side, reorient
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, map_labels
+from knee3d.anatomy.volume import Volume
+from knee3d.dataset.dicom.writer import write_series
+from knee3d.dataset.files.volumefile import read_volume
+from knee3d.dataset.intake import knees_at
+from knee3d.dataset.phantom.knee import parametric_knee
+from knee3d.postprocess.predict import Predictor, with_neighbours
+
+SHAPE = (384, 384, 160)
+FIELD_OF_VIEW_MM = (140.0, 140.0, 112.0)
+SPACING_MM = (0.3646, 0.3646, 0.7)
+SCHEME = "iwoai"
+BATCHES = (1, 2, 4, 8, 16)
+PEAK_SIZE = 3072
+
+
+@dataclass(frozen=True)
+class ByBrightness:
+    """A network's time, and an answer that is the pixel's brightness divided by 30."""
+
+    network: Predictor
+    seconds: list[float]
+
+    @property
+    def classes(self) -> int:
+        """The network's."""
+        return self.network.classes
+
+    @property
+    def context(self) -> int:
+        """The network's."""
+        return self.network.context
+
+    def __call__(self, slices: np.ndarray) -> np.ndarray:
+        """Like a trained network's, sure of itself; making it up is not counted."""
+        start = time.perf_counter()
+        said = self.network(slices)
+        self.seconds.append(time.perf_counter() - start)
+        said = np.full(said.shape, 0.01, np.float32)
+        grey = (slices[..., self.context].astype(np.intp) + 15) // 30
+        classes = np.where(grey < self.classes, grey, 0)
+        np.put_along_axis(said, classes[..., None], 1 - 0.01 * (self.classes - 1), axis=-1)
+        return said
+
+
+def make_models(folder: Path) -> None:
+    """Three networks with random weights, exported as trained ones are."""
+    import keras
+
+    from knee3d.learn.card import for_saved_model
+    from knee3d.learn.networks import NETWORKS
+    from knee3d.learn.savedmodel import export
+
+    scheme = SCHEMES[SCHEME]
+    for number, plane in enumerate(Plane):
+        keras.utils.set_random_seed(number)
+        network = NETWORKS["unet"](scheme.classes, 1, None)
+        card = {"knee3d": "", "plane": plane.value, "scheme": SCHEME, "classes": ["background", *scheme.names],
+                "settings": {"context": 1}, "spacing_mm": SPACING_MM, "input": "", "output": "",
+                "patients": {"train": [], "val": []}, "cases": {"train": [], "val": []}}  # fmt: skip
+        export(network, folder / plane.value / "saved_model", for_saved_model(card))
+        network.save(folder / plane.value / "model.keras")
+        (folder / plane.value / "card.json").write_text(json.dumps(card))
+
+
+def make_knee(labels: Path | None, folder: Path) -> None:
+    """DICOM whose brightness is the label: 30 for the first tissue, 60 for the second."""
+    if labels is None:
+        source = parametric_knee(SHAPE, seed=1, field_of_view_mm=FIELD_OF_VIEW_MM)
+    else:
+        source = reorient(read_volume(labels), CANONICAL)
+    classes = map_labels(source.array, NUMBERINGS["pymskt"], SCHEMES[SCHEME])
+    array = classes.astype(np.int16) * 30
+    array[:3] = 255  # more than the half percent that the window leaves out, so that it is 0 to 255
+    series = Volume(array, source.affine)
+    write_series(series, folder, Side.RIGHT, patient="made up", description="brightness is the label", seed=0)
+
+
+def naive(models: Path, knee: Path) -> dict[str, Any]:
+    """What a notebook does."""
+    import keras
+
+    import knee3d.learn.networks  # noqa: F401 registers layers
+
+    image = canonical(knee)
+    start = time.perf_counter()
+    views = []
+    for plane in Plane:
+        model = keras.models.load_model(models / plane.value / "model.keras", compile=False)
+        stack = np.moveaxis(image.array, plane.axis, 0)
+        said = model.predict(with_neighbours(stack, range(len(stack)), 1), batch_size=2, verbose=0)
+        views.append(np.moveaxis(said, 0, plane.axis))
+    fused = np.average(np.stack(views), axis=0, weights=[0.5, 0.4, 0.1])
+    fused.argmax(axis=-1).astype(np.uint8)
+    return {"seconds": time.perf_counter() - start}
+
+
+def network(models: Path, knee: Path, precision: str) -> dict[str, Any]:
+    """The best batch of each plane, and what all of its slices take so."""
+    from knee3d.learn.engines import Engine, load_predictor
+
+    image, found, total = canonical(knee), {}, 0.0
+    for plane in Plane:
+        run, stack = load_predictor(models, plane, Engine(precision=precision)), np.moveaxis(image.array, plane.axis, 0)
+        seconds = {}
+        for batch in BATCHES:
+            slices = with_neighbours(stack, range(batch), 1)
+            seconds[batch] = min(timed(run, slices) for _ in range(3)) / batch
+        best = min(seconds, key=lambda batch: seconds[batch])
+        found[plane.value] = {"batch": best, "s_per_slice": {batch: round(one, 4) for batch, one in seconds.items()}}
+        total += seconds[best] * len(stack)
+    return {"seconds": total, "planes": found}
+
+
+def ours(models: Path, knee: Path, precision: str, fast: bool) -> dict[str, Any]:
+    """`knee3d segment` with the networks' answers replaced."""
+    from knee3d import workflow
+    from knee3d.workflow.segmentation import load_segmenter, segment_knee
+
+    (entry,) = knees_at(knee)
+    wish = workflow.Wish(models, method=workflow.Method(fast=fast), precision=precision)
+    start = time.perf_counter()
+    segmenter, seconds = load_segmenter(wish), list[float]()
+    loaded = time.perf_counter() - start
+    ensemble = segmenter.trained.ensemble
+    views = {
+        name: replace(view, predictor=ByBrightness(view.predictor, seconds)) for name, view in ensemble.views.items()
+    }
+    trained = replace(segmenter.trained, ensemble=replace(ensemble, views=views))
+    segmenter = replace(segmenter, trained=trained)
+    with tempfile.TemporaryDirectory() as out:
+        start = time.perf_counter()
+        record = segment_knee(entry, segmenter, wish, "", Path(out))
+        taken = time.perf_counter() - start
+    return {"seconds": taken, "loading": loaded, "network": sum(seconds), "engine": record["engine"],
+            "whole_because": record["whole_because"]}  # fmt: skip
+
+
+def peak(precision: str) -> float:
+    """GFLOP/s that a large product of matrices reaches."""
+    import tensorflow as tf
+
+    dtype = tf.bfloat16 if precision == "bfloat16" else tf.float32
+    matrix = tf.cast(tf.random.normal((PEAK_SIZE, PEAK_SIZE)), dtype)
+    return 2 * PEAK_SIZE**3 / min(timed(lambda one: tf.matmul(one, one).numpy(), matrix) for _ in range(5)) / 1e9
+
+
+def gflop_of_a_knee(models: Path) -> float:
+    """Of all slices of the three planes, counted in the graph."""
+    import tensorflow as tf
+    from tensorflow.python.profiler.model_analyzer import profile
+    from tensorflow.python.profiler.option_builder import ProfileOptionBuilder
+
+    model = tf.saved_model.load(str(models / Plane.SAGITTAL.value / "saved_model"))
+    total = 0.0
+    for plane in Plane:
+        size = np.delete(SHAPE, plane.axis)
+        frozen = tf.function(model.serve).get_concrete_function(tf.TensorSpec((1, *size, 3), tf.uint8))
+        counted = tf.Graph()
+        with counted.as_default():
+            tf.graph_util.import_graph_def(frozen.graph.as_graph_def(), name="")
+        options = ProfileOptionBuilder(ProfileOptionBuilder.float_operation()).with_empty_output().build()
+        total += profile(counted, options=options).total_float_ops / 1e9 * SHAPE[plane.axis]
+    return total
+
+
+def canonical(knee: Path) -> Volume:
+    """What a network sees of it."""
+    from knee3d.dataset.prepare import canonical_image
+    from knee3d.dataset.source import read_image
+
+    return canonical_image(*read_image(knee))[0]
+
+
+def timed(work: Callable[[Any], object], given: Any) -> float:
+    """Seconds."""
+    start = time.perf_counter()
+    work(given)
+    return time.perf_counter() - start
+
+
+WAYS: Mapping[str, Callable[[Path, Path], dict[str, Any]]] = {
+    "network, float32": lambda models, knee: network(models, knee, "float32"),
+    "network, bfloat16": lambda models, knee: network(models, knee, "bfloat16"),
+    "naive": naive,
+    "whole, float32": lambda models, knee: ours(models, knee, "float32", fast=False),
+    "whole": lambda models, knee: ours(models, knee, "auto", fast=False),
+    "fast": lambda models, knee: ours(models, knee, "auto", fast=True),
+    "peak": lambda models, knee: {precision: peak(precision) for precision in ("float32", "bfloat16")},
+    "gflop": lambda models, knee: {"knee": gflop_of_a_knee(models)},
+}
+
+
+def main() -> None:
+    """Run each way in a process of its own, print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--labels", type=Path, help="Label map in pymskt numbering to make the knee of.")
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--nnunet", type=Path, help="Folder for nnU-Net's own environment; compares with it, too.")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        way, models, knee = options.child
+        found = WAYS[way](Path(models), Path(knee))
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print("RESULT" + json.dumps(found | {"memory_gb": memory}))
+        return
+    with tempfile.TemporaryDirectory() as home:
+        models, knee = Path(home) / "models", Path(home) / "knee"
+        make_models(models)
+        make_knee(options.labels, knee)
+        found = {}
+        for way in options.ways:
+            command = [sys.executable, __file__, "--child", way, str(models), str(knee)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
+            if not lines:
+                raise SystemExit(f"{way}: {done.stderr[-2000:]}")
+            found[way] = json.loads(lines[0].removeprefix("RESULT"))
+            print(way, found[way], flush=True)
+    _show(found)
+    if options.nnunet:
+        subprocess.run([sys.executable, Path(__file__).with_name("nnunet.py"), options.nnunet], check=True)
+
+
+def _show(found: Mapping[str, Mapping[str, Any]]) -> None:
+    seconds = {way: one["seconds"] for way, one in found.items() if "seconds" in one}
+    table = Table(title=f"a knee of {' x '.join(map(str, SHAPE))} voxels, three planes, seven classes")
+    columns = ("seconds", "naive takes", "over the network alone", "not the network", "memory", "GFLOP/s", "of peak")
+    for column in ("way", *columns):
+        table.add_column(column, justify="right")
+    for way, taken in seconds.items():
+        one = found[way]
+        precision = "bfloat16" if "bfloat16" in one.get("engine", way) else "float32"
+        alone = seconds.get(f"network, {precision}")
+        speed = found["gflop"]["knee"] / taken if "gflop" in found and way != "fast" else None
+        table.add_row(
+            way,
+            f"{taken:.1f}",
+            f"{seconds['naive'] / taken:.2f} times" if "naive" in seconds else "",
+            f"{taken / alone:.3f}" if alone and way.startswith("whole") else "",
+            f"{1 - one['network'] / taken:.1%}" if "network" in one else "",
+            f"{one['memory_gb']:.2f} GB",
+            f"{speed:.0f}" if speed else "",
+            f"{speed / found['peak'][precision]:.0%}" if speed and "peak" in found else "",
+        )
+    Console(width=160).print(table)
+
+
+if __name__ == "__main__":
+    main()
