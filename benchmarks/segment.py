@@ -180,22 +180,29 @@ def peak(precision: str) -> float:
 
 
 def gflop_of_a_knee(models: Path) -> float:
-    """Of all slices of the three planes, counted in the graph."""
-    import tensorflow as tf
-    from tensorflow.python.profiler.model_analyzer import profile
-    from tensorflow.python.profiler.option_builder import ProfileOptionBuilder
+    """Of all slices of the three planes: two for each weight of a convolution and pixel of its output."""
+    import keras
 
-    model = tf.saved_model.load(str(models / Plane.SAGITTAL.value / "saved_model"))
-    total = 0.0
-    for plane in Plane:
-        size = np.delete(SHAPE, plane.axis)
-        frozen = tf.function(model.serve).get_concrete_function(tf.TensorSpec((1, *size, 3), tf.uint8))
-        counted = tf.Graph()
-        with counted.as_default():
-            tf.graph_util.import_graph_def(frozen.graph.as_graph_def(), name="")
-        options = ProfileOptionBuilder(ProfileOptionBuilder.float_operation()).with_empty_output().build()
-        total += profile(counted, options=options).total_float_ops / 1e9 * SHAPE[plane.axis]
-    return total
+    import knee3d.learn.networks  # noqa: F401 registers layers
+
+    model = keras.models.load_model(models / Plane.SAGITTAL.value / "model.keras", compile=False)
+    counted: list[float] = []
+
+    def counting(layer: keras.layers.Conv2D) -> Callable[[Any], Any]:
+        call = layer.call
+
+        def call_and_count(inputs: Any) -> Any:
+            answer = call(inputs)
+            counted.append(2e-9 * np.prod(layer.kernel.shape) * np.prod(answer.shape[1:3]))
+            return answer
+
+        return call_and_count
+
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Conv2D):
+            layer.call = counting(layer)
+    model(np.zeros((1, 96, 96, 3), np.uint8))
+    return sum(counted) / 96**2 * len(Plane) * float(np.prod(SHAPE))  # all sides are multiples of the stride
 
 
 def canonical(knee: Path) -> Volume:

@@ -1,6 +1,7 @@
-"""A models folder: one network per plane, and the weights of their fusion.
+"""A models folder: one network per plane, perhaps one for oblique slices, and the weights of their fusion.
 
 MODELS/<plane>/      see `learn.savedmodel`
+MODELS/oblique/      the same, of a network that was trained on oblique slices
 MODELS/fusion.json   weights keyed by plane, and what they were fitted on
 """
 
@@ -15,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.resample import spread_turns
 from knee3d.anatomy.tissue import SCHEMES, Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.postprocess.blend import only
 from knee3d.postprocess.ensemble import Ensemble
-from knee3d.postprocess.predict import PlaneView
+from knee3d.postprocess.oblique import OBLIQUE, ObliqueView
+from knee3d.postprocess.predict import PlaneView, View
 from knee3d.postprocess.quality import Reference
 from knee3d.postprocess.weights import Fusion
 
@@ -32,6 +35,8 @@ log = logging.getLogger(__name__)
 
 FUSION_FILE = "fusion.json"
 SPACING_FACTOR = 1.25
+ISOTROPIC_MM = 1e-3
+"""Cards round voxel sizes to less than this."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class Trained:
         scheme: The classes they tell apart.
         patients: Whom they were trained and validated on.
         spacing_mm: (planes, 3) voxel sizes along Inferior, Posterior, Left that each was trained on, the median.
-        marks: Plane name to a fingerprint of its weights.
+            Oblique views are not among them: they resample to a spacing of their own.
+        marks: Name of each network's folder to a fingerprint of its weights.
         reference: What `fuse` saw, for flags of quality; None before.
     """
 
@@ -89,30 +95,56 @@ def trained_planes(models: Path) -> list[Plane]:
     return planes
 
 
-def load_models(
-    models: Path, fused: bool = True, planes: Sequence[Plane] = (), engine: "Engine | None" = None
-) -> Trained:
-    """The networks of planes that were trained to the end.
+def trained_networks(models: Path, planes: Sequence[Plane] = (), oblique: int = 0) -> tuple[str, ...]:
+    """The folders of the networks that look at a knee together.
 
     Args:
-        models: Their folder.
-        fused: Whether to take the weights of fusion.json; otherwise planes count equally, as before any fit.
-        planes: Which; none is every one. What the others weigh is shared out among them.
-        engine: What computes them; TensorFlow in float32 by default.
+        models: Where they lie.
+        planes: Which; none is every one.
+        oblique: How many oblique views there are besides; one network is behind them all.
 
     Raises:
         FileNotFoundError: There is none, or one that is asked for is not there.
-        ValueError: They were trained on different schemes, or fusion.json is for other planes.
     """
     there = trained_planes(models)
+    names = ", ".join(plane.value for plane in there)
     missing = [plane.value for plane in planes if plane not in there]
     if missing:
-        names = ", ".join(plane.value for plane in there)
         raise FileNotFoundError(f"{models} holds no {' and no '.join(missing)} plane, only {names}")
-    from knee3d.learn.card import load_card
-    from knee3d.learn.engines import load_predictor
+    if oblique and not (models / OBLIQUE / "card.json").is_file():
+        raise FileNotFoundError(
+            f"{models} holds no network that was trained on oblique slices, only {names}; segment without oblique views"
+        )
+    wanted = [plane.value for plane in there if not planes or plane in planes]
+    return (*wanted, OBLIQUE) if oblique else tuple(wanted)
 
-    cards = {plane: load_card(models, plane) for plane in there if not planes or plane in planes}
+
+def load_models(
+    models: Path,
+    fused: bool = True,
+    planes: Sequence[Plane] = (),
+    engine: "Engine | None" = None,
+    oblique: int = 0,
+) -> Trained:
+    """The networks of planes that were trained to the end, and perhaps the one for oblique slices.
+
+    Args:
+        models: Their folder.
+        fused: Whether to take the weights of fusion.json; otherwise views count equally, as before any fit. With
+            oblique views they also do where fusion.json is not for exactly these views.
+        planes: Which; none is every one. What the others weigh is shared out among them.
+        engine: What computes them; TensorFlow in float32 by default.
+        oblique: How many oblique views to add: oblique-1, oblique-2, ...
+
+    Raises:
+        FileNotFoundError: There is none, or one that is asked for is not there.
+        ValueError: They were trained on different schemes, fusion.json is for other planes, or the network for oblique
+            slices was trained on more than one spacing.
+    """
+    names = trained_networks(models, planes, oblique)
+    from knee3d.learn.card import load_card
+
+    cards = {name: load_card(models, name) for name in names}
     schemes = {card["scheme"] for card in cards.values()}
     if len(schemes) > 1:
         raise ValueError(f"the planes in {models} were trained on different schemes: {', '.join(sorted(schemes))}")
@@ -120,51 +152,74 @@ def load_models(
         split: frozenset(patient for card in cards.values() for patient in card["patients"][split.value])
         for split in (Split.TRAIN, Split.VAL)
     }
-    views = {plane.value: PlaneView(plane, load_predictor(models, plane, engine)) for plane in cards}
+    views = _views(models, cards, engine, oblique)
     ensemble = Ensemble(views, dict.fromkeys(views, 1 / len(views)))
-    marks = {plane.value: mark(models, plane) for plane in cards}
+    marks = {name: mark(models, name) for name in names}
     fusion = load_fusion(models) if fused else None
     if fusion is not None:
-        ensemble = _with_fusion(ensemble, fusion, marks, partly=len(cards) < len(there))
+        partly = len(set(names) - {OBLIQUE}) < len(trained_planes(models))
+        ensemble = _with_fusion(ensemble, fusion, marks, partly)
     elif fused:
         log.warning("%s is missing: planes count equally; fit weights with knee3d fuse", models / FUSION_FILE)
-    spacing = np.array([card["spacing_mm"] for card in cards.values()])
+    spacing = np.array([card["spacing_mm"] for name, card in cards.items() if name != OBLIQUE])
     reference = fusion and fusion["reference"]
     return Trained(ensemble, SCHEMES[schemes.pop()], patients, spacing, marks, reference)
 
 
-def mark(models: Path, plane: Plane) -> str:
-    """A fingerprint of a plane's weights: of the index that holds a checksum of each tensor.
+def _views(
+    models: Path, cards: Mapping[str, Mapping[str, Any]], engine: "Engine | None", oblique: int
+) -> dict[str, View]:
+    """The views of some networks, those of planes first."""
+    from knee3d.learn.engines import load_predictor
+
+    views: dict[str, View] = {
+        name: PlaneView(Plane(name), load_predictor(models, name, engine)) for name in cards if name != OBLIQUE
+    }
+    if oblique:
+        spacing = np.array(cards[OBLIQUE]["spacing_mm"], dtype=np.float64)
+        if spacing.shape != (3,) or np.ptp(spacing) > ISOTROPIC_MM:
+            raise ValueError(
+                f"{models / OBLIQUE / 'card.json'} says voxels of {spacing.tolist()} mm; oblique slices need a network "
+                "that was trained on voxels of one length, three times the same"
+            )
+        predictor = load_predictor(models, OBLIQUE, engine)
+        for number, turn in enumerate(spread_turns(oblique), start=1):
+            views[f"{OBLIQUE}-{number}"] = ObliqueView(turn, float(spacing.mean()), predictor)
+    return views
+
+
+def mark(models: Path, name: str) -> str:
+    """A fingerprint of the weights in a network's folder: of the index that holds a checksum of each tensor.
 
     Raises:
         ValueError: There is no such index.
     """
-    path = models / plane.value / "saved_model" / "variables" / "variables.index"
+    path = models / name / "saved_model" / "variables" / "variables.index"
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); train this plane again") from error
 
 
-def fusion_mark(models: Path, planes: Sequence[Plane] = ()) -> str:
-    """A fingerprint of the networks of some planes (none is every one) and of what fuses them.
+def fusion_mark(models: Path, planes: Sequence[Plane] = (), oblique: int = 0) -> str:
+    """A fingerprint of the networks of `trained_networks` and of what fuses them.
 
     Raises:
-        FileNotFoundError: There is no trained plane.
+        FileNotFoundError: There is no trained plane, or a network that is asked for is not there.
         ValueError: Weights cannot be read.
     """
-    there = [plane for plane in trained_planes(models) if not planes or plane in planes]
+    names = trained_networks(models, planes, oblique)
     fusion = load_fusion(models)
     rule = fusion and [fusion[key] for key in ("weights", "rule", "thresholds")]
-    content = [[plane.value, mark(models, plane)] for plane in there]
+    content = [[name, mark(models, name)] for name in names]
     return hashlib.sha256(json.dumps([content, rule]).encode()).hexdigest()[:16]
 
 
-def model_files(models: Path, planes: Sequence[Plane] = ()) -> tuple[str, ...]:
-    """Names of the files that `load_models` reads for some planes (none is every one), with those of their folders."""
-    wanted = [plane for plane in trained_planes(models) if not planes or plane in planes]
-    files = [path for plane in wanted for path in (models / plane.value / "saved_model").rglob("*") if path.is_file()]
-    files += [models / plane.value / "card.json" for plane in wanted]
+def model_files(models: Path, planes: Sequence[Plane] = (), oblique: int = 0) -> tuple[str, ...]:
+    """Names of the files that `load_models` reads for the same views, with those of their folders."""
+    names = trained_networks(models, planes, oblique)
+    files = [path for name in names for path in (models / name / "saved_model").rglob("*") if path.is_file()]
+    files += [models / name / "card.json" for name in names]
     files += [path for path in (models / FUSION_FILE,) if path.is_file()]
     return tuple(str(path.relative_to(models)) for path in files)
 
@@ -185,7 +240,7 @@ def save_fusion(fusion: Fusion, cases: Sequence[Case], reference: Reference, mod
         "intervals": dict(fusion.intervals),
         "fitted_on": {"split": cases[0].split.value, "cases": [case.name for case in cases]},
         "reference": {key: None if value != value else value for key, value in asdict(reference).items()},
-        "networks": {view: mark(models, Plane(view)) for view in fusion.weights},
+        "networks": {view: mark(models, view) for view in fusion.weights},
     }
     with whole_file(models / FUSION_FILE) as path:
         path.write_text(json.dumps(content, indent=2) + "\n")
@@ -251,6 +306,9 @@ def load_fusion(models: Path) -> dict[str, Any] | None:
 
 
 def _with_fusion(equal: Ensemble, fusion: Mapping[str, Any], marks: Mapping[str, str], partly: bool) -> Ensemble:
+    if OBLIQUE in marks and set(equal.views) != set(fusion["weights"]):
+        log.warning("%s is not for these oblique views: all views count equally", FUSION_FILE)
+        return equal
     stale = [view for view, one in marks.items() if fusion["networks"].get(view, one) != one]
     if stale:
         log.warning("%s is older than the networks of %s: run knee3d fuse again", FUSION_FILE, ", ".join(stale))

@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 
 @contextmanager
@@ -13,12 +15,19 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     when its log says less than INFO. Bars may be nested.
     """
     from rich import progress as parts  # here, so that post-processing can be had with numpy and scipy alone
-    from rich.console import Console
 
-    console = Console(stderr=True)
+    console = _console()
     shown = console.is_terminal and logging.getLogger("knee3d").isEnabledFor(logging.INFO)
     columns = (parts.TextColumn("{task.description}"), parts.BarColumn(), parts.MofNCompleteColumn())
     times = (parts.TimeElapsedColumn(), parts.TimeRemainingColumn())
     with parts.Progress(*columns, *times, console=console, transient=True, disable=not shown) as bar:
         task = bar.add_task(description, total=total)
         yield lambda more: bar.advance(task, more)
+
+
+@cache
+def _console() -> Any:
+    """One for all bars, or nested ones would draw over each other."""
+    from rich.console import Console
+
+    return Console(stderr=True)

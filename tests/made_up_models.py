@@ -16,7 +16,7 @@ def make_models(
     scheme: str = "cartilage",
     brightness: float = 170.0,
 ) -> Path:
-    """Write a plane's SavedModel and card for each plane; each network differs a little from the others.
+    """Write a SavedModel and a card for each plane; each network differs a little from the others.
 
     Args:
         folder: Of the models.
@@ -25,36 +25,43 @@ def make_models(
         scheme: Its tissues are all alike to them, so that the first one is found.
         brightness: Of tissue, 0 to 255: what is brighter is tissue.
     """
+    for number, plane in enumerate(planes):
+        make_network(folder, plane.value, spacing_mm, scheme, brightness + 2 * number)
+    return folder
+
+
+def make_network(
+    folder: Path, name: str, spacing_mm: tuple[float, float, float], scheme: str, brightness: float
+) -> None:
+    """Write one network's SavedModel and card into the folder of its name; see `make_models`."""
     import keras
 
     from knee3d.learn.card import for_saved_model
     from knee3d.learn.savedmodel import export
 
     classes = SCHEMES[scheme].classes
-    for number, plane in enumerate(planes):
-        slices = keras.Input((None, None, 3), dtype="uint8")
-        pixels = keras.layers.Rescaling(1.0)(slices)
-        conv = keras.layers.Conv2D(classes, 3, padding="same")
-        network = keras.Model(slices, keras.layers.Softmax()(conv(pixels)))
-        kernel, bias = np.zeros((3, 3, 3, classes)), np.full(classes, -50.0)
-        kernel[1, 1, 1, 1], kernel[1, 1, [0, 2], 1] = 0.1, 0.01
-        bias[:2] = 0, -0.12 * (brightness + 2 * number)
-        conv.set_weights([kernel, bias])
-        card = {
-            "knee3d": "test",
-            "plane": plane.value,
-            "scheme": scheme,
-            "classes": ["background", *SCHEMES[scheme].names],
-            "input": "",
-            "output": "",
-            "settings": {"context": 1, "network": "unet", "encoder_weights": "none"},
-            "cases": {"train": [], "val": []},
-            "patients": {"train": [], "val": []},
-            "spacing_mm": list(spacing_mm),
-            "scores": {"val_dice": 0.5},
-        }
-        place = folder / plane.value
-        place.mkdir(parents=True)
-        export(network, place / "saved_model", for_saved_model(card))
-        (place / "card.json").write_text(json.dumps(card))
-    return folder
+    slices = keras.Input((None, None, 3), dtype="uint8")
+    pixels = keras.layers.Rescaling(1.0)(slices)
+    conv = keras.layers.Conv2D(classes, 3, padding="same")
+    network = keras.Model(slices, keras.layers.Softmax()(conv(pixels)))
+    kernel, bias = np.zeros((3, 3, 3, classes)), np.full(classes, -50.0)
+    kernel[1, 1, 1, 1], kernel[1, 1, [0, 2], 1] = 0.1, 0.01
+    bias[:2] = 0, -0.12 * brightness
+    conv.set_weights([kernel, bias])
+    card = {
+        "knee3d": "test",
+        "plane": name,
+        "scheme": scheme,
+        "classes": ["background", *SCHEMES[scheme].names],
+        "input": "",
+        "output": "",
+        "settings": {"context": 1, "network": "unet", "encoder_weights": "none"},
+        "cases": {"train": [], "val": []},
+        "patients": {"train": [], "val": []},
+        "spacing_mm": list(spacing_mm),
+        "scores": {"val_dice": 0.5},
+    }
+    place = folder / name
+    place.mkdir(parents=True)
+    export(network, place / "saved_model", for_saved_model(card))
+    (place / "card.json").write_text(json.dumps(card))

@@ -8,6 +8,14 @@ from typing import Any
 import click
 
 
+class _Echo(logging.Handler):
+    """Lines go to whatever stderr is at the moment: above the bar, where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one."""
+        click.echo(self.format(record), err=True)
+
+
 class Command(click.Command):
     """A command whose expected failures are one line and an exit code, never a traceback."""
 
@@ -24,7 +32,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it."""
-        logging.basicConfig(format="%(message)s", level=logging.WARNING)
+        logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_Echo()])
         logging.getLogger("knee3d").setLevel(logging.INFO)
         try:
             return super().invoke(ctx)

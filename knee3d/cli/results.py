@@ -1,6 +1,7 @@
 """Commands from knees to numbers, and the whole journey."""
 
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from knee3d import workflow
 
 SOME_DONE, NONE_DONE = 1, 2
+MOST_OBLIQUE = 30
 
 
 @click.command(cls=Command, failure=NONE_DONE)
@@ -35,6 +37,11 @@ SOME_DONE, NONE_DONE = 1, 2
 @models_option
 @click.option("--out", type=FOLDER, default="segmentation", show_default=True, help="Gets a folder for each knee.")
 @click.option("--planes", metavar="PLANE,...", help="Which planes look at the knee [all that were trained].")
+@click.option(
+    "--views",
+    metavar="oblique:N",
+    help=f"Add N oblique views, up to {MOST_OBLIQUE}, of a network that was trained on oblique slices.",
+)
 @click.option("--fast", is_flag=True, help="Compute only where a quick look finds tissue; whole where that is unsure.")
 @click.option(
     "--precision",
@@ -108,7 +115,7 @@ def segment(knees: Path, models: Path, out: Path, **options: Any) -> None:
     method = workflow.Method(options["fast"], cleaning, options["any_spacing"])
     planes = _planes(options["planes"])
     kept = {name: options[name] for name in ("precision", "runtime", "device", "form", "probabilities")}
-    wish = workflow.Wish(models, planes, method, **kept)
+    wish = workflow.Wish(models, planes, method, **kept, oblique=_oblique(options["views"]))
     if options["dry_run"]:
         for entry, words in workflow.plan(entries, wish, out):
             click.echo(f"{entry.case:<24} {entry.source.side or '?'}  {words}  {entry.source.path}")
@@ -127,6 +134,18 @@ def _planes(text: str | None) -> tuple[Plane, ...]:
     except ValueError as error:
         names = ", ".join(plane.value for plane in Plane)
         raise click.BadParameter(f"{text!r} are no planes with commas between them; there are {names}") from error
+
+
+def _oblique(text: str | None) -> int:
+    """How many oblique views a text such as oblique:6 asks for."""
+    if text is None:
+        return 0
+    found = re.fullmatch(r"oblique:([0-9]{1,3})", text.strip().lower())
+    if found is None or not 1 <= int(found[1]) <= MOST_OBLIQUE:
+        raise click.BadParameter(
+            f"{text!r} is none; say oblique:N, with N from 1 to {MOST_OBLIQUE}", param_hint="--views"
+        )
+    return int(found[1])
 
 
 def _tell(outcomes: "list[workflow.Outcome]", out: Path, quiet: bool) -> None:

@@ -17,9 +17,9 @@ IDENTITY = ("scheme", "settings", "data")
 """What makes two trainings the same."""
 
 
-def model_folder(models: Path, plane: Plane) -> Path:
-    """Where the model, the card and the logs of a plane lie."""
-    return models / plane.value
+def model_folder(models: Path, plane: Plane | str) -> Path:
+    """Where the model, the card and the logs of a plane lie, or those of slices that are called otherwise."""
+    return models / (plane if isinstance(plane, str) else plane.value)
 
 
 def describe(dataset: Dataset, plane: Plane, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,8 +66,8 @@ def for_saved_model(card: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def load_card(models: Path, plane: Plane) -> dict[str, Any]:
-    """The model card of a plane.
+def load_card(models: Path, plane: Plane | str) -> dict[str, Any]:
+    """The model card of a plane, or of other slices, see `model_folder`.
 
     Raises:
         FileNotFoundError: There is none: the plane was not trained to the end.

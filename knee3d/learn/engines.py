@@ -73,8 +73,8 @@ class Network:
         return self.run(slices)
 
 
-def load_predictor(models: Path, plane: Plane, engine: Engine | None = None) -> Network:
-    """The network of a plane, ready for numpy slices; computed by TensorFlow in float32 by default.
+def load_predictor(models: Path, plane: Plane | str, engine: Engine | None = None) -> Network:
+    """The network of a plane, or of other slices, see `model_folder`; TensorFlow computes it in float32 by default.
 
     Raises:
         FileNotFoundError: There is no model for this plane.
@@ -201,7 +201,10 @@ def _tensorflow(folder: Path, engine: Engine) -> Run:
 
     def run(slices: np.ndarray) -> np.ndarray:
         with tf.device(engine.device), _rewritten_to_bfloat16(engine.precision == "bfloat16"):
-            return model.serve(tf.constant(slices)).numpy()
+            try:
+                return model.serve(tf.constant(slices)).numpy()
+            except tf.errors.OpError as error:  # such as a GPU's memory
+                raise RuntimeError(f"TensorFlow cannot compute slices of {slices.shape}: {error.message}") from error
 
     return run
 

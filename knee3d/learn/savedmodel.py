@@ -120,8 +120,10 @@ def load_savedmodel(folder: Path) -> Any:
     return model
 
 
-def check_place(models: Path, plane: Plane, card: Mapping[str, Any]) -> None:
+def check_place(models: Path, plane: Plane | str, card: Mapping[str, Any]) -> None:
     """Refuse a card or a SavedModel that lies in the folder of another plane, or beside the card of another model.
+
+    Oblique slices are a plane in this respect; see `model_folder`.
 
     Raises:
         ValueError: Says which.
@@ -133,8 +135,9 @@ def check_place(models: Path, plane: Plane, card: Mapping[str, Any]) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'saved_model' / ASSET} cannot be read; train this plane again") from error
     outside = (card["plane"], card["scheme"], list(card["classes"]), card["settings"]["context"])
-    if outside[0] != plane.value or inside[0] != plane.value:
-        other = outside[0] if outside[0] != plane.value else inside[0]
+    name = folder.name
+    if outside[0] != name or inside[0] != name:
+        other = outside[0] if outside[0] != name else inside[0]
         raise ValueError(f"{folder} holds a network of the {other} plane; put each model into the folder of its plane")
     if inside != outside:
         raise ValueError(f"the SavedModel and the card in {folder} are of different trainings; copy the folder whole")

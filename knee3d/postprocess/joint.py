@@ -58,6 +58,8 @@ def find_joint(
         views: View name to view.
         advance: Told how many slices were just done, of `survey_slices` of each view.
     """
+    if not views:
+        return Joint(None, "there is no plane for a quick look")
     blocks = np.maximum(1, np.rint(BLOCK_MM / image.spacing_mm)).astype(int)
     size = tuple((-(-np.array(image.shape) // blocks)).tolist())
     regions: dict[str, np.ndarray] = {}

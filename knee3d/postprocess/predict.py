@@ -124,10 +124,10 @@ class PlaneView:
             found = outer = (slice(0, stack.shape[1]), slice(0, stack.shape[2]))
             if wanted is not None:
                 found = _rectangle(wanted[slab.start : slab.stop])
-                outer = (_with_surroundings(found[0], stack.shape[1]), _with_surroundings(found[1], stack.shape[2]))
+                outer = (with_surroundings(found[0], stack.shape[1]), with_surroundings(found[1], stack.shape[2]))
             if found[0].stop:
                 seen = with_neighbours(stack[:, outer[0], outer[1]], slab, self.predictor.context)
-                predicted = ask(self.predictor, seen)[:, _within(found[0], outer[0]), _within(found[1], outer[1])]
+                predicted = ask(self.predictor, seen)[:, within(found[0], outer[0]), within(found[1], outer[1])]
                 index = [*found]
                 index.insert(self.plane.axis, slice(slab.start, slab.stop))
                 yield tuple(index), np.moveaxis(predicted, 0, self.plane.axis)
@@ -165,9 +165,18 @@ def predict_volume(image: Volume, plane: Plane, predictor: Predictor) -> Volume:
     return stack_slices(batches(), plane, image.shape[plane.axis], image.affine)
 
 
-def _stack(image: Volume, plane: Plane) -> np.ndarray:
+def check_image(image: Volume) -> None:
+    """Refuse what the networks were not trained on.
+
+    Raises:
+        ValueError: The image is not 3-D uint8.
+    """
     if image.array.dtype != np.uint8 or image.array.ndim != 3:
         raise ValueError(f"expected a 3-D uint8 image, got {image.array.dtype} of shape {image.array.shape}")
+
+
+def _stack(image: Volume, plane: Plane) -> np.ndarray:
+    check_image(image)
     return to_slices(image, plane)
 
 
@@ -178,12 +187,13 @@ def _rectangle(wanted: np.ndarray) -> tuple[slice, slice]:
     return rows, columns
 
 
-def _with_surroundings(side: slice, size: int) -> slice:
+def with_surroundings(side: slice, size: int) -> slice:
     """What a network must see of an axis to know a part: it begins, and but at the border ends, at a stride."""
     start = max(0, (side.start - RECEPTIVE) // STRIDE * STRIDE)
     stop = start + -(-(side.stop + RECEPTIVE - start) // STRIDE) * STRIDE
     return slice(start, min(size, stop))
 
 
-def _within(side: slice, outer: slice) -> slice:
+def within(side: slice, outer: slice) -> slice:
+    """A part of an axis, counted from the beginning of a larger part."""
     return slice(side.start - outer.start, side.stop - outer.start)

@@ -16,7 +16,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -70,6 +70,7 @@ class Wish:
         device: See `learn.engines.check_device`.
         form: Of the labels, one of `dataset.labels.FORMS`.
         probabilities: Whether to write those of each view.
+        oblique: How many oblique views look at the knee beside the planes.
     """
 
     models: Path
@@ -80,12 +81,14 @@ class Wish:
     device: str | None = None
     form: str = "nifti"
     probabilities: bool = False
+    oblique: int = 0
 
     @property
     def settings(self) -> dict[str, Any]:
         """What results depend on beside the networks, ready for JSON."""
-        return {**asdict(self.method), "precision": self.precision, "runtime": self.runtime, "form": self.form,
-                "probabilities": self.probabilities}  # fmt: skip
+        asked = {**asdict(self.method), "precision": self.precision, "runtime": self.runtime, "form": self.form,
+                 "probabilities": self.probabilities}  # fmt: skip
+        return asked | ({"oblique": self.oblique} if self.oblique else {})  # without, knees of before are still kept
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ def segment(entries: Sequence[Entry], wish: Wish, out: Path, where: Where = Wher
     for form_of in {entry.source.path for entry in entries if len(entries) == 1}:
         check_form(wish.form, form_of)
     wish = replace(wish, models=wish.models.absolute())
-    mark = fusion_mark(wish.models, wish.planes)
+    mark = fusion_mark(wish.models, wish.planes, wish.oblique)
     found: dict[str, Outcome] = {}
     with alone(out), _Diary(where.log or out / LOG) as diary:
         diary.note(event="begin", knees=len(entries), models=mark, settings=wish.settings)
@@ -171,7 +174,7 @@ def plan(entries: Sequence[Entry], wish: Wish, out: Path) -> list[tuple[Entry, s
     Raises:
         ValueError: The networks' cards or weights cannot be read.
     """
-    mark, found = fusion_mark(wish.models, wish.planes), []
+    mark, found = fusion_mark(wish.models, wish.planes, wish.oblique), []
     with progress("looking", len(entries)) as advance:
         for entry in entries:
             try:
@@ -199,15 +202,12 @@ def _outcomes(entries: Sequence[Entry], wish: Wish, mark: str, out: Path, where:
             with first:
                 if not segmenter:  # not before there is a knee to do
                     segmenter.append(load_segmenter(wish))
-            with whole_folder(out / entry.case) as folder:
+            with whole_folder(out / entry.case) as folder, _watching_room(out):
                 return Outcome(entry.case, "done", record=segment_knee(entry, segmenter[0], wish, mark, folder))
-        except BadModels:
+        except (BadModels, NoRoom):
             raise
-        except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            if _is_full(error, out):
-                raise OSError(
-                    f"no room left in {out} for {entry.case}; finished knees stay: make room and run it again"
-                ) from error
+        except Exception as error:  # whatever it is, it is this knee's, and thousands may wait behind it
+            log.debug("%s", entry.case, exc_info=True)
             return Outcome(entry.case, "failed", _in_a_line(error))
 
     for done in as_finished(work, entries, where.jobs):
@@ -216,6 +216,10 @@ def _outcomes(entries: Sequence[Entry], wish: Wish, mark: str, out: Path, where:
 
 class BadModels(ValueError):
     """The networks cannot be used: no knee can be segmented."""
+
+
+class NoRoom(OSError):
+    """The disk is full: no knee can be written."""
 
 
 def load_segmenter(wish: Wish, engine: Engine | None = None) -> Segmenter:
@@ -227,7 +231,7 @@ def load_segmenter(wish: Wish, engine: Engine | None = None) -> Segmenter:
     try:
         engine = engine or engine_for(wish.models, wish.planes, wish.precision, wish.runtime, wish.device)
         log.info("computing with %s", engine)
-        trained = load_models(wish.models, planes=wish.planes, engine=engine)
+        trained = load_models(wish.models, planes=wish.planes, engine=engine, oblique=wish.oblique)
         return Segmenter(trained, wish.method, str(engine))
     except (ValueError, OSError, RuntimeError) as error:
         raise BadModels(str(error)) from error
@@ -360,10 +364,12 @@ def _on_ray(entries: Sequence[Entry], wish: Wish, mark: str, out: Path, where: W
 
     try:
         engine = engine_for(wish.models, wish.planes, wish.precision, wish.runtime, wish.device)
-        load_models(wish.models, planes=wish.planes)  # what is wrong with them is said before machines are asked
+        # What is wrong with them is said before machines are asked.
+        load_models(wish.models, planes=wish.planes, oblique=wish.oblique)
     except (ValueError, OSError, RuntimeError) as error:
         raise BadModels(str(error)) from error
-    work, shared = partial(RayWork, wish, mark, engine), Shared(wish.models, model_files(wish.models, wish.planes))
+    files = model_files(wish.models, wish.planes, wish.oblique)
+    work, shared = partial(RayWork, wish, mark, engine), Shared(wish.models, files)
     for case, error in run_pool_on_ray(todo(), work, shared, out.absolute(), where.address, where.retries):
         while kept:
             yield kept.pop(0)
@@ -443,12 +449,25 @@ def _write_volumes(outcomes: Iterable[Outcome], path: Path) -> None:
         write_volumes_csv(path, found)
 
 
-def _is_full(error: BaseException, folder: Path) -> bool:
-    """Whether an error came from a full disk; not every library says so."""
-    return (isinstance(error, OSError) and error.errno in _NO_ROOM) or shutil.disk_usage(folder).free < _LEAST_ROOM
+@contextmanager
+def _watching_room(out: Path) -> Iterator[None]:
+    """Tell errors of a full disk from a knee's own, while what fills it is still there; not every library says so.
+
+    Raises:
+        NoRoom: There was an error, and there is no room.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (isinstance(error, OSError) and error.errno in _NO_ROOM) or shutil.disk_usage(out).free < _LEAST_ROOM:
+            raise NoRoom(f"no room left in {out}; finished knees stay: make room and run it again") from error
+        raise
 
 
 def _in_a_line(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "out of memory; give fewer --jobs"
-    return " ".join(str(error).split()) or type(error).__name__
+    words = " ".join(str(error).split())
+    return (
+        words if words and isinstance(error, ValueError | OSError | RuntimeError) else f"{type(error).__name__} {words}"
+    )

@@ -14,6 +14,7 @@ keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
 savedmodel = pytest.importorskip("knee3d.learn.savedmodel")
 layers = pytest.importorskip("knee3d.learn.networks.layers")
+SavedModel = pytest.importorskip("tensorflow.core.protobuf.saved_model_pb2").SavedModel
 
 
 def small_network(context: int, classes: int = 3):
@@ -64,6 +65,27 @@ def test_keras_takes_it_as_a_layer(exported):
 def test_it_says_itself_what_it_is(exported):
     _, _, folder = exported
     assert json.loads((folder / "assets.extra" / "knee3d.json").read_text()) == {"classes": ["background", "a", "b"]}
+
+
+def test_the_request_of_the_documentation_fits_what_serving_reads(exported):
+    """As TensorFlow Serving does with REST: the signature's own types, and a list for each input by its name."""
+    context, network, folder = exported
+    slices = with_neighbours(STACK, range(2), context)
+    page = (Path(__file__).parents[2] / "models" / "README.md").read_text()
+    (line,) = [line for line in page.splitlines() if line.startswith("content = json.dumps(")]
+    request = json.loads(eval(line.removeprefix("content = "), {"json": json, "slices": slices}))
+    described = SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0].signature_def
+    signature = described[request["signature_name"]]
+    assert signature.method_name == "tensorflow/serving/predict"
+    assert set(request["inputs"]) == set(signature.inputs)
+    assert described["labels"].method_name == "tensorflow/serving/predict"
+    given = {
+        name: tf.constant(value, tf.as_dtype(signature.inputs[name].dtype)) for name, value in request["inputs"].items()
+    }
+    loaded = tf.saved_model.load(str(folder))
+    answer = loaded.signatures[request["signature_name"]](**given)
+    assert len(answer) == len(signature.outputs) == 1  # Serving then leaves its name out of "outputs"
+    np.testing.assert_allclose(next(iter(answer.values())), np.asarray(network(slices)), atol=1e-5)
 
 
 @pytest.mark.slow
