@@ -176,13 +176,13 @@ def _views(
         name: PlaneView(Plane(name), load_predictor(models, name, engine)) for name in cards if name != OBLIQUE
     }
     if oblique:
+        predictor = load_predictor(models, OBLIQUE, engine)
         spacing = np.array(cards[OBLIQUE]["spacing_mm"], dtype=np.float64)
         if spacing.shape != (3,) or np.ptp(spacing) > ISOTROPIC_MM:
             raise ValueError(
                 f"{models / OBLIQUE / 'card.json'} says voxels of {spacing.tolist()} mm; oblique slices need a network "
                 "that was trained on voxels of one length, three times the same"
             )
-        predictor = load_predictor(models, OBLIQUE, engine)
         for number, turn in enumerate(spread_turns(oblique), start=1):
             views[f"{OBLIQUE}-{number}"] = ObliqueView(turn, float(spacing.mean()), predictor)
     return views

@@ -180,7 +180,10 @@ def test_knees_of_a_table_that_are_not_there_are_failures_of_their_own(place, tm
     table.write_text(f"case,patient,visit,side,image,mask\na,p,,R,{there.image},\nb,p,,R,nowhere,\n")
     done = run(table, "--models", place / "models", "--out", tmp_path / "out")
     assert done.exit_code == 1
-    assert "nowhere does not exist" in " ".join(done.output.split())
+    told = [json.loads(line) for line in (tmp_path / "out" / "segment.jsonl").read_text().splitlines()]
+    assert [line["message"] for line in told if line.get("status") == "failed"] == [
+        f"{tmp_path}/nowhere does not exist"
+    ]
     assert (tmp_path / "out" / "a" / "segmentation.json").exists()
 
 

@@ -1,0 +1,239 @@
+"""More views than the planes: oblique ones, from the command line to the labels."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from made_up_models import make_models, make_network
+
+from knee3d import models as models_folder
+from knee3d import workflow
+from knee3d.anatomy.orientation import to_canonical
+from knee3d.anatomy.plane import Plane
+from knee3d.cli import main
+from knee3d.dataset.files.probabilities import read_probabilities
+from knee3d.dataset.files.volumefile import read_volume
+from knee3d.dataset.phantom.cohort import Cohort
+from knee3d.dataset.source import read_image
+from knee3d.dataset.table import read_table
+from knee3d.models import FUSION_FILE, load_models
+from knee3d.postprocess.confusion import confusion_matrix, dice
+from knee3d.postprocess.oblique import OBLIQUE, ObliqueView
+from knee3d.postprocess.predict import PlaneView
+from knee3d.workflow.segmenter import Method, Segmenter
+
+pytest.importorskip("knee3d.learn")
+PLANES = [plane.value for plane in Plane]
+NAMES = [*PLANES, *(f"oblique-{number}" for number in range(1, 5))]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """cohort/ of knees, models/ that suit them and hold an oblique network, and planes-only/ without."""
+    folder = tmp_path_factory.mktemp("oblique")
+    table = workflow.phantom(Cohort(3, (64, 60, 56), seed=1), folder / "cohort", jobs=2)
+    image, _ = read_image(read_table(table)[0].image)
+    spacing = to_canonical(image).spacing_mm
+    make_models(folder / "planes-only", tuple(spacing.tolist()))
+    shutil.copytree(folder / "planes-only", folder / "models")
+    make_network(folder / "models", OBLIQUE, (float(spacing.min()),) * 3, "cartilage", 170)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def plainly(monkeypatch):
+    """Without pictures, which take longer than all the rest."""
+    monkeypatch.setattr("knee3d.report.figures.overview_figure", lambda *args: Path(args[3]).write_bytes(b"picture"))
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, ["segment", *map(str, words)])
+
+
+def said(result: Result) -> str:
+    return " ".join(result.output.split())
+
+
+def record_of(out: Path, case: str = "P001-baseline") -> dict[str, Any]:
+    return json.loads((out / case / "segmentation.json").read_text())
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_labels_are_much_as_they_are_without_and_the_record_names_all_views(place, tmp_path):
+    words = (place / "cohort", "--models", place / "models", "--precision", "float32")
+    assert run(*words, "--out", tmp_path / "planes").exit_code == 0
+    done = run(*words, "--out", tmp_path / "all", "--views", "oblique:4", "--save-probabilities")
+    assert done.exit_code == 0, done.output
+    assert "4 done, 0 kept, 0 failed" in done.output
+    for case in sorted(path.parent.name for path in (tmp_path / "all").glob("*/segmentation.json")):
+        before, after = (read_volume(tmp_path / out / case / "labels.nii.gz") for out in ("planes", "all"))
+        assert after.same_grid(before)
+        assert before.array.any()
+        assert dice(confusion_matrix(before.array, after.array, 2))[1] > 0.9
+        record = record_of(tmp_path / "all", case)
+        assert record["weights"] == pytest.approx(dict.fromkeys(NAMES, 1 / 7))
+        assert set(record["models"]) == {*PLANES, OBLIQUE}
+        assert record["settings"]["oblique"] == 4
+        for name in NAMES:
+            view, _ = read_probabilities(tmp_path / "all" / case / "probabilities" / f"{name}.h5")
+            assert view.same_grid(after)
+            assert dice(confusion_matrix(before.array, (view.array[..., 1] > 0.5).astype(np.uint8), 2))[1] > 0.8
+    assert "oblique" not in record_of(tmp_path / "planes")["settings"]  # or finished knees of before would not be kept
+
+
+def test_some_planes_and_oblique_views_share_the_weights(place, tmp_path):
+    words = (place / "cohort", "--models", place / "models", "--out", tmp_path, "--fast")
+    done = run(*words, "--planes", PLANES[0], "--views", "OBLIQUE:1")
+    assert done.exit_code == 0, done.output
+    assert record_of(tmp_path)["weights"] == {PLANES[0]: 0.5, "oblique-1": 0.5}
+
+
+def test_fast_is_the_same_where_the_quick_look_is_sure(place):
+    volume, side = read_image(read_table(place / "cohort" / "knees.csv")[0].image)
+    away = np.linalg.norm(np.indices((100, 110, 90)).T - [40, 60, 45], axis=-1).T
+    shell = np.random.default_rng(0).normal(50, 5, away.shape) + 200 * ((away < 14) & (away > 11))
+    image = type(volume)(shell.astype(np.int16), volume.affine)
+    trained = load_models(place / "models", oblique=2)
+    whole, fast = (Segmenter(trained, Method(fast=fast)).segment(image, side) for fast in (False, True))
+    assert fast.whole == ""
+    assert whole.labels.array.any()
+    np.testing.assert_array_equal(fast.labels.array, whole.labels.array)
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",), ("--launcher", "ray")])
+def test_without_a_network_for_them_there_is_one_clear_line(place, tmp_path, more):
+    words = (place / "cohort", "--models", place / "planes-only", "--out", tmp_path / "out", "--views", "oblique:3")
+    refused = run(*words, *more)
+    assert refused.exit_code == 2
+    assert "holds no network that was trained on oblique slices, only " + ", ".join(PLANES) in said(refused)
+    assert "Traceback" not in refused.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "views",
+    ["", "oblique", "oblique:", "oblique:0", "oblique:31", "oblique:-2", "oblique:2.5", "oblique:²", "tilted:3"],
+)
+def test_other_views_are_a_usage_error(place, tmp_path, views):
+    refused = run(place / "cohort", "--models", place / "models", "--out", tmp_path / "out", "--views", views)
+    assert refused.exit_code == 2
+    assert "Usage:" in refused.output
+    assert "say oblique:N, with N from 1 to 30" in said(refused)
+    assert not (tmp_path / "out").exists()
+
+
+def test_knees_of_another_number_of_views_are_not_kept_silently(place, tmp_path):
+    words = (place / "cohort", "--models", place / "models", "--out", tmp_path)
+    assert run(*words, "--views", "oblique:2").exit_code == 0
+    assert "0 done, 4 kept" in run(*words, "--views", "oblique:2").output
+    for other in (("--views", "oblique:3"), ()):
+        refused = run(*words, *other)
+        assert refused.exit_code == 2
+        assert "made of other models or settings" in said(refused)
+    assert record_of(tmp_path)["settings"]["oblique"] == 2
+
+
+def test_another_oblique_network_is_other_models(place, tmp_path):
+    models, out = tmp_path / "models", tmp_path / "out"
+    shutil.copytree(place / "models", models)
+    words = (place / "cohort", "--models", models, "--out", out, "--views", "oblique:1")
+    assert run(*words).exit_code == 0
+    planes = models_folder.fusion_mark(models)
+    index = models / OBLIQUE / "saved_model" / "variables" / "variables.index"
+    spacing = json.loads((models / OBLIQUE / "card.json").read_text())["spacing_mm"]
+    before = index.read_bytes()
+    shutil.rmtree(models / OBLIQUE)
+    make_network(models, OBLIQUE, tuple(spacing), "cartilage", 150)
+    assert index.read_bytes() != before
+    assert models_folder.fusion_mark(models) == planes  # whoever asks for planes only does not notice
+    refused = run(*words)
+    assert refused.exit_code == 2
+    assert "made of other models or settings" in said(refused)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (
+            lambda models: edit(models / OBLIQUE / "card.json", spacing_mm=[0.5, 0.5, 0.7]),
+            "voxels of [0.5, 0.5, 0.7] mm",
+        ),
+        (lambda models: edit(models / OBLIQUE / "card.json", spacing_mm=[0.5]), "three times the same"),
+        (lambda models: edit(models / OBLIQUE / "card.json", scheme="compartments"), "on different schemes"),
+        (lambda models: edit(models / OBLIQUE / "card.json", classes=["background", "bone"]), "different trainings"),
+        (lambda models: swap(models), f"holds a network of the {PLANES[0]} plane"),
+        (
+            lambda models: (models / OBLIQUE / "saved_model" / "variables" / "variables.index").unlink(),
+            "variables.index cannot be read",
+        ),
+    ],
+)
+def test_an_oblique_network_that_does_not_fit_is_one_clear_line(place, tmp_path, spoil, words):
+    shutil.copytree(place / "models", tmp_path / "models")
+    spoil(tmp_path / "models")
+    asked = (place / "cohort", "--models", tmp_path / "models", "--out", tmp_path / "out")
+    refused = run(*asked, "--views", "oblique:2")
+    assert refused.exit_code == 2
+    assert words in said(refused)
+    assert "Traceback" not in refused.output
+
+
+def swap(models: Path) -> None:
+    """The network of a plane, with its card, where an oblique one should be."""
+    shutil.rmtree(models / OBLIQUE)
+    shutil.copytree(models / PLANES[0], models / OBLIQUE)
+
+
+def test_views_share_a_network_and_have_a_spacing_of_their_own(place):
+    trained = load_models(place / "models", oblique=3)
+    assert list(trained.ensemble.views) == [*PLANES, "oblique-1", "oblique-2", "oblique-3"]
+    turned = [view for view in trained.ensemble.views.values() if isinstance(view, ObliqueView)]
+    assert len({id(view.predictor) for view in turned}) == 1
+    card = json.loads((place / "models" / OBLIQUE / "card.json").read_text())
+    assert [view.spacing_mm for view in turned] == pytest.approx(card["spacing_mm"])
+    assert all(isinstance(view, PlaneView) for view in trained.planes.values())
+    assert trained.spacing_mm.shape == (3, 3)
+    assert list(load_models(place / "models").ensemble.views) == PLANES
+
+
+def test_patients_of_the_oblique_network_count_as_seen(place, tmp_path):
+    shutil.copytree(place / "models", tmp_path / "models")
+    edit(tmp_path / "models" / OBLIQUE / "card.json", patients={"train": ["someone"], "val": []})
+    seen = load_models(tmp_path / "models", oblique=1).patients
+    assert {patient for patients in seen.values() for patient in patients} == {"someone"}
+
+
+def test_fitted_weights_are_taken_where_they_are_for_these_views(place, tmp_path, caplog):
+    models = tmp_path / "models"
+    shutil.copytree(place / "models", models)
+    views = [*PLANES, "oblique-1", "oblique-2"]
+    weights = dict(zip(views, (0.4, 0.2, 0.1, 0.2, 0.1), strict=True))
+    reference = {"volumes_mm3": {}, "border_mm2": {}, "agreement": None, "doubt": None}
+    fusion = {"weights": weights, "rule": "log", "thresholds": None, "objective": "", "reference": reference}
+    (models / FUSION_FILE).write_text(json.dumps(fusion | {"networks": {}}))
+    fitted = load_models(models, oblique=2).ensemble
+    assert (fitted.weights, fitted.rule) == (weights, "log")
+    assert not caplog.records
+    for planes, count in (((), 3), ((Plane(PLANES[0]),), 2)):
+        equal = load_models(models, planes=planes, oblique=count).ensemble
+        assert (len({*equal.weights.values()}), equal.rule) == (1, "linear")
+        assert "all views count equally" in caplog.text
+        caplog.clear()
+    load_models(models, fused=False, oblique=3)
+    assert not caplog.records
+
+
+def test_a_cluster_is_sent_the_files_of_the_networks_that_are_asked_for(place):
+    planes, all_of_them = (set(models_folder.model_files(place / "models", oblique=count)) for count in (0, 2))
+    more = all_of_them - planes
+    assert planes == set(models_folder.model_files(place / "planes-only"))
+    assert {Path(name).parts[0] for name in more} == {OBLIQUE}
+    assert f"{OBLIQUE}/card.json" in more
+    assert f"{OBLIQUE}/saved_model/saved_model.pb" in more
