@@ -149,12 +149,14 @@ def network(models: Path, knee: Path, precision: str) -> dict[str, Any]:
 def ours(models: Path, knee: Path, precision: str, fast: bool) -> dict[str, Any]:
     """`knee3d segment` with the networks' answers replaced."""
     from knee3d import workflow
-    from knee3d.workflow.segmentation import load_segmenter, segment_knee
+    from knee3d.models import fusion_mark
+    from knee3d.workflow.making import load_segmenter, segment_knee
 
     (entry,) = knees_at(knee)
     wish = workflow.Wish(models, method=workflow.Method(fast=fast), precision=precision)
     start = time.perf_counter()
-    segmenter, seconds = load_segmenter(wish), list[float]()
+    mark = fusion_mark(models)
+    segmenter, seconds = load_segmenter(wish, mark), list[float]()
     loaded = time.perf_counter() - start
     ensemble = segmenter.trained.ensemble
     views = {
@@ -164,7 +166,7 @@ def ours(models: Path, knee: Path, precision: str, fast: bool) -> dict[str, Any]
     segmenter = replace(segmenter, trained=trained)
     with tempfile.TemporaryDirectory() as out:
         start = time.perf_counter()
-        record = segment_knee(entry, segmenter, wish, "", Path(out))
+        record = segment_knee(entry, segmenter, wish, mark, Path(out))
         taken = time.perf_counter() - start
     return {"seconds": taken, "loading": loaded, "network": sum(seconds), "engine": record["engine"],
             "whole_because": record["whole_because"]}  # fmt: skip

@@ -28,11 +28,14 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; it takes the place of `path` if the block succeeds."""
+    """Yield an empty temporary folder beside `path`; it takes the place of `path` if the block succeeds.
+
+    On an error, and after a kill at any moment, what stood at `path` is there again.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, old = (path.with_name(f".{word}-{path.name}") for word in ("partial", "old"))
-    for leftover in (partial, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    _put_back(old, path)
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
@@ -40,8 +43,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
             path.rename(old)  # removing it in place could be interrupted half-way
         partial.rename(path)
     finally:
-        for leftover in (partial, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        _put_back(old, path)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put_back(old: Path, path: Path) -> None:
+    """Undo the first of two renames where there was no second one; else what is old is no longer needed."""
+    if old.exists() and not path.exists():
+        old.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
@@ -52,7 +62,7 @@ def alone(folder: Path) -> Iterator[None]:
         ValueError: Another one is in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as lock:
+    with (folder / LOCK).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -210,7 +210,7 @@ def fusion_mark(models: Path, planes: Sequence[Plane] = (), oblique: int = 0) ->
     """
     names = trained_networks(models, planes, oblique)
     fusion = load_fusion(models)
-    rule = fusion and [fusion[key] for key in ("weights", "rule", "thresholds")]
+    rule = fusion and [*(fusion[key] for key in ("weights", "rule", "thresholds")), asdict(fusion["reference"])]
     content = [[name, mark(models, name)] for name in names]
     return hashlib.sha256(json.dumps([content, rule]).encode()).hexdigest()[:16]
 
@@ -287,7 +287,7 @@ def load_fusion(models: Path) -> dict[str, Any] | None:
         ValueError: It cannot be read.
     """
     path = models / FUSION_FILE
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
         content = json.loads(path.read_text())
@@ -301,7 +301,7 @@ def load_fusion(models: Path) -> dict[str, Any] | None:
         reference = Reference(volumes, borders, *seen)
         checked = {"weights": weights, "thresholds": thresholds, "networks": dict(content["networks"])}
         return content | texts | checked | {"reference": reference}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a readable weight file ({error!r}); run knee3d fuse again") from error
 
 

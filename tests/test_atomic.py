@@ -1,6 +1,7 @@
 """Files and folders appear whole or not at all."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +80,27 @@ def test_the_new_folder_is_whole_before_the_old_one_is_touched(tmp_path, monkeyp
 
     pytest.raises(KeyboardInterrupt, replace)
     assert [path.name for path in target.iterdir()] == ["new"]
+
+
+def test_a_folder_is_back_after_a_failed_or_killed_exchange(tmp_path, monkeypatch):
+    """Between the two renames there is a moment when neither stands there."""
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "old").write_text("old")
+    rename = Path.rename
+
+    def fail(self: Path, to: Path) -> Path:
+        if self.name == ".partial-target":
+            raise OSError(5, "no")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="no"), whole_folder(target) as partial:
+        (partial / "new").write_text("new")
+    assert [path.name for path in target.iterdir()] == ["old"]
+    monkeypatch.undo()
+    target.rename(tmp_path / ".old-target")  # as after a kill
+    with pytest.raises(ValueError, match="not now"), whole_folder(target):
+        raise ValueError("not now")
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    assert [path.name for path in target.iterdir()] == ["old"]

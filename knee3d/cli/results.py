@@ -117,8 +117,10 @@ def segment(knees: Path, models: Path, out: Path, **options: Any) -> None:
     kept = {name: options[name] for name in ("precision", "runtime", "device", "form", "probabilities")}
     wish = workflow.Wish(models, planes, method, **kept, oblique=_oblique(options["views"]))
     if options["dry_run"]:
-        for entry, words in workflow.plan(entries, wish, out):
+        planned = workflow.plan(entries, wish, out, overwrite=not options["resume"])
+        for entry, words, _ in planned:
             click.echo(f"{entry.case:<24} {entry.source.side or '?'}  {words}  {entry.source.path}")
+        _leave(sum(not well for *_, well in planned), len(planned))
         return
     told = {name: options[name] for name in ("launcher", "address", "retries", "jobs", "log")}
     where = workflow.Where(**told, overwrite=not options["resume"])
@@ -161,7 +163,13 @@ def _tell(outcomes: "list[workflow.Outcome]", out: Path, quiet: bool) -> None:
         click.echo(f"{done} done, {kept} kept, {len(failures)} failed, {flagged} flagged: {out}")
     if failures:
         show_failures(failures)
-        raise SystemExit(NONE_DONE if len(failures) == len(outcomes) else SOME_DONE)
+    _leave(len(failures), len(outcomes))
+
+
+def _leave(failed: int, count: int) -> None:
+    """With the exit code for it."""
+    if failed:
+        raise SystemExit(NONE_DONE if failed == count else SOME_DONE)
 
 
 @click.command(cls=Command)

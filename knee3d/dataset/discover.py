@@ -14,7 +14,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path, PurePath
 
 from pydicom import dcmread
@@ -35,15 +34,22 @@ _IWOAI_SPLITS = {"train": Split.TRAIN, "valid": Split.VAL, "test": Split.TEST}
 _CHANNEL = re.compile(r"_0000$")
 _SIDES = {"right": Side.RIGHT, "left": Side.LEFT, "r": Side.RIGHT, "l": Side.LEFT}
 _NO_NAMES = {"dicom", "dcm", "dess", "image", "images", "anat", "imagestr", "imagests", "mri", "scan"}
-_LOOKED_AT = 5  # files of a folder, to tell whether it is DICOM
+ZIP = ".zip"
 
 
 @dataclass(frozen=True)
 class Discovery:
-    """Rows for a table, and in words what was guessed and what was left out."""
+    """What was found.
+
+    Attributes:
+        knees: Rows for a table.
+        notes: In words what was guessed and what was left out.
+        without_knee: Folders with files that are none of a knee.
+    """
 
     knees: tuple[Knee, ...]
     notes: tuple[str, ...]
+    without_knee: tuple[Path, ...] = ()
 
 
 def discover(folder: Path) -> Discovery:
@@ -60,30 +66,35 @@ def discover(folder: Path) -> Discovery:
         raise NotADirectoryError(f"{folder} is not a folder; give the one that holds the knees")
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     masks = [path for path in files if _is_mask(path)]
-    images = [*_dicom_folders(folder), *(path for path in files if _is_volume(path) and path not in masks)]
+    images = [*_dicom_folders(folder), *(path for path in files if _is_image_file(path) and path not in masks)]
     if not images:
-        raise ValueError(f"no DICOM folder and no volume file in {folder}; a table written by hand will do too")
+        raise ValueError(f"no DICOM folder, zip or volume file in {folder}; a table written by hand will do too")
     knees = _named_apart([_knee(image, folder) for image in images], folder)
     paired = _paired(knees, masks)
-    return Discovery(tuple(paired), tuple(_notes(paired, masks)))
+    left = tuple(_without_knee(files, images, masks))
+    return Discovery(tuple(paired), tuple(_notes(paired, masks)), left)
 
 
 def _is_volume(path: Path) -> bool:
     return path.name.lower().endswith((*READABLE, *HDF5_ENDINGS))
 
 
+def _is_image_file(path: Path) -> bool:
+    return _is_volume(path) or path.suffix.lower() == ZIP
+
+
 def _is_mask(path: Path) -> bool:
     """By its ending, or by name and folder if it is of a form that could be an image as well."""
     if path.suffix.lower() in (".seg", *CONTOUR_ENDINGS):
         return True
-    named = path.parent.name.lower() in _MASK_FOLDERS or bool(_MASK_WORDS.search(_stem(path)))
+    named = path.parent.name.lower() in _MASK_FOLDERS or bool(_MASK_WORDS.search(stem_of(path)))
     return named and (_is_volume(path) or is_segmentation(path))
 
 
-def _stem(path: PurePath) -> str:
+def stem_of(path: PurePath) -> str:
     """The name without any ending, and without nnU-Net's number of the channel."""
     name = path.name
-    for ending in (*READABLE, *HDF5_ENDINGS, *CONTOUR_ENDINGS, ".dcm"):
+    for ending in (*READABLE, *HDF5_ENDINGS, *CONTOUR_ENDINGS, ".dcm", ZIP):
         if name.lower().endswith(ending):
             name = name[: -len(ending)]
             break
@@ -91,13 +102,23 @@ def _stem(path: PurePath) -> str:
 
 
 def is_dicom_folder(folder: Path) -> bool:
-    """Whether files of the folder itself are DICOM images, by the first few of them."""
-    files = (path for path in sorted(folder.iterdir()) if path.is_file() and not _is_volume(path))
-    return any(_is_dicom_image(path) for path in islice(files, _LOOKED_AT))
+    """Whether a file of the folder itself is a DICOM image."""
+    return any(_is_dicom_image(path) for path in sorted(folder.iterdir()) if path.is_file() and not _is_volume(path))
 
 
 def _dicom_folders(folder: Path) -> Iterator[Path]:
-    yield from filter(is_dicom_folder, sorted(path for path in (folder, *folder.rglob("*")) if path.is_dir()))
+    """Those below a folder, and it; one that links lead to several times comes once."""
+    seen = set()
+    for place in filter(is_dicom_folder, sorted(path for path in (folder, *folder.rglob("*")) if path.is_dir())):
+        if place.resolve() not in seen:
+            yield place
+        seen.add(place.resolve())
+
+
+def _without_knee(files: Sequence[Path], images: Sequence[Path], masks: Sequence[Path]) -> list[Path]:
+    """Folders that hold files, and neither a knee nor the mask of one."""
+    used = {path if path.is_dir() else path.parent for path in images} | {path.parent for path in masks}
+    return sorted({path.parent for path in files} - used - {place.parent for place in used})
 
 
 def _is_dicom_image(path: Path) -> bool:
@@ -108,7 +129,7 @@ def _knee(image: Path, folder: Path) -> Knee:
     """What the place of an image tells: patient, visit, side, split."""
     parts = [part for part in image.relative_to(folder).parts if part.lower() not in _NO_NAMES]
     if image.is_file():
-        parts[-1] = _stem(image)
+        parts[-1] = stem_of(image)
     iwoai = _IWOAI.match(parts[-1]) if parts else None
     if iwoai:
         kind, number, visit = iwoai.groups()
@@ -147,7 +168,7 @@ def _named_apart(knees: Sequence[Knee], folder: Path) -> list[Knee]:
     """Cases of one name get that of their whole path, and if that is no help a number."""
     counts = Counter(knee.case.lower() for knee in knees)
     longer = [
-        replace(knee, case=plain_name("-".join((*knee.image.relative_to(folder).parts[:-1], _stem(knee.image)))))
+        replace(knee, case=plain_name("-".join((*knee.image.relative_to(folder).parts[:-1], stem_of(knee.image)))))
         if counts[knee.case.lower()] > 1
         else knee
         for knee in knees
@@ -166,7 +187,7 @@ def _paired(knees: Sequence[Knee], masks: Sequence[Path]) -> list[Knee]:
     paired = []
     for knee in knees:
         near = [mask for mask in masks if _are_near(knee.image, mask)]
-        same = [mask for mask in near if _MASK_WORDS.sub("", _stem(mask)) == _stem(knee.image)]
+        same = [mask for mask in near if _MASK_WORDS.sub("", stem_of(mask)) == stem_of(knee.image)]
         alone = len(near) == 1 and sum(_are_near(other.image, near[0]) for other in knees) == 1
         found = same if len(same) == 1 else near if alone and not same else []
         paired.append(replace(knee, mask=found[0] if found else None))

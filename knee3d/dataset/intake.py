@@ -1,13 +1,16 @@
 """Whatever a user points at -> named sources: one knee, a folder of knees, or a table of them."""
 
 import hashlib
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from knee3d.anatomy.orientation import Side
-from knee3d.dataset.discover import discover, is_dicom_folder, plain_name
+from knee3d.dataset.discover import discover, is_dicom_folder, plain_name, stem_of
 from knee3d.dataset.source import ANY, Choice, Source
 from knee3d.dataset.table import read_table
+
+log = logging.getLogger(__name__)
 
 TABLE_ENDING = ".csv"
 _CHUNK = 1 << 20
@@ -51,9 +54,18 @@ def knees_at(path: Path, case: str | None = None, side: Side = Side.UNKNOWN, cho
     if case and plain_name(case) != case:
         raise ValueError(f"case {case!r} cannot be a folder's name; use letters, digits, '.', '_' and '-'")
     one = (Entry(case or _name(path), Source(path, side, choice)),)
-    if path.is_file() or is_dicom_folder(path) or case or side is not Side.UNKNOWN or choice.series is not None:
+    if path.is_file() or is_dicom_folder(path) or choice.series is not None:
         return one
-    found = discover(path).knees
+    discovery = discover(path)
+    found = discovery.knees
+    if case or side is not Side.UNKNOWN:
+        if len(found) > 1:
+            raise ValueError(f"{path} holds {len(found)} knees; leave --case and --side out, or give one of them")
+        place = path if found[0].image.is_dir() else found[0].image
+        return (replace(one[0], source=replace(one[0].source, path=place)),)
+    if discovery.without_knee:
+        some = ", ".join(map(str, discovery.without_knee[:5]))
+        log.warning("no knee is in %d folders with files: %s", len(discovery.without_knee), some)
     if len(found) == 1:
         is_series = found[0].image.is_dir()
         return (Entry(one[0].case, Source(path if is_series else found[0].image, found[0].side, choice)),)
@@ -72,11 +84,12 @@ def content_mark(path: Path) -> str:
     files = [path]
     if path.is_dir():
         files = [one for one in path.rglob("*") if one.is_file() and not one.name.startswith(".")]
-    digests = sorted(_digest(file) for file in files)
+    digests = sorted(digest(file) for file in files)
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def _digest(file: Path) -> str:
+def digest(file: Path) -> str:
+    """A hash of what a file holds."""
     found = hashlib.sha256()
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
@@ -90,4 +103,4 @@ def _refuse_names(path: Path, case: str | None, side: Side) -> None:
 
 
 def _name(path: Path) -> str:
-    return plain_name(path.resolve().name.split(".")[0])
+    return plain_name(path.resolve().name if path.is_dir() else stem_of(path.resolve()))

@@ -38,7 +38,8 @@ class Choice:
     spacing_mm: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.spacing_mm is not None and not all(0 < mm < 1000 for mm in self.spacing_mm):
+        spacing = self.spacing_mm
+        if spacing is not None and (len(spacing) != 3 or not all(0 < mm < 1000 for mm in spacing)):
             raise ValueError(f"--spacing is three distances in mm above 0, got {self.spacing_mm}")
 
 

@@ -15,6 +15,8 @@ from knee3d.dataset.intensity import PERCENTILES
 
 IDENTITY = ("scheme", "settings", "data")
 """What makes two trainings the same."""
+NEEDED = ("plane", "scheme", "classes", "settings", "patients", "spacing_mm")
+"""What a network cannot be used without."""
 
 
 def model_folder(models: Path, plane: Plane | str) -> Path:
@@ -77,8 +79,12 @@ def load_card(models: Path, plane: Plane | str) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; train this plane first: knee3d-train DATASET --models {models}")
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        card = json.loads(path.read_text())
+        missing = [key for key in NEEDED if key not in card]
+        if missing:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        return card
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is not a readable model card ({error}); train this plane again") from error
 
 

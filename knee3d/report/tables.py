@@ -163,13 +163,18 @@ def write_volumes_csv(path: Path, volumes_mm3: Mapping[str, Mapping[str, float]]
     _write_csv(path, ("case", "tissue", "volume_mm3"), rows)
 
 
+MOST_FAILURES = 50
+
+
 def failures_table(failures: Mapping[str, str]) -> Table:
     """Cases that could not be done, and why."""
     table = Table(title=f"{len(failures)} not done", title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.add_column("case", no_wrap=True)
+    table.add_column("case", overflow="fold", max_width=30)
     table.add_column("why", overflow="fold")
-    for case, why in failures.items():
+    for case, why in list(failures.items())[:MOST_FAILURES]:
         table.add_row(escape(case), escape(why))
+    if len(failures) > MOST_FAILURES:
+        table.add_row("...", f"and {len(failures) - MOST_FAILURES} more; all are in the log")
     return table
 
 

@@ -6,7 +6,8 @@ from knee3d.postprocess.clean import Cleaning
 from knee3d.postprocess.weights import Wanted
 from knee3d.workflow.data import audit, inspect, phantom, prepare, restore, table
 from knee3d.workflow.evaluation import Scoring, evaluate, fuse
-from knee3d.workflow.segmentation import Outcome, Where, Wish, plan, segment
+from knee3d.workflow.record import Wish
+from knee3d.workflow.segmentation import Outcome, Where, plan, segment
 from knee3d.workflow.segmenter import Method
 from knee3d.workflow.training import Launcher, card, cross_validate, export, train
 

@@ -9,86 +9,39 @@ OUT/segment.jsonl    what happened, a JSON object a line; later runs add to it
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import logging
 import shutil
 import threading
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from knee3d import __version__
-from knee3d.anatomy.orientation import Side
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.volume import Volume
 from knee3d.atomic import alone, whole_folder
-from knee3d.dataset.files.probabilities import write_probabilities
-from knee3d.dataset.intake import Entry, content_mark
-from knee3d.dataset.labels import check_form, write_labels
-from knee3d.dataset.sides import agreed_side
-from knee3d.dataset.source import Source, read_image
-from knee3d.dataset.table import LABELS_FILE, write_numbering
+from knee3d.dataset.intake import Entry
+from knee3d.dataset.labels import check_form
+from knee3d.launch.job import LaunchError
 from knee3d.launch.pool_on_ray import Shared, run_pool_on_ray
 from knee3d.models import fusion_mark, load_models, model_files
-from knee3d.postprocess.ensemble import Keep
 from knee3d.progress import progress
 from knee3d.threads import as_finished
-from knee3d.workflow.segmenter import Method, Segmenter, engine_for
+from knee3d.workflow.diary import Diary
+from knee3d.workflow.making import VOLUMES, BadModels, load_segmenter, segment_knee
+from knee3d.workflow.record import Wish, finished, record_of, refuse_foreign
+from knee3d.workflow.segmenter import Segmenter, engine_for
 
 if TYPE_CHECKING:
     from knee3d.learn.engines import Engine
 
 log = logging.getLogger(__name__)
 
-RECORD = "segmentation.json"
 LOG = "segment.jsonl"
-VOLUMES = "volumes.csv"
-PROBABILITIES = "probabilities"
+VOLUMES_HEADER = b"case,tissue,volume_mm3"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LEAST_ROOM = 1 << 16
 _TOLD = ("volumes_mm3", "flags", "whole_because", "engine")
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What is to be made of each knee.
-
-    Attributes:
-        models: The networks' folder.
-        planes: Those that look at the knee; none is every one.
-        method: How labels are found.
-        precision: See `learn.engines.choose_engine`.
-        runtime: See there, too.
-        device: See `learn.engines.check_device`.
-        form: Of the labels, one of `dataset.labels.FORMS`.
-        probabilities: Whether to write those of each view.
-        oblique: How many oblique views look at the knee beside the planes.
-    """
-
-    models: Path
-    planes: tuple[Plane, ...] = ()
-    method: Method = field(default_factory=Method)
-    precision: str = "auto"
-    runtime: str = "tensorflow"
-    device: str | None = None
-    form: str = "nifti"
-    probabilities: bool = False
-    oblique: int = 0
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What results depend on beside the networks, ready for JSON."""
-        asked = {**asdict(self.method), "precision": self.precision, "runtime": self.runtime, "form": self.form,
-                 "probabilities": self.probabilities}  # fmt: skip
-        return asked | ({"oblique": self.oblique} if self.oblique else {})  # without, knees of before are still kept
 
 
 @dataclass(frozen=True)
@@ -129,11 +82,15 @@ class Outcome:
     record: Mapping[str, Any] = field(default_factory=dict)
 
 
+class NoRoom(OSError):
+    """The disk is full: no knee can be written."""
+
+
 def segment(entries: Sequence[Entry], wish: Wish, out: Path, where: Where = Where()) -> list[Outcome]:  # noqa: B008
     """Segment knees into folders, each of which appears when it is complete.
 
     Knees that were finished before, with the same content, networks and settings, are kept. A knee that fails stops no
-    other.
+    other; networks that cannot be used, a cluster that is lost and a full disk fail all that are not finished by then.
 
     Args:
         entries: The knees.
@@ -145,45 +102,74 @@ def segment(entries: Sequence[Entry], wish: Wish, out: Path, where: Where = Wher
         What became of each, in the order of `entries`.
 
     Raises:
-        ValueError: The networks do not go together, or another process works in `out`.
-        OSError: There is no room left; what is finished stays.
+        ValueError: There is no trained network, results would lie where they must not, or another process works there.
     """
-    for form_of in {entry.source.path for entry in entries if len(entries) == 1}:
-        check_form(wish.form, form_of)
+    _check_places(entries, wish, out)
     wish = replace(wish, models=wish.models.absolute())
     mark = fusion_mark(wish.models, wish.planes, wish.oblique)
     found: dict[str, Outcome] = {}
-    with alone(out), _Diary(where.log or out / LOG) as diary:
+    with alone(out), Diary(where.log or out / LOG) as diary:
         diary.note(event="begin", knees=len(entries), models=mark, settings=wish.settings)
-        with progress("knees", len(entries)) as advance:
-            for outcome in _outcomes(entries, wish, mark, out, where):
-                found[outcome.case] = outcome
-                _report(outcome, diary)
-                advance(1)
-        outcomes = [found[entry.case] for entry in entries if entry.case in found]
-        _write_volumes(outcomes, out / VOLUMES)
-        _warn_of_engines(outcomes)
-        counts = {status: sum(one.status == status for one in outcomes) for status in ("done", "kept", "failed")}
-        diary.note(event="end", **counts)
+        try:
+            with progress("knees", len(entries)) as advance:
+                for outcome in _outcomes(entries, wish, mark, out, where):
+                    found[outcome.case] = outcome
+                    _report(outcome, diary)
+                    advance(1)
+        except (BadModels, NoRoom, LaunchError) as error:
+            log.error("%s", error)
+            for entry in entries:
+                found.setdefault(entry.case, Outcome(entry.case, "failed", _in_a_line(error)))
+        finally:  # also where it was interrupted
+            outcomes = [found[entry.case] for entry in entries if entry.case in found]
+            _end(outcomes, out, diary)
     return outcomes
 
 
-def plan(entries: Sequence[Entry], wish: Wish, out: Path) -> list[tuple[Entry, str]]:
-    """What `segment` would do with each knee, in words; nothing is computed.
+def plan(entries: Sequence[Entry], wish: Wish, out: Path, overwrite: bool = False) -> list[tuple[Entry, str, bool]]:
+    """What `segment` would do with each knee, and whether it would; nothing is computed.
+
+    Args:
+        entries: The knees.
+        wish: What is to be made of them.
+        out: Where.
+        overwrite: As in `Where`.
 
     Raises:
-        ValueError: The networks' cards or weights cannot be read.
+        ValueError: As `segment`.
     """
+    _check_places(entries, wish, out)
     mark, found = fusion_mark(wish.models, wish.planes, wish.oblique), []
     with progress("looking", len(entries)) as advance:
         for entry in entries:
             try:
-                known = _finished(entry, wish, mark, out)
-                found.append((entry, "finished, to be kept" if known else "to be segmented"))
+                check_form(wish.form, entry.source.path)
+                known = _known(entry, wish, mark, out, overwrite)
+                found.append((entry, "finished, to be kept" if known else "to be segmented", True))
             except (ValueError, OSError) as error:
-                found.append((entry, f"problem: {error}"))
+                found.append((entry, f"problem: {error}", False))
             advance(1)
     return found
+
+
+def _check_places(entries: Sequence[Entry], wish: Wish, out: Path) -> None:
+    """Refuse what would go wrong for all knees.
+
+    Raises:
+        ValueError: A knee is called as a file of ours, results would lie among the images of one, volumes.csv is
+            someone else's, or the only knee cannot have labels of this form.
+    """
+    for entry in entries:
+        image = entry.source.path.resolve()
+        if entry.case.lower() in (VOLUMES, LOG):
+            raise ValueError(f"no knee can be called {entry.case}: that is a file of the results")
+        if image.is_dir() and out.resolve().is_relative_to(image):
+            raise ValueError(f"{out} lies among the images of {entry.case}; give another --out")
+    table = out / VOLUMES
+    if table.exists() and not (table.is_file() and table.read_bytes().startswith(VOLUMES_HEADER)):
+        raise ValueError(f"{table} is there and is not knee3d's; give another --out")
+    if len(entries) == 1:
+        check_form(wish.form, entries[0].source.path)
 
 
 def _outcomes(entries: Sequence[Entry], wish: Wish, mark: str, out: Path, where: Where) -> Iterator[Outcome]:
@@ -196,14 +182,16 @@ def _outcomes(entries: Sequence[Entry], wish: Wish, mark: str, out: Path, where:
 
     def work(entry: Entry) -> Outcome:
         try:
-            known = _known(entry, wish, mark, out, where)
+            known = _known(entry, wish, mark, out, where.overwrite)
             if known is not None:
                 return Outcome(entry.case, "kept", record=known)
             with first:
                 if not segmenter:  # not before there is a knee to do
-                    segmenter.append(load_segmenter(wish))
+                    segmenter.append(load_segmenter(wish, mark))
             with whole_folder(out / entry.case) as folder, _watching_room(out):
-                return Outcome(entry.case, "done", record=segment_knee(entry, segmenter[0], wish, mark, folder))
+                record = segment_knee(entry, segmenter[0], wish, mark, folder)
+                _check_still_free(out / entry.case, where.overwrite)
+            return Outcome(entry.case, "done", record=record)
         except (BadModels, NoRoom):
             raise
         except Exception as error:  # whatever it is, it is this knee's, and thousands may wait behind it
@@ -214,135 +202,24 @@ def _outcomes(entries: Sequence[Entry], wish: Wish, mark: str, out: Path, where:
         yield done.result()
 
 
-class BadModels(ValueError):
-    """The networks cannot be used: no knee can be segmented."""
-
-
-class NoRoom(OSError):
-    """The disk is full: no knee can be written."""
-
-
-def load_segmenter(wish: Wish, engine: Engine | None = None) -> Segmenter:
-    """The networks, on an engine; by default the fastest one.
-
-    Raises:
-        BadModels: They cannot be read or do not go together.
-    """
-    try:
-        engine = engine or engine_for(wish.models, wish.planes, wish.precision, wish.runtime, wish.device)
-        log.info("computing with %s", engine)
-        trained = load_models(wish.models, planes=wish.planes, engine=engine, oblique=wish.oblique)
-        return Segmenter(trained, wish.method, str(engine))
-    except (ValueError, OSError, RuntimeError) as error:
-        raise BadModels(str(error)) from error
-
-
-def segment_knee(entry: Entry, segmenter: Segmenter, wish: Wish, mark: str, folder: Path) -> dict[str, Any]:
-    """Fill a folder with all that is made of a knee; returns what its segmentation.json holds.
-
-    Raises:
-        ValueError: The image cannot be read, its side contradicts what the user says, or its voxels are of another size
-            than those of training.
-    """
-    from knee3d.report.figures import overview_figure
-    from knee3d.report.tables import write_json, write_volumes_csv
-
-    source, scheme, case = entry.source, segmenter.trained.scheme, entry.case
-    check_form(wish.form, source.path)
-    volume, tagged = read_image(source.path, source.choice)
-    side = agreed_side(source.side, tagged)
-    if side is Side.UNKNOWN:
-        log.warning("%s: side unknown, taken as a right knee; give --side if it is a left one", case)
-    if wish.method.any_spacing:
-        _warn_of_spacing(segmenter, volume, case)
-
-    def keep(view: str, probabilities: Volume) -> None:
-        names = ("background", *scheme.names)
-        write_probabilities(probabilities, names, view, folder / PROBABILITIES / f"{view}.h5")
-
-    kept = Keep(np.float16, keep) if wish.probabilities else None
-    found = segmenter.segment(volume, side, f"segmenting {case}", kept)
-    write_labels(found.labels, scheme, replace(source, side=side), wish.form, folder, case)
-    write_numbering(folder / LABELS_FILE, dict(enumerate(scheme.names, start=1)))
-    write_json(asdict(found.quality), folder / "quality.json")
-    write_volumes_csv(folder / VOLUMES, {case: found.volumes_mm3})
-    overview_figure(found.image, found.canonical, scheme, folder / "overview.png", case)
-    record = {
-        "knee3d": __version__,
-        "case": case,
-        "side": side.value,
-        "scheme": scheme.name,
-        "input": content_mark(source.path),
-        "models": dict(segmenter.trained.marks),
-        "weights": dict(segmenter.trained.ensemble.weights),
-        "settings": wish.settings,
-        "engine": segmenter.engine,
-        "whole_because": found.whole,
-        "shape": list(volume.shape),
-        "spacing_mm": volume.spacing_mm.round(5).tolist(),
-        "volumes_mm3": dict(found.volumes_mm3),
-        "flags": list(found.quality.flags),
-    }
-    record["mark"] = _mark_of(record["input"], source, wish, mark)
-    write_json(record, folder / RECORD)
-    return record
-
-
-def _warn_of_spacing(segmenter: Segmenter, volume: Volume, case: str) -> None:
-    from knee3d.anatomy.orientation import to_canonical
-
-    other = segmenter.trained.of_other_voxels(to_canonical(volume))
-    if other:
-        log.warning("%s: %s; do not trust the labels", case, other)
-
-
-def _mark_of(content: str, source: Source, wish: Wish, models: str) -> str:
-    """A fingerprint of all that labels depend on."""
-    asked = [content, source.side, asdict(source.choice), models, wish.settings]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-
-
-def _finished(entry: Entry, wish: Wish, models: str, out: Path) -> dict[str, Any] | None:
-    """The record of a knee that was made of the same; None where there is none.
-
-    Raises:
-        ValueError: It was made of something else, or the folder is not one of ours.
-        OSError: The knee cannot be read.
-    """
-    if not entry.source.path.exists():
-        raise FileNotFoundError(f"{entry.source.path} does not exist")
-    folder = out / entry.case
-    if not folder.exists():
+def _known(entry: Entry, wish: Wish, models: str, out: Path, overwrite: bool) -> dict[str, Any] | None:
+    """As `finished`; None where it is to be replaced anyway."""
+    if overwrite:
+        refuse_foreign(out / entry.case)
         return None
-    _refuse_foreign(folder)
-    try:
-        record = json.loads((folder / RECORD).read_text())
-        mark, content, *_ = (record[key] for key in ("mark", "input", *_TOLD))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / RECORD} is damaged; give --overwrite, or another --out") from error
-    now = content_mark(entry.source.path)
-    if mark == _mark_of(now, entry.source, wish, models):
-        return record
-    other = "another image" if content != now else "other models or settings"
-    raise ValueError(f"{folder} was made of {other}; give --overwrite, or another --out")
+    return finished(entry, wish, models, out)
 
 
-def _known(entry: Entry, wish: Wish, models: str, out: Path, where: Where) -> dict[str, Any] | None:
-    """As `_finished`; None where it is to be replaced anyway."""
-    if where.overwrite:
-        _refuse_foreign(out / entry.case)
-        return None
-    return _finished(entry, wish, models, out)
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """Never replace what someone else put there, least of all the images themselves.
+def _check_still_free(folder: Path, overwrite: bool) -> None:
+    """Refuse to replace what has come while the knee was computed.
 
     Raises:
-        ValueError: The folder is there and was not made here.
+        ValueError: Something has.
     """
-    if folder.exists() and not (folder / RECORD).is_file():
-        raise ValueError(f"{folder} is there and was not made by knee3d segment; give another --out")
+    if overwrite:
+        refuse_foreign(folder)
+    elif folder.exists():
+        raise ValueError(f"{folder} was made by someone else meanwhile; it is left as it is")
 
 
 def _on_ray(entries: Sequence[Entry], wish: Wish, mark: str, out: Path, where: Where) -> Iterator[Outcome]:
@@ -352,7 +229,7 @@ def _on_ray(entries: Sequence[Entry], wish: Wish, mark: str, out: Path, where: W
     def todo() -> Iterator[tuple[str, Entry]]:
         for entry in entries:
             try:
-                known = _known(entry, wish, mark, out, where)
+                known = _known(entry, wish, mark, out, where.overwrite)
             except (ValueError, OSError) as error:
                 kept.append(Outcome(entry.case, "failed", _in_a_line(error)))
                 continue
@@ -366,17 +243,17 @@ def _on_ray(entries: Sequence[Entry], wish: Wish, mark: str, out: Path, where: W
         engine = engine_for(wish.models, wish.planes, wish.precision, wish.runtime, wish.device)
         # What is wrong with them is said before machines are asked.
         load_models(wish.models, planes=wish.planes, oblique=wish.oblique)
-    except (ValueError, OSError, RuntimeError) as error:
+    except Exception as error:
         raise BadModels(str(error)) from error
     files = model_files(wish.models, wish.planes, wish.oblique)
     work, shared = partial(RayWork, wish, mark, engine), Shared(wish.models, files)
-    for case, error in run_pool_on_ray(todo(), work, shared, out.absolute(), where.address, where.retries):
+    for case, problem in run_pool_on_ray(todo(), work, shared, out.absolute(), where.address, where.retries):
         while kept:
             yield kept.pop(0)
-        if error:
-            yield Outcome(case, "failed", error)
+        if problem:
+            yield Outcome(case, "failed", problem)
         else:
-            yield Outcome(case, "done", record=json.loads((out / case / RECORD).read_text()))
+            yield Outcome(case, "done", record=record_of(out / case) or {})
     yield from kept
 
 
@@ -386,44 +263,14 @@ class RayWork:
     def __init__(self, wish: Wish, mark: str, engine: Engine, models: Path) -> None:
         """Load the networks from a copy of the models folder on the worker's machine."""
         self._wish, self._mark = replace(wish, models=models), mark
-        self._segmenter = load_segmenter(self._wish, engine)
+        self._segmenter = load_segmenter(self._wish, mark, engine)
 
     def __call__(self, entry: Entry, folder: Path) -> None:
         """Fill a folder of the worker's machine."""
         segment_knee(entry, self._segmenter, self._wish, self._mark, folder)
 
 
-class _Diary:
-    """A file of JSON lines that is added to, each line at once."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
-        self._start = time.monotonic()
-
-    def note(self, **content: Any) -> None:
-        """Add a line: what is given, the time of day, and the seconds since the beginning."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        when = {"time": now, "at_s": round(time.monotonic() - self._start, 1)}
-        with suppress(OSError):  # on a full disk the knees' own errors say so
-            self._file.write(json.dumps(when | content) + "\n")
-            self._file.flush()
-
-    def __enter__(self) -> _Diary:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            self._file.close()
-
-
-def _warn_of_engines(outcomes: Sequence[Outcome]) -> None:
-    engines = sorted({one.record["engine"] for one in outcomes if one.record})
-    if len(engines) > 1:
-        log.warning("knees were computed in different ways (%s): give --precision for the same", "; ".join(engines))
-
-
-def _report(outcome: Outcome, diary: _Diary) -> None:
+def _report(outcome: Outcome, diary: Diary) -> None:
     record = outcome.record
     diary.note(
         event="knee",
@@ -441,12 +288,22 @@ def _report(outcome: Outcome, diary: _Diary) -> None:
             log.info("%s: computed whole, as %s", outcome.case, record["whole_because"])
 
 
-def _write_volumes(outcomes: Iterable[Outcome], path: Path) -> None:
+def _end(outcomes: Sequence[Outcome], out: Path, diary: Diary) -> None:
     from knee3d.report.tables import write_volumes_csv
 
-    found = {one.case: one.record["volumes_mm3"] for one in outcomes if one.record}
-    if found:
-        write_volumes_csv(path, found)
+    records = {one.case: one.record for one in outcomes if one.record}
+    if records:
+        try:
+            write_volumes_csv(out / VOLUMES, {case: record["volumes_mm3"] for case, record in records.items()})
+        except OSError as error:
+            log.error(
+                "%s cannot be written (%s); the folders of the knees have their own", out / VOLUMES, error.strerror
+            )
+    engines = sorted({record["engine"] for record in records.values()})
+    if len(engines) > 1:
+        log.warning("knees were computed in different ways (%s): give --precision for the same", "; ".join(engines))
+    counts = {status: sum(one.status == status for one in outcomes) for status in ("done", "kept", "failed")}
+    diary.note(event="end", **counts)
 
 
 @contextmanager
@@ -468,6 +325,6 @@ def _in_a_line(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "out of memory; give fewer --jobs"
     words = " ".join(str(error).split())
-    return (
-        words if words and isinstance(error, ValueError | OSError | RuntimeError) else f"{type(error).__name__} {words}"
-    )
+    if words and isinstance(error, ValueError | OSError | RuntimeError):
+        return words
+    return f"{type(error).__name__} {words}; please report it"

@@ -93,6 +93,10 @@ class Segmenter:
             ValueError: The volume is no image (constant, NaN, not three axes), or its voxels are of another size than
                 those of training.
         """
+        if not isinstance(volume, Volume) or volume.array.ndim != 3 or volume.array.dtype.kind not in "iuf":
+            raise ValueError("an image is a knee3d.Volume of real numbers with three axes; knee3d.read gives one")
+        if side not in list(Side):
+            raise ValueError(f"side {side!r} is none; a knee is R, L or '' (unknown)")
         side = Side(side)
         image, _ = canonical_image(volume, side)
         other = self.trained.of_other_voxels(image)
@@ -161,7 +165,7 @@ def load(
         FileNotFoundError: There is no trained plane.
         ValueError: The planes do not go together, or one cannot be read.
     """
-    models, wanted = Path(models), [Plane(plane) for plane in planes]
+    models, wanted = Path(models), [Plane(plane) for plane in ([planes] if isinstance(planes, str) else planes)]
     engine = engine_for(models, wanted, precision, runtime, device)
     return Segmenter(load_models(models, planes=wanted, engine=engine), Method(fast=fast), str(engine))
 

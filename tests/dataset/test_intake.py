@@ -54,11 +54,35 @@ def test_labels_in_a_folder_are_no_knees(cohort, tmp_path):
         ("knees.csv", {"case": "one"}, "leave --case and --side out"),
         ("knees.csv", {"side": Side.LEFT}, "leave --case and --side out"),
         ("P001-baseline", {"case": "../up"}, "cannot be a folder's name"),
+        (".", {"case": "one"}, "holds 3 knees; leave --case and --side out"),
     ],
 )
 def test_what_makes_no_sense_is_refused(cohort, name, options, words):
     with pytest.raises((ValueError, FileNotFoundError), match=words):
         knees_at(cohort / name, **options)
+
+
+def test_zips_links_and_folders_full_of_notes(cohort, tmp_path, caplog):
+    """Zips are knees, a link is no second one, notes before the images do not hide them, and what is left is said."""
+    dicom = cohort / "P001-baseline" / "dicom"
+    shutil.make_archive(str(tmp_path / "zipped"), "zip", dicom)
+    shutil.copytree(dicom, tmp_path / "plain")
+    (tmp_path / "plain" / "again").symlink_to(tmp_path / "plain")
+    for number in range(8):
+        (tmp_path / "plain" / f"0note{number}.txt").write_text("read me")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "IM0001.dcm").write_bytes(b"?" * 200)
+    found = knees_at(tmp_path)
+    assert {one.case: one.source.path.name for one in found} == {"zipped": "zipped.zip", "plain": "plain"}
+    assert f"no knee is in 1 folders with files: {tmp_path / 'broken'}" in caplog.text
+
+
+def test_names_keep_their_dots(cohort, tmp_path):
+    for name in ("a.b.nii.gz", "a.c.NII.GZ"):
+        shutil.copy(cohort / "P001-baseline" / "mask.nii.gz", tmp_path / name)
+    shutil.copytree(cohort / "P001-baseline" / "dicom", tmp_path / "1.2.840.1")
+    paths = [tmp_path / name for name in ("a.b.nii.gz", "a.c.NII.GZ", "1.2.840.1")]
+    assert [knees_at(path)[0].case for path in paths] == ["a.b", "a.c", "1.2.840.1"]
 
 
 def test_a_mark_is_of_the_content_whatever_its_name(cohort, tmp_path):

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from small_disk import run_in_small_disk
 
 from knee3d import workflow
 from knee3d.anatomy.tissue import SCHEMES
@@ -92,31 +93,11 @@ def test_without_room_it_ends_in_one_line_and_goes_on_later(table, tmp_path):
     assert contents(tmp_path / "d") == contents(tmp_path / "whole")
 
 
-IN_A_SMALL_DISK = """
-mount -t tmpfs -o size=1m none "$1" || exit 77
-"$2" -c "from knee3d.cli import main; main()" prepare "$3" "$1/dataset" --scheme iwoai --split 0.5,0.25,0.25 --jobs 2
-code=$?
-find "$1/dataset" -name '.partial*' >&2
-exit $code
-"""
-
-
 @pytest.mark.slow
 def test_a_full_disk_is_one_clear_line(table, tmp_path):
-    """A real one: a file system of 1 MB in memory, which only this process sees."""
-    small = tmp_path / "small"
-    small.mkdir()
-    try:
-        done = subprocess.run(
-            ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", IN_A_SMALL_DISK, "sh"]
-            + [str(small), sys.executable, str(table)],
-            capture_output=True,
-            text=True,
-        )
-    except FileNotFoundError:
-        pytest.skip("there is no unshare to mount a small disk with")
-    if done.returncode == 77 or "unshare:" in done.stderr:
-        pytest.skip(f"no small disk can be mounted here: {done.stderr}")
+    command = [sys.executable, "-c", "from knee3d.cli import main; main()", "prepare", table, tmp_path / "small" / "d"]
+    command += ["--scheme", "iwoai", "--split", "0.5,0.25,0.25", "--jobs", 2]
+    done = run_in_small_disk("1m", tmp_path / "small", command)
     assert done.returncode == 1, done.stderr
     lines = [line for line in (done.stdout + done.stderr).splitlines() if "no room left" in line]
     assert len(lines) == 1, done.stderr

@@ -265,7 +265,8 @@ def test_models_that_are_not_there(tmp_path):
     card.write_text("{")
     with pytest.raises(ValueError, match=r"card\.json is not a readable"):
         cards.load_card(tmp_path, PLANE)
-    card.write_text(json.dumps({"classes": ["background", "cartilage"], "settings": {"context": 1}}))
+    content = {"plane": PLANE.value, "scheme": "cartilage", "classes": ["background", "cartilage"], "patients": {}}
+    card.write_text(json.dumps(content | {"settings": {"context": 1}, "spacing_mm": [1, 1, 1]}))
     with pytest.raises(ValueError, match="not a readable SavedModel"):
         engines.load_predictor(tmp_path, PLANE)
     program = tmp_path / PLANE.value / "saved_model" / "saved_model.pb"

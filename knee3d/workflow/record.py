@@ -1,0 +1,143 @@
+"""What a finished knee's folder was made of: segmentation.json, by which it is recognised and kept, or refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from knee3d.anatomy.plane import Plane
+from knee3d.dataset.intake import Entry, content_mark, digest
+from knee3d.dataset.source import Source
+from knee3d.workflow.segmenter import Method
+
+RECORD = "segmentation.json"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be made of each knee.
+
+    Attributes:
+        models: The networks' folder.
+        planes: Those that look at the knee; none is every one.
+        method: How labels are found.
+        precision: See `learn.engines.choose_engine`.
+        runtime: See there, too.
+        device: See `learn.engines.check_device`.
+        form: Of the labels, one of `dataset.labels.FORMS`.
+        probabilities: Whether to write those of each view.
+        oblique: How many oblique views look at the knee beside the planes.
+    """
+
+    models: Path
+    planes: tuple[Plane, ...] = ()
+    method: Method = field(default_factory=Method)
+    precision: str = "auto"
+    runtime: str = "tensorflow"
+    device: str | None = None
+    form: str = "nifti"
+    probabilities: bool = False
+    oblique: int = 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What results depend on beside the networks, ready for JSON."""
+        return {**asdict(self.method), "precision": self.precision, "runtime": self.runtime, "form": self.form,
+                "probabilities": self.probabilities, "oblique": self.oblique}  # fmt: skip
+
+
+def mark_of(content: str, source: Source, wish: Wish, models: str) -> str:
+    """A fingerprint of all that labels depend on.
+
+    Args:
+        content: `content_mark` of the image.
+        source: What the user says of it.
+        wish: What is made of it.
+        models: `models.fusion_mark`.
+    """
+    asked = [content, source.side, asdict(source.choice), models, wish.settings]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Names of the files below a folder, but the record, to a hash of what they hold."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
+    return {str(path.relative_to(folder)): digest(path) for path in files}
+
+
+def finished(entry: Entry, wish: Wish, models: str, out: Path) -> dict[str, Any] | None:
+    """The record of a knee that was made of the same, its files still what they were; None where there is none.
+
+    Args:
+        entry: The knee.
+        wish: What is to be made of it.
+        models: `models.fusion_mark`.
+        out: Where its folder would lie.
+
+    Raises:
+        ValueError: It was made of something else, a file of it is missing or changed, or the folder is none of ours.
+        OSError: The knee cannot be read.
+    """
+    if not entry.source.path.exists():
+        raise FileNotFoundError(f"{entry.source.path} does not exist")
+    folder = out / entry.case
+    record = record_of(folder)
+    if record is None:
+        return None
+    now = content_mark(entry.source.path)
+    if record["mark"] != mark_of(now, entry.source, wish, models):
+        other = "another image" if record["input"] != now else "other models or settings"
+        raise ValueError(f"{folder} was made of {other}; give --overwrite, or another --out")
+    there = digests(folder)
+    changed = sorted(name for name, one in record["files"].items() if there.get(name) != one)
+    if changed:
+        word = "was changed" if changed[0] in there else "is missing"
+        raise ValueError(f"{folder / changed[0]} {word} since; give --overwrite to make it again, or another --out")
+    return record
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Never replace what someone else put there, least of all the images themselves.
+
+    Raises:
+        ValueError: The folder is there and was not made here, or holds other files, too.
+    """
+    record = record_of(folder)
+    others = sorted(set(digests(folder)) - set(record["files"])) if record else []
+    if others:
+        raise ValueError(f"{folder} holds {others[0]}, which is not knee3d's; move it away, or give another --out")
+
+
+def record_of(folder: Path) -> dict[str, Any] | None:
+    """What a finished knee's segmentation.json holds; None where there is no such folder.
+
+    Raises:
+        ValueError: The folder is not one of ours, or its record is damaged.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return None
+    if not (folder / RECORD).is_file():
+        raise ValueError(f"{folder} is there and was not made by knee3d segment; give another --out")
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        whole = _is_whole(record)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise ValueError(
+            f"{folder / RECORD} is damaged, or not knee3d's; remove {folder} if it is, or give another --out"
+        )
+    return record
+
+
+def _is_whole(record: Mapping[str, Any]) -> bool:
+    texts = all(isinstance(record[key], str) for key in ("knee3d", "case", "mark", "input", "engine", "whole_because"))
+    flags = isinstance(record["flags"], list) and all(isinstance(flag, str) for flag in record["flags"])
+    files = all(isinstance(one, str) for one in record["files"].values())
+    volumes = all(isinstance(mm3, float) and math.isfinite(mm3) for mm3 in record["volumes_mm3"].values())
+    return texts and flags and files and volumes
