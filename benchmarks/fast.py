@@ -1,7 +1,7 @@
 """What do bfloat16 and --fast change? Test knees through trained networks: float32 whole, bfloat16 whole, then regions.
 
-For regions it is said how much of the whole knee's computation they take, for several sizes of what a network sees
-around a part (`postprocess.predict.RECEPTIVE`).
+For regions it is said how much of the whole knee's computation they take, for several margins around what the quick
+look finds (`postprocess.joint.MARGIN_MM`).
 
     knee3d phantom runs/oai/cohort --knees 8 --seed 1 --from-labels knee_a.nrrd --from-labels knee_b.nrrd
     knee3d prepare runs/oai/cohort/knees.csv runs/oai/dataset --scheme compartments --split 0.5,0.25,0.25 --seed 1
@@ -24,13 +24,12 @@ from knee3d.anatomy.volume import Volume
 from knee3d.dataset.cases import Split, load_dataset
 from knee3d.learn.engines import Engine
 from knee3d.models import load_models
-from knee3d.postprocess import predict
+from knee3d.postprocess import joint, predict
 from knee3d.postprocess.confusion import confusion_matrix, dice, foreground
 from knee3d.postprocess.ensemble import Ensemble
-from knee3d.postprocess.joint import find_joint, touches_edge
 from knee3d.postprocess.predict import Predictor
 
-RECEPTIVE = (0, 8, 16, 32, 64)
+MARGINS_MM = (3.0, 6.0)
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("models", type=Path)
-    parser.add_argument("--receptive", type=int, nargs="*", default=RECEPTIVE)
+    parser.add_argument("--margins", type=float, nargs="*", default=MARGINS_MM)
     options = parser.parse_args()
     dataset, pixels = load_dataset(options.dataset), list[int]()
     ensembles: dict[str, Ensemble] = {}
@@ -98,20 +97,19 @@ def main() -> None:
         labels, seconds, _ = run("bfloat16", "bfloat16")
         changes = _numbers(before, scored(labels, truth, classes) - before)
         table.add_row("", "bfloat16 whole", f"{seconds:.0f}", "1", "", *changes, "")
-        pixels.clear()
-        start = time.perf_counter()
-        joint = find_joint(image, ensembles["bfloat16"].views)
-        look, looked = time.perf_counter() - start, sum(pixels)
-        table.add_row("", "quick look", f"{look:.0f}", f"{looked / whole:.3f}", "", *[""] * (classes), joint.why)
-        if joint.region is None:
-            continue
-        for receptive in options.receptive:
-            predict.RECEPTIVE = receptive
-            labels, seconds, computed = run(f"{receptive} around", "bfloat16", joint.region)
-            changes = _numbers(before, scored(labels, truth, classes) - before)
-            edge = "touches the edge" if touches_edge(labels.array, joint.region) else ""
-            share, region = f"{computed / whole:.3f}", f"{joint.region.mean():.3f}"
-            table.add_row("", f"bfloat16, {receptive} pixels around", f"{seconds:.0f}", share, region, *changes, edge)
+        for margin in options.margins:
+            joint.MARGIN_MM = margin
+            pixels.clear()
+            start = time.perf_counter()
+            found = joint.find_joint(image, ensembles["bfloat16"].views)
+            look, looked = time.perf_counter() - start, sum(pixels)
+            table.add_row("", "quick look", f"{look:.0f}", f"{looked / whole:.3f}", "", *[""] * classes, found.why)
+            if found.region is not None:
+                labels, seconds, computed = run(f"{margin} mm around", "bfloat16", found.region)
+                changes = _numbers(before, scored(labels, truth, classes) - before)
+                edge = "touches the edge" if joint.touches_edge(labels, found.region) else ""
+                share, region = f"{computed / whole:.3f}", f"{found.region.mean():.3f}"
+                table.add_row("", f"bfloat16, {margin:g} mm around", f"{seconds:.0f}", share, region, *changes, edge)
     console.print(table)
 
 

@@ -19,9 +19,13 @@ from knee3d.postprocess.predict import PlaneView
 
 SURVEY_MM = 6.0
 MARGIN_MM = 3.0
+MARGIN_PIXELS = 4
+"""Around what the quick look finds, whichever is more. It is room for what lies between its slices, and it is what the
+networks see beside the tissue: their receptive field is far larger, but what lies further away hardly counts (Luo et
+al. 2016; benchmarks/fast.py measures it)."""
 SPECK_MM2 = 10.0
 """Smaller patches in one slice are no cartilage; what they may have been the edge of the region tells."""
-BLOCK_MM = 1.5
+BLOCK_MM = 0.75
 """The region is made of blocks of about this size."""
 MOST = 0.4
 """Of the image: a larger region is hardly worth the while, and no knee's cartilage."""
@@ -73,7 +77,9 @@ def find_joint(
             advance(1)
         if not found.any():
             return Joint(None, f"the quick look finds no tissue in the {name} view")
-        reach = MARGIN_MM + np.where(np.arange(3) == axis, SURVEY_MM / 2, 0)
+        reach = np.maximum(MARGIN_MM, MARGIN_PIXELS * image.spacing_mm) + np.where(
+            np.arange(3) == axis, SURVEY_MM / 2, 0
+        )
         around = 2 * np.ceil(reach / (blocks * image.spacing_mm)).astype(int) + 1
         regions[name] = ndimage.maximum_filter(found, tuple(around.tolist()))
     for (one, first), (other, second) in combinations(regions.items(), 2):
@@ -85,16 +91,22 @@ def find_joint(
     return Joint(_out_of_blocks(region, blocks, image.shape))
 
 
-def touches_edge(labels: np.ndarray, region: np.ndarray) -> bool:
-    """Whether tissue lies at the edge of the region, so that there may be more beyond; the image's border is none."""
-    voxels = np.array(np.nonzero(labels))
+def touches_edge(labels: Volume, region: np.ndarray) -> bool:
+    """Whether tissue lies at the edge of the region, so that there may be more beyond; the image's border is none.
+
+    Pieces that touch it with less than `SPECK_MM2` are specks, as they are to the quick look.
+    """
+    pieces, _ = ndimage.label(labels.array, np.ones((3, 3, 3)))
+    voxels = np.array(np.nonzero(pieces))
+    contact = np.zeros(pieces.max() + 1)
     for axis, size in enumerate(labels.shape):
+        face_mm2 = np.prod(np.delete(labels.spacing_mm, axis))
         for step in (-1, 1):
             beside = voxels.copy()
             beside[axis] = np.clip(beside[axis] + step, 0, size - 1)
-            if not region[tuple(beside)].all():
-                return True
-    return False
+            cut = voxels[:, ~region[tuple(beside)]]
+            contact += face_mm2 * np.bincount(pieces[tuple(cut)], minlength=len(contact))
+    return bool(contact.max() >= SPECK_MM2)
 
 
 def _without_specks(tissue: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:

@@ -20,8 +20,8 @@ from knee3d.postprocess.predict import (
     Predictor,
     ask,
     check_image,
+    on_strides,
     with_neighbours,
-    with_surroundings,
     within,
 )
 
@@ -83,7 +83,7 @@ class ObliqueView:
         """The network's answer for the slices from the first to the last, or to the grid's last, within a rectangle."""
         context, size = self.predictor.context, grid.shape[2]
         last = min(last, size - 1)
-        outer = [with_surroundings(side, length) for side, length in zip(rectangle, grid.shape[:2], strict=True)]
+        outer = [on_strides(side, length) for side, length in zip(rectangle, grid.shape[:2], strict=True)]
         seen = slice(max(0, first - context), min(size, last + context + 1))
         grey = resample(image, _part_of(grid, (outer[0], outer[1], seen)), LINEAR).array
         stack = np.moveaxis(np.rint(grey).astype(np.uint8), 2, 0)
@@ -219,7 +219,7 @@ class _Sorted:
             yield self.order[start : min(start + VOXELS, stop)]
 
     def _fit(self, layers: range) -> bool:
-        sides = (with_surroundings(side, size) for side, size in zip(self.rectangle(layers), self.size, strict=True))
+        sides = (on_strides(side, size) for side, size in zip(self.rectangle(layers), self.size, strict=True))
         height, width = (side.stop - side.start for side in sides)
         return len(layers) <= SLAB and len(layers) * height * width <= BATCH_PIXELS
 

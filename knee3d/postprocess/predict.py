@@ -19,9 +19,6 @@ SLAB = 8
 """Slices of one call where only a part of each is wanted, which is cut out of all of them alike."""
 STRIDE = 32
 """Of the networks' deepest layer. A part that begins at a multiple of it is pooled as it is within the whole slice."""
-RECEPTIVE = 16
-"""Pixels around a part that a network sees, too. Its receptive field is far larger, but what lies further away hardly
-counts (Luo et al. 2016): benchmarks/fast.py measures it."""
 
 Part = tuple[Any, np.ndarray]
 """Where in the volume, as numpy indexes (Inferior, Posterior, Left), and (..., classes) float32."""
@@ -124,7 +121,7 @@ class PlaneView:
             found = outer = (slice(0, stack.shape[1]), slice(0, stack.shape[2]))
             if wanted is not None:
                 found = _rectangle(wanted[slab.start : slab.stop])
-                outer = (with_surroundings(found[0], stack.shape[1]), with_surroundings(found[1], stack.shape[2]))
+                outer = (on_strides(found[0], stack.shape[1]), on_strides(found[1], stack.shape[2]))
             if found[0].stop:
                 seen = with_neighbours(stack[:, outer[0], outer[1]], slab, self.predictor.context)
                 predicted = ask(self.predictor, seen)[:, within(found[0], outer[0]), within(found[1], outer[1])]
@@ -187,10 +184,10 @@ def _rectangle(wanted: np.ndarray) -> tuple[slice, slice]:
     return rows, columns
 
 
-def with_surroundings(side: slice, size: int) -> slice:
-    """What a network must see of an axis to know a part: it begins, and but at the border ends, at a stride."""
-    start = max(0, (side.start - RECEPTIVE) // STRIDE * STRIDE)
-    stop = start + -(-(side.stop + RECEPTIVE - start) // STRIDE) * STRIDE
+def on_strides(side: slice, size: int) -> slice:
+    """What a network is given of an axis to know a part: it begins, and but at the border ends, at a stride."""
+    start = side.start // STRIDE * STRIDE
+    stop = start + -(-(side.stop - start) // STRIDE) * STRIDE
     return slice(start, min(size, stop))
 
 

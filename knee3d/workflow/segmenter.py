@@ -136,7 +136,7 @@ class Segmenter:
             why = joint.why
             if joint.region is not None:
                 opinion = ensemble.opinion(image, name, joint.region, keep)
-                if not touches_edge(opinion.labels.array, joint.region):
+                if not touches_edge(opinion.labels, joint.region):
                     return opinion, ""
                 del opinion  # or there would be two in memory
                 why = "tissue reaches the edge of what the quick look found"

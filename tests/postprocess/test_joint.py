@@ -56,7 +56,7 @@ def test_the_region_holds_all_tissue_with_a_margin_and_little_else():
             moved[axis] = np.clip(moved[axis] + step * margin[axis], 0, SHAPE[axis] - 1)
             assert found.region[tuple(moved)].all()
     assert found.region.mean() < 0.3
-    assert not touches_edge(JOINT.array > 0, found.region)
+    assert not touches_edge(JOINT.with_array((JOINT.array > 0).astype(np.uint8)), found.region)
 
 
 def test_labels_are_those_of_the_whole_knee():
@@ -110,14 +110,21 @@ class Dim(Bright):
 
 
 def test_tissue_at_the_edge_of_the_region_is_noticed():
-    region = np.zeros((10, 10, 10), dtype=bool)
-    region[2:8, 2:8, :] = True
+    region = np.zeros((40, 40, 40), dtype=bool)
+    region[5:35, 5:35, :] = True
     labels = np.zeros(region.shape, np.uint8)
-    labels[4, 4, :] = 1  # touches the image's border, where there is nothing more
-    assert not touches_edge(labels, region)
-    labels[2, 4, 5] = 1
-    assert touches_edge(labels, region)
-    assert not touches_edge(np.zeros_like(labels), region)
+
+    def touches() -> bool:
+        return touches_edge(Volume(labels, np.diag([0.5, 0.4, 0.7, 1])), region)
+
+    assert not touches()
+    labels[10:20, 10:20, :] = 1  # touches the image's border, where there is nothing more
+    assert not touches()
+    labels[5, 30, 20] = 1  # a speck
+    labels[5, 6:12, 1:5] = 1  # 24 faces of 0.28 mm2
+    assert not touches()
+    labels[5, 6:12, 1:8] = 2  # 42 faces: more than 10 mm2
+    assert touches()
 
 
 def test_specks_do_not_make_a_region():
