@@ -105,7 +105,10 @@ def main() -> None:
             look, looked = time.perf_counter() - start, sum(pixels)
             table.add_row("", "quick look", f"{look:.0f}", f"{looked / whole:.3f}", "", *[""] * classes, found.why)
             if found.region is not None:
+                plain_views = ensembles["bfloat16"]
+                ensembles["bfloat16"] = replace(plain_views, views=found.views(plain_views.views))
                 labels, seconds, computed = run(f"{margin} mm around", "bfloat16", found.region)
+                ensembles["bfloat16"] = plain_views
                 changes = _numbers(before, scored(labels, truth, classes) - before)
                 edge = "touches the edge" if joint.touches_edge(labels, found.region) else ""
                 share, region = f"{computed / whole:.3f}", f"{found.region.mean():.3f}"

@@ -201,8 +201,12 @@ class Pool:
         """
         if region is not None:
             nothing = np.eye(1, self._total.shape[-1], dtype=np.float32)[0]
-            for total, inside in zip(self._total, region, strict=True):
-                total[~inside] = nothing if RULES[self._rule].finish is _same else 50 * nothing
+            nothing *= 1 if RULES[self._rule].finish is _same else 50  # before a softmax
+
+            def forget(piece: Piece) -> None:
+                self._total[piece][~region[piece]] = nothing
+
+            over_pieces(forget, self._total.shape, 4 * len(nothing))
         _finish_volume(self._total, list(self._weights.values()), self._rule)
         return self._grid.with_array(self._total)
 

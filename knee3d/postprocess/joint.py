@@ -8,14 +8,14 @@ then computed with every slice. Whatever makes that doubtful is said, and such a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 from scipy import ndimage
 
 from knee3d.anatomy.volume import Volume
-from knee3d.postprocess.predict import PlaneView
+from knee3d.postprocess.predict import PlaneView, View
 
 SURVEY_MM = 6.0
 MARGIN_MM = 3.0
@@ -40,10 +40,17 @@ class Joint:
     Attributes:
         region: bool of the image's shape; None where it is not certain.
         why: What is not certain, in words; empty otherwise.
+        known: View name to what its network said of the slices that were looked at, see `PlaneView.known`.
     """
 
     region: np.ndarray | None
-    why: str = ""
+    why: str
+    known: Mapping[str, Mapping[int, np.ndarray]]
+
+    def views(self, views: Mapping[str, View]) -> dict[str, View]:
+        """The same views, which know what was found already."""
+        known = {name: replace(views[name], known=slices) for name, slices in self.known.items()}  # type: ignore
+        return {**views, **known}
 
 
 def survey_slices(image: Volume, axis: int) -> range:
@@ -63,20 +70,22 @@ def find_joint(
         advance: Told how many slices were just done, of `survey_slices` of each view.
     """
     if not views:
-        return Joint(None, "there is no plane for a quick look")
+        return Joint(None, "there is no plane for a quick look", {})
     blocks = np.maximum(1, np.rint(BLOCK_MM / image.spacing_mm)).astype(int)
     size = tuple((-(-np.array(image.shape) // blocks)).tolist())
     regions: dict[str, np.ndarray] = {}
+    known: dict[str, dict[int, np.ndarray]] = {}
     for name, view in views.items():
-        found = np.zeros(size, dtype=bool)
+        found, known[name] = np.zeros(size, dtype=bool), {}
         axis = view.plane.axis
         for position, probabilities in view.sample(image, survey_slices(image, axis)):
+            known[name][position] = probabilities
             tissue = _without_specks(probabilities.argmax(axis=-1) > 0, np.delete(image.spacing_mm, axis))
             there = np.moveaxis(found, axis, 0)[position // blocks[axis]]
             there |= _in_blocks(tissue, np.delete(blocks, axis))
             advance(1)
         if not found.any():
-            return Joint(None, f"the quick look finds no tissue in the {name} view")
+            return Joint(None, f"the quick look finds no tissue in the {name} view", known)
         reach = np.maximum(MARGIN_MM, MARGIN_PIXELS * image.spacing_mm) + np.where(
             np.arange(3) == axis, SURVEY_MM / 2, 0
         )
@@ -84,11 +93,11 @@ def find_joint(
         regions[name] = ndimage.maximum_filter(found, tuple(around.tolist()))
     for (one, first), (other, second) in combinations(regions.items(), 2):
         if 2 * np.count_nonzero(first & second) < OVERLAP * (np.count_nonzero(first) + np.count_nonzero(second)):
-            return Joint(None, f"the {one} and {other} views find tissue in different places")
+            return Joint(None, f"the {one} and {other} views find tissue in different places", known)
     region = np.any(list(regions.values()), axis=0)
     if region.mean() > MOST:
-        return Joint(None, f"the quick look finds tissue all over, in {region.mean():.0%} of the image")
-    return Joint(_out_of_blocks(region, blocks, image.shape))
+        return Joint(None, f"the quick look finds tissue all over, in {region.mean():.0%} of the image", known)
+    return Joint(_out_of_blocks(region, blocks, image.shape), "", known)
 
 
 def touches_edge(labels: Volume, region: np.ndarray) -> bool:
@@ -96,10 +105,12 @@ def touches_edge(labels: Volume, region: np.ndarray) -> bool:
 
     Pieces that touch it with less than `SPECK_MM2` are specks, as they are to the quick look.
     """
-    pieces, _ = ndimage.label(labels.array, np.ones((3, 3, 3)))
+    box = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in ndimage.find_objects(region.view(np.uint8))[0])
+    pieces, count = ndimage.label(labels.array[box], np.ones((3, 3, 3)))
+    region = region[box]  # with what is around it
     voxels = np.array(np.nonzero(pieces))
-    contact = np.zeros(pieces.max() + 1)
-    for axis, size in enumerate(labels.shape):
+    contact = np.zeros(count + 1)
+    for axis, size in enumerate(pieces.shape):
         face_mm2 = np.prod(np.delete(labels.spacing_mm, axis))
         for step in (-1, 1):
             beside = voxels.copy()

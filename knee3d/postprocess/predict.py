@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -96,10 +96,13 @@ class PlaneView:
     Attributes:
         plane: Which.
         predictor: A network that was trained on it.
+        known: Slices of which it is known already what the network says, by position, (height, width, classes): they
+            are not computed again.
     """
 
     plane: Plane
     predictor: Predictor
+    known: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def steps(self, image: Volume) -> int:
         """Slices of the image."""
@@ -123,12 +126,25 @@ class PlaneView:
                 found = _rectangle(wanted[slab.start : slab.stop])
                 outer = (on_strides(found[0], stack.shape[1]), on_strides(found[1], stack.shape[2]))
             if found[0].stop:
-                seen = with_neighbours(stack[:, outer[0], outer[1]], slab, self.predictor.context)
-                predicted = ask(self.predictor, seen)[:, within(found[0], outer[0]), within(found[1], outer[1])]
+                predicted = self._predicted(stack, slab, found, outer)
                 index = [*found]
                 index.insert(self.plane.axis, slice(slab.start, slab.stop))
                 yield tuple(index), np.moveaxis(predicted, 0, self.plane.axis)
             advance(len(slab))
+
+    def _predicted(
+        self, stack: np.ndarray, slab: range, found: tuple[slice, slice], outer: tuple[slice, slice]
+    ) -> np.ndarray:
+        """What the network says of a rectangle of slices, (slices, height, width, classes), seen in a wider one."""
+        new = [position for position in slab if position not in self.known]
+        part = (slice(None), within(found[0], outer[0]), within(found[1], outer[1]))
+        if not new:
+            return np.stack([self.known[position][found] for position in slab])
+        answers = ask(self.predictor, with_neighbours(stack[:, outer[0], outer[1]], new, self.predictor.context))[part]
+        if len(new) == len(slab):
+            return answers
+        computed = iter(answers)
+        return np.stack([self.known[one][found] if one in self.known else next(computed) for one in slab])
 
     def sample(self, image: Volume, positions: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Some whole slices: their positions and (height, width, classes), in axes as `to_slices` has them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,7 +133,7 @@ class Segmenter:
             slices = sum(len(survey_slices(image, view.plane.axis)) for view in views.values())
             with progress(f"{name}: quick look", slices) as advance:
                 joint = find_joint(image, views, advance)
-            why = joint.why
+            ensemble, why = replace(ensemble, views=joint.views(ensemble.views)), joint.why
             if joint.region is not None:
                 opinion = ensemble.opinion(image, name, joint.region, keep)
                 if not touches_edge(opinion.labels, joint.region):

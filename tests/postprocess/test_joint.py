@@ -66,6 +66,29 @@ def test_labels_are_those_of_the_whole_knee():
     np.testing.assert_array_equal(fast.labels.array, whole.labels.array)
 
 
+def test_slices_that_were_looked_at_are_not_computed_again():
+    seen = []
+
+    class Counting(Bright):
+        def __call__(self, slices: np.ndarray) -> np.ndarray:
+            seen.append(len(slices))
+            return super().__call__(slices)
+
+    counted = {name: PlaneView(view.plane, Counting()) for name, view in views().items()}
+    found = find_joint(JOINT, counted)
+    looked = sum(seen)
+    assert looked == sum(len(survey_slices(JOINT, axis)) for axis in range(3))
+    weights = dict.fromkeys(counted, 1 / 3)
+    whole = Ensemble(counted, weights).opinion(JOINT, "whole")
+    assert sum(seen) == looked + sum(SHAPE)
+    seen.clear()
+    again = Ensemble(found.views(counted), weights).opinion(JOINT, "whole, with what is known")
+    assert sum(seen) == sum(SHAPE) - looked
+    np.testing.assert_array_equal(again.fused.array, whole.fused.array)
+    part = Ensemble(found.views(counted), weights).opinion(JOINT, "region, with what is known", found.region)
+    np.testing.assert_array_equal(part.labels.array, whole.labels.array)
+
+
 def test_slices_are_spread_over_the_image():
     told = []
     find_joint(JOINT, views(), told.append)
