@@ -145,6 +145,9 @@ def load_models(
     from knee3d.learn.card import load_card
 
     cards = {name: load_card(models, name) for name in names}
+    for name, card in cards.items():
+        if not {"patients", "spacing_mm"} <= set(card):
+            raise ValueError(f"the card of {models / name} lacks patients or spacing_mm; train this plane again")
     schemes = {card["scheme"] for card in cards.values()}
     if len(schemes) > 1:
         raise ValueError(f"the planes in {models} were trained on different schemes: {', '.join(sorted(schemes))}")

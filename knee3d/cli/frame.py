@@ -131,13 +131,19 @@ def show_scores(summary: dict[str, Any]) -> None:
     console.print(means_table(summary))
 
 
+WIDE = 1000
+"""Where nobody looks at a terminal, a row is a line, for whoever searches it."""
+
+
 def show_failures(failures: dict[str, str]) -> None:
     """Print what could not be done, where errors go."""
     from rich.console import Console
 
     from knee3d.report.tables import failures_table
 
-    Console(stderr=True).print(failures_table(failures))
+    console = Console(stderr=True)
+    console.width = console.width if console.is_terminal else WIDE
+    console.print(failures_table(failures))
 
 
 def show_findings(found: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from knee3d.dataset.intensity import PERCENTILES
 
 IDENTITY = ("scheme", "settings", "data")
 """What makes two trainings the same."""
-NEEDED = ("plane", "scheme", "classes", "settings", "patients", "spacing_mm")
+NEEDED = ("plane", "scheme", "classes", "settings")
 """What a network cannot be used without."""
 
 

@@ -127,7 +127,7 @@ def test_names_are_told_apart_and_fit_for_folders(tmp_path):
 
 
 def test_nothing_is_said(tmp_path):
-    with pytest.raises(ValueError, match="no DICOM folder and no volume file"):
+    with pytest.raises(ValueError, match="no DICOM folder, zip or volume file"):
         discover(tmp_path)
     with pytest.raises(NotADirectoryError):
         discover(tmp_path / "nowhere")
