@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 VOLUMES = "volumes.csv"
 PROBABILITIES = "probabilities"
+_drawing = threading.Lock()
+"""matplotlib's fonts are shared: two threads drawing at a time now and then differ in a pixel."""
 
 
 class BadModels(ValueError):
@@ -124,7 +127,8 @@ def _write(found: Segmentation, entry: Entry, form: str, folder: Path) -> None:
     write_numbering(folder / LABELS_FILE, dict(enumerate(found.scheme.names, start=1)))
     write_json(asdict(found.quality), folder / "quality.json")
     write_volumes_csv(folder / VOLUMES, {entry.case: found.volumes_mm3})
-    overview_figure(found.image, found.canonical, found.scheme, folder / "overview.png", entry.case)
+    with _drawing:
+        overview_figure(found.image, found.canonical, found.scheme, folder / "overview.png", entry.case)
 
 
 def _warn_of_spacing(segmenter: Segmenter, volume: Volume, case: str) -> None:
