@@ -141,8 +141,8 @@ def choose_engine(
 def has_bfloat16() -> bool:
     """Whether this processor computes in bfloat16: by the clock, on a convolution like those of the networks.
 
-    With it in hardware they take about half the time; without, more than in float32. So the answer does not depend on
-    what else the machine is doing.
+    With it in hardware they take about half the time; without, more than in float32. Both are timed in turn, and the
+    quickest of several counts, so that other work on the machine hardly has a say.
     """
     rng = np.random.default_rng(0)
     layers = [tf.constant(rng.normal(size=(3, 3, CHANNELS, CHANNELS)), tf.float32) for _ in range(2)]

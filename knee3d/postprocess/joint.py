@@ -30,7 +30,7 @@ BLOCK_MM = 0.75
 MOST = 0.4
 """Of the image: a larger region is hardly worth the while, and no knee's cartilage."""
 OVERLAP = 0.5
-"""Least Dice of the regions of two views; those of a knee in which both find the same have more than 0.7."""
+"""Least Dice of the regions of two views."""
 
 
 @dataclass(frozen=True, eq=False)

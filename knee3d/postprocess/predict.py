@@ -14,7 +14,7 @@ from knee3d.anatomy.volume import Volume
 from knee3d.postprocess.stack import stack_slices
 
 BATCH_PIXELS = 4 * 384 * 384
-"""Of the slices in one call: more gain no speed (benchmarks/segment.py) and take memory."""
+"""Of the slices in one call: four times as many are 4 % faster (benchmarks/segment.py) and take 1 GB more."""
 SLAB = 8
 """Slices of one call where only a part of each is wanted, which is cut out of all of them alike."""
 STRIDE = 32
