@@ -81,6 +81,16 @@ class Volume:
             return False
         return bool(np.abs(self._corners() - other._corners()).max() <= tolerance_mm)
 
+    def part(self, box: tuple[slice, slice, slice]) -> Volume:
+        """The voxels of a box, as a view of the same memory.
+
+        Args:
+            box: Of each axis of space, from `start` to before `stop`, both within the volume.
+        """
+        affine = self.affine.copy()
+        affine[:, 3] = self.affine @ [*(side.start for side in box), 1]
+        return Volume(self.array[box], affine)
+
     def padded_to(self, grid: Volume, tolerance_mm: float = 1e-2) -> Volume:
         """The same voxels within a larger grid, zeros around them; nothing is resampled.
 

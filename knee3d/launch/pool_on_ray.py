@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 AHEAD = 2
 """Works that a worker has at hand: the one it is at, and one so that it need not wait. More would pile up there."""
 
+READY_S = 600.0
+"""A machine whose processors others hold for longer is done without."""
+
 MakeWork = Callable[[Path], Callable[[Any, Path], None]]
 """Given a folder of the worker's machine that is like `shared`: what is done with an item and an empty folder."""
 
@@ -152,7 +155,7 @@ def _hire(needs: Sequence[Any]) -> list[_Hand]:
     ready = []
     for hand in hands:
         try:
-            hand.machine = ray.get(hand.actor.ready.remote())
+            hand.machine = ray.get(hand.actor.ready.remote(), timeout=READY_S)
             ready.append(hand)
         except ray.exceptions.RayError as error:
             reason = getattr(error, "cause", None) or error

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from knee3d.anatomy.volume import Volume
 from knee3d.postprocess.blend import Pool, Weights, check_weights
 from knee3d.postprocess.decide import check_thresholds, decide
-from knee3d.postprocess.predict import View
+from knee3d.postprocess.predict import View, within
 from knee3d.postprocess.quality import Look, Looking
 from knee3d.progress import progress
 
+Box = tuple[slice, slice, slice]
 FUSED = "fused"
 """What all views together are called where each view has its name."""
 
@@ -37,8 +39,9 @@ class Opinion:
     """What an ensemble says of one knee.
 
     Attributes:
-        fused: Probabilities of all views together, (*shape, classes) float32.
-        labels: What they amount to, uint8.
+        fused: Probabilities of all views together, (*shape, classes) float32; where only a region was looked at, of the
+            box that holds it.
+        labels: What they amount to, uint8, of the whole image.
         looks: View name to what is kept of it.
     """
 
@@ -94,22 +97,42 @@ class Ensemble:
             region: bool of the image's shape: where to look; the rest is background. None looks everywhere.
             keep: What to do with each view by itself; each costs the memory of one. None leaves it.
         """
-        pool = Pool(image, self.classes, self.weights, self.rule)
+        box = _box(image, region)
+        grid, inside = image.part(box), None if region is None else region[box]
+        pool = Pool(grid, self.classes, self.weights, self.rule)
         looks = {}
         with progress(title, sum(view.steps(image) for view in self.views.values())) as advance:
             for name, view in self.views.items():
-                looking = Looking(image, region)
+                looking = Looking(grid, inside)
                 kept = None if keep is None else _background(image, self.classes, keep.dtype)
                 for index, part in view.parts(image, region, advance):
-                    pool.add(name, index, part)
-                    looking.add(index, part)
+                    here = _counted_from(box, index)
+                    pool.add(name, here, part)
+                    looking.add(here, part)
                     if kept is not None:
                         kept[index] = part
-                looks[name] = looking.look()
+                look = looking.look()
+                looks[name] = replace(look, labels=look.labels.padded_to(image))
                 if keep is not None and kept is not None:
                     keep.take(name, image.with_array(kept))
-        fused = pool.finish(region)
-        return Opinion(fused, decide(fused, self.thresholds), looks)
+        fused = pool.finish(inside)
+        return Opinion(fused, decide(fused, self.thresholds).padded_to(image), looks)
+
+
+def _box(image: Volume, region: np.ndarray | None) -> Box:
+    """What holds a region, at least one voxel of the image."""
+    if region is None:
+        first, second, third = (slice(0, size) for size in image.shape)
+        return first, second, third
+    around: list[Box] = ndimage.find_objects(region.view(np.uint8))
+    return around[0] if around else (slice(0, 1), slice(0, 1), slice(0, 1))
+
+
+def _counted_from(box: Box, index: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Where an index of the whole, slices or arrays, points within a box."""
+    return tuple(
+        within(one, side) if isinstance(one, slice) else one - side.start for one, side in zip(index, box, strict=True)
+    )
 
 
 def _background(image: Volume, classes: int, dtype: Any) -> np.ndarray:

@@ -85,7 +85,7 @@ class ObliqueView:
         last = min(last, size - 1)
         outer = [on_strides(side, length) for side, length in zip(rectangle, grid.shape[:2], strict=True)]
         seen = slice(max(0, first - context), min(size, last + context + 1))
-        grey = resample(image, _part_of(grid, (outer[0], outer[1], seen)), LINEAR).array
+        grey = resample(image, grid.part((outer[0], outer[1], seen)), LINEAR).array
         stack = np.moveaxis(np.rint(grey).astype(np.uint8), 2, 0)
         # Where neighbours were cut off at an end of the grid, and only there, the outermost slice is repeated.
         slices = with_neighbours(stack, range(first - seen.start, last + 1 - seen.start), context)
@@ -250,10 +250,3 @@ def _layers(shape: tuple[int, int, int], steps: np.ndarray, count: int) -> np.nd
 def _places(where: tuple[np.ndarray, ...], steps: np.ndarray) -> np.ndarray:
     """Where voxels lie in the grid: (axes, n) float64."""
     return np.stack([sum(step * one for step, one in zip(row[:3], where, strict=True)) + row[3] for row in steps[:3]])
-
-
-def _part_of(grid: Volume, sides: tuple[slice, slice, slice]) -> Volume:
-    """Some voxels of a grid, which has no values worth keeping."""
-    affine = grid.affine.copy()
-    affine[:, 3] = grid.affine @ [*(side.start for side in sides), 1]
-    return Volume(np.broadcast_to(np.uint8(0), tuple(side.stop - side.start for side in sides)), affine)

@@ -119,8 +119,12 @@ class PlaneView:
         stack = _stack(image, self.plane)
         wanted = None if region is None else np.moveaxis(region, self.plane.axis, 0)
         size = SLAB if wanted is not None else max(1, round(BATCH_PIXELS / (stack.shape[1] * stack.shape[2])))
-        for start in range(0, len(stack), size):
-            slab = range(start, min(start + size, len(stack)))
+        first, stop = 0, len(stack)
+        if wanted is not None:
+            slices = np.flatnonzero(wanted.any(axis=(1, 2)))
+            first, stop = (int(slices[0]), int(slices[-1]) + 1) if slices.size else (0, 0)
+        for start in range(first, stop, size):
+            slab = range(start, min(start + size, stop))
             found = outer = (slice(0, stack.shape[1]), slice(0, stack.shape[2]))
             if wanted is not None:
                 found = _rectangle(wanted[slab.start : slab.stop])
@@ -131,6 +135,7 @@ class PlaneView:
                 index.insert(self.plane.axis, slice(slab.start, slab.stop))
                 yield tuple(index), np.moveaxis(predicted, 0, self.plane.axis)
             advance(len(slab))
+        advance(len(stack) - (stop - first))
 
     def _predicted(
         self, stack: np.ndarray, slab: range, found: tuple[slice, slice], outer: tuple[slice, slice]

@@ -77,6 +77,14 @@ def test_padding_keeps_every_voxel_where_it_is():
     np.testing.assert_array_equal(padded.padded_to(grid).array, padded.array)
 
 
+def test_a_part_stays_where_it_was():
+    grid = Volume(np.arange(60).reshape(3, 4, 5), np.diag([0.5, -0.4, 0.7, 1]) + 2 * np.eye(4, k=3))
+    part = grid.part((slice(1, 3), slice(0, 4), slice(2, 4)))
+    np.testing.assert_array_equal(part.array, grid.array[1:3, :, 2:4])
+    np.testing.assert_allclose(part.affine @ [0, 0, 0, 1], grid.affine @ [1, 0, 2, 1])
+    np.testing.assert_array_equal(part.padded_to(grid).array[1:3, :, 2:4], part.array)
+
+
 @pytest.mark.parametrize(
     "place",
     [

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from functools import partial
@@ -17,22 +16,8 @@ from knee3d.launch.job import Job, LaunchError
 from knee3d.launch.on_ray import WEIGHTS_VARIABLE, run_on_ray, shares
 
 ray = pytest.importorskip("ray")
-cluster_utils = pytest.importorskip("ray.cluster_utils")
 STEPS = 4
 PLANES = [Plane.SAGITTAL, Plane.AXIAL]
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """A head without processors, as this machine, and two machines with one each."""
-    made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    made.workers = [made.add_node(num_cpus=1) for _ in range(2)]
-    made.wait_for_nodes()
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # this module cannot be imported over there
-    yield made
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-    ray.shutdown()
-    made.shutdown()
 
 
 def work(name, dies_at, home, keep):

@@ -1,7 +1,6 @@
 """Works handed to workers of a Ray cluster: lost workers, poison, back-pressure, and that nothing else is sent."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,22 +9,7 @@ from knee3d.launch.job import LaunchError
 from knee3d.launch.pool_on_ray import AHEAD, Shared, run_pool_on_ray
 
 ray = pytest.importorskip("ray")
-cluster_utils = pytest.importorskip("ray.cluster_utils")
 MACHINES = 2
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """A head without processors, as this machine, and two machines with one each."""
-    made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    for _ in range(MACHINES):
-        made.add_node(num_cpus=1)
-    made.wait_for_nodes()
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # this module cannot be imported over there
-    yield made
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-    ray.shutdown()
-    made.shutdown()
 
 
 @pytest.fixture

@@ -16,18 +16,6 @@ from knee3d.dataset.table import read_table
 
 pytest.importorskip("knee3d.learn")
 ray = pytest.importorskip("ray")
-cluster_utils = pytest.importorskip("ray.cluster_utils")
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    for _ in range(2):
-        made.add_node(num_cpus=1)
-    made.wait_for_nodes()
-    yield made
-    ray.shutdown()
-    made.shutdown()
 
 
 @pytest.mark.slow

@@ -56,12 +56,21 @@ def test_outside_of_a_region_all_is_background(rule):
     ensemble = Ensemble(VIEWS, WEIGHTS, rule)
     whole, part = ensemble.opinion(IMAGE, "whole"), ensemble.opinion(IMAGE, "part", region)
     # These networks see one voxel only, so that within the region nothing may change.
-    np.testing.assert_array_equal(part.fused.array[region], whole.fused.array[region])
-    np.testing.assert_allclose(part.fused.array[~region], [[1, 0, 0]] * np.count_nonzero(~region), atol=1e-6)
+    box = slice(5, 28), slice(2, 30), slice(3, 20)
+    assert part.fused.same_grid(IMAGE.part(box))
+    within, fused = region[box], whole.fused.array[box]
+    np.testing.assert_array_equal(part.fused.array[within], fused[within])
+    np.testing.assert_allclose(part.fused.array[~within], [[1, 0, 0]] * np.count_nonzero(~within), atol=1e-6)
     assert not part.labels.array[~region].any()
     for name in VIEWS:
         expected = np.where(region, whole.looks[name].labels.array, 0)
         np.testing.assert_array_equal(part.looks[name].labels.array, expected)
+
+
+def test_an_empty_region_is_all_background():
+    opinion = Ensemble(VIEWS, WEIGHTS).opinion(IMAGE, "nowhere", np.zeros(IMAGE.shape, dtype=bool))
+    assert opinion.labels.same_grid(IMAGE)
+    assert not opinion.labels.array.any()
 
 
 def test_each_view_is_handed_out_when_it_is_complete():

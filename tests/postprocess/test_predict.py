@@ -41,6 +41,18 @@ def test_every_voxel_comes_back_to_its_place(plane, context, batch_size, monkeyp
     assert sum(told) == IMAGE.shape[plane.axis] == view.steps(IMAGE)
 
 
+@pytest.mark.parametrize("plane", Plane)
+def test_of_a_region_no_slice_beyond_it_is_computed(plane):
+    region = np.zeros(IMAGE.shape, dtype=bool)
+    region[2:4, 1:4, 3:6] = True
+    told, seen = [], np.zeros(IMAGE.shape, dtype=bool)
+    for index, part in PlaneView(plane, Grey(1)).parts(IMAGE, region, told.append):
+        np.testing.assert_allclose(part[..., 1], IMAGE.array[index] / 255, rtol=1e-6)
+        seen[index] = True
+    np.testing.assert_array_equal(seen, region)  # it is a box
+    assert sum(told) == IMAGE.shape[plane.axis]
+
+
 def test_neighbours_are_channels_and_ends_repeat():
     stack = np.arange(4, dtype=np.uint8)[:, None, None]
     windows = with_neighbours(stack, range(4), 1)[:, 0, 0]
