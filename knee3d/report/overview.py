@@ -1,6 +1,7 @@
 """A knee with its labels at a glance: one slice per plane, and the tissues in three dimensions."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -70,15 +71,17 @@ def _drawn(image: Volume, rows: dict[str, Volume], scheme: Scheme, title: str, s
     _check(image, rows)
     figure, panels = _sheet(image, len(rows), solid)
     tissue = np.logical_or.reduce([row.array > 0 for row in rows.values()])
-    for axes, (name, row) in zip(panels, rows.items(), strict=True):
-        for panel, plane in zip(axes, Plane, strict=False):
-            _slice_panel(panel, image, row, scheme, (plane, _busiest(tissue, plane.axis)))
-        if solid:
-            _solid_panel(axes[3], row, scheme)
-        if len(rows) > 1:
-            axes[0].set_ylabel(name, color=_INK, fontsize=13, labelpad=10)
-    _scale_bar(panels[0, 0])
-    _legend(figure, scheme, [tissue_volumes(row, scheme) for row in rows.values()])
+    with ThreadPoolExecutor(1) as renderer:  # which has its own process: the slices are drawn meanwhile
+        pictures = [renderer.submit(_rendered, row, scheme) for row in rows.values() if solid]
+        for axes, (name, row) in zip(panels, rows.items(), strict=True):
+            for panel, plane in zip(axes, Plane, strict=False):
+                _slice_panel(panel, image, row, scheme, (plane, _busiest(tissue, plane.axis)))
+            if len(rows) > 1:
+                axes[0].set_ylabel(name, color=_INK, fontsize=13, labelpad=10)
+        _scale_bar(panels[0, 0])
+        _legend(figure, scheme, [tissue_volumes(row, scheme) for row in rows.values()])
+        for axes, picture, row in zip(panels, pictures, rows.values(), strict=False):
+            _solid_panel(axes[3], picture.result(), bool(row.array.any()))
     figure.suptitle(title, color=_INK, fontsize=15)
     return figure
 
@@ -144,13 +147,20 @@ def _slice_panel(axes: Axes, image: Volume, labels: Volume, scheme: Scheme, wher
         axes.text(x_edge, y_edge, letter, transform=axes.transAxes, color=_INK, ha="center", va="center", fontsize=9)
 
 
-def _solid_panel(axes: Axes, labels: Volume, scheme: Scheme) -> None:
-    _bare(axes, "3D  from the front, lateral" if labels.array.any() else "3D")
+def _rendered(labels: Volume, scheme: Scheme) -> np.ndarray | None:
     try:
-        axes.imshow(render_labels(labels, scheme, (RENDER_PIXELS, RENDER_PIXELS)), interpolation="antialiased")
-        words = "" if labels.array.any() else "no tissue"
+        return render_labels(labels, scheme, (RENDER_PIXELS, RENDER_PIXELS))
     except RenderingError:
+        return None
+
+
+def _solid_panel(axes: Axes, picture: np.ndarray | None, tissue: bool) -> None:
+    _bare(axes, "3D  from the front, lateral" if tissue else "3D")
+    words = "" if tissue else "no tissue"
+    if picture is None:
         words = "no 3D rendering on this machine"
+    else:
+        axes.imshow(picture, interpolation="antialiased")
     axes.text(0.5, 0.5, words, transform=axes.transAxes, color=_FAINT, ha="center", va="center", fontsize=11)
 
 
