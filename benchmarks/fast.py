@@ -24,10 +24,11 @@ from knee3d.anatomy.volume import Volume
 from knee3d.dataset.cases import Split, load_dataset
 from knee3d.learn.engines import Engine
 from knee3d.models import load_models
-from knee3d.postprocess import joint, predict
+from knee3d.postprocess import joint
 from knee3d.postprocess.confusion import confusion_matrix, dice, foreground
 from knee3d.postprocess.ensemble import Ensemble
 from knee3d.postprocess.predict import Predictor
+from knee3d.postprocess.rectangles import STRIDE
 
 MARGINS_MM = (3.0, 6.0)
 
@@ -51,7 +52,7 @@ class Counting:
 
     def __call__(self, slices: np.ndarray) -> np.ndarray:
         """The network's answer."""
-        height, width = (-(-side // predict.STRIDE) * predict.STRIDE for side in slices.shape[1:3])
+        height, width = (-(-side // STRIDE) * STRIDE for side in slices.shape[1:3])
         self.pixels.append(len(slices) * height * width)
         return self.predictor(slices)
 

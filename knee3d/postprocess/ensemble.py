@@ -12,8 +12,9 @@ from scipy import ndimage
 from knee3d.anatomy.volume import Volume
 from knee3d.postprocess.blend import Pool, Weights, check_weights
 from knee3d.postprocess.decide import check_thresholds, decide
-from knee3d.postprocess.predict import View, within
+from knee3d.postprocess.predict import View
 from knee3d.postprocess.quality import Look, Looking
+from knee3d.postprocess.rectangles import within
 from knee3d.progress import progress
 
 Box = tuple[slice, slice, slice]

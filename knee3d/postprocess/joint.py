@@ -15,7 +15,8 @@ import numpy as np
 from scipy import ndimage
 
 from knee3d.anatomy.volume import Volume
-from knee3d.postprocess.predict import PlaneView, View
+from knee3d.postprocess.predict import Known, PlaneView, View
+from knee3d.postprocess.rectangles import holds, on_strides
 
 SURVEY_MM = 6.0
 MARGIN_MM = 3.0
@@ -23,6 +24,8 @@ MARGIN_PIXELS = 4
 """Around what the quick look finds, whichever is more. It is room for what lies between its slices, and it is what the
 networks see beside the tissue: their receptive field is far larger, but what lies further away hardly counts (Luo et
 al. 2016; benchmarks/fast.py measures it)."""
+AROUND_MM = 10.0
+"""Around what the views before have found, where the next ones look. Tissue beyond makes the whole doubtful."""
 SPECK_MM2 = 10.0
 """Smaller patches in one slice are no cartilage; what they may have been the edge of the region tells."""
 BLOCK_MM = 0.75
@@ -33,6 +36,9 @@ OVERLAP = 0.5
 """Least Dice of the regions of two views."""
 
 
+Box = tuple[slice, slice, slice]
+
+
 @dataclass(frozen=True, eq=False)
 class Joint:
     """Where the tissue is.
@@ -40,17 +46,17 @@ class Joint:
     Attributes:
         region: bool of the image's shape; None where it is not certain.
         why: What is not certain, in words; empty otherwise.
-        known: View name to what its network said of the slices that were looked at, see `PlaneView.known`.
+        known: View name to what its network said of the slices that were looked at.
     """
 
     region: np.ndarray | None
     why: str
-    known: Mapping[str, Mapping[int, np.ndarray]]
+    known: Mapping[str, Known]
 
     def views(self, views: Mapping[str, View]) -> dict[str, View]:
         """The same views, which know what was found already."""
-        known = {name: replace(views[name], known=slices) for name, slices in self.known.items()}  # type: ignore
-        return {**views, **known}
+        knowing = {name: replace(views[name], known=known) for name, known in self.known.items()}  # type: ignore
+        return {**views, **knowing}
 
 
 def survey_slices(image: Volume, axis: int) -> range:
@@ -62,7 +68,7 @@ def survey_slices(image: Volume, axis: int) -> range:
 def find_joint(
     image: Volume, views: Mapping[str, PlaneView], advance: Callable[[int], object] = lambda slices: None
 ) -> Joint:
-    """Survey a knee.
+    """Survey a knee: one view as a whole, the one with least to compute, the others around what it finds.
 
     Args:
         image: uint8, canonical axes.
@@ -72,29 +78,21 @@ def find_joint(
     if not views:
         return Joint(None, "there is no plane for a quick look", {})
     blocks = np.maximum(1, np.rint(BLOCK_MM / image.spacing_mm)).astype(int)
-    size = tuple((-(-np.array(image.shape) // blocks)).tolist())
     regions: dict[str, np.ndarray] = {}
-    known: dict[str, dict[int, np.ndarray]] = {}
-    for name, view in views.items():
-        found, known[name] = np.zeros(size, dtype=bool), {}
-        axis = view.plane.axis
-        for position, probabilities in view.sample(image, survey_slices(image, axis)):
-            known[name][position] = probabilities
-            tissue = _without_specks(probabilities.argmax(axis=-1) > 0, np.delete(image.spacing_mm, axis))
-            there = np.moveaxis(found, axis, 0)[position // blocks[axis]]
-            there |= _in_blocks(tissue, np.delete(blocks, axis))
-            advance(1)
+    known: dict[str, Known] = {}
+    box: Box = (slice(0, image.shape[0]), slice(0, image.shape[1]), slice(0, image.shape[2]))
+    for name, view in sorted(views.items(), key=lambda one: _share(image, one[1].plane.axis)):
+        found, known[name] = _looked(image, view, box, blocks, advance)
         if not found.any():
             return Joint(None, f"the quick look finds no tissue in the {name} view", known)
-        reach = np.maximum(MARGIN_MM, MARGIN_PIXELS * image.spacing_mm) + np.where(
-            np.arange(3) == axis, SURVEY_MM / 2, 0
-        )
-        around = 2 * np.ceil(reach / (blocks * image.spacing_mm)).astype(int) + 1
-        regions[name] = ndimage.maximum_filter(found, tuple(around.tolist()))
+        regions[name] = _widened(found, view.plane.axis, blocks, image.spacing_mm)
+        if not holds(box, _around(regions[name], blocks, image.shape)):
+            return Joint(None, f"the {name} view finds tissue beyond where the quick look has found any before", known)
+        region = np.logical_or.reduce([*regions.values()])
+        box = _around(region, blocks, image.shape, np.ceil(AROUND_MM / image.spacing_mm).astype(int))
     for (one, first), (other, second) in combinations(regions.items(), 2):
         if 2 * np.count_nonzero(first & second) < OVERLAP * (np.count_nonzero(first) + np.count_nonzero(second)):
             return Joint(None, f"the {one} and {other} views find tissue in different places", known)
-    region = np.any(list(regions.values()), axis=0)
     if region.mean() > MOST:
         return Joint(None, f"the quick look finds tissue all over, in {region.mean():.0%} of the image", known)
     return Joint(_out_of_blocks(region, blocks, image.shape), "", known)
@@ -118,6 +116,48 @@ def touches_edge(labels: Volume, region: np.ndarray) -> bool:
             cut = voxels[:, ~region[tuple(beside)]]
             contact += face_mm2 * np.bincount(pieces[tuple(cut)], minlength=len(contact))
     return bool(contact.max() >= SPECK_MM2)
+
+
+def _share(image: Volume, axis: int) -> float:
+    """Of the image that is looked at along an axis."""
+    return len(survey_slices(image, axis)) / image.shape[axis]
+
+
+def _looked(
+    image: Volume, view: PlaneView, box: Box, blocks: np.ndarray, advance: Callable[[int], object]
+) -> tuple[np.ndarray, Known]:
+    """Blocks in which a view finds tissue within a box, and what its network said."""
+    axis, every = view.plane.axis, survey_slices(image, view.plane.axis)
+    height, width = np.delete(image.shape, axis).tolist()
+    rows, columns = (side for number, side in enumerate(box) if number != axis)
+    part = on_strides((rows, columns), height, width)
+    found, known = np.zeros(-(-np.array(image.shape) // blocks), dtype=bool), dict[int, np.ndarray]()
+    positions = [position for position in every if box[axis].start <= position < box[axis].stop]
+    for position, probabilities in view.sample(image, positions, part):
+        known[position] = probabilities
+        tissue = np.zeros((height, width), dtype=bool)
+        tissue[part] = probabilities.argmax(axis=-1) > 0
+        tissue = _without_specks(tissue, np.delete(image.spacing_mm, axis))
+        there = np.moveaxis(found, axis, 0)[position // blocks[axis]]
+        there |= _in_blocks(tissue, np.delete(blocks, axis))
+        advance(1)
+    advance(len(every) - len(positions))
+    return found, Known(known, part)
+
+
+def _widened(found: np.ndarray, axis: int, blocks: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """Blocks with the margin around them, and along the axis what lies between two slices."""
+    reach = np.maximum(MARGIN_MM, MARGIN_PIXELS * spacing_mm) + np.where(np.arange(3) == axis, SURVEY_MM / 2, 0)
+    return ndimage.maximum_filter(found, tuple((2 * np.ceil(reach / (blocks * spacing_mm)).astype(int) + 1).tolist()))
+
+
+def _around(region: np.ndarray, blocks: np.ndarray, shape: tuple[int, int, int], more: np.ndarray | int = 0) -> Box:
+    """The voxels that hold some blocks, and more on each side."""
+    sides = ndimage.find_objects(region.view(np.uint8))[0]
+    starts, stops = (np.array([getattr(side, end) for side in sides]) * blocks for end in ("start", "stop"))
+    starts, stops = np.maximum(0, starts - more), np.minimum(shape, stops + more)
+    first, second, third = (slice(start, stop) for start, stop in np.stack([starts, stops], axis=1).tolist())
+    return first, second, third
 
 
 def _without_specks(tissue: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:

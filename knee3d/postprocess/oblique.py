@@ -13,25 +13,16 @@ import numpy as np
 
 from knee3d.anatomy.resample import LINEAR, oblique_grid, resample
 from knee3d.anatomy.volume import Volume
-from knee3d.postprocess.predict import (
-    BATCH_PIXELS,
-    SLAB,
-    Part,
-    Predictor,
-    ask,
-    check_image,
-    on_strides,
-    with_neighbours,
-    within,
-)
+from knee3d.postprocess.predict import BATCH_PIXELS, Part, Predictor, ask, check_image, with_neighbours
+from knee3d.postprocess.rectangles import Rectangle, on_strides, within
 
 OBLIQUE = "oblique"
 """The folder of the network that was trained on oblique slices. Its views are called after it, and numbered."""
 VOXELS = 1 << 16
 """Interpolated at a time: few enough to stay in the cache."""
 
-Rectangle = tuple[slice, slice]
-"""Rows and columns of oblique slices."""
+SLAB = 8
+"""Slices of one call, of which the same rectangle is cut out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +74,7 @@ class ObliqueView:
         """The network's answer for the slices from the first to the last, or to the grid's last, within a rectangle."""
         context, size = self.predictor.context, grid.shape[2]
         last = min(last, size - 1)
-        outer = [on_strides(side, length) for side, length in zip(rectangle, grid.shape[:2], strict=True)]
+        outer = on_strides(rectangle, *grid.shape[:2])
         seen = slice(max(0, first - context), min(size, last + context + 1))
         grey = resample(image, grid.part((outer[0], outer[1], seen)), LINEAR).array
         stack = np.moveaxis(np.rint(grey).astype(np.uint8), 2, 0)
@@ -219,8 +210,7 @@ class _Sorted:
             yield self.order[start : min(start + VOXELS, stop)]
 
     def _fit(self, layers: range) -> bool:
-        sides = (on_strides(side, size) for side, size in zip(self.rectangle(layers), self.size, strict=True))
-        height, width = (side.stop - side.start for side in sides)
+        height, width = (side.stop - side.start for side in on_strides(self.rectangle(layers), *self.size))
         return len(layers) <= SLAB and len(layers) * height * width <= BATCH_PIXELS
 
 

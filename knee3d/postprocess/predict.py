@@ -11,15 +11,11 @@ import numpy as np
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.slicing import to_slices
 from knee3d.anatomy.volume import Volume
+from knee3d.postprocess.rectangles import NOWHERE, Rectangle, groups, holds, on_strides, within
 from knee3d.postprocess.stack import stack_slices
 
 BATCH_PIXELS = 4 * 384 * 384
 """Of the slices in one call: four times as many are 4 % faster (benchmarks/segment.py) and take 1 GB more."""
-SLAB = 8
-"""Slices of one call where only a part of each is wanted, which is cut out of all of them alike."""
-STRIDE = 32
-"""Of the networks' deepest layer. A part that begins at a multiple of it is pooled as it is within the whole slice."""
-
 Part = tuple[Any, np.ndarray]
 """Where in the volume, as numpy indexes (Inferior, Posterior, Left), and (..., classes) float32."""
 
@@ -89,6 +85,26 @@ def ask(predictor: Predictor, slices: np.ndarray) -> np.ndarray:
     return predicted
 
 
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a network has said already.
+
+    Attributes:
+        slices: By their position, (height, width, classes) of the rectangle.
+        rectangle: Which part of the slices it is.
+    """
+
+    slices: Mapping[int, np.ndarray] = field(default_factory=dict)
+    rectangle: Rectangle = NOWHERE
+
+    def cut(self, position: int, part: Rectangle) -> np.ndarray | None:
+        """A part of a slice, where it is known."""
+        if position not in self.slices or not holds(self.rectangle, part):
+            return None
+        rows, columns = (within(side, outer) for side, outer in zip(part, self.rectangle, strict=True))
+        return self.slices[position][rows, columns]
+
+
 @dataclass(frozen=True)
 class PlaneView:
     """Slices of one plane, as they lie in the array.
@@ -96,13 +112,12 @@ class PlaneView:
     Attributes:
         plane: Which.
         predictor: A network that was trained on it.
-        known: Slices of which it is known already what the network says, by position, (height, width, classes): they
-            are not computed again.
+        known: What need not be computed again.
     """
 
     plane: Plane
     predictor: Predictor
-    known: Mapping[int, np.ndarray] = field(default_factory=dict)
+    known: Known = field(default_factory=Known)
 
     def steps(self, image: Volume) -> int:
         """Slices of the image."""
@@ -111,49 +126,52 @@ class PlaneView:
     def parts(
         self, image: Volume, region: np.ndarray | None = None, advance: Callable[[int], object] = lambda steps: None
     ) -> Iterator[Part]:
-        """See `View`. Of a region, each slab of slices is computed within the rectangle that holds it.
+        """See `View`. Of a region, slices are computed within the rectangle that holds it.
 
         Raises:
             ValueError: The image is not 3-D uint8, or the predictor returns another shape than it should.
         """
-        stack = _stack(image, self.plane)
-        wanted = None if region is None else np.moveaxis(region, self.plane.axis, 0)
-        size = SLAB if wanted is not None else max(1, round(BATCH_PIXELS / (stack.shape[1] * stack.shape[2])))
-        first, stop = 0, len(stack)
-        if wanted is not None:
-            slices = np.flatnonzero(wanted.any(axis=(1, 2)))
-            first, stop = (int(slices[0]), int(slices[-1]) + 1) if slices.size else (0, 0)
-        for start in range(first, stop, size):
-            slab = range(start, min(start + size, stop))
-            found = outer = (slice(0, stack.shape[1]), slice(0, stack.shape[2]))
-            if wanted is not None:
-                found = _rectangle(wanted[slab.start : slab.stop])
-                outer = (on_strides(found[0], stack.shape[1]), on_strides(found[1], stack.shape[2]))
-            if found[0].stop:
-                predicted = self._predicted(stack, slab, found, outer)
-                index = [*found]
-                index.insert(self.plane.axis, slice(slab.start, slab.stop))
-                yield tuple(index), np.moveaxis(predicted, 0, self.plane.axis)
-            advance(len(slab))
-        advance(len(stack) - (stop - first))
+        stack, done = _stack(image, self.plane), 0
+        for slab, part in self._groups(stack, region):
+            index: list[slice] = [*part]
+            index.insert(self.plane.axis, slice(slab.start, slab.stop))
+            yield tuple(index), np.moveaxis(self._predicted(stack, slab, part), 0, self.plane.axis)
+            advance(slab.stop - done)
+            done = slab.stop
+        advance(len(stack) - done)
 
-    def _predicted(
-        self, stack: np.ndarray, slab: range, found: tuple[slice, slice], outer: tuple[slice, slice]
-    ) -> np.ndarray:
+    def _groups(self, stack: np.ndarray, region: np.ndarray | None) -> list[tuple[range, Rectangle]]:
+        count, height, width = stack.shape
+        if region is None:
+            size, whole = max(1, round(BATCH_PIXELS / (height * width))), (slice(0, height), slice(0, width))
+            return [(range(start, min(start + size, count)), whole) for start in range(0, count, size)]
+        fresh = ~np.isin(np.arange(count), list(self.known.slices))
+        return groups(np.moveaxis(region, self.plane.axis, 0), fresh, BATCH_PIXELS)
+
+    def _predicted(self, stack: np.ndarray, slab: range, part: Rectangle) -> np.ndarray:
         """What the network says of a rectangle of slices, (slices, height, width, classes), seen in a wider one."""
-        new = [position for position in slab if position not in self.known]
-        part = (slice(None), within(found[0], outer[0]), within(found[1], outer[1]))
-        if not new:
-            return np.stack([self.known[position][found] for position in slab])
-        answers = ask(self.predictor, with_neighbours(stack[:, outer[0], outer[1]], new, self.predictor.context))[part]
-        if len(new) == len(slab):
-            return answers
-        computed = iter(answers)
-        return np.stack([self.known[one][found] if one in self.known else next(computed) for one in slab])
+        known = {position: self.known.cut(position, part) for position in slab}
+        answers = {position: answer for position, answer in known.items() if answer is not None}
+        new = [position for position in slab if position not in answers]
+        if new:
+            outer = on_strides(part, *stack.shape[1:])
+            rows, columns = (within(side, wider) for side, wider in zip(part, outer, strict=True))
+            slices = with_neighbours(stack[:, *outer], new, self.predictor.context)
+            computed = ask(self.predictor, slices)[:, rows, columns]
+            if not answers:
+                return computed
+            answers.update(zip(new, computed, strict=True))
+        return np.stack([answers[position] for position in slab])
 
-    def sample(self, image: Volume, positions: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Some whole slices: their positions and (height, width, classes), in axes as `to_slices` has them."""
-        stack = _stack(image, self.plane)
+    def sample(self, image: Volume, positions: Sequence[int], part: Rectangle) -> Iterator[tuple[int, np.ndarray]]:
+        """Some slices: their positions and (height, width, classes) of a part, in axes as `to_slices` has them.
+
+        Args:
+            image: uint8, canonical axes.
+            positions: Of the slices.
+            part: What the network sees of them; see `on_strides`.
+        """
+        stack = _stack(image, self.plane)[:, *part]
         size = max(1, round(BATCH_PIXELS / (stack.shape[1] * stack.shape[2])))
         for start in range(0, len(positions), size):
             some = positions[start : start + size]
@@ -196,22 +214,3 @@ def check_image(image: Volume) -> None:
 def _stack(image: Volume, plane: Plane) -> np.ndarray:
     check_image(image)
     return to_slices(image, plane)
-
-
-def _rectangle(wanted: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of a slab that hold all that is wanted of it; empty where nothing is."""
-    spans = [np.flatnonzero(wanted.any(axis=(0, 3 - axis))) for axis in (1, 2)]
-    rows, columns = (slice(int(span[0]), int(span[-1]) + 1) if span.size else slice(0, 0) for span in spans)
-    return rows, columns
-
-
-def on_strides(side: slice, size: int) -> slice:
-    """What a network is given of an axis to know a part: it begins, and but at the border ends, at a stride."""
-    start = side.start // STRIDE * STRIDE
-    stop = start + -(-(side.stop - start) // STRIDE) * STRIDE
-    return slice(start, min(size, stop))
-
-
-def within(side: slice, outer: slice) -> slice:
-    """A part of an axis, counted from the beginning of a larger part."""
-    return slice(side.start - outer.start, side.stop - outer.start)

@@ -76,17 +76,35 @@ def test_slices_that_were_looked_at_are_not_computed_again():
 
     counted = {name: PlaneView(view.plane, Counting()) for name, view in views().items()}
     found = find_joint(JOINT, counted)
-    looked = sum(seen)
-    assert looked == sum(len(survey_slices(JOINT, axis)) for axis in range(3))
+    assert sum(seen) == sum(len(known.slices) for known in found.known.values())
     weights = dict.fromkeys(counted, 1 / 3)
     whole = Ensemble(counted, weights).opinion(JOINT, "whole")
-    assert sum(seen) == looked + sum(SHAPE)
     seen.clear()
     again = Ensemble(found.views(counted), weights).opinion(JOINT, "whole, with what is known")
-    assert sum(seen) == sum(SHAPE) - looked
+    complete = [
+        known
+        for name, known in found.known.items()
+        if [side.stop - side.start for side in known.rectangle] == np.delete(SHAPE, Plane(name).axis).tolist()
+    ]
+    assert complete
+    assert sum(seen) == sum(SHAPE) - sum(len(known.slices) for known in complete)
     np.testing.assert_array_equal(again.fused.array, whole.fused.array)
+    seen.clear()
     part = Ensemble(found.views(counted), weights).opinion(JOINT, "region, with what is known", found.region)
+    assert sum(seen) < sum(np.count_nonzero(found.region.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
     np.testing.assert_array_equal(part.labels.array, whole.labels.array)
+
+
+def test_later_views_look_around_what_the_first_finds():
+    image = knee(((20, 20, 20), 10), shape=(220, 220, 120))
+    known = find_joint(image, views()).known
+    pixels = {name: np.prod(next(iter(one.slices.values())).shape[:2]) for name, one in known.items()}
+    whole = {name: np.prod(np.delete(image.shape, view.plane.axis)) for name, view in views().items()}
+    first, *others = known
+    assert pixels[first] == whole[first]
+    for other in others:
+        assert pixels[other] < whole[other]
+        assert len(known[other].slices) < len(survey_slices(image, Plane(other).axis))
 
 
 def test_slices_are_spread_over_the_image():
@@ -112,16 +130,23 @@ def test_what_is_not_certain_is_said(image, limits, words):
     assert words in found.why
 
 
-def test_views_that_find_different_places_are_not_believed():
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ((slice(80, 110), slice(90, 130), slice(50, 75)), "finds no tissue"),
+        ((slice(30, 80), slice(44, 80), slice(10, 40)), "different places"),
+        ((slice(60, 90), slice(60, 90), slice(44, 60)), "beyond"),
+    ],
+)
+def test_views_that_find_different_places_are_not_believed(other, words):
     array = np.zeros(SHAPE, np.uint8)
     array[20:50, 20:50, 10:40] = 150
-    array[80:110, 90:130, 50:75] = 220
-    seen = views(**{Plane.AXIAL.value: 180})
-    dimmer = {Plane.CORONAL.value: Dim(), Plane.SAGITTAL.value: Dim()}
-    seen |= {name: PlaneView(Plane(name), predictor) for name, predictor in dimmer.items()}
+    array[other] = 220
+    first, *others = find_joint(JOINT, views()).known
+    seen = views(**{first: 180}) | {name: PlaneView(Plane(name), Dim()) for name in others}
     found = find_joint(Volume(array, JOINT.affine), seen)
     assert found.region is None
-    assert "different places" in found.why
+    assert words in found.why
 
 
 class Dim(Bright):
