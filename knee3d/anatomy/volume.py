@@ -91,6 +91,26 @@ class Volume:
         affine[:, 3] = self.affine @ [*(side.start for side in box), 1]
         return Volume(self.array[box], affine)
 
+    def box_of(self, part: Volume, tolerance_mm: float = 1e-2) -> tuple[slice, slice, slice]:
+        """Where the voxels of another volume lie in this one: the inverse of `part`.
+
+        Args:
+            part: A volume whose voxels are some of this one's.
+            tolerance_mm: How far apart the centres of corner voxels may be.
+
+        Raises:
+            ValueError: They are not.
+        """
+        last = np.array(part.shape) - 1
+        first = np.rint(np.linalg.solve(self.affine, part.affine[:, 3])[:3]).astype(int)
+        corners = np.array(list(np.ndindex(2, 2, 2))) * last
+        here = corners @ part.affine[:3, :3].T + part.affine[:3, 3]
+        there = (corners + first) @ self.affine[:3, :3].T + self.affine[:3, 3]
+        if np.abs(here - there).max() > tolerance_mm or first.min() < 0 or (first + last >= self.shape).any():
+            raise ValueError(f"a volume of shape {part.shape} is no part of the grid of shape {self.shape}")
+        x, y, z = (slice(start, start + size) for start, size in zip(first.tolist(), part.shape, strict=True))
+        return x, y, z
+
     def padded_to(self, grid: Volume, tolerance_mm: float = 1e-2) -> Volume:
         """The same voxels within a larger grid, zeros around them; nothing is resampled.
 
@@ -101,15 +121,9 @@ class Volume:
         Raises:
             ValueError: The voxels of this volume are not some of the grid's.
         """
-        last = np.array(self.shape) - 1
-        first = np.rint(np.linalg.solve(grid.affine, self.affine[:, 3])[:3]).astype(int)
-        corners = np.array(list(np.ndindex(2, 2, 2))) * last
-        here = corners @ self.affine[:3, :3].T + self.affine[:3, 3]
-        there = (corners + first) @ grid.affine[:3, :3].T + grid.affine[:3, 3]
-        if np.abs(here - there).max() > tolerance_mm or first.min() < 0 or (first + last >= grid.shape).any():
-            raise ValueError(f"a volume of shape {self.shape} is no part of the grid of shape {grid.shape}")
+        box = grid.box_of(self, tolerance_mm)
         array = np.zeros((*grid.shape, *self.array.shape[3:]), self.array.dtype)
-        array[tuple(slice(start, start + size) for start, size in zip(first, self.shape, strict=True))] = self.array
+        array[box] = self.array
         return Volume(array, grid.affine)
 
     def _corners(self) -> np.ndarray:

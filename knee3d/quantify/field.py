@@ -1,0 +1,55 @@
+"""Where a tissue ends, finer than voxels: a field of 0 to 1 that is 0.5 at its border."""
+
+import numpy as np
+from scipy import ndimage
+
+from knee3d.anatomy.volume import Volume
+
+BLUR_VOXELS = 0.6
+"""Standard deviation: steps of a mask become a slope, and a sheet of one voxel still reaches 0.5."""
+CLEARLY = np.float32(0.01)
+"""How far from 0.5 a voxel is whose label says otherwise than its probabilities."""
+
+
+def field_of_labels(inside: Volume) -> Volume:
+    """The field of a mask: its steps made a slope, see `BLUR_VOXELS`.
+
+    Args:
+        inside: bool, three axes.
+
+    Returns:
+        float32 on the same grid.
+    """
+    blurred = ndimage.gaussian_filter(inside.array.astype(np.float32), BLUR_VOXELS, mode="nearest", truncate=4)
+    return inside.with_array(blurred)
+
+
+def field_of_probabilities(probabilities: Volume, labels: Volume, tissue: int) -> Volume:
+    """The field of a tissue: its probability over the sum of it and the largest other one.
+
+    0.5 lies where both are as large, which is where the most probable class changes, also where three tissues meet.
+    Voxels whose labels were decided otherwise, by thresholds or by cleaning, are put on their label's side of 0.5.
+
+    Args:
+        probabilities: (*shape, classes), floats in [0, 1], or uint8, where 255 is 1.
+        labels: Integer classes on the same grid.
+        tissue: The class.
+
+    Returns:
+        float32 on the same grid.
+
+    Raises:
+        ValueError: The grids differ, or the tissue is none of the classes.
+    """
+    classes = probabilities.array.shape[-1]
+    if not probabilities.same_grid(labels) or not 0 < tissue < classes:
+        raise ValueError(f"tissue {tissue} of {classes} classes on a grid of {probabilities.shape}, not {labels.shape}")
+    own = probabilities.array[..., tissue].astype(np.float32)
+    other = np.zeros_like(own)
+    for number in range(classes):
+        if number != tissue:
+            np.maximum(other, probabilities.array[..., number], out=other)
+    field = own / np.maximum(own + other, np.float32(1e-6))
+    inside = labels.array == tissue
+    field = np.where(inside, np.maximum(field, 0.5 + CLEARLY), np.minimum(field, 0.5 - CLEARLY))
+    return labels.with_array(field.astype(np.float32, copy=False))

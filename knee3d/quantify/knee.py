@@ -1,0 +1,192 @@
+"""All that is measured of one knee: volumes, thickness and areas, of each tissue and its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import KDTree
+
+from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.tissue import BONE_OF, FEMORAL, Scheme
+from knee3d.anatomy.volume import Volume
+from knee3d.quantify.field import field_of_labels, field_of_probabilities
+from knee3d.quantify.measures import WHOLE, Measure
+from knee3d.quantify.regions import REGIONS, Landmarks, find_landmarks
+from knee3d.quantify.sheet import inferred
+from knee3d.quantify.thickness import Interface, on_bone
+from knee3d.quantify.volumes import partial_volumes, tissue_volumes
+
+MARGIN_MM = 4.0
+"""Around a plate when it is measured: rays begin in its bone."""
+PERCENTILES = {"thickness_p5": 5, "thickness_p25": 25, "thickness_median": 50, "thickness_p75": 75, "thickness_p95": 95}
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What was measured.
+
+    Attributes:
+        measures: Of each tissue of the scheme and its parts.
+        interfaces: Cartilage to its bone-cartilage interface with thickness.
+        landmarks: Where femoral cartilage is cut into parts; None where that was not possible.
+        notes: What could not be measured, or only so, in words.
+    """
+
+    measures: tuple[Measure, ...]
+    interfaces: Mapping[str, Interface]
+    landmarks: Landmarks | None
+    notes: tuple[str, ...]
+
+
+def measure(labels: Volume, scheme: Scheme, side: Side, probabilities: Volume | None = None) -> Findings:
+    """Measure a knee.
+
+    Args:
+        labels: Integer classes of the scheme, three axes in any order, on the side that the knee is of.
+        scheme: What they mean.
+        side: Which knee; unknown is taken as right, and a note says so.
+        probabilities: (*shape, classes) of all views together, floats, or uint8, where 255 is 1; on a part of the
+            labels' grid that holds all tissue. None measures labels alone.
+
+    Raises:
+        ValueError: The labels are not of the scheme, or the probabilities are not on a part of their grid.
+    """
+    notes: list[str] = []
+    present = [name for number, name in enumerate(scheme.names, start=1) if (labels.array == number).any()]
+    landmarks = _landmarks(labels, scheme, side, notes) if FEMORAL in present else None
+    interfaces: dict[str, Interface] = {}
+    for name in present:
+        if name in BONE_OF:
+            interfaces[name] = _interface(labels, scheme, name, probabilities)
+    if any(interface.inferred for interface in interfaces.values()):
+        notes.append("bones are not segmented: the bone-cartilage interface is inferred, and bare bone is not seen")
+    if any("cartilage" in name for name in present) and not interfaces:
+        notes.append("thickness needs plates of cartilage told apart; this scheme does not")
+    measures = [*_volumes(labels, scheme, landmarks, probabilities)]
+    for name, interface in interfaces.items():
+        measures += _thickness(name, WHOLE, interface, np.ones(len(interface.points), dtype=bool))
+        if landmarks is not None:
+            numbers = landmarks.region(name, interface.points) if name in REGIONS else np.empty(0)
+            for number, region in enumerate(REGIONS.get(name, ())):
+                measures += _thickness(name, region, interface, numbers == number)
+    return Findings(tuple(measures), interfaces, landmarks, tuple(notes))
+
+
+def thickness_map(labels: Volume, scheme: Scheme, interfaces: Mapping[str, Interface]) -> Volume:
+    """Thickness as an overlay: each voxel of cartilage has that of the nearest covered place of its interface.
+
+    Returns:
+        float32 in mm on the labels' grid; 0 elsewhere.
+    """
+    array = np.zeros(labels.shape, dtype=np.float32)
+    for name, interface in interfaces.items():
+        covered = interface.thickness_mm > 0
+        index = np.nonzero(labels.array == scheme.names.index(name) + 1)
+        if covered.any():
+            _, nearest = KDTree(interface.points[covered]).query(_points(labels, index), workers=-1)
+            array[index] = interface.thickness_mm[covered][nearest]
+    return labels.with_array(array)
+
+
+def _landmarks(labels: Volume, scheme: Scheme, side: Side, notes: list[str]) -> Landmarks | None:
+    if side is Side.UNKNOWN:
+        notes.append(
+            "the side is not known and taken as right: medial and lateral are the other way round in a left knee"
+        )
+    try:
+        return find_landmarks(labels.with_array(labels.array == scheme.names.index(FEMORAL) + 1), side)
+    except ValueError as error:
+        notes.append(f"no parts of cartilage: {error}")
+        return None
+
+
+def _interface(labels: Volume, scheme: Scheme, name: str, probabilities: Volume | None) -> Interface:
+    tissue, bone = (scheme.names.index(one) + 1 if one in scheme.names else 0 for one in (name, BONE_OF[name]))
+    box = _around(labels, tissue)
+    if probabilities is not None:
+        inner = labels.box_of(probabilities)
+        box = _both(box, inner)
+        probabilities = probabilities.part(_both(box, inner, counted_from=inner))
+    part = labels.part(box)
+
+    def field(number: int) -> Volume:
+        if probabilities is None:
+            return field_of_labels(part.with_array(part.array == number))
+        return field_of_probabilities(probabilities, part, number)
+
+    if bone and (part.array == bone).any():
+        return on_bone(field(tissue), field(bone))
+    return inferred(field(tissue), name)
+
+
+def _around(labels: Volume, tissue: int) -> tuple[slice, slice, slice]:
+    """The box that holds a tissue, and what is `MARGIN_MM` around it."""
+    found = ndimage.find_objects((labels.array == tissue).view(np.uint8))[0]
+    more = np.ceil(MARGIN_MM / labels.spacing_mm).astype(int).tolist()
+    x, y, z = (
+        slice(max(0, side.start - extra), min(size, side.stop + extra))
+        for side, extra, size in zip(found, more, labels.shape, strict=True)
+    )
+    return x, y, z
+
+
+def _both(
+    one: Sequence[slice], other: Sequence[slice], counted_from: Sequence[slice] | None = None
+) -> tuple[slice, slice, slice]:
+    """What two boxes share."""
+    shift = [side.start for side in counted_from] if counted_from else [0, 0, 0]
+    x, y, z = (
+        slice(max(a.start, b.start) - less, min(a.stop, b.stop) - less)
+        for a, b, less in zip(one, other, shift, strict=True)
+    )
+    return x, y, z
+
+
+def _points(labels: Volume, index: tuple[np.ndarray, ...]) -> np.ndarray:
+    """(n, 3) RAS mm of voxels."""
+    return np.stack(index, axis=-1) @ labels.affine[:3, :3].T + labels.affine[:3, 3]
+
+
+def _volumes(
+    labels: Volume, scheme: Scheme, landmarks: Landmarks | None, probabilities: Volume | None
+) -> Iterator[Measure]:
+    hard = tissue_volumes(labels, scheme)
+    soft = np.full(len(hard), np.nan) if probabilities is None else partial_volumes(labels, probabilities)
+    for number, name in enumerate(scheme.names, start=1):
+        yield Measure(name, WHOLE, "volume", float(hard[number - 1]))
+        if probabilities is not None:
+            yield Measure(name, WHOLE, "partial_volume", float(soft[number - 1]))
+        if landmarks is not None and name in REGIONS:
+            numbers = landmarks.region(name, _points(labels, np.nonzero(labels.array == number)))
+            counts = np.bincount(numbers, minlength=len(REGIONS[name]))
+            for region, count in zip(REGIONS[name], counts.tolist(), strict=True):
+                yield Measure(name, region, "volume", count * labels.voxel_mm3)
+
+
+def _thickness(tissue: str, region: str, interface: Interface, some: np.ndarray) -> Iterator[Measure]:
+    """Of the part of an interface that some corners make."""
+    covered = some & (interface.thickness_mm > 0)
+    bone = some & (interface.within | covered)
+    areas, values = interface.areas_mm2, interface.thickness_mm
+    area, whole = float(areas[covered].sum()), float(areas[bone].sum())
+    mean = float(np.average(values[covered], weights=areas[covered])) if area else np.nan
+    spread = float(np.sqrt(np.average((values[covered] - mean) ** 2, weights=areas[covered]))) if area else np.nan
+    found = {"thickness_mean": mean, "thickness_sd": spread, "covered_area": area}
+    found |= {name: _percentile(values[covered], areas[covered], share) for name, share in PERCENTILES.items()}
+    if not interface.inferred:
+        found["thickness_mean_tab"] = mean * area / whole if area else np.nan
+        found |= {"subchondral_area": whole, "denuded_share": 100 * (1 - area / whole) if whole else np.nan}
+    for name, value in found.items():
+        yield Measure(tissue, region, name, value)
+
+
+def _percentile(values: np.ndarray, areas: np.ndarray, percent: float) -> float:
+    """Of values weighted by area; NaN of none."""
+    if not values.size:
+        return float("nan")
+    order = np.argsort(values)
+    middles = np.cumsum(areas[order]) - areas[order] / 2
+    return float(np.interp(percent / 100 * areas.sum(), middles, values[order]))

@@ -1,0 +1,147 @@
+"""Thickness of a cartilage plate: from its bone outward along the normals of the bone-cartilage interface.
+
+From each corner of the interface a ray goes along the normal, and thickness is the length of the ray's first run
+within the cartilage, as in Maier et al. 2017 and pymskt (Gatti 2022). The field in which the run is measured is finer
+than voxels, and so is its length. With the bone segmented the interface is the bone's surface. Without, it is inferred:
+that side of the cartilage's own surface which looks to where the bone must be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from knee3d.anatomy.volume import Volume
+from knee3d.quantify.mesh import surface
+
+STEP_MM = 0.05
+BACK_MM = 1.0
+"""A ray begins so far on the other side of the interface: a smoothed surface lies within voxels of the true one."""
+GAP_MM = 1.0
+"""Cartilage that begins further from the interface is not its own."""
+REACH_MM = 10.0
+"""No cartilage of a knee is thicker; patellar cartilage reaches 7 mm."""
+RAYS = 4096
+"""At a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Interface:
+    """The bone-cartilage interface of one plate.
+
+    Attributes:
+        points: (n, 3) float64, RAS mm.
+        triangles: (m, 3) corners.
+        thickness_mm: (n,) float64; 0 where bone is bare.
+        within: (n,) bool, whether the corner is subchondral bone: covered, or bare with cartilage all around.
+        inferred: Whether the bone was not there to tell the interface.
+    """
+
+    points: np.ndarray
+    triangles: np.ndarray
+    thickness_mm: np.ndarray
+    within: np.ndarray
+    inferred: bool
+
+    @property
+    def areas_mm2(self) -> np.ndarray:
+        """(n,) float64, of each corner: a third of its triangles."""
+        corners = self.points[self.triangles]
+        areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
+        return np.bincount(self.triangles.ravel(), np.repeat(areas / 3, 3), minlength=len(self.points))
+
+
+def on_bone(cartilage: Volume, bone: Volume) -> Interface:
+    """Thickness on the surface of the bone.
+
+    Args:
+        cartilage: The plate's field, float32, see `quantify.field`.
+        bone: The bone's field on the same grid.
+
+    Raises:
+        ValueError: One of them is nowhere 0.5 or more.
+    """
+    mesh = surface(bone)
+    points, normals = np.asarray(mesh.points, dtype=np.float64), np.asarray(mesh.point_normals, dtype=np.float64)
+    thickness, near = np.zeros(len(points)), _near(points, cartilage)
+    thickness[near] = along_rays(cartilage, points[near], normals[near])
+    interface = Interface(points, mesh.regular_faces, thickness, np.ones(len(points), dtype=bool), inferred=False)
+    return _subchondral(interface)
+
+
+def along_rays(field: Volume, points: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Length of each ray's first run where the field is at least 0.5.
+
+    Args:
+        field: float32.
+        points: (n, 3) RAS mm; rays begin `BACK_MM` before.
+        directions: (n, 3) of length 1.
+
+    Returns:
+        (n,) float64 in mm; 0 where none begins within `GAP_MM` after the point. To a fraction of `STEP_MM`.
+    """
+    places = np.arange(-BACK_MM, REACH_MM + STEP_MM / 2, STEP_MM)
+    to_index, lengths = np.linalg.inv(field.affine), np.zeros(len(points))
+    for start in range(0, len(points), RAYS):
+        some = slice(start, start + RAYS)
+        where = points[some, None] + places[:, None] * directions[some, None]
+        index = np.moveaxis(where @ to_index[:3, :3].T + to_index[:3, 3], -1, 0)
+        lengths[some] = _first_run(ndimage.map_coordinates(field.array, index, order=1), places)
+    return lengths
+
+
+def _first_run(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """(rays, steps) of a field -> length of the first run at 0.5 or more; its ends are interpolated."""
+    inside = values >= 0.5
+    first = inside.argmax(axis=1)
+    found = inside.any(axis=1) & (places[first] <= GAP_MM)
+    after = ~inside & (np.arange(len(places)) > first[:, None])
+    stop = np.where(after.any(axis=1), after.argmax(axis=1), len(places) - 1)
+    ends = _crossing(values, places, stop) - _crossing(values, places, first)
+    return np.where(found, ends, 0.0)
+
+
+def _crossing(values: np.ndarray, places: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """Where a ray passes 0.5 on its way to a sample."""
+    rays, before = np.arange(len(values)), np.maximum(number - 1, 0)
+    low, high = values[rays, before].astype(np.float64), values[rays, number].astype(np.float64)
+    step = high - low
+    share = np.divide(0.5 - low, step, out=np.ones_like(step), where=step != 0)
+    return places[before] + np.clip(share, 0, 1) * (places[number] - places[before])
+
+
+def _near(points: np.ndarray, field: Volume) -> np.ndarray:
+    """Which points lie so close to where the field is 0.5 or more that a ray may meet it in time."""
+    inside = field.array >= 0.5
+    box = ndimage.find_objects(inside.view(np.uint8))
+    if not box:
+        raise ValueError("there is no cartilage to measure")
+    reach = np.ceil((GAP_MM + BACK_MM) / field.spacing_mm).astype(int) + 1
+    close = ndimage.binary_dilation(inside, np.ones(3), iterations=1) if not reach.any() else _dilated(inside, reach)
+    index = np.rint(points @ np.linalg.inv(field.affine)[:3, :3].T + np.linalg.inv(field.affine)[:3, 3]).astype(int)
+    return close[tuple(np.clip(index, 0, np.array(field.shape) - 1).T)]
+
+
+def _dilated(inside: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    return ndimage.maximum_filter(inside, tuple((2 * reach + 1).tolist()))
+
+
+def _subchondral(interface: Interface) -> Interface:
+    """Bare bone counts where it is an island in cartilage: all of its pieces but the largest, which is the rest."""
+    bare = interface.thickness_mm == 0
+    pieces = _pieces(interface.triangles, bare)
+    areas = np.bincount(pieces[bare], interface.areas_mm2[bare], minlength=1) if bare.any() else np.zeros(1)
+    outside = bare & (pieces == areas.argmax())
+    return Interface(interface.points, interface.triangles, interface.thickness_mm, ~outside, interface.inferred)
+
+
+def _pieces(triangles: np.ndarray, some: np.ndarray) -> np.ndarray:
+    """The number of the connected piece of each corner, among some of them."""
+    edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]]])
+    edges = edges[some[edges].all(axis=1)]
+    graph = coo_array((np.ones(len(edges), dtype=bool), (edges[:, 0], edges[:, 1])), shape=(len(some), len(some)))
+    return connected_components(graph, directed=False)[1]
