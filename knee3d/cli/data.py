@@ -35,18 +35,21 @@ from knee3d.cli.frame import (
     show_default=True,
     help="How much; 0 keeps them exactly.",
 )
+@click.option("--retests", type=click.IntRange(0), default=0, show_default=True, help="Patients scanned twice at once.")
 @seed_option
 @jobs_option
 def phantom(out: Path, knees: int, **options: Any) -> None:
     """Make up a cohort: DICOM series, masks, knees.csv.
 
-    Right and left knees in turn; the first patient comes back for a follow-up visit with less cartilage.
+    Right and left knees in turn; the first patient comes back for a follow-up visit with less cartilage. With
+    --retests, the first so many have a visit "retest": the same anatomy in another place, and nothing lost.
     Without --from-labels the anatomy is parametric and needs no data. Label maps are right knees numbered as pymskt
     does: 1 femoral, 2 medial tibial, 3 lateral tibial, 4 patellar cartilage, 5 femur, 6 tibia, 7 patella, 8 fibula,
     9 lateral, 10 medial meniscus.
 
     \b
     knee3d phantom cohort --knees 8 --shape 64,64,48 --seed 1
+    knee3d phantom cohort --knees 8 --retests 8
     knee3d phantom cohort --knees 8 --from-labels knee_a.nrrd --from-labels knee_b.nrrd
     """
     from knee3d import workflow
@@ -54,7 +57,8 @@ def phantom(out: Path, knees: int, **options: Any) -> None:
 
     jobs = options.pop("jobs")
     table = workflow.phantom(Cohort(knees, **options), out, jobs)
-    click.echo(f"{knees} knees and a follow-up in {table}")
+    retests = f", {options['retests']} retests" if options["retests"] else ""
+    click.echo(f"{knees} knees and a follow-up{retests} in {table}")
 
 
 @click.command(cls=Command)

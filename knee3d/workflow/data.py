@@ -31,7 +31,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def phantom(cohort: Cohort, folder: Path, jobs: int) -> Path:
     """Write a made-up cohort; see `dataset.phantom.cohort.write_cohort`. Returns the path of its knees.csv."""
-    with progress("making knees", cohort.knees + 1) as advance:
+    with progress("making knees", len(cohort.visits)) as advance:
         for _ in write_cohort(cohort, folder, jobs):
             advance(1)
     return folder / TABLE_FILE

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from knee3d.anatomy.orientation import Side, mirror
 from knee3d.anatomy.tissue import NUMBERINGS
@@ -28,6 +29,10 @@ TABLE_FILE = "knees.csv"
 NUMBERING = "pymskt"
 LOSS = 0.1
 TILT_DEG = 8.0
+RETEST_DEG, RETEST_VOXELS = 2.0, 0.5
+"""How far a knee lies otherwise in the grid of a retest, at most, about and along each axis: slices are planned on its
+anatomy again, and half a voxel is all that a grid can be off. Further, the parametric knee's upper end would be cut."""
+_BASELINE, _FOLLOW_UP, _RETEST = "baseline", "follow-up", "retest"
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,11 @@ class Cohort:
         seed: Of shapes, intensities, positions and noise.
         sources: Label maps in pymskt numbering to deform, right knees; empty takes the parametric knee.
         strength: How far label maps are deformed, see `deform`; 0 keeps them, and their place, as they are.
+        retests: The first so many patients come back at once, with nothing lost, for another scan in another place:
+            the grid cuts their anatomy otherwise.
 
     Raises:
-        ValueError: There is no knee, or the shape is too small to be one.
+        ValueError: There is no knee, the shape is too small to be one, or there are more retests than knees.
     """
 
     knees: int
@@ -51,12 +58,32 @@ class Cohort:
     seed: int = 0
     sources: tuple[Path, ...] = ()
     strength: float = 1.0
+    retests: int = 0
 
     def __post_init__(self) -> None:
         if self.knees < 1 or (self.shape and min(self.shape) < 16) or self.strength < 0:
             raise ValueError(
                 f"a cohort needs a knee or more, of 16 voxels or more each way, strength 0 or more: {self}"
             )
+        if not 0 <= self.retests <= self.knees:
+            raise ValueError(f"a cohort of {self.knees} knees has 0 to {self.knees} retests, not {self.retests}")
+
+    @property
+    def visits(self) -> list[tuple[int, str]]:
+        """Patients, counted from 0, and what they come for."""
+        return [
+            *((index, _BASELINE) for index in range(self.knees)),
+            (0, _FOLLOW_UP),
+            *((index, _RETEST) for index in range(self.retests)),
+        ]
+
+    @property
+    def description(self) -> str:
+        """What cohort.json holds; a cohort without retests is described as before there were any."""
+        content = asdict(self) | {"sources": [path.name for path in self.sources]}
+        if not self.retests:
+            del content["retests"]
+        return json.dumps(content, indent=1) + "\n"
 
 
 def write_cohort(cohort: Cohort, folder: Path, jobs: int) -> Iterator[Knee]:
@@ -73,11 +100,10 @@ def write_cohort(cohort: Cohort, folder: Path, jobs: int) -> Iterator[Knee]:
     Raises:
         ValueError: The folder holds another cohort, or a label map cannot be used.
     """
-    content = json.dumps(asdict(cohort) | {"sources": [path.name for path in cohort.sources]}, indent=1) + "\n"
+    content, visits = cohort.description, cohort.visits
     record, table = folder / "cohort.json", folder / TABLE_FILE
     if record.exists() and record.read_text() != content:
         raise ValueError(f"{folder} holds another cohort; choose another folder or remove it")
-    visits = [(index, "baseline") for index in range(cohort.knees)] + [(0, "follow-up")]
     if table.exists() and record.exists():
         yield from (_knee(folder, *visit) for visit in visits)
         return
@@ -105,8 +131,10 @@ def _write_knee(cohort: Cohort, folder: Path, index: int, visit: str) -> Knee:
     )
     try:
         labels = _anatomy(cohort, index, shape_seed)
-        if visit == "follow-up":
+        if visit == _FOLLOW_UP:
             labels = thin_cartilage(labels, LOSS)
+        if visit == _RETEST:
+            labels = _cut_otherwise(labels, scan_seed)
         image = render(labels, scan_seed)
     except ValueError as error:
         raise ValueError(f"{_source(cohort, index) or 'the parametric knee'}: {error}") from error
@@ -137,15 +165,39 @@ def _anatomy(cohort: Cohort, index: int, seed: int) -> Volume:
     return deform(read_volume(source), seed, cohort.strength, cohort.shape)
 
 
+def _cut_otherwise(labels: Volume, seed: int) -> Volume:
+    """The same anatomy at the same place, on a grid that lies otherwise in it, see `RETEST_DEG`.
+
+    Voxels have the label that is nearest: volumes stay what they are but for what any grid does to them. What lies
+    outside the first grid repeats its edge: shafts go on.
+    """
+    rng = np.random.default_rng([seed, 1])
+    middle = labels.affine @ [*((np.array(labels.shape) - 1) / 2), 1]
+    move = np.eye(4)
+    for axis, degrees in enumerate(rng.uniform(-RETEST_DEG, RETEST_DEG, 3)):
+        move = _turn(axis, degrees) @ move
+    off = labels.affine[:3, :3] @ rng.uniform(-RETEST_VOXELS, RETEST_VOXELS, 3)
+    move[:3, 3] = middle[:3] - move[:3, :3] @ middle[:3] + off
+    grid = move @ labels.affine
+    steps = np.linalg.solve(labels.affine, grid)
+    array = ndimage.affine_transform(labels.array, steps[:3, :3], steps[:3, 3], order=0, mode="nearest")
+    return Volume(array, grid)
+
+
 def _tilted(affine: np.ndarray, seed: int) -> np.ndarray:
     """The same grid as another session would place it: turned by some degrees and moved by some centimetres."""
     rng = np.random.default_rng(seed)
     turned = affine.copy()
     for axis, degrees in enumerate(rng.uniform(-TILT_DEG, TILT_DEG, 3)):
-        i, j = [other for other in range(3) if other != axis]
-        cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-        turn = np.eye(4)
-        turn[[i, i, j, j], [i, j, i, j]] = cos, -sin, sin, cos
-        turned = turn @ turned
+        turned = _turn(axis, degrees) @ turned
     turned[:3, 3] += rng.uniform(-30, 30, 3)
     return turned
+
+
+def _turn(axis: int, degrees: float) -> np.ndarray:
+    """(4, 4) rotation about an axis of the scanner."""
+    i, j = [other for other in range(3) if other != axis]
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    turn = np.eye(4)
+    turn[[i, i, j, j], [i, j, i, j]] = cos, -sin, sin, cos
+    return turn

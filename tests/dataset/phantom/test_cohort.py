@@ -95,7 +95,49 @@ def test_label_maps_kept_as_they_are_come_back_voxel_for_voxel(tmp_path):
     assert json.loads((tmp_path / "out" / "cohort.json").read_text())["sources"] == ["expert.nrrd"]
 
 
+def test_a_cohort_without_retests_is_described_as_ever(cohort):
+    """What folders of older versions hold stays theirs."""
+    was = {"knees": 2, "shape": [*SHAPE], "seed": 4, "sources": [], "strength": 1.0}
+    assert (cohort / "cohort.json").read_text() == json.dumps(was, indent=1) + "\n"
+
+
+def test_retests_are_the_same_anatomy_cut_otherwise_with_nothing_lost(cohort, tmp_path):
+    recipe = Cohort(2, SHAPE, seed=4, retests=2)
+    assert len(list(write_cohort(recipe, tmp_path, jobs=2))) == 5
+    knees = {knee.case: knee for knee in read_table(tmp_path / "knees.csv")}
+    assert [*knees][2:] == ["P001-follow-up", "P001-retest", "P002-retest"]
+    for path in (cohort / "P001-baseline").rglob("*.*"):  # what was there before retests is what it was
+        assert (tmp_path / path.relative_to(cohort)).read_bytes() == path.read_bytes()
+    for patient, side in (("P001", Side.RIGHT), ("P002", Side.LEFT)):
+        first, again = (knees[f"{patient}-{visit}"] for visit in ("baseline", "retest"))
+        assert (again.side, again.patient) == (side, patient)
+        before, after = (read_volume(knee.mask) for knee in (first, again))
+        assert not before.same_grid(after)
+        assert (before.array != after.array).mean() > 0.001
+        for plate in (1, 2, 3, 4):
+            counts = [np.count_nonzero(mask.array == plate) for mask in (before, after)]
+            assert counts[1] == pytest.approx(counts[0], rel=0.07)  # LOSS is more
+            middles = [np.argwhere(to_canonical(mask, side).array == plate).mean(axis=0) for mask in (before, after)]
+            assert np.abs(middles[0] - middles[1]).max() < 2
+        images = [read_image(knee.image)[0].array for knee in (first, again)]
+        assert (images[0] != images[1]).mean() > 0.5  # noise of its own
+    assert json.loads((tmp_path / "cohort.json").read_text())["retests"] == 2
+    with pytest.raises(ValueError, match="holds another cohort"):
+        list(write_cohort(Cohort(2, SHAPE, seed=4), tmp_path, jobs=1))
+
+
+def test_retests_of_label_maps_that_are_kept_are_cut_otherwise_too(tmp_path):
+    write_volume(parametric_knee(SHAPE, 9), tmp_path / "expert.nrrd")
+    recipe = Cohort(1, sources=(tmp_path / "expert.nrrd",), strength=0, retests=1)
+    list(write_cohort(recipe, tmp_path / "out", jobs=1))
+    baseline, _, retest = (read_volume(knee.mask) for knee in read_table(tmp_path / "out" / "knees.csv"))
+    assert not baseline.same_grid(retest)
+
+
 def test_what_cannot_be_made_is_refused(tmp_path):
+    for retests in (-1, 3):
+        with pytest.raises(ValueError, match="has 0 to 2 retests"):
+            Cohort(2, retests=retests)
     for wrong in ({"knees": 0}, {"knees": 1, "shape": (8, 64, 64)}, {"knees": 1, "strength": -1.0}):
         with pytest.raises(ValueError, match="a cohort needs"):
             Cohort(**wrong)
