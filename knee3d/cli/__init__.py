@@ -6,6 +6,7 @@ What is slow to import is imported inside the commands, so that `--help` answers
 import click
 
 from knee3d import __version__
+from knee3d.cli.change import compare, reproducibility
 from knee3d.cli.data import audit, inspect, phantom, prepare, restore, table
 from knee3d.cli.frame import Group
 from knee3d.cli.learning import card, evaluate, export, fuse, train
@@ -27,7 +28,10 @@ def main() -> None:
     """
 
 
-for _command in (phantom, inspect, table, prepare, restore, audit, train, card, export, fuse, evaluate, segment, demo):
+for _command in (
+    phantom, inspect, table, prepare, restore, audit, train, card, export, fuse, evaluate, segment, reproducibility,
+    compare, demo,
+):  # fmt: skip
     main.add_command(_command)
 
 

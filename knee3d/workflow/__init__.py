@@ -4,6 +4,7 @@ from knee3d.dataset.intake import Entry, knees_at
 from knee3d.dataset.source import Source
 from knee3d.postprocess.clean import Cleaning
 from knee3d.postprocess.weights import Wanted
+from knee3d.workflow.change import Comparison, Reproducibility, compare, reproducibility
 from knee3d.workflow.data import audit, inspect, phantom, prepare, restore, table
 from knee3d.workflow.evaluation import Scoring, evaluate, fuse
 from knee3d.workflow.record import Wish
@@ -13,10 +14,12 @@ from knee3d.workflow.training import Launcher, card, cross_validate, export, tra
 
 __all__ = [
     "Cleaning",
+    "Comparison",
     "Entry",
     "Launcher",
     "Method",
     "Outcome",
+    "Reproducibility",
     "Scoring",
     "Source",
     "Wanted",
@@ -24,6 +27,7 @@ __all__ = [
     "Wish",
     "audit",
     "card",
+    "compare",
     "cross_validate",
     "evaluate",
     "export",
@@ -33,6 +37,7 @@ __all__ = [
     "phantom",
     "plan",
     "prepare",
+    "reproducibility",
     "restore",
     "segment",
     "table",

@@ -1,0 +1,173 @@
+"""Repeatability on a page: a table, CSV and JSON, and Bland-Altman plots as vector PDF."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_pdf import FigureCanvasPdf, PdfPages
+from matplotlib.figure import Figure
+from rich.markup import escape
+from rich.table import Table
+
+from knee3d.atomic import whole_file
+from knee3d.quantify.agreement import Agreement, Quantity, Smallest
+from knee3d.quantify.measures import UNITS, WHOLE
+from knee3d.report.measures import write_csv
+
+UNIT_SIGNS = {"mm3": "mm\N{SUPERSCRIPT THREE}", "mm2": "mm\N{SUPERSCRIPT TWO}"}
+DIGITS = {"mm3": 1, "mm2": 1, "mm": 3, "%": 2}
+"""Behind the point, of numbers that are looked at; files hold all of them."""
+PAGE_INCHES = (11.69, 8.27)
+COLUMNS, ROWS = 3, 2
+_POINT, _BIAS, _LIMIT = "#1b2a41", "#0072b2", "#b3261e"
+_KEYS = ("tissue", "region", "measure", "unit")
+_INTERVALS = ("bias_interval", "limits", "lower_interval", "upper_interval", "sdc_interval")
+
+
+def agreement_rows(found: Mapping[Quantity, Agreement]) -> list[dict[str, Any]]:
+    """A mapping for each measure, ready for JSON: tissue, region, measure, unit, and the numbers of `Agreement`.
+
+    Intervals are two numbers each, "sdc_low" and "sdc_high" for `sdc_interval`.
+    """
+    rows = []
+    for (tissue, region, measure), one in found.items():
+        row: dict[str, Any] = dict(zip(_KEYS, (tissue, region, measure, UNITS[measure]), strict=True))
+        for name, value in asdict(one).items():
+            if name in _INTERVALS:
+                row |= zip((f"{name.removesuffix('_interval')}_{end}" for end in ("low", "high")), value, strict=True)
+            else:
+                row[name] = value
+        rows.append(row)
+    return rows
+
+
+def write_agreement_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write `agreement_rows`, a line each; what is not known is empty."""
+    write_csv(path, tuple(rows[0]) if rows else _KEYS, ([*row.values()] for row in rows))
+
+
+def read_smallest(path: Path) -> tuple[dict[Quantity, Smallest], dict[str, str]]:
+    """Read the smallest detectable changes of a reproducibility.json, and how its knees were made.
+
+    Returns:
+        What was measured to the smallest change of it; and what `made_by` holds there.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not such a file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; knee3d reproducibility writes it")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = {}
+        for row in content["measures"]:
+            tissue, region, measure = (str(row[key]) for key in _KEYS[:3])
+            if row["unit"] != UNITS[measure]:
+                raise ValueError(f"{measure} is in {UNITS[measure]}")
+            numbers = (math.nan if row[key] is None else float(row[key]) for key in ("sdc", "sdc_low", "sdc_high"))
+            found[tissue, region, measure] = Smallest(*numbers, int(row["pairs"]))
+        made_by = {str(name): str(words) for name, words in content["made_by"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no reproducibility.json of knee3d ({error}); make it again") from error
+    return found, made_by
+
+
+def agreement_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """`agreement_rows` for the terminal; "-" for what the pairs do not suffice for."""
+    table = Table(title="Repeatability: second minus first, and the smallest change that can be told from error (SDC)")
+    for column in ("tissue", "region", "measure"):
+        table.add_column(column)
+    for column in ("pairs", "mean", "bias", "95 % limits", "RMS-CV", "SDC", "ICC(2,1)"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        unit = row["unit"]
+        mean, bias, low, high, sdc = (number(row[key], unit) for key in ("mean", "bias", "limits_low", "limits_high",
+                                                                         "sdc"))  # fmt: skip
+        table.add_row(
+            escape(row["tissue"]), escape(row["region"]), f"{row['measure']}, {UNIT_SIGNS.get(unit, unit)}",
+            _pairs(row), mean, bias, "-" if low == "-" else f"{low} to {high}",
+            number(row["rms_cv"], "%", " %"), sdc, number(row["icc"], "mm"),
+        )  # fmt: skip
+    return table
+
+
+def number(value: float | None, unit: str, sign: str = "") -> str:
+    """A number as it is looked at; "-" where it is not known."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:,.{DIGITS[unit]}f}{sign}"
+
+
+def _pairs(row: Mapping[str, Any]) -> str:
+    return f"{row['pairs']} of {row['pairs'] + row['left_out']}" if row["left_out"] else str(row["pairs"])
+
+
+def agreement_figure(
+    pairs: Mapping[Quantity, tuple[np.ndarray, np.ndarray]], found: Mapping[Quantity, Agreement], path: Path
+) -> None:
+    """Bland-Altman plots as vector PDF, six a page: differences over means, with bias and limits of agreement.
+
+    Bands around the lines are their 95 % intervals. Text stays text. The same numbers give the same bytes.
+
+    Args:
+        pairs: See `quantify.agreement.paired`.
+        found: What `agreement` says of each. Measures without a pair are left out.
+        path: The PDF.
+
+    Raises:
+        ValueError: There is no pair of any measure.
+    """
+    drawn = [quantity for quantity, one in found.items() if one.pairs]
+    if not drawn:
+        raise ValueError("there is no pair to draw")
+    # TrueType outlines: Type 3 fonts, the default, are refused by journals. No date: it would change the bytes.
+    about = {"CreationDate": None, "Title": "Bland-Altman plots"}
+    with rc_context({"pdf.fonttype": 42}), whole_file(path) as partial, PdfPages(partial, metadata=about) as pages:
+        for start in range(0, len(drawn), COLUMNS * ROWS):
+            some = drawn[start : start + COLUMNS * ROWS]
+            figure = Figure(figsize=PAGE_INCHES, layout="constrained")
+            FigureCanvasPdf(figure)
+            panels = figure.subplots(ROWS, COLUMNS, squeeze=False).ravel()
+            for panel, quantity in zip(panels, some, strict=False):
+                _panel(panel, quantity, pairs[quantity], found[quantity])
+            for panel in panels[len(some) :]:
+                panel.set_axis_off()
+            pages.savefig(figure)
+
+
+def _panel(axes: Axes, quantity: Quantity, pair: tuple[np.ndarray, np.ndarray], found: Agreement) -> None:
+    tissue, region, measure = quantity
+    unit = UNITS[measure]
+    sign = UNIT_SIGNS.get(unit, unit)
+    first, second = pair
+    axes.plot((first + second) / 2, second - first, "o", color=_POINT, markersize=4, markeredgewidth=0, alpha=0.8)
+    _line(axes, found.bias, found.bias_interval, _BIAS, "-", f"bias {number(found.bias, unit)}")
+    if found.pairs > 1:
+        intervals = (found.lower_interval, found.upper_interval)
+        for words, limit, interval in zip(("\N{MINUS SIGN}", "+"), found.limits, intervals, strict=True):
+            _line(axes, limit, interval, _LIMIT, "--", f"{words}1.96 SD {number(limit, unit)}")
+    where = tissue if region == WHOLE else f"{tissue}, {region}"
+    axes.set_title(f"{fill(where, 40)}\n{measure.replace('_', ' ')}, n = {found.pairs}", fontsize=9)
+    axes.set_xlabel(f"mean of both ({sign})", fontsize=8)
+    axes.set_ylabel(f"second \N{MINUS SIGN} first ({sign})", fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.margins(x=0.12, y=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _line(axes: Axes, height: float, interval: tuple[float, float], colour: str, style: str, words: str) -> None:
+    axes.axhline(height, color=colour, linestyle=style, linewidth=1)
+    if math.isfinite(interval[0]):
+        axes.axhspan(*interval, color=colour, alpha=0.1, linewidth=0)
+    place = axes.get_yaxis_transform()
+    axes.text(1, height, words, transform=place, color=colour, fontsize=7, ha="right", va="bottom")

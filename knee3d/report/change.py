@@ -1,0 +1,116 @@
+"""Change between two visits on a page: tables for the terminal, and CSV."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
+
+from knee3d.quantify.agreement import Change, Quantity, Smallest, Verdict
+from knee3d.quantify.measures import UNITS
+from knee3d.report.agreement import UNIT_SIGNS, number
+from knee3d.report.measures import write_csv
+
+_BEYOND = (Verdict.BEYOND, Verdict.JUST_BEYOND)
+
+
+def change_rows(found: Iterable[Change], smallest: Mapping[Quantity, Smallest] | None = None) -> list[dict[str, Any]]:
+    """A mapping for each measure, ready for JSON.
+
+    Args:
+        found: What has changed.
+        smallest: The smallest changes that can be told from error; None where that is not known.
+    """
+    rows = []
+    for one in found:
+        tissue, region, measure = one.quantity
+        error = (smallest or {}).get(one.quantity)
+        rows.append({
+            "tissue": tissue,
+            "region": region,
+            "measure": measure,
+            "unit": UNITS[measure],
+            "baseline": one.baseline,
+            "followup": one.followup,
+            "change": one.change,
+            "change_percent": one.percent,
+            "smallest_detectable_change": error.sdc if error else None,
+            "smallest_low": error.low if error else None,
+            "smallest_high": error.high if error else None,
+            "pairs": error.pairs if error else None,
+            "verdict": one.verdict(error).value,
+        })  # fmt: skip
+    return rows
+
+
+def write_change_csv(knees: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]]], path: Path) -> None:
+    """Write `change_rows` of knees, a line each.
+
+    Args:
+        knees: Names of a knee at baseline and at follow-up, and its rows.
+        path: The CSV file.
+    """
+    first = next((rows[0] for _, _, rows in knees if rows), {})
+    lines = ([baseline, followup, *row.values()] for baseline, followup, rows in knees for row in rows)
+    write_csv(path, ("baseline_case", "followup_case", *first), lines)
+
+
+def change_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """`change_rows` of a knee for the terminal; columns of error only where it is known."""
+    with_error = any(row["smallest_detectable_change"] is not None for row in rows)
+    table = Table(title=escape(title))
+    for column in ("tissue", "region", "measure"):
+        table.add_column(column)
+    for column in ("baseline", "follow-up", "change", "%", *(("SDC",) if with_error else ())):
+        table.add_column(column, justify="right", no_wrap=True)
+    if with_error:
+        table.add_column("is it change?", no_wrap=True)
+    for row in rows:
+        unit = row["unit"]
+        cells = [number(row[key], unit) for key in ("baseline", "followup", "change")]
+        cells.append(number(row["change_percent"], "%"))
+        if with_error:
+            cells += [number(row["smallest_detectable_change"], unit), row["verdict"]]
+        name = f"{row['measure']}, {UNIT_SIGNS.get(unit, unit)}"
+        table.add_row(escape(row["tissue"]), escape(row["region"]), name, *cells)
+    return table
+
+
+def changes_table(knees: Sequence[Sequence[Mapping[str, Any]]]) -> Table:
+    """`change_rows` of many knees, together: means, and how many knees have less or more beyond error."""
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for row in (row for rows in knees for row in rows):
+        groups.setdefault((row["tissue"], row["region"], row["measure"]), []).append(row)
+    table = Table(title=f"Change of {len(knees)} knees: means over knees, and knees beyond error")
+    for column in ("tissue", "region", "measure"):
+        table.add_column(column)
+    for column in ("knees", "baseline", "change", "SD of change", "%", "less", "more", "cannot tell"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for (tissue, region, measure), rows in groups.items():
+        unit = UNITS[measure]
+        known = [row for row in rows if _is_known(row["change"])]
+        beyond = [row["change"] < 0 for row in known if row["verdict"] in _BEYOND]
+        unsure = sum(row["verdict"] == Verdict.UNKNOWN for row in rows)
+        baseline, change, percent = (_mean(row[key] for row in known) for key in ("baseline", "change",
+                                                                                  "change_percent"))  # fmt: skip
+        spread = float(np.std([row["change"] for row in known], ddof=1)) if len(known) > 1 else None
+        table.add_row(
+            escape(tissue), escape(region), f"{measure}, {UNIT_SIGNS.get(unit, unit)}", str(len(known)),
+            number(baseline, unit), number(change, unit), number(spread, unit), number(percent, "%"),
+            str(sum(beyond)), str(len(beyond) - sum(beyond)), str(unsure),
+        )  # fmt: skip
+    return table
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    numbers = [value for value in values if _is_known(value)]
+    return float(np.mean(numbers)) if numbers else None
+
+
+def _is_known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

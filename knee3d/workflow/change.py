@@ -1,0 +1,274 @@
+"""The journeys from measured knees to how well measures repeat, and to what has changed.
+
+reproducibility: OUT/reproducibility.json  reproducibility.csv  bland-altman.pdf
+compare:         OUT/compare.json  compare.csv
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from knee3d import __version__
+from knee3d.quantify.agreement import agreement, changes, paired
+from knee3d.workflow.record import RECORD
+from knee3d.workflow.visits import Visit, check_same_knee, differences, visit_at, visits_at
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ("first", "second")
+FEW = 10
+"""Pairs below which the error of measurement itself is hardly known: its interval is 0.7 to 1.8 times it, or wider."""
+
+
+@dataclass(frozen=True)
+class Reproducibility:
+    """How well measures repeat.
+
+    Attributes:
+        summary: What reproducibility.json holds; its "pairs" are empty where none could be read.
+        failures: Row of the table to why its pair could not be used.
+    """
+
+    summary: Mapping[str, Any]
+    failures: Mapping[str, str]
+
+    def table(self) -> Table:
+        """For the terminal."""
+        from knee3d.report.agreement import agreement_table
+
+        return agreement_table(self.summary["measures"])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What has changed.
+
+    Attributes:
+        summary: What compare.json holds; its "knees" are empty where none could be compared.
+        failures: Knee to why it could not be compared.
+    """
+
+    summary: Mapping[str, Any]
+    failures: Mapping[str, str]
+
+    def table(self) -> Table:
+        """For the terminal: all of one knee, or of several what they have in common."""
+        from knee3d.report.change import change_table, changes_table
+
+        knees = self.summary["knees"]
+        if len(knees) > 1:
+            return changes_table([knee["changes"] for knee in knees])
+        return change_table(f"{knees[0]['baseline']} to {knees[0]['followup']}", knees[0]["changes"])
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A knee that was measured twice.
+
+    Attributes:
+        first: One time.
+        second: The other.
+        patient: Pseudonym; empty where not said.
+    """
+
+    first: Visit
+    second: Visit
+    patient: str = ""
+
+
+def reproducibility(table: Path, out: Path) -> Reproducibility:
+    """Read knees that were measured twice, and say how well measures repeat. A pair that fails stops no other.
+
+    Args:
+        table: CSV with the columns first and second, paths of knees' folders or of their tables of measures, relative
+            to it, and optionally patient.
+        out: Gets reproducibility.json, reproducibility.csv and bland-altman.pdf; nothing where no pair can be used.
+
+    Raises:
+        FileNotFoundError: There is no table.
+        ValueError: It is not such a table, or `out` is the folder of a knee.
+    """
+    from knee3d.report.agreement import agreement_figure, agreement_rows, write_agreement_csv
+    from knee3d.report.tables import plain, write_json
+
+    _check_place(out)
+    pairs, failures = _pairs(table)
+    numbers = paired([(pair.first.measures, pair.second.measures) for pair in pairs])
+    found = {quantity: agreement(first, second) for quantity, (first, second) in numbers.items()}
+    made_by, notes = _made_by(pairs)
+    rows = plain(agreement_rows(found))
+    summary = {
+        "knee3d": __version__,
+        "pairs": [{"first": pair.first.case, "second": pair.second.case} for pair in pairs],
+        "patients": len({pair.patient or f"pair {number}" for number, pair in enumerate(pairs)}),
+        "failures": failures,
+        "notes": notes,
+        "made_by": made_by,
+        "measures": rows,
+    }
+    for note in notes:
+        log.warning("%s", note)
+    if pairs:
+        write_json(summary, out / "reproducibility.json")
+        write_agreement_csv(rows, out / "reproducibility.csv")
+        if any(one.pairs for one in found.values()):
+            agreement_figure(numbers, found, out / "bland-altman.pdf")
+    return Reproducibility(summary, failures)
+
+
+def compare(baseline: Path, followup: Path, error: Path | None = None, out: Path | None = None) -> Comparison:
+    """Say what has changed of a knee, or of several, between two visits.
+
+    Args:
+        baseline: The folder of a knee, a table of measures, or a folder of knees' folders.
+        followup: The same of the later visit. Knees are matched by name; two single knees need none.
+        error: A reproducibility.json, by which change is told from error.
+        out: Gets compare.json and compare.csv; None writes nothing.
+
+    Raises:
+        FileNotFoundError: There is nothing at a path.
+        ValueError: A table or the error is wrong, no knee has the name of another, `out` is the folder of a knee, or
+            the only two knees differ in side or scheme.
+    """
+    from knee3d.report.agreement import read_smallest
+    from knee3d.report.change import change_rows, write_change_csv
+    from knee3d.report.tables import plain, write_json
+
+    if out is not None:
+        _check_place(out)
+    smallest, of_error = read_smallest(error) if error is not None else (None, {})
+    pairs, failures = _matched(visits_at(baseline), visits_at(followup))
+    knees: list[dict[str, Any]] = []
+    for pair in pairs:
+        try:
+            notes = check_same_knee(pair.first, pair.second) + _other_error(pair, of_error)
+        except ValueError as refused:
+            if len(pairs) == 1 and not failures:
+                raise
+            failures[pair.first.case] = str(refused)
+            continue
+        for note in notes:
+            log.warning("%s: %s", pair.first.case, note)
+        rows = plain(change_rows(changes(pair.first.measures, pair.second.measures), smallest))
+        knees.append(
+            {"baseline": pair.first.case, "followup": pair.second.case, "notes": notes, "changes": rows}
+        )  # fmt: skip
+    summary = {"knee3d": __version__, "error_known": smallest is not None, "knees": knees, "failures": failures}
+    if out is not None and knees:
+        write_json(summary, out / "compare.json")
+        write_change_csv([(knee["baseline"], knee["followup"], knee["changes"]) for knee in knees], out / "compare.csv")
+    return Comparison(summary, failures)
+
+
+def _check_place(out: Path) -> None:
+    if (out / RECORD).is_file():
+        raise ValueError(f"{out} is the folder of a knee, which holds nothing else; give another --out")
+
+
+def _pairs(table: Path) -> tuple[list[Pair], dict[str, str]]:
+    """The pairs of a table that can be used, and why others cannot."""
+    pairs: list[Pair] = []
+    failures: dict[str, str] = {}
+    seen: dict[frozenset[tuple[Path, str]], int] = {}
+    for line, (first, second, patient) in _rows(table).items():
+        name = f"line {line}: {first or '?'}, {second or '?'}"
+        try:
+            if not first or not second:
+                raise ValueError("a pair needs both first and second")
+            visits = [visit_at((table.parent / words).resolve()) for words in (first, second)]
+            pair = Pair(visits[0], visits[1], patient)
+            notes = check_same_knee(pair.first, pair.second)
+            _check_repeated(pair)
+            both = frozenset((visit.place, visit.case) for visit in visits)
+            if seen.setdefault(both, line) != line:
+                raise ValueError(f"is the pair of line {seen[both]} again; remove one")
+        except (ValueError, OSError) as error:
+            failures[name] = str(error)
+            continue
+        for note in notes:
+            log.warning("%s: %s", name, note)
+        pairs.append(pair)
+    return pairs, failures
+
+
+def _check_repeated(pair: Pair) -> None:
+    """Refuse what would make the error smaller than it is.
+
+    Raises:
+        ValueError: Both are the same table, or of the same image, segmented in the same way.
+    """
+    first, second = pair.first, pair.second
+    if first.place == second.place or (first.origin is not None and first.origin == second.origin):
+        raise ValueError("both are of one image and made in the same way, which says nothing of error; scan it twice")
+
+
+def _rows(table: Path) -> dict[int, tuple[str, str, str]]:
+    """Line to first, second and patient."""
+    if not table.is_file():
+        raise FileNotFoundError(f"{table} does not exist; it is a CSV file with the columns {', '.join(COLUMNS)}")
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+            if missing:
+                has = ", ".join(reader.fieldnames or ()) or "none"
+                raise ValueError(f"{table} lacks the columns {', '.join(missing)}; it has {has}")
+            rows = {}
+            for row in reader:
+                first, second, patient = ((row.get(key) or "").strip() for key in (*COLUMNS, "patient"))
+                rows[reader.line_num] = (first, second, patient)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{table} is not a CSV file in UTF-8: {error}") from error
+    if not rows:
+        raise ValueError(f"{table} has no rows; it needs a line for each knee that was measured twice")
+    return rows
+
+
+def _made_by(pairs: Sequence[Pair]) -> tuple[dict[str, str], list[str]]:
+    """What all knees of pairs were made by, as far as it is the same; and what weakens the answer."""
+    origins = [visit.origin for pair in pairs for visit in (pair.first, pair.second) if visit.origin is not None]
+    notes = []
+    if len({origin.scheme for origin in origins}) > 1:
+        notes.append("pairs are of different schemes: each measure is from those that have it")
+    patients = [pair.patient for pair in pairs if pair.patient]
+    if len(set(patients)) < len(patients):
+        notes.append(f"{len(patients)} pairs are of {len(set(patients))} patients: intervals take knees as independent "
+                     "and are too narrow")  # fmt: skip
+    if 0 < len(pairs) < FEW:
+        notes.append(f"{len(pairs)} pairs are few: the smallest detectable change is uncertain, see its interval")
+    first = origins[0].made_by if origins else {}
+    common = {name: words for name, words in first.items() if all(one.made_by.get(name) == words for one in origins)}
+    return common, notes
+
+
+def _matched(baseline: Mapping[str, Visit], followup: Mapping[str, Visit]) -> tuple[list[Pair], dict[str, str]]:
+    """Knees of the same name; single ones whatever they are called."""
+    if len(baseline) == len(followup) == 1:
+        return [Pair(*baseline.values(), *followup.values())], {}
+    common = [case for case in baseline if case in followup]
+    if not common:
+        some = [", ".join([*visits][:3]) for visits in (baseline, followup)]
+        raise ValueError(
+            f"no knee at baseline has the name of one at follow-up: {some[0]}; {some[1]}; give one of each"
+        )
+    failures = {case: "is at baseline only" for case in baseline if case not in followup}
+    failures |= {case: "is at follow-up only" for case in followup if case not in baseline}
+    return [Pair(baseline[case], followup[case]) for case in common], failures
+
+
+def _other_error(pair: Pair, of_error: Mapping[str, str]) -> list[str]:
+    """Whether the error was measured of knees that were made otherwise."""
+    origin = pair.second.origin
+    if origin is None or not of_error:
+        return []
+    mine = {name: words for name, words in origin.made_by.items() if name in of_error}
+    other = differences({name: of_error[name] for name in mine}, mine)
+    return [f"the error was measured of knees made differently: {words}" for words in other]

@@ -1,0 +1,172 @@
+"""Knees as they were measured once, read from their folders or tables, and whether two of them can be compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from knee3d.quantify.measures import Measure
+from knee3d.report.measures import read_measures_csv
+from knee3d.workflow.record import RECORD, record_of
+
+MEASURES = "measures.csv"
+_NO_MATTER = ("form", "probabilities")
+"""Settings that say what is written, and not what is found."""
+_MARK = 12
+"""Characters of a network's fingerprint that are shown."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a knee's measures were made of, as far as segmentation.json says.
+
+    Attributes:
+        side: "R", "L", or empty where not known.
+        scheme: Name of the labels' scheme.
+        image: Fingerprint of the image.
+        made_by: What measures depend on beside the knee, in words: networks, fusion weights, settings, version, voxels.
+    """
+
+    side: str
+    scheme: str
+    image: str
+    made_by: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A knee as it was measured once.
+
+    Attributes:
+        case: Its name.
+        place: Where its measures were read.
+        measures: What was measured.
+        origin: What they were made of; None where no segmentation.json says so.
+    """
+
+    case: str
+    place: Path
+    measures: tuple[Measure, ...] = field(repr=False)
+    origin: Origin | None
+
+
+def visits_at(path: Path) -> dict[str, Visit]:
+    """The measured knees that a path stands for, by name.
+
+    Args:
+        path: A table of measures, the folder of a knee, or a folder of such folders.
+
+    Raises:
+        FileNotFoundError: There is nothing at the path.
+        ValueError: It holds no measures, a table is wrong, or two knees have one name.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; give the folder of a segmented knee, or its {MEASURES}")
+    tables = [path]
+    if path.is_dir():
+        tables = sorted(path.glob(f"*/{MEASURES}")) if not (path / RECORD).is_file() else []
+        tables = tables or [path / MEASURES]
+    if not tables[0].is_file():
+        raise ValueError(f"{path} holds no {MEASURES}, neither do its folders; segment and measure the knee first")
+    found: dict[str, Visit] = {}
+    for table in tables:
+        for case, measures in read_measures_csv(table).items():
+            if case in found:
+                raise ValueError(f"{table} and {found[case].place} are both of a knee called {case}; give one of them")
+            found[case] = Visit(case, table, tuple(measures), _origin_beside(table, case))
+    if not found:
+        raise ValueError(f"{tables[0]} has no rows: nothing was measured")
+    return found
+
+
+def visit_at(path: Path) -> Visit:
+    """The one measured knee that a path stands for.
+
+    Raises:
+        FileNotFoundError: There is nothing at the path.
+        ValueError: As `visits_at`, or there are several.
+    """
+    visits = visits_at(path)
+    if len(visits) > 1:
+        raise ValueError(f"{path} holds {len(visits)} knees; give the folder of one")
+    return next(iter(visits.values()))
+
+
+def differences(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
+    """What two knees were made by, where that differs: both in words."""
+    names = dict.fromkeys((*first, *second))
+    pairs = ((name, first.get(name, "none"), second.get(name, "none")) for name in names)
+    return [f"{name} {one} and {other}" for name, one, other in pairs if one != other]
+
+
+def check_same_knee(first: Visit, second: Visit) -> list[str]:
+    """Refuse to compare what cannot be compared.
+
+    Returns:
+        What weakens the comparison, in words.
+
+    Raises:
+        ValueError: The sides or the schemes differ.
+    """
+    without = [str(visit.place.parent) for visit in (first, second) if visit.origin is None]
+    if first.origin is None or second.origin is None:
+        return [f"no {RECORD} in {' or '.join(without)}: side, scheme and networks are not checked"]
+    mine, other = first.origin, second.origin
+    if mine.side and other.side and mine.side != other.side:
+        raise ValueError(
+            f"{first.case} is a {_side(mine.side)} knee and {second.case} a {_side(other.side)} one; give the same knee"
+        )
+    if mine.scheme != other.scheme:
+        raise ValueError(
+            f"{first.case} has labels of scheme {mine.scheme!r} and {second.case} of {other.scheme!r}; segment both "
+            "with the same models"
+        )
+    notes = [f"made differently, which may change measures by itself: {words}"
+             for words in differences(mine.made_by, other.made_by)]  # fmt: skip
+    notes += [f"the side of {visit.case} is not known" for visit in (first, second) if not visit.origin.side]
+    if mine.image == other.image:
+        notes.append("both are of the same image")
+    return notes
+
+
+def _side(letter: str) -> str:
+    return {"R": "right", "L": "left"}.get(letter, letter)
+
+
+def _origin_beside(table: Path, case: str) -> Origin | None:
+    """Of a knee whose measures lie in a table: its record lies beside it, or in the knee's folder beside it."""
+    for folder in (table.parent, table.parent / case):
+        if (folder / RECORD).is_file():
+            origin = _origin(folder, case)
+            if origin is not None:
+                return origin
+    return None
+
+
+def _origin(folder: Path, case: str) -> Origin | None:
+    """What a knee's record says; None where it is of another knee."""
+    try:
+        record = record_of(folder)
+        if record is None or record["case"] != case:
+            return None
+        made_by = {f"network {name}": str(mark)[:_MARK] for name, mark in record["models"].items()}
+        made_by |= _flat("fusion weight", record["weights"])
+        settings = {name: value for name, value in record["settings"].items() if name not in _NO_MATTER}
+        made_by |= _flat("setting", settings)
+        made_by["version"] = record["knee3d"]
+        made_by["voxels"] = " x ".join(f"{mm:.2f}" for mm in sorted(record["spacing_mm"])) + " mm"
+        return Origin(str(record["side"]), str(record["scheme"]), record["input"], made_by)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{folder / RECORD} is damaged, or not knee3d's; segment the knee again") from error
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """A setting in words, one for each of its parts."""
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _flat(f"{name} {key}", one)
+    else:
+        yield name, f"{value:.4f}" if isinstance(value, float) else json.dumps(value).strip('"')
