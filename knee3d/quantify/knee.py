@@ -15,8 +15,7 @@ from knee3d.anatomy.volume import Volume
 from knee3d.quantify.field import field_of_labels, field_of_probabilities
 from knee3d.quantify.measures import WHOLE, Measure
 from knee3d.quantify.regions import REGIONS, Landmarks, find_landmarks
-from knee3d.quantify.sheet import inferred
-from knee3d.quantify.thickness import Interface, on_bone
+from knee3d.quantify.thickness import Interface, inferred, on_bone
 from knee3d.quantify.volumes import partial_volumes, tissue_volumes
 
 MARGIN_MM = 4.0

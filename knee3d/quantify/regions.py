@@ -104,6 +104,6 @@ def find_landmarks(femoral: Volume, side: Side) -> Landmarks:
 
 def _posterior_ends(mask: Volume) -> tuple[np.ndarray, np.ndarray]:
     """Of each sagittal slice, whether it has any cartilage, and how far that reaches to posterior, in mm."""
-    lines = mask.array.any(axis=0)  # posterior, left
+    lines = np.asarray(mask.array.any(axis=0))  # posterior, left
     last = lines.shape[0] - 1 - lines[::-1].argmax(axis=0)
-    return lines.any(axis=0), last * mask.spacing_mm[1]
+    return np.asarray(lines.any(axis=0)), last * mask.spacing_mm[1]

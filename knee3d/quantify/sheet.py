@@ -1,4 +1,4 @@
-"""Cartilage without its bone: which side of the sheet the bone is on, and the interface inferred from it."""
+"""Cartilage as a sheet: which way it faces, and on which side its bone is."""
 
 from __future__ import annotations
 
@@ -8,42 +8,11 @@ from scipy import ndimage
 from knee3d.anatomy.orientation import CANONICAL, reorient
 from knee3d.anatomy.tissue import FEMORAL, PATELLAR, TIBIAL_CARTILAGES
 from knee3d.anatomy.volume import Volume
-from knee3d.quantify.mesh import surface
-from knee3d.quantify.thickness import Interface, along_rays
 
 WINDOW_MM = 3.0
 """Standard deviation of the window in which the sheet's own direction is found."""
 COARSE_MM = 1.0
 """Of the grid on which it is found."""
-FACING = 0.6
-"""Least cosine between the surface's normal and the sheet's: less is the sheet's rim."""
-
-
-def inferred(cartilage: Volume, tissue: str) -> Interface:
-    """Thickness on that side of a plate's own surface which faces the bone.
-
-    The sheet's normal is the direction of least spread of the cartilage around a place, and of its two signs that
-    which points to the bone: from femoral cartilage to the middle of the condyles (of a circle around its sagittal
-    profile), from tibial cartilage down, from patellar cartilage to the front. Where bare bone is, nothing tells.
-
-    Args:
-        cartilage: The plate's field, float32, see `quantify.field`.
-        tissue: Its name.
-
-    Raises:
-        ValueError: Nothing is known of this tissue's bone, or the field is nowhere 0.5 or more.
-    """
-    mesh = surface(cartilage)
-    points, outward = np.asarray(mesh.points, dtype=np.float64), np.asarray(mesh.point_normals, dtype=np.float64)
-    towards = _towards_bone(cartilage, tissue, points)
-    normals = sheet_normals(cartilage, points)
-    normals *= np.where((normals * towards).sum(axis=1, keepdims=True) < 0, -1.0, 1.0)
-    facing = (outward * normals).sum(axis=1) > FACING
-    whole = facing[mesh.regular_faces].all(axis=1)
-    used, triangles = np.unique(mesh.regular_faces[whole], return_inverse=True)
-    points, normals = points[used], normals[used]
-    lengths = along_rays(cartilage, points, -normals)
-    return Interface(points, triangles.reshape(-1, 3), lengths, np.ones(len(points), dtype=bool), inferred=True)
 
 
 def sheet_normals(field: Volume, points: np.ndarray) -> np.ndarray:
@@ -80,8 +49,23 @@ def sheet_normals(field: Volume, points: np.ndarray) -> np.ndarray:
     return thinnest @ (field.affine[:3, :3] / field.spacing_mm).T
 
 
-def _towards_bone(field: Volume, tissue: str, points: np.ndarray) -> np.ndarray:
-    """(n, 3): roughly where the bone lies from each point."""
+def towards_bone(field: Volume, tissue: str, points: np.ndarray) -> np.ndarray:
+    """Roughly where the bone lies from each point.
+
+    From femoral cartilage it is the middle of the condyles (of a circle around its sagittal profile), from tibial
+    cartilage below, from patellar cartilage in front.
+
+    Args:
+        field: Where the axes of the body are told from.
+        tissue: Name of the plate.
+        points: (n, 3) RAS mm on its surface.
+
+    Returns:
+        (n, 3) float64, of any length.
+
+    Raises:
+        ValueError: Nothing is known of this tissue's bone.
+    """
     axes = reorient(field, CANONICAL).affine[:3, :3]
     inferior, posterior, _ = (axes / np.linalg.norm(axes, axis=0)).T
     if tissue == FEMORAL:

@@ -17,14 +17,17 @@ from scipy.sparse.csgraph import connected_components
 
 from knee3d.anatomy.volume import Volume
 from knee3d.quantify.mesh import surface
+from knee3d.quantify.sheet import sheet_normals, towards_bone
 
 STEP_MM = 0.05
 BACK_MM = 1.0
 """A ray begins so far on the other side of the interface: a smoothed surface lies within voxels of the true one."""
 GAP_MM = 1.0
 """Cartilage that begins further from the interface is not its own."""
-REACH_MM = 10.0
-"""No cartilage of a knee is thicker; patellar cartilage reaches 7 mm."""
+REACH_MM = 8.0
+"""No cartilage of a knee is thicker: a ray that is still within it runs along the sheet, and does not count."""
+FACING = 0.6
+"""Least cosine between a ray and the normal of the sheet: at its rim a ray would run along it."""
 RAYS = 4096
 """At a time."""
 
@@ -68,9 +71,36 @@ def on_bone(cartilage: Volume, bone: Volume) -> Interface:
     mesh = surface(bone)
     points, normals = np.asarray(mesh.points, dtype=np.float64), np.asarray(mesh.point_normals, dtype=np.float64)
     thickness, near = np.zeros(len(points)), _near(points, cartilage)
-    thickness[near] = along_rays(cartilage, points[near], normals[near])
+    across = np.abs((sheet_normals(cartilage, points[near]) * normals[near]).sum(axis=1)) > FACING
+    thickness[near] = np.where(across, along_rays(cartilage, points[near], normals[near]), 0.0)
     interface = Interface(points, mesh.regular_faces, thickness, np.ones(len(points), dtype=bool), inferred=False)
     return _subchondral(interface)
+
+
+def inferred(cartilage: Volume, tissue: str) -> Interface:
+    """Thickness on that side of a plate's own surface which faces the bone.
+
+    Rays go along the normal of the sheet, the direction in which the cartilage around a place is thinnest; of its two
+    signs one points to the bone, see `towards_bone`. Where bone is bare, nothing tells.
+
+    Args:
+        cartilage: The plate's field, float32, see `quantify.field`.
+        tissue: Its name.
+
+    Raises:
+        ValueError: Nothing is known of this tissue's bone, or the field is nowhere 0.5 or more.
+    """
+    mesh = surface(cartilage)
+    points, outward = np.asarray(mesh.points, dtype=np.float64), np.asarray(mesh.point_normals, dtype=np.float64)
+    towards = towards_bone(cartilage, tissue, points)
+    normals = sheet_normals(cartilage, points)
+    normals *= np.where((normals * towards).sum(axis=1, keepdims=True) < 0, -1.0, 1.0)
+    facing = (outward * normals).sum(axis=1) > FACING
+    whole = facing[mesh.regular_faces].all(axis=1)
+    used, triangles = np.unique(mesh.regular_faces[whole], return_inverse=True)
+    points, normals = points[used], normals[used]
+    lengths = along_rays(cartilage, points, -normals)
+    return Interface(points, triangles.reshape(-1, 3), lengths, np.ones(len(points), dtype=bool), inferred=True)
 
 
 def along_rays(field: Volume, points: np.ndarray, directions: np.ndarray) -> np.ndarray:
@@ -82,7 +112,8 @@ def along_rays(field: Volume, points: np.ndarray, directions: np.ndarray) -> np.
         directions: (n, 3) of length 1.
 
     Returns:
-        (n,) float64 in mm; 0 where none begins within `GAP_MM` after the point. To a fraction of `STEP_MM`.
+        (n,) float64 in mm, to a fraction of `STEP_MM`; 0 where none begins within `GAP_MM` after the point, or ends
+        within `REACH_MM`.
     """
     places = np.arange(-BACK_MM, REACH_MM + STEP_MM / 2, STEP_MM)
     to_index, lengths = np.linalg.inv(field.affine), np.zeros(len(points))
@@ -98,9 +129,9 @@ def _first_run(values: np.ndarray, places: np.ndarray) -> np.ndarray:
     """(rays, steps) of a field -> length of the first run at 0.5 or more; its ends are interpolated."""
     inside = values >= 0.5
     first = inside.argmax(axis=1)
-    found = inside.any(axis=1) & (places[first] <= GAP_MM)
     after = ~inside & (np.arange(len(places)) > first[:, None])
-    stop = np.where(after.any(axis=1), after.argmax(axis=1), len(places) - 1)
+    stop = after.argmax(axis=1)
+    found = inside.any(axis=1) & after.any(axis=1) & (places[first] <= GAP_MM)
     ends = _crossing(values, places, stop) - _crossing(values, places, first)
     return np.where(found, ends, 0.0)
 
@@ -116,18 +147,12 @@ def _crossing(values: np.ndarray, places: np.ndarray, number: np.ndarray) -> np.
 
 def _near(points: np.ndarray, field: Volume) -> np.ndarray:
     """Which points lie so close to where the field is 0.5 or more that a ray may meet it in time."""
-    inside = field.array >= 0.5
-    box = ndimage.find_objects(inside.view(np.uint8))
-    if not box:
-        raise ValueError("there is no cartilage to measure")
     reach = np.ceil((GAP_MM + BACK_MM) / field.spacing_mm).astype(int) + 1
-    close = ndimage.binary_dilation(inside, np.ones(3), iterations=1) if not reach.any() else _dilated(inside, reach)
-    index = np.rint(points @ np.linalg.inv(field.affine)[:3, :3].T + np.linalg.inv(field.affine)[:3, 3]).astype(int)
-    return close[tuple(np.clip(index, 0, np.array(field.shape) - 1).T)]
-
-
-def _dilated(inside: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    return ndimage.maximum_filter(inside, tuple((2 * reach + 1).tolist()))
+    close = ndimage.maximum_filter(field.array >= 0.5, tuple((2 * reach + 1).tolist()))
+    to_index = np.linalg.inv(field.affine)
+    index = np.rint(points @ to_index[:3, :3].T + to_index[:3, 3]).astype(int)
+    inside = (index >= 0).all(axis=1) & (index < field.shape).all(axis=1)
+    return inside & close[tuple(np.clip(index, 0, np.array(field.shape) - 1).T)]
 
 
 def _subchondral(interface: Interface) -> Interface:
