@@ -12,6 +12,7 @@ import numpy as np
 
 from knee3d import __version__
 from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.files.probabilities import write_probabilities
 from knee3d.dataset.intake import Entry, content_mark
@@ -20,7 +21,7 @@ from knee3d.dataset.sides import agreed_side
 from knee3d.dataset.source import read_image
 from knee3d.dataset.table import LABELS_FILE, write_numbering
 from knee3d.models import fusion_mark, load_models
-from knee3d.postprocess.ensemble import Keep
+from knee3d.postprocess.ensemble import FUSED, Keep
 from knee3d.workflow.record import RECORD, Wish, digests, mark_of
 from knee3d.workflow.segmenter import Segmentation, Segmenter, engine_for
 
@@ -85,7 +86,7 @@ def segment_knee(entry: Entry, segmenter: Segmenter, wish: Wish, mark: str, fold
     side = agreed_side(source.side, tagged)
     if wish.method.any_spacing:
         _warn_of_spacing(segmenter, volume, case)
-    names = ("background", *segmenter.trained.scheme.names)
+    names = _class_names(segmenter.trained.scheme)
 
     def keep(view: str, probabilities: Volume) -> None:
         write_probabilities(probabilities, names, view, folder / PROBABILITIES / f"{view}.h5")
@@ -123,12 +124,18 @@ def _write(found: Segmentation, entry: Entry, form: str, folder: Path) -> None:
     from knee3d.report.figures import overview_figure
     from knee3d.report.tables import write_json, write_volumes_csv
 
+    if found.fused is not None:
+        write_probabilities(found.fused, _class_names(found.scheme), FUSED, folder / f"{FUSED}.h5")
     write_labels(found.labels, found.scheme, entry.source, form, folder, entry.case)
     write_numbering(folder / LABELS_FILE, dict(enumerate(found.scheme.names, start=1)))
     write_json(asdict(found.quality), folder / "quality.json")
     write_volumes_csv(folder / VOLUMES, {entry.case: found.volumes_mm3})
     with _drawing:
         overview_figure(found.image, found.canonical, found.scheme, folder / "overview.png", entry.case)
+
+
+def _class_names(scheme: Scheme) -> tuple[str, ...]:
+    return ("background", *scheme.names)
 
 
 def _warn_of_spacing(segmenter: Segmenter, volume: Volume, case: str) -> None:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from scipy import ndimage
+
 from knee3d.anatomy.orientation import Side, axis_codes, from_canonical
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import Scheme
@@ -23,6 +26,9 @@ from knee3d.quantify.volumes import tissue_volumes
 
 if TYPE_CHECKING:
     from knee3d.learn.engines import Engine
+
+AROUND_MM = 5.0
+"""Of the tissue, its probabilities are kept."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,8 @@ class Segmentation:
         whole: Why the knee was computed whole where that was not asked for; empty otherwise.
         image: What the networks saw: uint8, canonical axes, a left knee mirrored to right.
         canonical: The labels on the grid of `image`.
+        fused: Probabilities of all views together where tissue is and `AROUND_MM` around: (*part, classes) uint8, where
+            255 is 1, on a part of the grid of `labels`. None where there is no tissue.
     """
 
     labels: Volume
@@ -61,6 +69,7 @@ class Segmentation:
     whole: str
     image: Volume
     canonical: Volume
+    fused: Volume | None
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,7 @@ class Segmenter:
         with self._alone:  # the networks take all cores, and each knee much memory
             opinion, whole = self._opinion(image, name, keep and Keep(keep.dtype, take))
             labels, looks = opinion.labels, [*opinion.looks.values()]
+            fused = _around_tissue(opinion.fused, labels)
             del opinion
         labels = cleaned(labels, self.method.cleaning) if self.method.cleaning else labels
         scheme = self.trained.scheme
@@ -123,6 +133,7 @@ class Segmenter:
             whole,
             image,
             labels,
+            fused and from_canonical(fused, codes, side),
         )
 
     def _opinion(self, image: Volume, name: str, keep: Keep | None) -> tuple[Opinion, str]:
@@ -141,6 +152,23 @@ class Segmenter:
                 del opinion  # or there would be two in memory
                 why = "tissue reaches the edge of what the quick look found"
         return ensemble.opinion(image, name, keep=keep), why
+
+
+def _around_tissue(fused: Volume, labels: Volume) -> Volume | None:
+    """What is kept of the probabilities: to measure tissue finer than voxels no more is needed."""
+    tissue = ndimage.find_objects((labels.array > 0).view(np.uint8))
+    if not tissue:
+        return None
+    more, inner = np.ceil(AROUND_MM / labels.spacing_mm).astype(int).tolist(), labels.box_of(fused)
+    first, second, third = (
+        slice(max(outer.start, side.start - extra) - outer.start, min(outer.stop, side.stop + extra) - outer.start)
+        for side, extra, outer in zip(tissue[0], more, inner, strict=True)
+    )
+    part = fused.part((first, second, third))
+    rounded = np.empty(part.array.shape, np.uint8)
+    for row, values in zip(rounded, part.array, strict=True):  # a row at a time: memory
+        np.rint(values * np.float32(255), out=row, casting="unsafe")
+    return part.with_array(rounded)
 
 
 def load(

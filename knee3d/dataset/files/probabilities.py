@@ -1,6 +1,6 @@
-"""Probabilities of one view on disk: HDF5, float16, compressed, in the axes and on the side of the image they are of.
+"""Probabilities of one view on disk: HDF5, compressed, in the axes and on the side of the image they are of.
 
-    probabilities   (*shape, classes) float16
+    probabilities   (*shape, classes) float16, or uint8, where 255 is 1
     its attributes  affine (4, 4): index to RAS mm;  classes: names, background first;  view: its name
 
 float16 keeps a probability to three digits, and no volume format but HDF5 has it.
@@ -23,7 +23,7 @@ def write_probabilities(probabilities: Volume, classes: Sequence[str], view: str
     """Write them, whole or not at all.
 
     Args:
-        probabilities: (*shape, classes).
+        probabilities: (*shape, classes): uint8, or floats, which are kept as float16.
         classes: Names, background first.
         view: Whose they are.
         path: Of the file.
@@ -35,7 +35,8 @@ def write_probabilities(probabilities: Volume, classes: Sequence[str], view: str
         raise ValueError(f"{len(classes)} classes are named, but the probabilities are {probabilities.array.shape}")
     chunk = (*(min(size, most) for size, most in zip(probabilities.shape, _CHUNK, strict=True)), len(classes))
     with whole_file(path) as partial, h5py.File(partial, "w") as file:
-        array = probabilities.array.astype(np.float16, copy=False)
+        array = probabilities.array
+        array = array if array.dtype == np.uint8 else array.astype(np.float16, copy=False)
         written = file.create_dataset(KEY, data=array, chunks=chunk, compression="gzip", compression_opts=1)
         written.attrs["affine"] = probabilities.affine
         written.attrs["classes"] = list(classes)
@@ -46,7 +47,7 @@ def read_probabilities(path: Path) -> tuple[Volume, tuple[str, ...]]:
     """Read them back.
 
     Returns:
-        (*shape, classes) float16 in the axes of the file, and the names of the classes.
+        (*shape, classes) float16 or uint8 in the axes of the file, and the names of the classes.
 
     Raises:
         ValueError: It is not such a file.
