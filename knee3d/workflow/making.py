@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 VOLUMES = "volumes.csv"
 PROBABILITIES = "probabilities"
+OPINION = f"{FUSED}.h5"
+"""Probabilities of all views together around tissue, and the labels of each view; not there where no tissue is."""
 _drawing = threading.Lock()
 """matplotlib's fonts are shared: two threads drawing at a time now and then differ in a pixel."""
 
@@ -125,7 +127,7 @@ def _write(found: Segmentation, entry: Entry, form: str, folder: Path) -> None:
     from knee3d.report.tables import write_json, write_volumes_csv
 
     if found.fused is not None:
-        write_probabilities(found.fused, _class_names(found.scheme), FUSED, folder / f"{FUSED}.h5")
+        write_probabilities(found.fused, _class_names(found.scheme), FUSED, folder / OPINION, found.views)
     write_labels(found.labels, found.scheme, entry.source, form, folder, entry.case)
     write_numbering(folder / LABELS_FILE, dict(enumerate(found.scheme.names, start=1)))
     write_json(asdict(found.quality), folder / "quality.json")

@@ -60,6 +60,7 @@ class Segmentation:
         canonical: The labels on the grid of `image`.
         fused: Probabilities of all views together where tissue is and `AROUND_MM` around: (*part, classes) uint8, where
             255 is 1, on a part of the grid of `labels`. None where there is no tissue.
+        views: View name to what it says alone, uint8 on the grid of `labels`.
     """
 
     labels: Volume
@@ -70,6 +71,7 @@ class Segmentation:
     image: Volume
     canonical: Volume
     fused: Volume | None
+    views: Mapping[str, Volume]
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Segmenter:
 
         with self._alone:  # the networks take all cores, and each knee much memory
             opinion, whole = self._opinion(image, name, keep and Keep(keep.dtype, take))
-            labels, looks = opinion.labels, [*opinion.looks.values()]
+            labels, looks = opinion.labels, opinion.looks
             fused = _around_tissue(opinion.fused, labels)
             del opinion
         labels = cleaned(labels, self.method.cleaning) if self.method.cleaning else labels
@@ -129,11 +131,12 @@ class Segmenter:
             volume.with_array(from_canonical(labels, codes, side).array),
             scheme,
             dict(zip(scheme.names, volumes.tolist(), strict=True)),
-            quality(labels, looks, scheme.names, self.trained.reference),
+            quality(labels, [*looks.values()], scheme.names, self.trained.reference),
             whole,
             image,
             labels,
             fused and from_canonical(fused, codes, side),
+            {name: from_canonical(look.labels, codes, side) for name, look in looks.items()},
         )
 
     def _opinion(self, image: Volume, name: str, keep: Keep | None) -> tuple[Opinion, str]:
