@@ -1,0 +1,70 @@
+"""How numbers are coloured: the same table for voxels, for surfaces and for the bar beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+
+from knee3d.anatomy.volume import Volume
+
+THICKNESS_MM = (0.0, 5.0)
+"""The same for all knees, so that two pages can be compared; thicker is drawn as the end of the bar."""
+BARE = (150, 154, 160)
+"""Of bone without cartilage."""
+NOTHING, FIRST, LAST = 0, 1, 255
+"""Bytes of a map: nothing, the low end, the high end."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a map is drawn.
+
+    Attributes:
+        title: Heading of its bar.
+        unit: Of its numbers, empty for shares.
+        low: Number at the start of the bar.
+        high: Number at its end; what is more looks the same.
+        palette: Name of one of matplotlib's.
+        smooth: Whether values between voxels mean anything: a probability fades out, a thickness ends at a border.
+    """
+
+    title: str
+    unit: str
+    low: float
+    high: float
+    palette: str
+    smooth: bool
+
+    @property
+    def colours(self) -> np.ndarray:
+        """(256, 4) uint8, RGBA of each byte; the first is clear."""
+        table = np.zeros((256, 4), dtype=np.uint8)
+        table[FIRST:] = matplotlib.colormaps[self.palette](np.linspace(0, 1, LAST), bytes=True)
+        if self.smooth:
+            table[FIRST:, 3] = np.minimum(255, 4 * np.arange(FIRST, 256))
+        return table
+
+    def bytes_of(self, values: np.ndarray) -> np.ndarray:
+        """Numbers to bytes: NaN and 0 to `NOTHING`, the rest from `FIRST` at `low` to `LAST` at `high`."""
+        known = np.isfinite(values) & (values != 0)
+        share = np.clip((np.where(known, values, self.low) - self.low) / (self.high - self.low), 0, 1)
+        return np.where(known, FIRST + np.rint(share * (LAST - FIRST)), NOTHING).astype(np.uint8)
+
+
+THICKNESS = Look("Thickness", "mm", *THICKNESS_MM, "viridis", smooth=False)
+LOOKS = {
+    "probability": Look("Probability of tissue", "", 0.0, 1.0, "magma", smooth=True),
+    "disagreement": Look("Views that disagree", "", 0.0, 1.0, "plasma", smooth=True),
+    "thickness": THICKNESS,
+}
+
+
+def look_of(name: str, volume: Volume) -> Look:
+    """That of a known name; others run from 0, or their least, to their most."""
+    if name in LOOKS:
+        return LOOKS[name]
+    values = volume.array[np.isfinite(volume.array)]
+    low, high = (min(0.0, float(values.min())), float(values.max())) if values.size else (0.0, 1.0)
+    return Look(name.capitalize(), "", low, high if high > low else low + 1, "cividis", smooth=True)

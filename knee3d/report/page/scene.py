@@ -1,0 +1,124 @@
+"""What the viewer of a page draws, small enough to travel in it: volumes, surfaces, colours, where to look first."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any
+
+import numpy as np
+import pyvista as pv
+from scipy.spatial import KDTree
+
+from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.tissue import Scheme
+from knee3d.anatomy.volume import Volume
+from knee3d.report.nifti import gzipped, nifti_bytes
+from knee3d.report.page.content import THICKNESS as THICKNESS_DATA
+from knee3d.report.page.content import KneePage
+from knee3d.report.page.looks import BARE, NOTHING, THICKNESS, Look, look_of
+from knee3d.report.page.mz3 import mz3_bytes
+from knee3d.report.page.picture import around, picture_of
+
+VIEWS = {Side.RIGHT: (215, 15), Side.LEFT: (145, 15), Side.UNKNOWN: (180, 15)}
+"""From the front, lateral and a little above: 180 is the front, more is to the patient's right."""
+MOST_TRIANGLES = 20_000
+"""Of a surface: a plate of cartilage is drawn a few hundred pixels wide."""
+
+
+def scene_of(page: KneePage) -> dict[str, Any]:
+    """Everything that the page's script hands to the viewer, ready for JSON.
+
+    Returns:
+        {"image": volume, "labels": volume, "done": what was done to the picture, in words, "start": RAS mm to look at
+        first, "view": degrees around and above from which to see surfaces first, "planes": their names in the viewer's
+        order, "tissues": [{"name", "colour", "mesh", "thickness"}] in class order, "maps": [{"name", "title", "unit",
+        "low", "high", "smooth", "colours", "volume"}]}. Volumes are NIfTI and meshes MZ3 files, gzipped, as base64; a
+        mesh may be None. Without an image its volume is black.
+    """
+    box = around(page.labels)
+    labels = page.labels.part(box)
+    image = page.image if page.image is not None else page.labels.with_array(np.zeros_like(page.labels.array))
+    picture = picture_of(image, box)
+    return {
+        "image": _text(picture.packed),
+        "done": picture.words if page.image is not None else "",
+        "labels": _packed(labels, labels=True),
+        "start": _busiest(labels),
+        "view": VIEWS[Side(page.side)],
+        "planes": [plane.value for plane in Plane],
+        "tissues": [_tissue(page, name) for name in page.scheme.names],
+        "maps": [_map(name, volume) for name, volume in page.maps.items()],
+    }
+
+
+def decimated(mesh: pv.PolyData, most: int = MOST_TRIANGLES) -> pv.PolyData:
+    """A surface with at most so many triangles, or nearly; a closed one stays closed. Data at points are lost."""
+    bare = pv.PolyData.from_regular_faces(np.asarray(mesh.points), mesh.regular_faces)
+    if bare.n_cells <= most:
+        return bare
+    return bare.decimate_pro(1 - most / bare.n_cells, preserve_topology=True)
+
+
+def seen_from_both_sides(mesh: pv.PolyData) -> pv.PolyData:
+    """A sheet with a second one upon it that faces the other way: viewers draw triangles from their front alone."""
+    points, corners = np.asarray(mesh.points), np.asarray(mesh.regular_faces)
+    behind = corners[:, ::-1] + len(points)
+    return pv.PolyData.from_regular_faces(np.concatenate([points, points]), np.concatenate([corners, behind]))
+
+
+def thickness_colours(points: np.ndarray, mesh: pv.PolyData, look: Look = THICKNESS) -> np.ndarray:
+    """(points, 3) uint8: the colour of the thickness at the nearest point of a mesh; bare bone is grey."""
+    _, nearest = KDTree(np.asarray(mesh.points)).query(points)
+    values = look.bytes_of(np.asarray(mesh.point_data[THICKNESS_DATA], dtype=np.float64)[nearest])
+    colours = look.colours[values, :3]
+    colours[values == NOTHING] = BARE
+    return colours
+
+
+def _tissue(page: KneePage, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": name, "colour": _colour(page.scheme, name), "mesh": None, "thickness": None}
+    if name in page.meshes:
+        found["mesh"] = _text(gzipped(mz3_bytes(decimated(page.meshes[name]))))
+    if name in page.thickness:
+        surface = decimated(page.thickness[name])
+        if surface.n_open_edges:
+            surface = seen_from_both_sides(surface)
+        colours = thickness_colours(np.asarray(surface.points), page.thickness[name])
+        found["thickness"] = _text(gzipped(mz3_bytes(surface, colours)))
+    return found
+
+
+def _map(name: str, volume: Volume) -> dict[str, Any]:
+    look = look_of(name, volume)
+    coded = volume.with_array(look.bytes_of(volume.array))
+    return {
+        "name": name,
+        "title": look.title,
+        "unit": look.unit,
+        "low": look.low,
+        "high": look.high,
+        "smooth": look.smooth,
+        "colours": look.colours.tolist(),
+        "volume": _packed(coded.part(around(coded, float(coded.spacing_mm.max()))), labels=not look.smooth),
+    }
+
+
+def _colour(scheme: Scheme, name: str) -> list[int]:
+    return list(next(tissue.colour for tissue in scheme.tissues if tissue.name == name))
+
+
+def _packed(volume: Volume, labels: bool) -> str:
+    return _text(gzipped(nifti_bytes(volume, labels)))
+
+
+def _text(content: bytes) -> str:
+    return b64encode(content).decode("ascii")
+
+
+def _busiest(labels: Volume) -> list[float]:
+    """RAS mm of the voxel where the slices with most tissue meet."""
+    tissue = labels.array > 0
+    counts = [np.count_nonzero(tissue, axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    index = [int(count.argmax()) if count.any() else len(count) // 2 for count in counts]
+    return (labels.affine @ [*index, 1])[:3].tolist()
