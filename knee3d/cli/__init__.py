@@ -10,6 +10,7 @@ from knee3d.cli.change import compare, reproducibility
 from knee3d.cli.data import audit, inspect, phantom, prepare, restore, table
 from knee3d.cli.frame import Group
 from knee3d.cli.learning import card, evaluate, export, fuse, train
+from knee3d.cli.reporting import report
 from knee3d.cli.results import demo, segment
 
 
@@ -25,12 +26,13 @@ def main() -> None:
                      knee3d fuse data/oai --models models
                      knee3d evaluate data/oai --models models --out results
                      knee3d segment path/to/dicom --models models --out knee_1
+                     knee3d report knee_1 path/to/dicom
     """
 
 
 for _command in (
-    phantom, inspect, table, prepare, restore, audit, train, card, export, fuse, evaluate, segment, reproducibility,
-    compare, demo,
+    phantom, inspect, table, prepare, restore, audit, train, card, export, fuse, evaluate, segment, report,
+    reproducibility, compare, demo,
 ):  # fmt: skip
     main.add_command(_command)
 

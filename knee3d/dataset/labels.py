@@ -3,12 +3,14 @@
 from pathlib import Path
 from types import MappingProxyType
 
-from knee3d.anatomy.tissue import Scheme
+import numpy as np
+
+from knee3d.anatomy.tissue import Scheme, map_labels
 from knee3d.anatomy.volume import Volume
-from knee3d.dataset.dicom.segmentation import write_segmentation
+from knee3d.dataset.dicom.segmentation import read_segmentation, write_segmentation
 from knee3d.dataset.dicom.series import find_grids
 from knee3d.dataset.files.archive import unpacked
-from knee3d.dataset.files.volumefile import write_volume
+from knee3d.dataset.files.volumefile import read_volume, write_volume
 from knee3d.dataset.source import Source, is_dicom_source
 
 DICOM_SEG = "dicom-seg"
@@ -55,3 +57,25 @@ def write_labels(labels: Volume, scheme: Scheme, source: Source, form: str, fold
         grids = find_grids(place, source.choice.series, source.choice.echo)
         write_segmentation(labels, scheme, source.side, grids, path, case)
     return path
+
+
+def read_labels(folder: Path, scheme: Scheme, form: str) -> Volume:
+    """Read what `write_labels` wrote.
+
+    Returns:
+        uint8 classes of `scheme`. DICOM-SEG has its own order of axes, and ends where the labels do.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read, or its labels are not of the scheme.
+    """
+    path = folder / FORMS[form]
+    if form == DICOM_SEG:
+        labels, numbering = read_segmentation(path)
+        if numbering is None:
+            raise ValueError(f"{path} has segments that are no tissues of knee3d's")
+        return labels.with_array(map_labels(labels.array, numbering, scheme))
+    labels = read_volume(path)
+    if labels.array.min() < 0 or labels.array.max() >= scheme.classes:
+        raise ValueError(f"{path} has labels that the scheme {scheme.name} does not have; was it changed?")
+    return labels.with_array(labels.array.astype(np.uint8))

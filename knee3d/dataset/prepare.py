@@ -81,7 +81,7 @@ def prepare_knee(knee: Knee, folder: Path, preparation: Preparation) -> Case:
     with whole_folder(folder / knee.case) as partial, ThreadPoolExecutor(THREADS) as pool:
         try:
             seen = pool.submit(_read_image, knee, preparation)
-            labels = pool.submit(_read_classes, knee.mask, seen.result, preparation) if knee.mask else None
+            labels = pool.submit(read_classes, knee.mask, seen.result, preparation) if knee.mask else None
             source, told = seen.result()
             classes, shown = labels.result() if labels else (None, Side.UNKNOWN)
             side = agreed_side(told, Side.UNKNOWN, shown)
@@ -188,7 +188,7 @@ def _read_image(knee: Knee, preparation: Preparation) -> tuple[Volume, Side]:
     return image, agreed_side(knee.side, tagged)
 
 
-def _read_classes(path: Path, knee: Callable[[], tuple[Volume, Side]], preparation: Preparation) -> tuple[Volume, Side]:
+def read_classes(path: Path, knee: Callable[[], tuple[Volume, Side]], preparation: Preparation) -> tuple[Volume, Side]:
     """The scheme's classes on the image's grid in canonical axes, not mirrored, and the side that the labels tell."""
     mask = read_mask(path, knee, preparation.choice)
     numbering = mask.numbering or preparation.numbering

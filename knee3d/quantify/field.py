@@ -7,8 +7,49 @@ from knee3d.anatomy.volume import Volume
 
 BLUR_VOXELS = 0.6
 """Standard deviation: steps of a mask become a slope, and a sheet of one voxel still reaches 0.5."""
+MARGIN_MM = 4.0
+"""Around a plate that is measured: rays begin in its bone."""
 CLEARLY = np.float32(0.01)
 """How far from 0.5 a voxel is whose label says otherwise than its probabilities."""
+
+
+def around(
+    labels: Volume, tissue: int, probabilities: Volume | None = None, margin_mm: float = MARGIN_MM
+) -> tuple[Volume, Volume | None]:
+    """Labels and probabilities of the box that holds a tissue, and what is around it.
+
+    Args:
+        labels: Integer classes, three axes.
+        tissue: A class that is there.
+        probabilities: (*part, classes) on a part of the labels' grid: the box ends where they do. None has none.
+        margin_mm: How much around it.
+
+    Raises:
+        ValueError: The probabilities are not on a part of the labels' grid.
+    """
+    found = ndimage.find_objects((labels.array == tissue).view(np.uint8))[0]
+    more = np.ceil(margin_mm / labels.spacing_mm).astype(int)
+    starts = np.maximum(0, [side.start for side in found] - more)
+    stops = np.minimum(labels.shape, [side.stop for side in found] + more)
+    if probabilities is None:
+        return labels.part(_box(starts, stops)), None
+    inner = labels.box_of(probabilities)
+    first = np.array([side.start for side in inner])
+    starts, stops = np.maximum(starts, first), np.minimum(stops, [side.stop for side in inner])
+    return labels.part(_box(starts, stops)), probabilities.part(_box(starts - first, stops - first))
+
+
+def field(labels: Volume, tissue: int, probabilities: Volume | None = None) -> Volume:
+    """The field of a tissue: of its probabilities where they are known, otherwise of its labels.
+
+    Args:
+        labels: Integer classes, three axes.
+        tissue: The class.
+        probabilities: (*shape, classes) on the same grid.
+    """
+    if probabilities is None:
+        return field_of_labels(labels.with_array(labels.array == tissue))
+    return field_of_probabilities(probabilities, labels, tissue)
 
 
 def field_of_labels(inside: Volume) -> Volume:
@@ -53,3 +94,8 @@ def field_of_probabilities(probabilities: Volume, labels: Volume, tissue: int) -
     inside = labels.array == tissue
     field = np.where(inside, np.maximum(field, 0.5 + CLEARLY), np.minimum(field, 0.5 - CLEARLY))
     return labels.with_array(field.astype(np.float32, copy=False))
+
+
+def _box(starts: np.ndarray, stops: np.ndarray) -> tuple[slice, slice, slice]:
+    first, second, third = (slice(start, stop) for start, stop in zip(starts.tolist(), stops.tolist(), strict=True))
+    return first, second, third

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 from scipy.spatial import KDTree
 
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.tissue import BONE_OF, FEMORAL, Scheme
 from knee3d.anatomy.volume import Volume
-from knee3d.quantify.field import field_of_labels, field_of_probabilities
+from knee3d.quantify.field import around, field
 from knee3d.quantify.measures import WHOLE, Measure
 from knee3d.quantify.regions import REGIONS, Landmarks, find_landmarks
 from knee3d.quantify.thickness import Interface, inferred, on_bone
 from knee3d.quantify.volumes import partial_volumes, tissue_volumes
 
-MARGIN_MM = 4.0
-"""Around a plate when it is measured: rays begin in its bone."""
 PERCENTILES = {"thickness_p5": 5, "thickness_p25": 25, "thickness_median": 50, "thickness_p75": 75, "thickness_p95": 95}
 
 
@@ -104,44 +101,10 @@ def _landmarks(labels: Volume, scheme: Scheme, side: Side, notes: list[str]) -> 
 
 def _interface(labels: Volume, scheme: Scheme, name: str, probabilities: Volume | None) -> Interface:
     tissue, bone = (scheme.names.index(one) + 1 if one in scheme.names else 0 for one in (name, BONE_OF[name]))
-    box = _around(labels, tissue)
-    if probabilities is not None:
-        inner = labels.box_of(probabilities)
-        box = _both(box, inner)
-        probabilities = probabilities.part(_both(box, inner, counted_from=inner))
-    part = labels.part(box)
-
-    def field(number: int) -> Volume:
-        if probabilities is None:
-            return field_of_labels(part.with_array(part.array == number))
-        return field_of_probabilities(probabilities, part, number)
-
+    part, known = around(labels, tissue, probabilities)
     if bone and (part.array == bone).any():
-        return on_bone(field(tissue), field(bone))
-    return inferred(field(tissue), name)
-
-
-def _around(labels: Volume, tissue: int) -> tuple[slice, slice, slice]:
-    """The box that holds a tissue, and what is `MARGIN_MM` around it."""
-    found = ndimage.find_objects((labels.array == tissue).view(np.uint8))[0]
-    more = np.ceil(MARGIN_MM / labels.spacing_mm).astype(int).tolist()
-    x, y, z = (
-        slice(max(0, side.start - extra), min(size, side.stop + extra))
-        for side, extra, size in zip(found, more, labels.shape, strict=True)
-    )
-    return x, y, z
-
-
-def _both(
-    one: Sequence[slice], other: Sequence[slice], counted_from: Sequence[slice] | None = None
-) -> tuple[slice, slice, slice]:
-    """What two boxes share."""
-    shift = [side.start for side in counted_from] if counted_from else [0, 0, 0]
-    x, y, z = (
-        slice(max(a.start, b.start) - less, min(a.stop, b.stop) - less)
-        for a, b, less in zip(one, other, shift, strict=True)
-    )
-    return x, y, z
+        return on_bone(field(part, tissue, known), field(part, bone, known))
+    return inferred(field(part, tissue, known), name)
 
 
 def _points(labels: Volume, index: tuple[np.ndarray, ...]) -> np.ndarray:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyvista as pv
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -19,6 +20,8 @@ from knee3d.anatomy.volume import Volume
 from knee3d.quantify.mesh import surface
 from knee3d.quantify.sheet import sheet_normals, towards_bone
 
+THICKNESS = "thickness_mm"
+"""Point data of `Interface.mesh`."""
 STEP_MM = 0.05
 BACK_MM = 1.0
 """A ray begins so far on the other side of the interface: a smoothed surface lies within voxels of the true one."""
@@ -56,6 +59,25 @@ class Interface:
         corners = self.points[self.triangles]
         areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
         return np.bincount(self.triangles.ravel(), np.repeat(areas / 3, 3), minlength=len(self.points))
+
+    def mesh(self) -> pv.PolyData:
+        """The subchondral bone as triangles in RAS mm, with point data `THICKNESS`."""
+        kept = self.part(self.within)
+        mesh = pv.PolyData.from_regular_faces(kept.points, kept.triangles)
+        mesh.point_data[THICKNESS] = kept.thickness_mm
+        return mesh
+
+    def part(self, some: np.ndarray) -> Interface:
+        """The triangles between some of the corners.
+
+        Args:
+            some: (n,) bool.
+        """
+        whole = some[self.triangles].all(axis=1)
+        used, corners = np.unique(self.triangles[whole], return_inverse=True)
+        return Interface(
+            self.points[used], corners.reshape(-1, 3), self.thickness_mm[used], self.within[used], self.inferred
+        )
 
 
 def on_bone(cartilage: Volume, bone: Volume) -> Interface:

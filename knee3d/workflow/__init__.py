@@ -7,7 +7,9 @@ from knee3d.postprocess.weights import Wanted
 from knee3d.workflow.change import Comparison, Reproducibility, compare, reproducibility
 from knee3d.workflow.data import audit, inspect, phantom, prepare, restore, table
 from knee3d.workflow.evaluation import Scoring, evaluate, fuse
+from knee3d.workflow.pages import ReportWish
 from knee3d.workflow.record import Wish
+from knee3d.workflow.reporting import knees_of, report
 from knee3d.workflow.segmentation import Outcome, Where, plan, segment
 from knee3d.workflow.segmenter import Method
 from knee3d.workflow.training import Launcher, card, cross_validate, export, train
@@ -19,6 +21,7 @@ __all__ = [
     "Launcher",
     "Method",
     "Outcome",
+    "ReportWish",
     "Reproducibility",
     "Scoring",
     "Source",
@@ -34,9 +37,11 @@ __all__ = [
     "fuse",
     "inspect",
     "knees_at",
+    "knees_of",
     "phantom",
     "plan",
     "prepare",
+    "report",
     "reproducibility",
     "restore",
     "segment",

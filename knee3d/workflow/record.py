@@ -16,6 +16,8 @@ from knee3d.dataset.source import Source
 from knee3d.workflow.segmenter import Method
 
 RECORD = "segmentation.json"
+REPORT = "report"
+"""Folder in that of a knee which `knee3d report` fills: no part of the segmentation."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,72 @@
+"""The parts of cartilage, drawn: what the regional measures are of."""
+
+from collections.abc import Mapping
+from io import BytesIO
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from knee3d.anatomy.tissue import FEMORAL
+from knee3d.quantify.regions import CENTRAL_SHARE, REGIONS, Landmarks
+from knee3d.quantify.thickness import Interface
+
+DPI = 110
+COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2")
+_BEHIND = {"fc": "white", "alpha": 0.8, "lw": 0}
+_LINE = {"color": "#222222", "linewidth": 1.0, "linestyle": (0, (4, 3))}
+
+
+def regions_picture(interfaces: Mapping[str, Interface], landmarks: Landmarks) -> bytes:
+    """Bone-cartilage interfaces seen from below, each part in its colour, with the lines that part them.
+
+    Args:
+        interfaces: Cartilage to interface; those without parts are left out.
+        landmarks: Where the cuts are.
+
+    Returns:
+        A PNG.
+    """
+    shown = {name: interface for name, interface in interfaces.items() if name in REGIONS}
+    figure = Figure(figsize=(4.6 * max(1, len(shown)), 4.8), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, (name, interface) in enumerate(shown.items(), start=1):
+        _panel(figure.add_subplot(1, len(shown), number), name, interface, landmarks)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _panel(axes: Axes, name: str, interface: Interface, landmarks: Landmarks) -> None:
+    covered = interface.thickness_mm > 0
+    points = interface.points[covered]
+    along = points @ landmarks.to_mm[:3, :3].T + landmarks.to_mm[:3, 3]
+    numbers = landmarks.region(name, points)
+    for number, region in enumerate(REGIONS[name]):
+        some = along[numbers == number]
+        axes.scatter(some[:, 2], some[:, 1], s=1.5, color=COLOURS[number], rasterized=True)
+        if len(some):
+            place = np.median(some[:, [2, 1]], axis=0)
+            axes.annotate(
+                region, place, ha="center", va="center", fontsize=9, bbox={"fc": "white", "alpha": 0.8, "lw": 0}
+            )
+    axes.axvline(landmarks.notch_left, **_LINE)
+    if name == FEMORAL:
+        _femoral_cuts(axes, landmarks)
+    axes.set_aspect("equal")
+    axes.invert_yaxis()
+    axes.set_title(name, fontsize=11)
+    axes.set_xlabel("mm to the patient's left")
+    axes.set_ylabel("mm to posterior")
+
+
+def _femoral_cuts(axes: Axes, landmarks: Landmarks) -> None:
+    """The front of the notch, and on each condyle where the central part ends."""
+    axes.axhline(landmarks.notch_posterior, **_LINE)
+    low, high = axes.get_xlim()
+    left_end, right_end = landmarks.ends if landmarks.medial_is_left else reversed(landmarks.ends)
+    for start, stop, end in ((landmarks.notch_left, high, left_end), (low, landmarks.notch_left, right_end)):
+        cut = landmarks.notch_posterior + CENTRAL_SHARE * (end - landmarks.notch_posterior)
+        axes.plot([start, stop], [cut, cut], **_LINE)
+    axes.set_xlim(low, high)

@@ -1,0 +1,348 @@
+"""One finished knee -> its report: measures, maps, meshes, a page that opens from disk.
+
+report.html         everything at a glance
+measures.csv .json  case, tissue, region, measure, unit, value; the JSON has a schema
+thickness.nii.gz    mm, on the grid of the labels
+meshes/             TISSUE.ply (or stl, glb, vtp) closed surfaces, TISSUE_thickness.vtp with thickness_mm, scene.glb
+labels.txt          what labels mean, for ITK-SNAP; labels_lut.txt for FreeSurfer
+confusion.pdf       where the truth is known
+report.json         what it was made of
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from knee3d import __version__
+from knee3d.anatomy.orientation import Side, axis_codes, from_canonical, reorient
+from knee3d.anatomy.tissue import SCHEMES, Numbering, Scheme
+from knee3d.anatomy.volume import Volume
+from knee3d.atomic import whole_folder
+from knee3d.dataset.files.probabilities import read_probabilities, read_views
+from knee3d.dataset.files.volumefile import write_volume
+from knee3d.dataset.intake import Entry, digest
+from knee3d.dataset.labels import DICOM_SEG, FORMS, read_labels
+from knee3d.dataset.prepare import Preparation, canonical_image, read_classes
+from knee3d.dataset.source import read_image
+from knee3d.postprocess.confusion import Scores, confusion_matrix
+from knee3d.postprocess.ensemble import FUSED
+from knee3d.quantify.field import around, field
+from knee3d.quantify.knee import Findings, measure, thickness_map
+from knee3d.quantify.mesh import tissue_surface
+from knee3d.quantify.thickness import THICKNESS
+from knee3d.quantify.volumes import tissue_volumes
+from knee3d.workflow.making import OPINION
+from knee3d.workflow.record import REPORT
+
+if TYPE_CHECKING:
+    import pyvista as pv
+
+    from knee3d.quantify.meshfiles import TissueMesh
+    from knee3d.report.page import KneePage
+
+PAGE, MEASURES, REPORT_RECORD = "report.html", "measures.csv", "report.json"
+
+
+@dataclass(frozen=True)
+class ReportWish:
+    """How reports are made.
+
+    Attributes:
+        meshes: Format of the surfaces: "ply", "stl", "glb" or "vtp".
+        keep: Share of their triangles that is kept.
+    """
+
+    meshes: str = "ply"
+    keep: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What there is of a knee.
+
+    Attributes:
+        record: Its segmentation.json.
+        entry: Its image; None where that was not given.
+        mask: A mask of it to score against; None where there is none.
+        numbering: Of a mask that does not tell itself.
+    """
+
+    record: Mapping[str, Any]
+    entry: Entry | None = None
+    mask: Path | None = None
+    numbering: Numbering | None = None
+
+    @property
+    def scheme(self) -> Scheme:
+        """Of the labels."""
+        return SCHEMES[self.record["scheme"]]
+
+    @property
+    def side(self) -> Side:
+        """Of the knee."""
+        return Side(self.record["side"])
+
+
+def mark_of_report(given: Given, wish: ReportWish) -> str:
+    """A fingerprint of all that a report is made of."""
+    mask = digest(given.mask) if given.mask else ""
+    names = sorted(given.numbering.names.items()) if given.numbering else None
+    told = [
+        __version__,
+        given.record["mark"],
+        given.record["files"],
+        given.entry is not None,
+        mask,
+        names,
+        asdict(wish),
+    ]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def make_report(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any]:
+    """Fill FOLDER/report; returns what its report.json holds.
+
+    Args:
+        folder: Of the finished knee.
+        given: What there is of it.
+        wish: How.
+
+    Raises:
+        ValueError: A file of it cannot be read, or does not fit the others.
+    """
+    from knee3d.report.tables import write_json
+
+    image = given.entry and _image(given.entry, given.side)
+    labels = _labels(folder, given, image)
+    fused, views = _opinion(folder)
+    findings = measure(labels, given.scheme, given.side, fused)
+    made = Made(
+        image and image.shown,
+        labels,
+        findings,
+        thickness_map(labels, given.scheme, findings.interfaces),
+        {name: interface.mesh() for name, interface in findings.interfaces.items()},
+        _surfaces(labels, given.scheme, fused, wish.keep),
+        _maps(labels, fused, views),
+        _scores(given, image, {**views, FUSED: labels}),
+    )
+    with whole_folder(folder / REPORT) as partial:
+        _write(folder, given, made, wish, partial)
+        files = sorted(str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file())
+        quality = json.loads((folder / "quality.json").read_text())
+        record = {
+            "knee3d": __version__,
+            "case": given.record["case"],
+            "side": given.side.value,
+            "flags": list(given.record["flags"]),
+            "notes": list(findings.notes),
+            "quality": {name: quality[name] for name in ("agreement", "doubt")},
+            "files": files,
+            "mark": mark_of_report(given, wish),
+        }
+        write_json(record, partial / REPORT_RECORD)
+    return record
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """An image as it was read, and as it is shown: uint8 on the same grid."""
+
+    source: Volume
+    shown: Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """All that is shown and written of a knee.
+
+    Attributes:
+        image: uint8 on the grid of the labels; None where it is not at hand.
+        labels: Classes of the scheme.
+        findings: What was measured.
+        overlay: Thickness in mm on the grid of the labels.
+        interfaces: Cartilage to its interface with bone, with thickness.
+        surfaces: Tissue to its closed surface.
+        maps: Name to floats around the tissue.
+        scores: View to its confusion matrix; None where the truth is not known.
+    """
+
+    image: Volume | None
+    labels: Volume
+    findings: Findings
+    overlay: Volume
+    interfaces: Mapping[str, pv.PolyData]
+    surfaces: Mapping[str, pv.PolyData]
+    maps: Mapping[str, Volume]
+    scores: Mapping[str, Scores] | None
+
+
+def _image(entry: Entry, side: Side) -> Read:
+    volume, _ = read_image(entry.source.path, entry.source.choice)
+    shown, _ = canonical_image(volume, side)
+    return Read(volume, from_canonical(shown, axis_codes(volume.affine), side))
+
+
+def _labels(folder: Path, given: Given, image: Read | None) -> Volume:
+    """In the axes and on the grid of the image."""
+    form = given.record["settings"]["form"]
+    labels = read_labels(folder, given.scheme, form)
+    if image is not None:
+        return reorient(labels, axis_codes(image.source.affine)).padded_to(image.source)
+    if form == DICOM_SEG:
+        raise ValueError(
+            f"{folder / FORMS[form]} ends where its labels do; give the images, too: knee3d report RESULTS KNEES"
+        )
+    return labels
+
+
+def _opinion(folder: Path) -> tuple[Volume | None, dict[str, Volume]]:
+    """Probabilities of all views together around tissue, and the labels of each view; not there where no tissue is."""
+    path = folder / OPINION
+    return (read_probabilities(path)[0], read_views(path)) if path.is_file() else (None, {})
+
+
+def _surfaces(labels: Volume, scheme: Scheme, fused: Volume | None, keep: float) -> dict[str, pv.PolyData]:
+    found = {}
+    for number, (name, mm3) in enumerate(zip(scheme.names, tissue_volumes(labels, scheme), strict=True), start=1):
+        if mm3:
+            part, known = around(labels, number, fused, margin_mm=2.0)
+            found[name] = tissue_surface(field(part, number, known), mm3, keep=keep)
+    return found
+
+
+def _maps(labels: Volume, fused: Volume | None, views: Mapping[str, Volume]) -> dict[str, Volume]:
+    """How sure the networks are that there is tissue, and which share of the views says something else."""
+    if fused is None:
+        return {}
+    box = labels.box_of(fused)
+    maps = {"probability": fused.with_array(1 - fused.array[..., 0] / np.float32(255))}
+    if len(views) > 1:
+        others = [view.array[box] != labels.array[box] for view in views.values()]
+        maps["disagreement"] = fused.with_array(np.mean(others, axis=0, dtype=np.float32))
+    return maps
+
+
+def _scores(given: Given, image: Read | None, views: Mapping[str, Volume]) -> dict[str, Scores] | None:
+    if given.mask is None or image is None:
+        return None
+    preparation = Preparation(given.scheme, given.numbering)
+    truth, _ = read_classes(given.mask, lambda: (image.source, given.side), preparation)
+    truth = reorient(truth, axis_codes(image.source.affine))
+    return {
+        name: Scores(confusion_matrix(truth.array, view.array, given.scheme.classes), given.scheme.names)
+        for name, view in views.items()
+    }
+
+
+def _write(folder: Path, given: Given, made: Made, wish: ReportWish, out: Path) -> None:
+    from knee3d.quantify.meshfiles import write_meshes
+    from knee3d.report.figures import confusion_figure
+    from knee3d.report.lookup import write_freesurfer_table, write_itksnap_table
+    from knee3d.report.measures import write_measures_csv
+    from knee3d.report.measures_json import write_measures_json
+    from knee3d.report.page import write_page
+
+    case = given.record["case"]
+    write_measures_csv(out / MEASURES, {case: made.findings.measures})
+    write_measures_json(out / "measures.json", case, given.side, given.scheme, made.findings)
+    write_volume(made.overlay, out / "thickness.nii.gz")
+    write_itksnap_table(out / "labels.txt", given.scheme)
+    write_freesurfer_table(out / "labels_lut.txt", given.scheme)
+    meshes = [_mesh(name, surface, given.scheme) for name, surface in made.surfaces.items()]
+    for mesh in meshes:
+        write_meshes(out / "meshes" / f"{_file_name(mesh.name)}.{wish.meshes}", [mesh])
+    for name, mesh in made.interfaces.items():
+        write_meshes(out / "meshes" / f"{_file_name(name)}_thickness.vtp", [_interface(name, mesh, given.scheme)])
+    if meshes:
+        write_meshes(out / "meshes" / "scene.glb", meshes)
+    if made.scores:
+        confusion_figure(made.scores, out / "confusion.pdf")
+    write_page(_page(folder, given, made), out / PAGE)
+
+
+def _page(folder: Path, given: Given, made: Made) -> KneePage:
+    from knee3d.report.page import KneePage
+    from knee3d.report.regions import regions_picture
+
+    record, findings = given.record, made.findings
+    pictures = {"overview": (folder / "overview.png").read_bytes()}
+    if findings.landmarks is not None:
+        pictures["parts of cartilage"] = regions_picture(findings.interfaces, findings.landmarks)
+    scores = made.scores
+    return KneePage(
+        case=record["case"],
+        side=given.side.value,
+        image=made.image,
+        labels=made.labels.with_array(made.labels.array.astype(np.uint8, copy=False)),
+        scheme=given.scheme,
+        meshes=made.surfaces,
+        thickness=made.interfaces,
+        maps={**made.maps, **_overlay(made)},
+        measures=findings.measures,
+        scores=None if scores is None else {view: _dice(one) for view, one in scores.items()},
+        confusion=scores,
+        flags=record["flags"],
+        notes=findings.notes,
+        made=_made(record),
+        pictures=pictures,
+    )
+
+
+def _overlay(made: Made) -> dict[str, Volume]:
+    """Thickness as a map of the page: around the tissue only."""
+    if not made.findings.interfaces:
+        return {}
+    thick = made.overlay.with_array((made.overlay.array > 0).astype(np.uint8))
+    part, _ = around(thick, 1, margin_mm=1.0)
+    return {"thickness": made.overlay.part(made.overlay.box_of(part))}
+
+
+def _dice(scores: Scores) -> dict[str, float]:
+    found = dict(zip(scores.names, scores.dice.tolist(), strict=True))
+    return found | {"foreground": float(scores.foreground_dice)}
+
+
+def _file_name(tissue: str) -> str:
+    return tissue.replace(" ", "_")
+
+
+def _mesh(name: str, surface: pv.PolyData, scheme: Scheme) -> TissueMesh:
+    from knee3d.quantify.meshfiles import TissueMesh
+
+    colour = scheme.tissues[scheme.names.index(name)].colour
+    return TissueMesh(name, colour, np.asarray(surface.points), surface.regular_faces)
+
+
+def _interface(name: str, mesh: pv.PolyData, scheme: Scheme) -> TissueMesh:
+    from knee3d.quantify.meshfiles import TissueMesh
+
+    colour, thickness = scheme.tissues[scheme.names.index(name)].colour, np.asarray(mesh.point_data[THICKNESS])
+    return TissueMesh(name, colour, np.asarray(mesh.points), mesh.regular_faces, {THICKNESS: thickness})
+
+
+def _made(record: Mapping[str, Any]) -> dict[str, str]:
+    """How the labels were made, in words."""
+    settings = record["settings"]
+    weights = "  ".join(f"{view} {_weight(weight)}" for view, weight in record["weights"].items())
+    return {
+        "knee3d": record["knee3d"],
+        "networks": "  ".join(f"{view} {mark[:12]}" for view, mark in record["models"].items()),
+        "fusion weights": weights,
+        "settings": "  ".join(f"{name} {value}" for name, value in settings.items()),
+        "computed by": record["engine"],
+        "image (SHA-256)": record["input"],
+        "voxels": f"{' x '.join(map(str, record['shape']))} of {' x '.join(map(str, record['spacing_mm']))} mm",
+        **({"computed whole because": record["whole_because"]} if record["whole_because"] else {}),
+    }
+
+
+def _weight(weight: float | list[float]) -> str:
+    return f"{weight:.3f}" if isinstance(weight, float | int) else "/".join(f"{one:.3f}" for one in weight)

@@ -1,0 +1,184 @@
+"""The journey from finished segmentations to measures, meshes and pages.
+
+RESULTS/index.html      all knees, the worst first
+RESULTS/measures.csv    of all knees, in long form
+RESULTS/CASE/report/    of each, see `workflow.pages`; appears when it is complete
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from knee3d.dataset.intake import Entry, content_mark, knees_at
+from knee3d.dataset.table import LABELS_FILE, read_numbering, read_table
+from knee3d.progress import progress
+from knee3d.threads import as_finished
+from knee3d.workflow.pages import MEASURES, PAGE, REPORT_RECORD, Given, ReportWish, make_report, mark_of_report
+from knee3d.workflow.record import RECORD, REPORT, record_of
+from knee3d.workflow.segmentation import Outcome
+
+log = logging.getLogger(__name__)
+
+INDEX = "index.html"
+
+
+@dataclass(frozen=True)
+class Knees:
+    """Where the images lie that were segmented, and what is known of them.
+
+    Attributes:
+        entries: Case to image.
+        masks: Case to a mask to score against.
+        numbering: Of masks that do not tell what their values mean: name of a built-in or path of a file.
+    """
+
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    masks: Mapping[str, Path] = field(default_factory=dict)
+    numbering: str | None = None
+
+
+def knees_of(path: Path | None, numbering: str | None = None) -> Knees:
+    """What a path says of knees: a knee, a folder of knees, or a table, which may name masks.
+
+    Raises:
+        ValueError: As `knees_at`.
+    """
+    if path is None:
+        return Knees()
+    entries = {entry.case: entry for entry in knees_at(path)}
+    masks: dict[str, Path] = {}
+    if path.suffix.lower() == ".csv":
+        masks = {knee.case: knee.mask for knee in read_table(path, must_exist=False) if knee.mask}
+        beside = path.with_name(LABELS_FILE)
+        numbering = numbering or (str(beside) if beside.is_file() else None)
+    return Knees(entries, masks, numbering)
+
+
+def report(results: Path, knees: Knees, wish: ReportWish, overwrite: bool = False, jobs: int = 1) -> list[Outcome]:
+    """Measure finished knees, and make a page of each and one of all.
+
+    A report that was made of the same is kept. A knee that fails stops no other.
+
+    Args:
+        results: What `segment` filled: a folder of knees, or the folder of one.
+        knees: Where their images lie; without, pages show labels and surfaces alone.
+        wish: How reports are made.
+        overwrite: Whether to make them again.
+        jobs: Knees at a time.
+
+    Returns:
+        What became of each.
+
+    Raises:
+        ValueError: There is no finished knee.
+    """
+    folders = finished_folders(results)
+
+    def work(folder: Path) -> Outcome:
+        try:
+            given = _given(folder, knees, single=len(folders) == 1)
+            known = None if overwrite else _known(folder, given, wish)
+            record = known or make_report(folder, given, wish)
+            return Outcome(folder.name, "kept" if known else "done", record=record)
+        except Exception as error:  # whatever it is, it is this knee's, and thousands may wait behind it
+            log.debug("%s", folder, exc_info=True)
+            return Outcome(folder.name, "failed", f"{error}" or type(error).__name__)
+
+    found: dict[str, Outcome] = {}
+    with progress("reports", len(folders)) as advance:
+        for done in as_finished(work, folders, jobs):
+            outcome = done.result()
+            found[outcome.case] = outcome
+            if outcome.message:
+                log.error("%s: %s", outcome.case, outcome.message)
+            advance(1)
+    outcomes = [found[folder.name] for folder in folders]
+    if results not in folders:
+        _write_index(results, [one for one in outcomes if one.record])
+    return outcomes
+
+
+def finished_folders(results: Path) -> list[Path]:
+    """The folders of finished knees.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if (results / RECORD).is_file():
+        return [results]
+    folders = sorted(path.parent for path in results.glob(f"*/{RECORD}"))
+    if not folders:
+        raise ValueError(f"{results} holds no finished knee; knee3d segment makes them (a folder with {RECORD} each)")
+    return folders
+
+
+def _given(folder: Path, knees: Knees, single: bool) -> Given:
+    """What there is of one knee.
+
+    Raises:
+        ValueError: Its record is damaged, or the image is another one than was segmented.
+    """
+    record = record_of(folder)
+    if record is None:
+        raise ValueError(f"{folder} is gone")
+    entry = knees.entries.get(record["case"])
+    if entry is None and single and len(knees.entries) == 1:
+        (entry,) = knees.entries.values()
+    if knees.entries and entry is None:
+        log.warning("%s: its image is not among those given; the page goes without", record["case"])
+    if entry is not None and content_mark(entry.source.path) != record["input"]:
+        raise ValueError(f"{entry.source.path} is not the image that was segmented, or was changed since")
+    mask = knees.masks.get(record["case"])
+    numbering = read_numbering(knees.numbering) if mask and knees.numbering else None
+    return Given(record, entry, mask, numbering)
+
+
+def _known(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any] | None:
+    """The record of a report that was made of the same."""
+    path = folder / REPORT / REPORT_RECORD
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+        whole = all((folder / REPORT / name).is_file() for name in record["files"])
+        return record if whole and record["mark"] == mark_of_report(given, wish) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_index(results: Path, outcomes: Sequence[Outcome]) -> None:
+    from knee3d.report.index import IndexRow, write_index
+    from knee3d.report.measures import read_measures_csv, write_measures_csv
+
+    measures, rows = {}, []
+    for outcome in outcomes:
+        record = outcome.record or {}
+        case, folder = record["case"], results / outcome.case
+        found = read_measures_csv(folder / REPORT / MEASURES)[case]
+        measures[case] = found
+        of_all = {name: {one.tissue: one.value for one in found if (one.region, one.measure) == ("whole", name)}
+                  for name in ("volume", "thickness_mean")}  # fmt: skip
+        seen = record["quality"]
+        rows.append(
+            IndexRow(
+                case=case,
+                report=f"{outcome.case}/{REPORT}/{PAGE}",
+                side=record["side"],
+                flags=record["flags"],
+                agreement=_number(seen["agreement"]),
+                doubt=_number(seen["doubt"]),
+                volumes_mm3=of_all["volume"],
+                thickness_mm=of_all["thickness_mean"],
+                thumbnail=f"{outcome.case}/overview.png",
+            )
+        )
+    write_measures_csv(results / MEASURES, measures)
+    write_index(rows, results / INDEX, "Knees")
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
