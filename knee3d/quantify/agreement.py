@@ -20,6 +20,8 @@ from knee3d.quantify.measures import Measure
 Z = 1.96
 """Of 95 % of a normal distribution, rounded as the sources have it."""
 LOW, HIGH = 0.025, 0.975
+ROUNDING = 1e-6
+"""Part of a value that says nothing: files hold the size of voxels as float32."""
 
 Interval = tuple[float, float]
 Quantity = tuple[str, str, str]
@@ -284,6 +286,8 @@ class Change:
     def verdict(self, smallest: Smallest | None) -> Verdict:
         """Whether it can be told from error; unknown where the error is not known."""
         size = abs(self.change)
+        if size <= ROUNDING * abs(self.baseline):
+            size = 0.0
         if smallest is None or np.isnan(size) or np.isnan(smallest.sdc):
             return Verdict.UNKNOWN
         if size > smallest.sdc:

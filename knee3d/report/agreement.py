@@ -28,6 +28,8 @@ DIGITS = {"mm3": 1, "mm2": 1, "mm": 3, "%": 2}
 """Behind the point, of numbers that are looked at; files hold all of them."""
 PAGE_INCHES = (11.69, 8.27)
 COLUMNS, ROWS = 3, 2
+_PLACES = {"left": 0.075, "right": 0.935, "bottom": 0.075, "top": 0.93, "wspace": 0.55, "hspace": 0.35}
+"""Of the plots on a page: the same for all, where finding them for each takes most of the time."""
 _POINT, _BIAS, _LIMIT = "#1b2a41", "#0072b2", "#b3261e"
 _KEYS = ("tissue", "region", "measure", "unit")
 _INTERVALS = ("bias_interval", "limits", "lower_interval", "upper_interval", "sdc_interval")
@@ -94,11 +96,16 @@ def agreement_table(rows: Iterable[Mapping[str, Any]]) -> Table:
         mean, bias, low, high, sdc = (number(row[key], unit) for key in ("mean", "bias", "limits_low", "limits_high",
                                                                          "sdc"))  # fmt: skip
         table.add_row(
-            escape(row["tissue"]), escape(row["region"]), f"{row['measure']}, {UNIT_SIGNS.get(unit, unit)}",
+            escape(row["tissue"]), escape(row["region"]), in_words(row["measure"]),
             _pairs(row), mean, bias, "-" if low == "-" else f"{low} to {high}",
             number(row["rms_cv"], "%", " %"), sdc, number(row["icc"], "mm"),
         )  # fmt: skip
     return table
+
+
+def in_words(measure: str) -> str:
+    """A measure and its unit, as they are looked at."""
+    return f"{measure.replace('_', ' ')}, {UNIT_SIGNS.get(UNITS[measure], UNITS[measure])}"
 
 
 def number(value: float | None, unit: str, sign: str = "") -> str:
@@ -135,9 +142,9 @@ def agreement_figure(
     with rc_context({"pdf.fonttype": 42}), whole_file(path) as partial, PdfPages(partial, metadata=about) as pages:
         for start in range(0, len(drawn), COLUMNS * ROWS):
             some = drawn[start : start + COLUMNS * ROWS]
-            figure = Figure(figsize=PAGE_INCHES, layout="constrained")
+            figure = Figure(figsize=PAGE_INCHES)
             FigureCanvasPdf(figure)
-            panels = figure.subplots(ROWS, COLUMNS, squeeze=False).ravel()
+            panels = figure.subplots(ROWS, COLUMNS, squeeze=False, gridspec_kw=_PLACES).ravel()
             for panel, quantity in zip(panels, some, strict=False):
                 _panel(panel, quantity, pairs[quantity], found[quantity])
             for panel in panels[len(some) :]:
@@ -151,17 +158,20 @@ def _panel(axes: Axes, quantity: Quantity, pair: tuple[np.ndarray, np.ndarray], 
     sign = UNIT_SIGNS.get(unit, unit)
     first, second = pair
     axes.plot((first + second) / 2, second - first, "o", color=_POINT, markersize=4, markeredgewidth=0, alpha=0.8)
-    _line(axes, found.bias, found.bias_interval, _BIAS, "-", f"bias {number(found.bias, unit)}")
+    _line(axes, found.bias, found.bias_interval, _BIAS, "-", f"bias\n{number(found.bias, unit)}")
     if found.pairs > 1:
         intervals = (found.lower_interval, found.upper_interval)
         for words, limit, interval in zip(("\N{MINUS SIGN}", "+"), found.limits, intervals, strict=True):
-            _line(axes, limit, interval, _LIMIT, "--", f"{words}1.96 SD {number(limit, unit)}")
+            _line(axes, limit, interval, _LIMIT, "--", f"{words}1.96 SD\n{number(limit, unit)}")
     where = tissue if region == WHOLE else f"{tissue}, {region}"
     axes.set_title(f"{fill(where, 40)}\n{measure.replace('_', ' ')}, n = {found.pairs}", fontsize=9)
     axes.set_xlabel(f"mean of both ({sign})", fontsize=8)
     axes.set_ylabel(f"second \N{MINUS SIGN} first ({sign})", fontsize=8)
     axes.tick_params(labelsize=7)
-    axes.margins(x=0.12, y=0.15)
+    axes.margins(x=0.12)
+    heights = [height for height in (*(second - first).tolist(), *found.limits) if math.isfinite(height)]
+    room = 0.5 * (max(heights) - min(heights)) or 1
+    axes.set_ylim(min(heights) - room, max(heights) + room)  # bands of few pairs may reach far beyond
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -170,4 +180,6 @@ def _line(axes: Axes, height: float, interval: tuple[float, float], colour: str,
     if math.isfinite(interval[0]):
         axes.axhspan(*interval, color=colour, alpha=0.1, linewidth=0)
     place = axes.get_yaxis_transform()
-    axes.text(1, height, words, transform=place, color=colour, fontsize=7, ha="right", va="bottom")
+    axes.text(
+        1.02, height, words.replace("-", "\N{MINUS SIGN}"), transform=place, color=colour, fontsize=7, va="center"
+    )

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from knee3d.quantify.agreement import Change, Quantity, Smallest, Verdict
 from knee3d.quantify.measures import UNITS
-from knee3d.report.agreement import UNIT_SIGNS, number
+from knee3d.report.agreement import in_words, number
 from knee3d.report.measures import write_csv
 
 _BEYOND = (Verdict.BEYOND, Verdict.JUST_BEYOND)
@@ -76,8 +76,7 @@ def change_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
         cells.append(number(row["change_percent"], "%"))
         if with_error:
             cells += [number(row["smallest_detectable_change"], unit), row["verdict"]]
-        name = f"{row['measure']}, {UNIT_SIGNS.get(unit, unit)}"
-        table.add_row(escape(row["tissue"]), escape(row["region"]), name, *cells)
+        table.add_row(escape(row["tissue"]), escape(row["region"]), in_words(row["measure"]), *cells)
     return table
 
 
@@ -100,7 +99,7 @@ def changes_table(knees: Sequence[Sequence[Mapping[str, Any]]]) -> Table:
                                                                                   "change_percent"))  # fmt: skip
         spread = float(np.std([row["change"] for row in known], ddof=1)) if len(known) > 1 else None
         table.add_row(
-            escape(tissue), escape(region), f"{measure}, {UNIT_SIGNS.get(unit, unit)}", str(len(known)),
+            escape(tissue), escape(region), in_words(measure), str(len(known)),
             number(baseline, unit), number(change, unit), number(spread, unit), number(percent, "%"),
             str(sum(beyond)), str(len(beyond) - sum(beyond)), str(unsure),
         )  # fmt: skip

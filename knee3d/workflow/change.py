@@ -179,7 +179,7 @@ def _pairs(table: Path) -> tuple[list[Pair], dict[str, str]]:
     failures: dict[str, str] = {}
     seen: dict[frozenset[tuple[Path, str]], int] = {}
     for line, (first, second, patient) in _rows(table).items():
-        name = f"line {line}: {first or '?'}, {second or '?'}"
+        name = f"{first or '?'} and {second or '?'}"
         try:
             if not first or not second:
                 raise ValueError("a pair needs both first and second")
@@ -191,7 +191,7 @@ def _pairs(table: Path) -> tuple[list[Pair], dict[str, str]]:
             if seen.setdefault(both, line) != line:
                 raise ValueError(f"is the pair of line {seen[both]} again; remove one")
         except (ValueError, OSError) as error:
-            failures[name] = str(error)
+            failures[f"line {line}"] = f"{name}: {error}"
             continue
         for note in notes:
             log.warning("%s: %s", name, note)

@@ -10,7 +10,7 @@ from typing import Any
 
 from knee3d.quantify.measures import Measure
 from knee3d.report.measures import read_measures_csv
-from knee3d.workflow.record import RECORD, record_of
+from knee3d.workflow.record import RECORD, REPORT, record_of
 
 MEASURES = "measures.csv"
 _NO_MATTER = ("form", "probabilities")
@@ -64,13 +64,10 @@ def visits_at(path: Path) -> dict[str, Visit]:
         ValueError: It holds no measures, a table is wrong, or two knees have one name.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; give the folder of a segmented knee, or its {MEASURES}")
-    tables = [path]
-    if path.is_dir():
-        tables = sorted(path.glob(f"*/{MEASURES}")) if not (path / RECORD).is_file() else []
-        tables = tables or [path / MEASURES]
-    if not tables[0].is_file():
-        raise ValueError(f"{path} holds no {MEASURES}, neither do its folders; segment and measure the knee first")
+        raise FileNotFoundError(f"{path} does not exist; give the folder of a measured knee, or its {MEASURES}")
+    tables = _tables_in(path) if path.is_dir() else [path]
+    if not tables:
+        raise ValueError(f"{path} holds no {MEASURES}, neither do its folders; knee3d report measures segmented knees")
     found: dict[str, Visit] = {}
     for table in tables:
         for case, measures in read_measures_csv(table).items():
@@ -136,9 +133,21 @@ def _side(letter: str) -> str:
     return {"R": "right", "L": "left"}.get(letter, letter)
 
 
+def _tables_in(folder: Path) -> list[Path]:
+    """Tables of measures: that of a knee, those of the knees in a folder, or what lies there for all of them."""
+    inside = [] if (folder / RECORD).is_file() else sorted(path for path in folder.glob("[!.]*") if path.is_dir())
+    tables = [table for path in inside if path.name != REPORT for table in _tables_of(path)]
+    return tables or _tables_of(folder)
+
+
+def _tables_of(knee: Path) -> list[Path]:
+    """The table of a knee's folder, if there is one."""
+    return [path for path in (knee / REPORT / MEASURES, knee / MEASURES) if path.is_file()][:1]
+
+
 def _origin_beside(table: Path, case: str) -> Origin | None:
-    """Of a knee whose measures lie in a table: its record lies beside it, or in the knee's folder beside it."""
-    for folder in (table.parent, table.parent / case):
+    """Of a knee whose measures lie in a table: from the record of the knee's folder around the table, or beside it."""
+    for folder in (table.parent, table.parent.parent, table.parent / case):
         if (folder / RECORD).is_file():
             origin = _origin(folder, case)
             if origin is not None:

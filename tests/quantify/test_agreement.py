@@ -177,4 +177,5 @@ def test_verdicts_weigh_what_is_known_of_the_error(followup, verdict):
 def test_without_any_error_every_change_is_beyond_it():
     none = Smallest(0, 0, 0, 5)
     assert Change(VOLUME, 100, 100).verdict(none) is Verdict.WITHIN
+    assert Change(VOLUME, 100, 100.00001).verdict(none) is Verdict.WITHIN  # rounding
     assert Change(VOLUME, 100, 99).verdict(none) is Verdict.BEYOND

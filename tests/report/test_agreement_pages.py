@@ -156,6 +156,21 @@ def test_lines_and_labels_stand_where_the_numbers_are(numbers, found):
     assert "n = 3" in axes.get_title()
 
 
+@pytest.mark.parametrize("second", [[11, 23], [10, 20], [12, np.nan]])
+def test_points_fill_the_plot_whatever_few_pairs_say_of_their_limits(second):
+    from matplotlib.figure import Figure
+
+    from knee3d.report.agreement import _panel
+
+    pair, axes = (np.array([10.0, 20]), np.array(second, dtype=float)), Figure().subplots()
+    _panel(axes, FEMUR, pair, agreement(*pair))
+    low, high = axes.get_ylim()
+    known = np.isfinite(pair[1])
+    assert (low < (pair[1] - pair[0])[known]).all()
+    assert ((pair[1] - pair[0])[known] < high).all()
+    assert high - low < 20
+
+
 def test_changes_in_words_and_numbers(tmp_path):
     found = [Change(FEMUR, 1000, 900), Change(AREA, 50, np.nan)]
     rows = change_rows(found, {FEMUR: Smallest(60, 40, 80, 6)})
