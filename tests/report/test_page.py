@@ -72,12 +72,7 @@ class Seen(HTMLParser):
             self.inline.append((self.open, data))
             return
         self.text.append(data)
-        if (
-            self.open in ("th", "td", "span", "small", "strong")
-            and self.tables
-            and self.tables[-1]
-            and self.tables[-1][-1]
-        ):
+        if self.cell:
             self.tables[-1][-1][-1] += data
 
     def named(self, tag):
