@@ -194,6 +194,7 @@ def test_knees_that_cannot_be_compared_are_refused_in_a_line(tmp_path, other, wo
         ),
         ({"spacing_mm": [0.36, 0.36, 1.5]}, "voxels 0.36 x 0.36 x 0.70 mm and 0.36 x 0.36 x 1.50 mm"),
         ({"side": ""}, "the side of after is not known"),
+        ({"flags": ["patellar cartilage implausible"]}, "after is flagged: patellar cartilage implausible"),
     ],
 )
 def test_what_was_made_otherwise_is_a_warning_that_names_both(tmp_path, caplog, other, words):

@@ -28,12 +28,14 @@ class Origin:
         scheme: Name of the labels' scheme.
         image: Fingerprint of the image.
         made_by: What measures depend on beside the knee, in words: networks, fusion weights, settings, version, voxels.
+        flags: Why its labels may be wrong, in words.
     """
 
     side: str
     scheme: str
     image: str
     made_by: Mapping[str, str]
+    flags: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ def check_same_knee(first: Visit, second: Visit) -> list[str]:
     notes = [f"made differently, which may change measures by itself: {words}"
              for words in differences(mine.made_by, other.made_by)]  # fmt: skip
     notes += [f"the side of {visit.case} is not known" for visit in (first, second) if not visit.origin.side]
+    notes += [f"{visit.case} is flagged: {'; '.join(visit.origin.flags)}"
+              for visit in (first, second) if visit.origin and visit.origin.flags]  # fmt: skip
     if mine.image == other.image:
         notes.append("both are of the same image")
     return notes
@@ -167,7 +171,7 @@ def _origin(folder: Path, case: str) -> Origin | None:
         made_by |= _flat("setting", settings)
         made_by["version"] = record["knee3d"]
         made_by["voxels"] = " x ".join(f"{mm:.2f}" for mm in sorted(record["spacing_mm"])) + " mm"
-        return Origin(str(record["side"]), str(record["scheme"]), record["input"], made_by)
+        return Origin(str(record["side"]), str(record["scheme"]), record["input"], made_by, tuple(record["flags"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{folder / RECORD} is damaged, or not knee3d's; segment the knee again") from error
 
