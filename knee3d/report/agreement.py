@@ -19,7 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from knee3d.atomic import whole_file
-from knee3d.quantify.agreement import Agreement, Quantity, Smallest
+from knee3d.quantify.agreement import Agreement, Quantity
+from knee3d.quantify.change import Smallest
 from knee3d.quantify.measures import UNITS, WHOLE
 from knee3d.report.measures import write_csv
 

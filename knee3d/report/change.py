@@ -11,7 +11,8 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from knee3d.quantify.agreement import Change, Quantity, Smallest, Verdict
+from knee3d.quantify.agreement import Quantity
+from knee3d.quantify.change import Change, Smallest, Verdict
 from knee3d.quantify.measures import UNITS
 from knee3d.report.agreement import in_words, number
 from knee3d.report.measures import write_csv

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knee3d import __version__
-from knee3d.quantify.agreement import agreement, changes, paired
+from knee3d.quantify.agreement import agreement, paired
+from knee3d.quantify.change import changes
 from knee3d.workflow.record import RECORD
 from knee3d.workflow.visits import Visit, check_same_knee, differences, visit_at, visits_at
 

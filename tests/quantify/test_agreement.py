@@ -5,17 +5,14 @@ import pytest
 from scipy import stats
 
 from knee3d.quantify.agreement import (
-    Change,
-    Smallest,
-    Verdict,
     agreement,
-    changes,
     icc,
     limit_interval,
     paired,
     rms_cv,
     rms_sd,
 )
+from knee3d.quantify.change import Change, Smallest, Verdict, changes
 from knee3d.quantify.measures import WHOLE, Measure
 
 VOLUME = ("femoral cartilage", WHOLE, "volume")

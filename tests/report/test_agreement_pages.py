@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from knee3d.quantify.agreement import Change, Smallest, agreement, paired
+from knee3d.quantify.agreement import agreement, paired
+from knee3d.quantify.change import Change, Smallest
 from knee3d.quantify.measures import WHOLE, Measure
 from knee3d.report.agreement import (
     agreement_figure,
