@@ -187,7 +187,8 @@ def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> None:
 
     show_scores(run(out, encoder_weights, seed, jobs))
     click.echo(f"scores    {out}/evaluation/scores.json")
-    click.echo(
-        f"pictures  {out}/evaluation/confusion.png  {out}/evaluation/overview/  {out}/segmentation/*/overview.png"
-    )
+    click.echo(f"pictures  {out}/evaluation/confusion.png  {out}/evaluation/overview/")
     click.echo(f"curves    tensorboard --logdir {out}/models")
+    click.echo(f"repeated  {out}/reproducibility/reproducibility.csv  bland-altman.pdf")
+    click.echo(f"change    {out}/change/compare.csv (10 % of the cartilage were taken away)")
+    click.echo(f"reports   {out}/segmentation/index.html")

@@ -56,10 +56,14 @@ def measure(labels: Volume, scheme: Scheme, side: Side, probabilities: Volume | 
     interfaces: dict[str, Interface] = {}
     for name in present:
         if name in BONE_OF:
-            interfaces[name] = _interface(labels, scheme, name, probabilities)
+            interface = _interface(labels, scheme, name, probabilities)
+            if interface.covers:
+                interfaces[name] = interface
+            else:
+                notes.append(f"there is too little {name}, or it lies too far from its bone, to measure its thickness")
     if any(interface.inferred for interface in interfaces.values()):
         notes.append("bones are not segmented: the bone-cartilage interface is inferred, and bare bone is not seen")
-    if any("cartilage" in name for name in present) and not interfaces:
+    if any("cartilage" in name for name in present) and not any(name in BONE_OF for name in present):
         notes.append("thickness needs plates of cartilage told apart; this scheme does not")
     measures = [*_volumes(labels, scheme, landmarks, probabilities)]
     for name, interface in interfaces.items():

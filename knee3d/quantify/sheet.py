@@ -69,9 +69,9 @@ def towards_bone(field: Volume, tissue: str, points: np.ndarray) -> np.ndarray:
     axes = reorient(field, CANONICAL).affine[:3, :3]
     inferior, posterior, _ = (axes / np.linalg.norm(axes, axis=0)).T
     if tissue == FEMORAL:
-        sagittal = np.stack([inferior, posterior])
-        profile = points @ sagittal.T
-        return (circle_centre(profile) - profile) @ sagittal
+        across = np.stack([inferior, posterior])
+        profile = points @ across.T
+        return (circle_centre(profile) - profile) @ across
     if tissue in TIBIAL_CARTILAGES:
         return np.broadcast_to(inferior, points.shape)
     if tissue == PATELLAR:

@@ -60,6 +60,11 @@ class Interface:
         areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
         return np.bincount(self.triangles.ravel(), np.repeat(areas / 3, 3), minlength=len(self.points))
 
+    @property
+    def covers(self) -> bool:
+        """Whether there is any triangle with cartilage on it."""
+        return bool((self.thickness_mm > 0)[self.triangles].all(axis=1).any())
+
     def mesh(self) -> pv.PolyData:
         """The subchondral bone as triangles in RAS mm, with point data `THICKNESS`."""
         kept = self.part(self.within)

@@ -42,8 +42,7 @@ from knee3d.workflow.making import OPINION
 from knee3d.workflow.record import REPORT
 
 if TYPE_CHECKING:
-    import pyvista as pv
-
+    from knee3d.quantify.mesh import Mesh
     from knee3d.quantify.meshfiles import TissueMesh
     from knee3d.report.page import KneePage
 
@@ -178,8 +177,8 @@ class Made:
     labels: Volume
     findings: Findings
     overlay: Volume
-    interfaces: Mapping[str, pv.PolyData]
-    surfaces: Mapping[str, pv.PolyData]
+    interfaces: Mapping[str, Mesh]
+    surfaces: Mapping[str, Mesh]
     maps: Mapping[str, Volume]
     scores: Mapping[str, Scores] | None
 
@@ -209,7 +208,7 @@ def _opinion(folder: Path) -> tuple[Volume | None, dict[str, Volume]]:
     return (read_probabilities(path)[0], read_views(path)) if path.is_file() else (None, {})
 
 
-def _surfaces(labels: Volume, scheme: Scheme, fused: Volume | None, keep: float) -> dict[str, pv.PolyData]:
+def _surfaces(labels: Volume, scheme: Scheme, fused: Volume | None, keep: float) -> dict[str, Mesh]:
     found = {}
     for number, (name, mm3) in enumerate(zip(scheme.names, tissue_volumes(labels, scheme), strict=True), start=1):
         if mm3:
@@ -314,14 +313,14 @@ def _file_name(tissue: str) -> str:
     return tissue.replace(" ", "_")
 
 
-def _mesh(name: str, surface: pv.PolyData, scheme: Scheme) -> TissueMesh:
+def _mesh(name: str, surface: Mesh, scheme: Scheme) -> TissueMesh:
     from knee3d.quantify.meshfiles import TissueMesh
 
     colour = scheme.tissues[scheme.names.index(name)].colour
     return TissueMesh(name, colour, np.asarray(surface.points), surface.regular_faces)
 
 
-def _interface(name: str, mesh: pv.PolyData, scheme: Scheme) -> TissueMesh:
+def _interface(name: str, mesh: Mesh, scheme: Scheme) -> TissueMesh:
     from knee3d.quantify.meshfiles import TissueMesh
 
     colour, thickness = scheme.tissues[scheme.names.index(name)].colour, np.asarray(mesh.point_data[THICKNESS])

@@ -113,7 +113,8 @@ def refuse_foreign(folder: Path) -> None:
         ValueError: The folder is there and was not made here, or holds other files, too.
     """
     record = record_of(folder)
-    others = sorted(set(digests(folder)) - set(record["files"])) if record else []
+    known = {*record["files"]} if record else set()
+    others = [name for name in digests(folder) if name not in known and Path(name).parts[0] != REPORT] if record else []
     if others:
         raise ValueError(f"{folder} holds {others[0]}, which is not knee3d's; move it away, or give another --out")
 

@@ -1,0 +1,163 @@
+"""What does a report cost, and who measures thickness faster? A finished knee of OAI's size is made up, and reported.
+
+The knee is a real label map (or the phantom's), its probabilities its smoothed labels, its image rendered from it.
+
+    python benchmarks/report.py --labels knee_b_label.nrrd
+    python benchmarks/report.py --labels knee_b_label.nrrd --pymskt /tmp/pymskt   # installs pymskt there, and compares
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy import ndimage
+
+from knee3d import workflow
+from knee3d.anatomy.orientation import CANONICAL, Side, reorient
+from knee3d.anatomy.tissue import FEMORAL, NUMBERINGS, SCHEMES, Scheme, map_labels
+from knee3d.anatomy.volume import Volume
+from knee3d.dataset.dicom.writer import write_series
+from knee3d.dataset.files.probabilities import write_probabilities
+from knee3d.dataset.files.volumefile import read_volume, write_volume
+from knee3d.dataset.intake import content_mark
+from knee3d.dataset.phantom.knee import parametric_knee
+from knee3d.dataset.phantom.synthesis import render
+from knee3d.postprocess.quality import quality
+from knee3d.quantify.measures import WHOLE
+from knee3d.report.figures import overview_figure
+from knee3d.report.measures import read_measures_csv
+from knee3d.report.tables import write_json
+from knee3d.workflow import pages
+
+SHAPE, FIELD_OF_VIEW_MM = (384, 384, 160), (140.0, 140.0, 112.0)
+STAGES = {
+    "reading image, labels, probabilities": ("_image", "_labels", "_opinion"),
+    "thickness, volumes, parts": ("measure",),
+    "thickness as an overlay": ("thickness_map",),
+    "surfaces": ("_surfaces",),
+    "maps": ("_maps",),
+    "page, meshes and tables": ("_write",),
+}
+
+
+def make_finished(source: Volume, scheme: Scheme, home: Path) -> tuple[Path, Path]:
+    """A knee's folder as `knee3d segment` leaves it, without any network, and its image."""
+    image, folder = home / "knee", home / "results" / "knee"
+    write_series(render(source, seed=1), image, Side.RIGHT, patient="made up", description="made up", seed=0)
+    volume, _ = pages.read_image(image)
+    here = reorient(source, "".join(pages.axis_codes(volume.affine)))
+    labels = volume.with_array(map_labels(here.array, NUMBERINGS["pymskt"], scheme))
+    box = ndimage.find_objects((labels.array > 0).view(np.uint8))[0]
+    part = labels.part(tuple(slice(max(0, one.start - 9), one.stop + 9) for one in box))
+    one_hot = (
+        ndimage.gaussian_filter((part.array == number).astype(np.float32), 0.8) for number in range(scheme.classes)
+    )
+    fused = part.with_array(np.stack([np.rint(255 * one).astype(np.uint8) for one in one_hot], axis=-1))
+    folder.mkdir(parents=True)
+    write_volume(labels, folder / "labels.nii.gz")
+    views = {"one": labels, "other": labels.with_array(np.roll(labels.array, 1, axis=0))}
+    write_probabilities(fused, ("background", *scheme.names), "fused", folder / "fused.h5", views)
+    canonical = reorient(labels, CANONICAL)
+    shown, _ = pages.canonical_image(volume, Side.RIGHT)
+    overview_figure(shown, canonical, scheme, folder / "overview.png", "knee")
+    found = quality(canonical, [], scheme.names, None)
+    write_json({"agreement": found.agreement, "doubt": found.doubt}, folder / "quality.json")
+    record = {
+        "knee3d": "", "case": "knee", "side": "R", "scheme": scheme.name, "input": content_mark(image),
+        "models": {}, "weights": {}, "settings": {"form": "nifti"}, "engine": "", "whole_because": "",
+        "shape": list(volume.shape), "spacing_mm": volume.spacing_mm.tolist(), "volumes_mm3": {}, "flags": [],
+        "files": {}, "mark": "made up",
+    }  # fmt: skip
+    write_json(record, folder / "segmentation.json")
+    return folder, image
+
+
+def timed(name: str, seconds: dict[str, float]) -> None:
+    """From now on a function of `workflow.pages` notes how long it takes."""
+    work: Callable[..., Any] = getattr(pages, name)
+
+    def timing(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return work(*args, **kwargs)
+        finally:
+            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+    setattr(pages, name, timing)
+
+
+def reported(folder: Path, image: Path) -> dict[str, Any]:
+    """Make the report, in stages."""
+    seconds: dict[str, float] = {}
+    for names in STAGES.values():
+        for name in names:
+            timed(name, seconds)
+    start = time.perf_counter()
+    (outcome,) = workflow.report(folder, workflow.knees_of(image), workflow.ReportWish())
+    total = time.perf_counter() - start
+    if outcome.message:
+        raise SystemExit(outcome.message)
+    return {
+        "total": total,
+        "stages": {stage: sum(seconds[name] for name in names) for stage, names in STAGES.items()},
+        "memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "page_mb": (folder / "report" / "report.html").stat().st_size / 1e6,
+    }
+
+
+def femoral_mm(folder: Path) -> float:
+    """Mean thickness of femoral cartilage."""
+    (measures,) = read_measures_csv(folder / "report" / "measures.csv").values()
+    wanted = (FEMORAL, WHOLE, "thickness_mean")
+    return next(one.value for one in measures if (one.tissue, one.region, one.measure) == wanted)
+
+
+def main() -> None:
+    """Make a knee, report it, print what it took."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--labels", type=Path, help="Label map in pymskt numbering [the phantom].")
+    parser.add_argument("--scheme", choices=sorted(SCHEMES), default="iwoai")
+    parser.add_argument("--pymskt", type=Path, help="Folder for pymskt's own environment; compares with it, too.")
+    parser.add_argument("--child", nargs=2, type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print("RESULT" + json.dumps(reported(*options.child)))
+        return
+    given = options.labels and reorient(read_volume(options.labels), CANONICAL)
+    source = given or parametric_knee(SHAPE, seed=1, field_of_view_mm=FIELD_OF_VIEW_MM)
+    with tempfile.TemporaryDirectory() as home:
+        folder, image = make_finished(source, SCHEMES[options.scheme], Path(home))
+        command = [sys.executable, __file__, "--child", str(folder), str(image)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
+        if not lines:
+            raise SystemExit(done.stderr[-2000:])
+        _show(json.loads(lines[0].removeprefix("RESULT")), femoral_mm(folder))
+    if options.pymskt:
+        subprocess.run(
+            [sys.executable, Path(__file__).with_name("pymskt.py"), options.pymskt, options.labels], check=True
+        )
+
+
+def _show(found: Mapping[str, Any], femoral: float) -> None:
+    table = Table(title=f"a report: {found['total']:.1f} s, {found['memory_gb']:.2f} GB, {found['page_mb']:.1f} MB")
+    table.add_column("stage")
+    table.add_column("seconds", justify="right")
+    for stage, seconds in found["stages"].items():
+        table.add_row(stage, f"{seconds:.1f}")
+    table.add_row("femoral cartilage, mean thickness", f"{femoral:.3f} mm")
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()

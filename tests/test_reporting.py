@@ -1,0 +1,223 @@
+"""From finished knees to measures, meshes and pages: what is in them, what they are made of, what goes wrong."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import pyvista as pv
+import SimpleITK as sitk
+from click.testing import CliRunner, Result
+from finished_knees import make_cohort, make_finished
+from scipy.spatial import KDTree
+
+from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.tissue import FEMORAL, SCHEMES
+from knee3d.cli import main
+from knee3d.dataset.files.probabilities import read_probabilities, read_views
+from knee3d.dataset.files.volumefile import read_volume
+from knee3d.quantify.volumes import tissue_volumes
+from knee3d.report.measures import read_measures_csv
+from knee3d.workflow.record import refuse_foreign
+
+SCHEME = SCHEMES["compartments"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """cohort/ of a right and a left knee, mirror images of each other, and their results/, reported."""
+    folder = tmp_path_factory.mktemp("reporting")
+    make_finished(make_cohort(folder / "cohort"), folder / "results")
+    done = run(folder / "results", folder / "cohort" / "knees.csv")
+    assert done.exit_code == 0, done.output
+    assert "2 of 2 reports" in done.output
+    return folder
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, ["report", *map(str, words)])
+
+
+def values(folder: Path) -> dict[tuple[str, str, str], float]:
+    (found,) = read_measures_csv(folder / "report" / "measures.csv").values()
+    return {(one.tissue, one.region, one.measure): one.value for one in found}
+
+
+def copied(place: Path, to: Path) -> Path:
+    """Results without their reports."""
+    shutil.copytree(place / "results", to, ignore=shutil.ignore_patterns("report", "index.html", "measures.csv"))
+    return to
+
+
+def test_segment_keeps_what_measuring_needs(place):
+    folder = place / "results" / "P001"
+    labels = read_volume(folder / "labels.nii.gz")
+    fused, names = read_probabilities(folder / "fused.h5")
+    assert fused.array.dtype == np.uint8
+    assert names == ("background", *SCHEME.names)
+    box = labels.box_of(fused)
+    outside = labels.array.copy()
+    outside[box] = 0
+    assert not outside.any()
+    np.testing.assert_array_equal(fused.array.argmax(axis=-1), labels.array[box])
+    for view in read_views(folder / "fused.h5").values():
+        assert view.same_grid(labels)
+        assert (view.array != labels.array).mean() < 0.02
+
+
+def test_measures_are_those_of_the_labels_in_three_forms(place):
+    folder = place / "results" / "P001"
+    found = values(folder)
+    labels = read_volume(folder / "labels.nii.gz")
+    for name, mm3 in zip(SCHEME.names, tissue_volumes(labels, SCHEME), strict=True):
+        assert found[name, "whole", "volume"] == pytest.approx(mm3)
+        assert found[name, "whole", "partial_volume"] == pytest.approx(mm3, rel=0.05)
+    told = json.loads((folder / "report" / "measures.json").read_text())
+    assert told["side"] == "R"
+    assert told["interface"] == dict.fromkeys(SCHEME.names, "inferred")
+    for one in told["measures"]:
+        value = found[one["tissue"], one["region"], one["measure"]]
+        assert one["value"] == (None if math.isnan(value) else pytest.approx(value))
+    together = read_measures_csv(place / "results" / "measures.csv")
+    assert set(together) == {"P001", "P002"}
+    assert len(together["P001"]) == len(found)
+
+
+def test_the_json_is_as_its_schema_says(place):
+    jsonschema = pytest.importorskip("jsonschema")
+    from knee3d.report.measures_json import SCHEMA
+
+    schema = json.loads(SCHEMA.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    told = json.loads((place / "results" / "P002" / "report" / "measures.json").read_text())
+    jsonschema.validate(told, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(told | {"side": "right"}, schema)
+
+
+def test_a_left_knee_has_the_measures_of_its_mirror_image(place):
+    right, left = (values(place / "results" / case) for case in ("P001", "P002"))
+    assert set(right) == set(left)
+    for key, value in right.items():
+        if key[2] in ("volume", "thickness_mean", "covered_area"):
+            assert left[key] == pytest.approx(value, rel=0.03), key
+
+
+def test_other_programs_open_what_is_written(place):
+    report = place / "results" / "P002" / "report"
+    labels = read_volume(place / "results" / "P002" / "labels.nii.gz")
+    overlay = nibabel.load(report / "thickness.nii.gz")
+    np.testing.assert_allclose(overlay.affine, labels.affine, atol=1e-4)
+    assert overlay.shape == labels.shape
+    np.testing.assert_array_equal(np.asarray(overlay.dataobj) > 0, labels.array > 0)
+    assert sitk.ReadImage(str(report / "thickness.nii.gz")).GetSize() == labels.shape
+    for number, name in enumerate(SCHEME.names, start=1):
+        mesh = pv.read(report / "meshes" / f"{name.replace(' ', '_')}.ply")
+        assert mesh.n_open_edges == 0
+        assert mesh.volume == pytest.approx(tissue_volumes(labels, SCHEME)[number - 1], rel=0.01)
+        voxels = np.argwhere(labels.array == number) @ labels.affine[:3, :3].T + labels.affine[:3, 3]
+        assert KDTree(voxels).query(mesh.points)[0].max() < np.linalg.norm(labels.spacing_mm)
+        thick = pv.read(report / "meshes" / f"{name.replace(' ', '_')}_thickness.vtp")
+        assert 1 < np.asarray(thick.point_data["thickness_mm"]).mean() < 5
+    assert (report / "meshes" / "scene.glb").read_bytes().startswith(b"glTF")
+    assert (report / "confusion.pdf").read_bytes().startswith(b"%PDF")
+    table = [line.split() for line in (report / "labels_lut.txt").read_text().splitlines()]
+    assert [row[1] for row in table] == ["background", *(name.replace(" ", "_") for name in SCHEME.names)]
+    snap = (report / "labels.txt").read_text().splitlines()
+    assert snap[1].split()[:4] == ["1", *map(str, SCHEME.tissues[0].colour)]
+    assert '"femoral cartilage"' in snap[1]
+
+
+def test_the_page_tells_the_truth_flags_and_how_it_was_made(place):
+    page = (place / "results" / "P001" / "report" / "report.html").read_text()
+    record = json.loads((place / "results" / "P001" / "segmentation.json").read_text())
+    assert record["input"] in page
+    assert "inferred" in page
+    assert "foreground" in page
+    assert str(place) not in page
+    index = (place / "results" / "index.html").read_text()
+    for case in ("P001", "P002"):
+        assert f"{case}/report/report.html" in index
+
+
+def test_finished_reports_are_kept_and_made_again_when_something_changed(place, tmp_path):
+    results = copied(place, tmp_path / "results")
+    table = place / "cohort" / "knees.csv"
+    assert run(results, table).exit_code == 0
+    page = results / "P001" / "report" / "report.html"
+    made = page.stat().st_mtime_ns
+    assert run(results, table).exit_code == 0
+    assert page.stat().st_mtime_ns == made
+    assert run(results, table, "--keep", 0.5).exit_code == 0
+    again = page.stat().st_mtime_ns
+    assert again != made
+    (results / "P001" / "report" / "thickness.nii.gz").unlink()
+    assert run(results, table, "--keep", 0.5).exit_code == 0
+    assert page.stat().st_mtime_ns != again
+    assert (results / "P001" / "report" / "thickness.nii.gz").exists()
+    refuse_foreign(results / "P001")  # a report is no one else's file, so that segment --overwrite may replace it
+
+
+def test_without_images_there_are_measures_and_a_page(place, tmp_path):
+    results = copied(place, tmp_path / "results")
+    done = run(results / "P002")
+    assert done.exit_code == 0, done.output
+    assert "P002/report/report.html" in done.output
+    with_image, without = values(place / "results" / "P002"), values(results / "P002")
+    assert without == with_image
+    assert not (results / "P002" / "report" / "confusion.pdf").exists()
+
+
+def test_labels_alone_are_measured_where_probabilities_are_gone(place, tmp_path):
+    results = copied(place, tmp_path / "results")
+    (results / "P001" / "fused.h5").unlink()
+    assert run(results / "P001").exit_code == 0
+    found, with_probabilities = values(results / "P001"), values(place / "results" / "P001")
+    assert (FEMORAL, "whole", "partial_volume") not in found
+    key = (FEMORAL, "whole", "thickness_mean")
+    assert found[key] == pytest.approx(with_probabilities[key], abs=0.15)
+
+
+def test_another_image_is_refused_and_the_others_are_done(place, tmp_path):
+    results, cohort = copied(place, tmp_path / "results"), tmp_path / "cohort"
+    shutil.copytree(place / "cohort", cohort)
+    shutil.copy(cohort / "P001" / "image.nii.gz", cohort / "P002" / "image.nii.gz")
+    done = run(results, cohort / "knees.csv")
+    assert done.exit_code == 1
+    assert "P002" in done.output
+    assert "not the image that was segmented" in done.output
+    assert (results / "P001" / "report" / "report.html").exists()
+    assert not (results / "P002" / "report").exists()
+
+
+def test_damaged_results_are_named(place, tmp_path):
+    results = copied(place, tmp_path / "results")
+    (results / "P001" / "labels.nii.gz").write_bytes(b"no labels")
+    (results / "P002" / "fused.h5").write_bytes(b"no probabilities")
+    done = run(results)
+    assert done.exit_code == 2
+    assert "labels.nii.gz" in done.output
+    assert "fused.h5" in done.output
+    assert "Traceback" not in done.output
+
+
+def test_nothing_finished_is_an_error_with_the_way_out(tmp_path):
+    done = run(tmp_path)
+    assert done.exit_code == 2
+    assert "knee3d segment makes them" in done.output
+
+
+def test_a_knee_without_tissue_has_a_report(tmp_path):
+    table = make_cohort(tmp_path / "cohort", (Side.RIGHT,))
+    image = read_volume(tmp_path / "cohort" / "P001" / "image.nii.gz")
+    from knee3d.dataset.files.volumefile import write_volume
+
+    ramp = np.where(np.arange(image.array.size).reshape(image.shape) % 50 == 0, 255, 0).astype(np.int16)
+    write_volume(image.with_array(ramp), tmp_path / "cohort" / "P001" / "image.nii.gz")
+    results = make_finished(table, tmp_path / "results")
+    done = run(results, tmp_path / "cohort" / "P001" / "image.nii.gz")
+    assert done.exit_code == 0, done.output
+    assert (results / "P001" / "report" / "report.html").exists()
