@@ -77,7 +77,7 @@ def write_index(rows: Sequence[IndexRow], path: Path, title: str = "Knees") -> N
     count = f"{len(rows):,} {'knee' if len(rows) == 1 else 'knees'}, {flagged:,} with something to look at"
     body = (
         f'<a class="skip" href="#knees">Skip to the table</a><header><h1>{escape(title)}</h1><p>{count}</p></header>'
-        f"<main>{_search()}{_table(worst_first(rows))}</main><footer><p>{NOT_A_DEVICE}</p></footer>"
+        f"<main>{_search()}{_table(rows)}</main><footer><p>{NOT_A_DEVICE}</p></footer>"
     )
     # Thumbnails are files beside the page: 'self' on a server, file: from disk.
     text = document(
@@ -100,7 +100,7 @@ def _table(rows: Sequence[IndexRow]) -> str:
     volumes = list(dict.fromkeys(name for row in rows for name in row.volumes_mm3))
     thickness = list(dict.fromkeys(name for row in rows for name in row.thickness_mm))
     pictures = any(row.thumbnail for row in rows)
-    lines = "\n".join(_row(row, volumes, thickness, pictures) for row in rows)
+    lines = "\n".join(_row(row, volumes, thickness, pictures) for row in worst_first(rows))
     return (
         '<div class="scroll" role="region" tabindex="0" aria-label="Knees"><table id="knees" class="knees">'
         '<caption class="unseen">Knees, the worst first; the buttons in the head sort</caption>'

@@ -44,6 +44,9 @@
   });
   /* The 3D view is for surfaces: a cloud of noise around them would hide them, and costs most of the drawing. */
   nv.drawImage3D = () => {};
+  /* On paper the canvas has no size, and drawing on it would fail. */
+  const draw = nv.drawScene.bind(nv);
+  nv.drawScene = () => (canvas.clientWidth && canvas.clientHeight ? draw() : "");
   nv.keyDownListener = () => {};
   nv.keyUpListener = () => {};
 
@@ -137,7 +140,7 @@
     showLayout();
     nv.setScale(SCALE);
     nv.setRenderAzimuthElevation(...scene.view);
-    nv.scene.crosshairPos = nv.mm2frac(scene.start);
+    nv.scene.crosshairPos = nv.mm2frac(scene.start, 0, true);
     nv.drawScene();
     nv.createOnLocationChange();
   }

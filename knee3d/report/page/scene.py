@@ -104,7 +104,7 @@ def _map(name: str, volume: Volume) -> dict[str, Any]:
         "high": look.high,
         "smooth": look.smooth,
         "colours": look.colours.tolist(),
-        "volume": _packed(coded.part(around(coded, float(coded.spacing_mm.max()))), labels=not look.smooth),
+        "volume": _packed(coded.part(around(coded, margin_mm=0)), labels=not look.smooth),
     }
 
 
@@ -113,7 +113,10 @@ def _colour(scheme: Scheme, name: str) -> list[int]:
 
 
 def _packed(volume: Volume, labels: bool) -> str:
-    return _text(gzipped(nifti_bytes(volume, labels)))
+    """With a rim of nothing around it: a viewer draws the voxels of a border as far as there is image."""
+    affine = volume.affine.copy()
+    affine[:, 3] = volume.affine @ [-1, -1, -1, 1]
+    return _text(gzipped(nifti_bytes(Volume(np.pad(volume.array, 1), affine), labels)))
 
 
 def _text(content: bytes) -> str:
