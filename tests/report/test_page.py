@@ -217,9 +217,11 @@ def test_the_margin_is_in_millimetres():
 
 @pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
 def test_numbers_become_bytes_in_order_and_nothing_is_clear(look):
-    values = np.array([np.nan, 0.0, look.low + 1e-6, (look.low + look.high) / 2, look.high, look.high + 9])
+    values = np.array(
+        [np.nan, 0.0, look.low - 1e-6, look.low + 1e-6, (look.low + look.high) / 2, look.high, look.high + 9]
+    )
     coded = look.bytes_of(values)
-    assert coded.tolist() == [NOTHING, NOTHING, FIRST, (FIRST + LAST) // 2, LAST, LAST]
+    assert coded.tolist() == [NOTHING, NOTHING, NOTHING, FIRST, (FIRST + LAST) // 2, LAST, LAST]
     assert look.colours[NOTHING, 3] == 0
     assert (look.colours[FIRST:, 3] > 0).all()
     assert len(np.unique(look.colours[FIRST:, :3], axis=0)) > 200

@@ -22,7 +22,7 @@
   const nv = new Niivue({
     backColor: [13 / 255, 15 / 255, 20 / 255, 1],
     crosshairColor: [0.56, 0.76, 0.98, 0.7],
-    crosshairWidth: 0.4,
+    crosshairWidth: 0.25,
     crosshairWidthUnit: "mm",
     crosshairGap: 3,
     dragAndDropEnabled: false,
@@ -35,7 +35,7 @@
     multiplanarPadPixels: 6,
     multiplanarShowRender: SHOW_RENDER.ALWAYS,
     sagittalNoseLeft: true,
-    scrollRequiresFocus: false,
+    scrollRequiresFocus: true, /* else nobody scrolls past it */
     show3Dcrosshair: false,
     showAllOrientationMarkers: true,
     viewModeHotKey: "",

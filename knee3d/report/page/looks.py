@@ -24,10 +24,10 @@ class Look:
     Attributes:
         title: Heading of its bar.
         unit: Of its numbers, empty for shares.
-        low: Number at the start of the bar.
+        low: Number at the start of the bar; what is less is not shown.
         high: Number at its end; what is more looks the same.
         palette: Name of one of matplotlib's.
-        smooth: Whether values between voxels mean anything: a probability fades out, a thickness ends at a border.
+        smooth: Whether values between voxels mean anything: a probability has some, a thickness ends at a border.
     """
 
     title: str
@@ -42,21 +42,19 @@ class Look:
         """(256, 4) uint8, RGBA of each byte; the first is clear."""
         table = np.zeros((256, 4), dtype=np.uint8)
         table[FIRST:] = matplotlib.colormaps[self.palette](np.linspace(0, 1, LAST), bytes=True)
-        if self.smooth:
-            table[FIRST:, 3] = np.minimum(255, 4 * np.arange(FIRST, 256))
         return table
 
     def bytes_of(self, values: np.ndarray) -> np.ndarray:
-        """Numbers to bytes: NaN and 0 to `NOTHING`, the rest from `FIRST` at `low` to `LAST` at `high`."""
-        known = np.isfinite(values) & (values != 0)
+        """Numbers to bytes: NaN, 0 and less than `low` to `NOTHING`, then `FIRST` at `low` to `LAST` at `high`."""
+        known = np.isfinite(values) & (values != 0) & (values >= self.low)
         share = np.clip((np.where(known, values, self.low) - self.low) / (self.high - self.low), 0, 1)
         return np.where(known, FIRST + np.rint(share * (LAST - FIRST)), NOTHING).astype(np.uint8)
 
 
 THICKNESS = Look("Thickness", "mm", *THICKNESS_MM, "viridis", smooth=False)
 LOOKS = {
-    "probability": Look("Probability of tissue", "", 0.0, 1.0, "magma", smooth=True),
-    "disagreement": Look("Views that disagree", "", 0.0, 1.0, "plasma", smooth=True),
+    "probability": Look("Probability of tissue", "", 0.05, 1.0, "plasma", smooth=True),
+    "disagreement": Look("Views that disagree", "", 0.0, 1.0, "cool", smooth=True),
     "thickness": THICKNESS,
 }
 

@@ -15,8 +15,8 @@ BAR_STOPS = 16
 TOGETHER, SOLID = "together", "solid"
 LAYOUTS = {TOGETHER: "Planes and 3D", SOLID: "3D"}
 HELP = (
-    "Click or drag in a slice to move to that place, scroll to go through slices, drag in the 3D view to turn it. With "
-    "the keyboard: arrows and Page Up, Page Down move by one voxel, with Shift by ten; in the 3D layout arrows turn."
+    "Click or drag in a slice to move to that place; then scroll to go through slices. Drag in the 3D view to turn it. "
+    "With the keyboard: arrows and Page Up, Page Down move by one voxel, with Shift by ten; in the 3D layout they turn."
 )
 NO_VIEWER = "The viewer needs JavaScript and WebGL2, which this browser does not offer."
 
@@ -117,7 +117,7 @@ def _slider(name: str, words: str, value: int) -> str:
 def _bar(name: str, look: Look, words: str) -> str:
     """A colour bar with its numbers; hidden until what it belongs to is shown."""
     unit = f" {look.unit}" if look.unit else ""
-    ends = f"<span>{look.low:g}</span><span>{(look.low + look.high) / 2:g}</span><span>{look.high:g}{unit}</span>"
+    ends = f"<span>{look.low:g}</span><span>{(look.low + look.high) / 2:.2g}</span><span>{look.high:g}{unit}</span>"
     return (
         f'<figure id="bar-{name}" class="bar" hidden><figcaption class="unseen">{escape(words)}: colours from '
         f"{look.low:g} to {look.high:g}{unit}</figcaption>"
