@@ -55,6 +55,7 @@ setup(
             "hypothesis>=6.100",
             "nibabel>=5.2",
             "medpy>=0.5.2",
+            "trimesh>=4.6",
             "selenium>=4.20",
         ],
         "lint": ["ruff>=0.6", "mypy>=1.11"],

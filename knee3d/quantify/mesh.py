@@ -7,6 +7,8 @@ from scipy.sparse.csgraph import connected_components
 
 from knee3d.anatomy.volume import Volume
 
+Mesh = pv.PolyData
+"""What surfaces are, for rooms that do not know VTK."""
 SMOOTHINGS = ((60, 0.03, 0.1), (20, 0.1, 0.2), (0, 2.0, 0.25))
 """Strong, weak, none: iterations, pass band, and how far corners may then be pushed, of a voxel's smallest edge.
 
