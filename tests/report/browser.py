@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,14 +108,17 @@ def running(screenshots: Path, flags: tuple[str, ...] = SOFTWARE_GL) -> Iterator
     for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,900", *flags):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    try:
-        driver.set_script_timeout(PATIENCE_S)
-        folder = Path(os.environ.get(SCREENSHOTS) or screenshots)
-        folder.mkdir(parents=True, exist_ok=True)
-        yield Browser(driver, folder)
-    finally:
-        driver.quit()
+    folder = Path(os.environ.get(SCREENSHOTS) or screenshots)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Chromium leaves folders behind; it may still be closing them when its driver has ended.
+    with tempfile.TemporaryDirectory(prefix="knee3d-", ignore_cleanup_errors=True) as scratch:
+        service = webdriver.ChromeService(DRIVER, env={**os.environ, "TMPDIR": scratch})
+        driver = webdriver.Chrome(options=options, service=service)
+        try:
+            driver.set_script_timeout(PATIENCE_S)
+            yield Browser(driver, folder)
+        finally:
+            driver.quit()
 
 
 def tilted(volume: Volume, degrees: float = 12.0) -> Volume:
