@@ -8,7 +8,9 @@ that side of the cartilage's own surface which looks to where the bone must be.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyvista as pv
@@ -29,6 +31,8 @@ GAP_MM = 1.0
 """Cartilage that begins further from the interface is not its own."""
 REACH_MM = 8.0
 """No cartilage of a knee is thicker: a ray that is still within it runs along the sheet, and does not count."""
+SMOOTH: Mapping[str, Any] = {"smoothing": 60, "pass_band": 0.03}
+"""Of the interface: its normals are then within 3 degrees of a curved surface's, not within 14."""
 FACING = 0.6
 """Least cosine between a ray and the normal of the sheet: at its rim a ray would run along it."""
 RAYS = 4096
@@ -95,7 +99,7 @@ def on_bone(cartilage: Volume, bone: Volume) -> Interface:
     Raises:
         ValueError: One of them is nowhere 0.5 or more.
     """
-    mesh = surface(bone)
+    mesh = surface(bone, **SMOOTH)
     points, normals = np.asarray(mesh.points, dtype=np.float64), np.asarray(mesh.point_normals, dtype=np.float64)
     thickness, near = np.zeros(len(points)), _near(points, cartilage)
     across = np.abs((sheet_normals(cartilage, points[near]) * normals[near]).sum(axis=1)) > FACING
@@ -117,7 +121,7 @@ def inferred(cartilage: Volume, tissue: str) -> Interface:
     Raises:
         ValueError: Nothing is known of this tissue's bone, or the field is nowhere 0.5 or more.
     """
-    mesh = surface(cartilage)
+    mesh = surface(cartilage, **SMOOTH)
     points, outward = np.asarray(mesh.points, dtype=np.float64), np.asarray(mesh.point_normals, dtype=np.float64)
     towards = towards_bone(cartilage, tissue, points)
     normals = sheet_normals(cartilage, points)

@@ -142,6 +142,6 @@ def test_real_plates_are_plausibly_thick_with_and_without_their_bones_and_resamp
     for (name, cartilage, bone), (other, again) in zip(plates(labels), others, strict=True):
         mean = mean_mm(on_bone(cartilage, bone))
         assert PLAUSIBLE_MM[name][0] < mean < PLAUSIBLE_MM[name][1]
-        assert mean_mm(inferred(cartilage, name)) == pytest.approx(mean, abs=0.06)
+        assert mean_mm(inferred(cartilage, name)) == pytest.approx(mean, abs=0.04)
         assert mean_mm(on_bone(*other[1:])) == pytest.approx(mean, abs=0.01)
         assert mean_mm(on_bone(*again[1:])) == pytest.approx(mean, abs=0.1)
