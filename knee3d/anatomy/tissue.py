@@ -36,11 +36,13 @@ class Tissue:
         name: What it is called in every artefact.
         colour: RGB, 0 to 255.
         sources: Names of the source tissues that count as it.
+        pieces: How many pieces a knee has of it, not connected with each other.
     """
 
     name: str
     colour: tuple[int, int, int]
     sources: tuple[str, ...]
+    pieces: int = 1
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class Scheme:
         return len(self.tissues) + 1
 
     @property
+    def pieces(self) -> tuple[int, ...]:
+        """Pieces that a knee has of each tissue, in class order."""
+        return tuple(tissue.pieces for tissue in self.tissues)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Tissue names in class order, background left out."""
         return tuple(tissue.name for tissue in self.tissues)
@@ -70,13 +77,13 @@ class Scheme:
 
 _ALL_CARTILAGE = (FEMORAL, *TIBIAL_CARTILAGES, PATELLAR, CARTILAGE)
 _FEMORAL = Tissue(FEMORAL, (230, 75, 53), (FEMORAL,))
-_TIBIAL = Tissue(TIBIAL, (77, 187, 213), (MEDIAL_TIBIAL, LATERAL_TIBIAL, TIBIAL))
+_TIBIAL = Tissue(TIBIAL, (77, 187, 213), (MEDIAL_TIBIAL, LATERAL_TIBIAL, TIBIAL), pieces=2)
 _PATELLAR = Tissue(PATELLAR, (0, 160, 135), (PATELLAR,))
 
 SCHEMES: Mapping[str, Scheme] = MappingProxyType({
     scheme.name: scheme
     for scheme in (
-        Scheme("cartilage", (Tissue(CARTILAGE, (230, 75, 53), _ALL_CARTILAGE),)),
+        Scheme("cartilage", (Tissue(CARTILAGE, (230, 75, 53), _ALL_CARTILAGE, pieces=4),)),
         Scheme("compartments", (_FEMORAL, _TIBIAL, _PATELLAR)),
         Scheme("iwoai", (
             _FEMORAL,

@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+INTERRUPTED = 130
+"""Exit code, as shells have it."""
+
 
 class _Echo(logging.Handler):
     """Lines go to whatever stderr is at the moment: above the bar, where there is one."""
@@ -36,6 +39,9 @@ class Command(click.Command):
         logging.getLogger("knee3d").setLevel(logging.INFO)
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("stopped; what is finished stays, and the same command goes on from there", err=True)
+            raise SystemExit(INTERRUPTED) from None
         except (ValueError, OSError, RuntimeError) as error:
             if isinstance(error, click.exceptions.Exit | click.Abort):  # click's own ways out are RuntimeErrors
                 raise

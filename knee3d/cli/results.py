@@ -67,7 +67,9 @@ MOST_OBLIQUE = 30
     help="Of the labels.",
 )
 @click.option("--save-probabilities", "probabilities", is_flag=True, help="Of each view, as float16 in HDF5.")
-@click.option("--keep-largest", is_flag=True, help="Of each tissue, keep the largest connected piece.")
+@click.option(
+    "--keep-largest", is_flag=True, help="Of each tissue, keep the largest piece, or as many as a knee has (tibial 2)."
+)
 @remove_option
 @fill_option
 @click.option("--any-spacing", is_flag=True, help="Take knees with other voxels than the networks were trained on.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ class Cleaning:
     Attributes:
         remove_below_mm3: A connected piece of a tissue smaller than this becomes background.
         fill_below_mm3: A hole of background within one tissue smaller than this becomes that tissue.
-        keep_largest: Of each tissue, only the largest connected piece is kept.
+        keep_largest: Of each tissue, only the largest connected piece is kept, or as many as a knee has of it.
 
     Raises:
         ValueError: One is negative or not finite.
@@ -42,7 +43,7 @@ class Cleaning:
 NOTHING = Cleaning()
 
 
-def cleaned(labels: Volume, cleaning: Cleaning) -> Volume:
+def cleaned(labels: Volume, cleaning: Cleaning, pieces: Sequence[int] = ()) -> Volume:
     """Labels without specks and pinholes.
 
     Specks go first, each tissue by itself, connected by faces, edges or corners. A hole is background connected by
@@ -52,22 +53,24 @@ def cleaned(labels: Volume, cleaning: Cleaning) -> Volume:
     Args:
         labels: Integers, 0 is background.
         cleaning: What is too small.
+        pieces: Of each tissue from 1 on, how many pieces a knee has of it: two of tibial cartilage, medial and lateral.
+            One of tissues that are not told.
 
     Returns:
         Of the same dtype and grid.
     """
     array = labels.array.copy()
     for tissue in np.unique(array)[1 if array.min() == 0 else 0 :]:
-        pieces, _ = ndimage.label(array == tissue, TOUCHING)
-        array[_small(pieces, cleaning.remove_below_mm3 / labels.voxel_mm3)] = 0
+        found, _ = ndimage.label(array == tissue, TOUCHING)
+        array[_small(found, cleaning.remove_below_mm3 / labels.voxel_mm3)] = 0
         if cleaning.keep_largest:
-            array[_all_but_the_largest(pieces)] = 0
+            array[_all_but_the_largest(found, pieces[tissue - 1] if tissue <= len(pieces) else 1)] = 0
     if cleaning.fill_below_mm3 > 0:
-        pieces, _ = ndimage.label(array == 0)
-        small = _small(pieces, cleaning.fill_below_mm3 / labels.voxel_mm3)
+        found, _ = ndimage.label(array == 0)
+        small = _small(found, cleaning.fill_below_mm3 / labels.voxel_mm3)
         specks = (array == 0) & (labels.array > 0)
-        small[np.isin(pieces, np.unique(pieces[specks]))] = False
-        holes = np.where(small, pieces, 0)
+        small[np.isin(found, np.unique(found[specks]))] = False
+        holes = np.where(small, found, 0)
         for number, box in enumerate(ndimage.find_objects(holes), start=1):
             if box is not None:
                 _fill(array, holes, number, box)
@@ -81,11 +84,13 @@ def _small(pieces: np.ndarray, voxels: float) -> np.ndarray:
     return (sizes < voxels)[pieces]
 
 
-def _all_but_the_largest(pieces: np.ndarray) -> np.ndarray:
-    """Where other pieces are; of equally large ones the first stays."""
+def _all_but_the_largest(pieces: np.ndarray, count: int) -> np.ndarray:
+    """Where other pieces than the `count` largest are; of equally large ones the first stay."""
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    return (pieces > 0) & (pieces != sizes.argmax())
+    kept = np.zeros(len(sizes), dtype=bool)
+    kept[np.argsort(-sizes, kind="stable")[:count]] = True
+    return (pieces > 0) & ~kept[pieces]
 
 
 def _fill(array: np.ndarray, holes: np.ndarray, number: int, box: tuple[slice, ...]) -> None:

@@ -20,9 +20,9 @@ from knee3d.atomic import whole_file
 from knee3d.quantify.volumes import tissue_volumes
 from knee3d.report.rendering import BACKGROUND, RenderingError, render_labels
 
-DPI = 200
+DPI = 150
 ROW_INCHES = 4.2
-RENDER_PIXELS = 900
+RENDER_PIXELS = 700
 FILL_OPACITY = 0.35
 SCALE_BAR_MM = 20
 _PAPER = "#{:02x}{:02x}{:02x}".format(*BACKGROUND)

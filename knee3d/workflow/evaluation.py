@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Case, Dataset, Split, load_dataset
@@ -142,7 +143,7 @@ def evaluate(folder: Path, models: Path, split: Split, out: Path, scoring: Scori
         kept: dict[str, Volume] = {}
         keep = Keep(np.float32, kept.__setitem__) if scoring.compare else None
         opinion = trained.ensemble.opinion(image, f"evaluating {case.name}", keep=keep)
-        found = _ways(opinion, kept, scoring)
+        found = _ways(opinion, kept, scoring, dataset.scheme)
         names = dataset.scheme.names
         qualities[case.name] = quality(opinion.labels, [*opinion.looks.values()], names, trained.reference)
         mine = {way: assess(truth, labels, names, scoring.surfaces) for way, labels in found.items()}
@@ -166,12 +167,12 @@ def evaluate(folder: Path, models: Path, split: Split, out: Path, scoring: Scori
     return summary
 
 
-def _ways(opinion: Opinion, views: Mapping[str, Volume], scoring: Scoring) -> dict[str, Volume]:
+def _ways(opinion: Opinion, views: Mapping[str, Volume], scoring: Scoring, scheme: Scheme) -> dict[str, Volume]:
     """Labels of each plane by itself, of the fusion, and of the other ways that are to be scored."""
     alone = {name: one.labels for name, one in opinion.looks.items()}
     found = alone | {FUSED: opinion.labels}
     if scoring.cleaning:
-        found["fused, cleaned"] = cleaned(opinion.labels, scoring.cleaning)
+        found["fused, cleaned"] = cleaned(opinion.labels, scoring.cleaning, scheme.pieces)
     if scoring.compare:
         equal = dict.fromkeys(views, 1 / len(views))
         others = {"mean": "linear", "logarithmic": "log", "vote": "vote"}

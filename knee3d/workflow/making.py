@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from knee3d import __version__
-from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.files.probabilities import write_probabilities
@@ -95,8 +94,6 @@ def segment_knee(entry: Entry, segmenter: Segmenter, wish: Wish, mark: str, fold
 
     kept = Keep(np.float16, keep) if wish.probabilities else None
     found = segmenter.segment(volume, side, f"segmenting {case}", kept)
-    if side is Side.UNKNOWN:
-        log.warning("%s: side unknown, taken as a right knee; give --side if it is a left one", case)
     _write(found, replace(entry, source=replace(source, side=side)), wish.form, folder)
     if content_mark(source.path) != content:
         raise ValueError(f"{source.path} was changed while it was segmented; run it again")

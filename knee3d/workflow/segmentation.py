@@ -2,7 +2,7 @@
 
 OUT/<case>/          labels, labels.json, volumes.csv, quality.json, overview.png, probabilities/<view>.h5, and
                      segmentation.json, which says what they were made of: it appears whole, or not at all
-OUT/volumes.csv      volumes of all finished knees of the last run
+OUT/volumes.csv      volumes of all finished knees
 OUT/segment.jsonl    what happened, a JSON object a line; later runs add to it
 """
 
@@ -13,12 +13,13 @@ import logging
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from knee3d import __version__
 from knee3d.atomic import alone, whole_folder
 from knee3d.dataset.intake import Entry
 from knee3d.dataset.labels import check_form
@@ -29,7 +30,7 @@ from knee3d.progress import progress
 from knee3d.threads import as_finished
 from knee3d.workflow.diary import Diary
 from knee3d.workflow.making import VOLUMES, BadModels, load_segmenter, segment_knee
-from knee3d.workflow.record import Wish, finished, record_of, refuse_foreign
+from knee3d.workflow.record import RECORD, Wish, finished, record_of, refuse_foreign
 from knee3d.workflow.segmenter import Segmenter, engine_for
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ LOG = "segment.jsonl"
 VOLUMES_HEADER = b"case,tissue,volume_mm3"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LEAST_ROOM = 1 << 16
-_TOLD = ("volumes_mm3", "flags", "whole_because", "engine")
+_TOLD = ("side", "volumes_mm3", "flags", "whole_because", "engine")
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def segment(entries: Sequence[Entry], wish: Wish, out: Path, where: Where = Wher
     mark = fusion_mark(wish.models, wish.planes, wish.oblique)
     found: dict[str, Outcome] = {}
     with alone(out), Diary(where.log or out / LOG) as diary:
-        diary.note(event="begin", knees=len(entries), models=mark, settings=wish.settings)
+        diary.note(event="begin", knee3d=__version__, knees=len(entries), models=mark, settings=wish.settings)
         try:
             with progress("knees", len(entries)) as advance:
                 for outcome in _outcomes(entries, wish, mark, out, where):
@@ -122,7 +123,7 @@ def segment(entries: Sequence[Entry], wish: Wish, out: Path, where: Where = Wher
                 found.setdefault(entry.case, Outcome(entry.case, "failed", _in_a_line(error)))
         finally:  # also where it was interrupted
             outcomes = [found[entry.case] for entry in entries if entry.case in found]
-            _end(outcomes, out, diary)
+            _end(outcomes, len(entries), out, diary)
     return outcomes
 
 
@@ -288,13 +289,14 @@ def _report(outcome: Outcome, diary: Diary) -> None:
             log.info("%s: computed whole, as %s", outcome.case, record["whole_because"])
 
 
-def _end(outcomes: Sequence[Outcome], out: Path, diary: Diary) -> None:
+def _end(outcomes: Sequence[Outcome], knees: int, out: Path, diary: Diary) -> None:
     from knee3d.report.tables import write_volumes_csv
 
     records = {one.case: one.record for one in outcomes if one.record}
-    if records:
+    volumes = {case: record["volumes_mm3"] for case, record in (_others(out, records) | records).items()}
+    if volumes:
         try:
-            write_volumes_csv(out / VOLUMES, {case: record["volumes_mm3"] for case, record in records.items()})
+            write_volumes_csv(out / VOLUMES, dict(sorted(volumes.items())))
         except OSError as error:
             log.error(
                 "%s cannot be written (%s); the folders of the knees have their own", out / VOLUMES, error.strerror
@@ -303,7 +305,18 @@ def _end(outcomes: Sequence[Outcome], out: Path, diary: Diary) -> None:
     if len(engines) > 1:
         log.warning("knees were computed in different ways (%s): give --precision for the same", "; ".join(engines))
     counts = {status: sum(one.status == status for one in outcomes) for status in ("done", "kept", "failed")}
-    diary.note(event="end", **counts)
+    interrupted = len(outcomes) < knees
+    diary.note(event="interrupted" if interrupted else "end", **counts)
+
+
+def _others(out: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Records of knees that were finished by other runs; what is damaged is passed over."""
+    found = {}
+    for path in out.glob(f"*/{RECORD}"):
+        if path.parent.name not in known:
+            with suppress(ValueError):
+                found[path.parent.name] = record_of(path.parent)
+    return {case: record for case, record in found.items() if record}
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from knee3d.quantify.volumes import tissue_volumes
 if TYPE_CHECKING:
     from knee3d.learn.engines import Engine
 
+SIDE_UNKNOWN = "side unknown, taken as a right knee: the networks see a left one mirrored, if told so"
 AROUND_MM = 5.0
 """Of the tissue, its probabilities are kept."""
 
@@ -124,14 +125,17 @@ class Segmenter:
             labels, looks = opinion.labels, opinion.looks
             fused = _around_tissue(opinion.fused, labels)
             del opinion
-        labels = cleaned(labels, self.method.cleaning) if self.method.cleaning else labels
+        labels = cleaned(labels, self.method.cleaning, self.trained.scheme.pieces) if self.method.cleaning else labels
         scheme = self.trained.scheme
         volumes = tissue_volumes(labels, scheme)
+        found = quality(labels, [*looks.values()], scheme.names, self.trained.reference)
+        if side is Side.UNKNOWN:
+            found = replace(found, flags=(*found.flags, SIDE_UNKNOWN))
         return Segmentation(
             volume.with_array(from_canonical(labels, codes, side).array),
             scheme,
             dict(zip(scheme.names, volumes.tolist(), strict=True)),
-            quality(labels, [*looks.values()], scheme.names, self.trained.reference),
+            found,
             whole,
             image,
             labels,

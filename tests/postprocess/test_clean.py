@@ -80,3 +80,17 @@ def test_sizes_that_are_none_are_refused(size):
         Cleaning(size)
     with pytest.raises(ValueError, match="mm3"):
         Cleaning(0, size)
+
+
+def test_of_a_tissue_as_many_pieces_stay_as_a_knee_has():
+    array = np.zeros((20, 20, 20), np.uint8)
+    array[1:6, 1:6, 1:6], array[8:12, 8:12, 8:12], array[15, 15, 15] = 1, 1, 1
+    array[1:3, 15:18, 1:3], array[6, 15, 1] = 2, 2
+    labels = Volume(array, AFFINE)
+    one, two = (
+        cleaned(labels, Cleaning(keep_largest=True)).array,
+        cleaned(labels, Cleaning(keep_largest=True), (2, 1)).array,
+    )
+    assert np.count_nonzero(one == 1) == 125
+    assert np.count_nonzero(two == 1) == 125 + 64
+    assert np.count_nonzero(one == 2) == np.count_nonzero(two == 2) == 12
