@@ -6,7 +6,7 @@ its example notebooks (more smoothing, the bone resampled to 20000 corners). kne
 with the bone inferred. Each plate is measured three times, and the fastest counts. Processor seconds stand beside, as
 a busy machine stretches the others.
 
-    python benchmarks/pymskt.py /tmp/pymskt knee_b_label.nrrd    # 3 GB; a compiler builds some of pymskt's needs
+    python benchmarks/pymskt.py /tmp/pymskt knee_b_label.nrrd    # 3 GB, minutes; pip needs a C compiler
 """
 
 import argparse
@@ -191,7 +191,7 @@ def _compared(plate: str, ways: Mapping[str, Mapping[str, float]]) -> Iterator[s
         mean, by_area = (ours[kind] - theirs[kind] for kind in ("mean_mm", "by_area_mm"))
         yield (
             f"{plate}: knee3d is {times} times as fast as {name} (seconds, processor); "
-            f"its mean is {mean:+.3f} mm off, by area {by_area:+.3f} mm"
+            f"its mean differs by {mean:+.3f} mm, by area {by_area:+.3f} mm"
         )
 
 
