@@ -1,10 +1,11 @@
 """Who measures the thickness of cartilage faster, knee3d or pymskt, and do the two agree?
 
 Both go from the label map in memory to a thickness for each corner of the bone's surface, plate by plate; imports and
-reading the file are not timed. pymskt is used in two ways: with the defaults of its README, and with the settings of
-its example notebooks (more smoothing, the bone resampled to 20000 corners). knee3d is, too: on the bone's surface, and
-with the bone inferred. Each plate is measured three times, and the fastest counts. Processor seconds stand beside, as
-a busy machine stretches the others.
+reading the file are not timed. pymskt is used in three ways: with the defaults of its README, with the settings of its
+example notebooks (more smoothing, the bone resampled to 20000 corners), and with the defaults but for the repair of the
+cartilage's surface, which takes most of its time. knee3d is used in two: on the bone's surface, and with the bone
+inferred. Each plate is measured three times, and the fastest counts. Processor seconds stand beside, as a busy machine
+stretches the others.
 
     python benchmarks/pymskt.py /tmp/pymskt knee_b_label.nrrd    # 3 GB, minutes; pip needs a C compiler
 """
@@ -18,6 +19,8 @@ import sys
 import time
 import venv
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +34,6 @@ PLATES = {
     "patellar": (4, 7),
 }
 """Label of the cartilage and of its bone, in pymskt's numbering."""
-README: Mapping[str, Any] = {"bone": {}, "clusters": 0, "cartilage": {}}
-NOTEBOOK: Mapping[str, Any] = {
-    "bone": {"smooth_image_var": 1.0}, "clusters": 20000, "cartilage": {"image_smooth_var_cart": 0.5},
-}  # fmt: skip
 RUNS = 3
 ALLOWED_MM = 0.25
 
@@ -44,36 +43,62 @@ Way = Callable[[Any, int, int], Corners]
 """From labels, and the numbers of a cartilage and its bone, to the corners of the bone."""
 
 
-def by_pymskt(labels: Any, cartilage: int, bone: int, settings: Mapping[str, Any]) -> Corners:
-    """As pymskt's README has it, and its example notebooks, which resample the bone between the two steps."""
+@dataclass(frozen=True)
+class Use:
+    """How pymskt is used. What is not given to it is its own default.
+
+    Attributes:
+        bone: For the surface of the bone.
+        cartilage: For the surface of the cartilage.
+        clusters: How many corners the bone is resampled to; None leaves it as it was cut.
+        repair: Whether the cartilage's surface is made watertight, as it is by default.
+    """
+
+    bone: Mapping[str, float] = field(default_factory=dict)
+    cartilage: Mapping[str, float] = field(default_factory=dict)
+    clusters: int | None = None
+    repair: bool = True
+
+
+USES = {
+    "pymskt, README": Use(),
+    "pymskt, notebook": Use({"smooth_image_var": 1.0}, {"image_smooth_var_cart": 0.5}, clusters=20000),
+    "pymskt, no repair": Use(repair=False),
+}
+
+
+def by_pymskt(labels: Any, cartilage: int, bone: int, use: Use) -> Corners:
+    """As its README and its notebooks have it."""
     from pymskt.mesh import BoneMesh
 
     mesh = BoneMesh(seg_image=labels, label_idx=bone, list_cartilage_labels=[cartilage])
-    mesh.create_mesh(**settings["bone"])
-    if settings["clusters"]:
-        mesh.resample_surface(clusters=settings["clusters"])
-    mesh.calc_cartilage_thickness(**settings["cartilage"])
+    mesh.create_mesh(**use.bone)
+    if use.clusters:
+        mesh.resample_surface(clusters=use.clusters)
+    if not use.repair:
+        mesh.create_cartilage_meshes(fix_method=None, **use.cartilage)
+    mesh.calc_cartilage_thickness(**use.cartilage)
     return np.asarray(mesh.points), mesh.regular_faces, np.asarray(mesh.point_data["thickness (mm)"])
 
 
 def by_knee3d(labels: Any, cartilage: int, bone: int) -> Corners:
     """On the surface of the bone."""
-    from knee3d.quantify.field import around, field
+    from knee3d.quantify import field as fields
     from knee3d.quantify.thickness import on_bone
 
-    part, _ = around(labels, cartilage)
-    found = on_bone(field(part, cartilage), field(part, bone))
+    part, _ = fields.around(labels, cartilage)
+    found = on_bone(fields.field(part, cartilage), fields.field(part, bone))
     return found.points, found.triangles, found.thickness_mm
 
 
 def by_knee3d_inferred(labels: Any, cartilage: int, bone: int) -> Corners:
     """As if the bone were not segmented."""
     from knee3d.anatomy.tissue import NUMBERINGS
-    from knee3d.quantify.field import around, field
+    from knee3d.quantify import field as fields
     from knee3d.quantify.thickness import inferred
 
-    part, _ = around(labels, cartilage)
-    found = inferred(field(part, cartilage), NUMBERINGS["pymskt"].names[cartilage])
+    part, _ = fields.around(labels, cartilage)
+    found = inferred(fields.field(part, cartilage), NUMBERINGS["pymskt"].names[cartilage])
     return found.points, found.triangles, found.thickness_mm
 
 
@@ -83,11 +108,7 @@ def ways_of(package: str, path: Path) -> tuple[Any, Mapping[str, Way]]:
         import pymskt.mesh  # noqa: F401
         import SimpleITK
 
-        def way(settings: Mapping[str, Any]) -> Way:
-            return lambda *what: by_pymskt(*what, settings)
-
-        ways = {"pymskt, README": way(README), "pymskt, notebook": way(NOTEBOOK)}
-        return SimpleITK.ReadImage(str(path)), ways
+        return SimpleITK.ReadImage(str(path)), {name: partial(by_pymskt, use=use) for name, use in USES.items()}
     import knee3d.quantify.thickness  # noqa: F401
     from knee3d.dataset.files.volumefile import read_volume
 
@@ -185,7 +206,7 @@ def _show(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
 
 def _compared(plate: str, ways: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     ours = ways["knee3d"]
-    for name in ("pymskt, README", "pymskt, notebook"):
+    for name in USES:
         theirs = ways[name]
         times = " and ".join(f"{theirs[kind] / ours[kind]:.1f}" for kind in ("seconds", "processor"))
         mean, by_area = (ours[kind] - theirs[kind] for kind in ("mean_mm", "by_area_mm"))

@@ -23,7 +23,7 @@ from rich.table import Table
 from scipy import ndimage
 
 from knee3d import workflow
-from knee3d.anatomy.orientation import CANONICAL, Side, reorient
+from knee3d.anatomy.orientation import CANONICAL, Side, axis_codes, reorient
 from knee3d.anatomy.tissue import FEMORAL, NUMBERINGS, SCHEMES, Scheme, map_labels
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.writer import write_series
@@ -32,6 +32,8 @@ from knee3d.dataset.files.volumefile import read_volume, write_volume
 from knee3d.dataset.intake import content_mark
 from knee3d.dataset.phantom.knee import parametric_knee
 from knee3d.dataset.phantom.synthesis import render
+from knee3d.dataset.prepare import canonical_image
+from knee3d.dataset.source import read_image
 from knee3d.postprocess.quality import quality
 from knee3d.quantify.measures import WHOLE
 from knee3d.report.figures import overview_figure
@@ -41,11 +43,11 @@ from knee3d.workflow import pages
 
 SHAPE, FIELD_OF_VIEW_MM = (384, 384, 160), (140.0, 140.0, 112.0)
 STAGES = {
-    "reading image, labels, probabilities": ("_image", "_labels", "_opinion"),
+    "reading image, labels, probabilities": ("image_of", "labels_of", "opinion_of"),
     "thickness, volumes, parts": ("measure",),
     "thickness as an overlay": ("thickness_map",),
     "surfaces": ("_surfaces",),
-    "maps": ("_maps",),
+    "maps": ("maps_of", "scores_of"),
     "page, meshes and tables": ("_write",),
 }
 
@@ -54,8 +56,8 @@ def make_finished(source: Volume, scheme: Scheme, home: Path) -> tuple[Path, Pat
     """A knee's folder as `knee3d segment` leaves it, without any network, and its image."""
     image, folder = home / "knee", home / "results" / "knee"
     write_series(render(source, seed=1), image, Side.RIGHT, patient="made up", description="made up", seed=0)
-    volume, _ = pages.read_image(image)
-    here = reorient(source, "".join(pages.axis_codes(volume.affine)))
+    volume, _ = read_image(image)
+    here = reorient(source, "".join(axis_codes(volume.affine)))
     labels = volume.with_array(map_labels(here.array, NUMBERINGS["pymskt"], scheme))
     box = ndimage.find_objects((labels.array > 0).view(np.uint8))[0]
     part = labels.part(tuple(slice(max(0, one.start - 9), one.stop + 9) for one in box))
@@ -68,7 +70,7 @@ def make_finished(source: Volume, scheme: Scheme, home: Path) -> tuple[Path, Pat
     views = {"one": labels, "other": labels.with_array(np.roll(labels.array, 1, axis=0))}
     write_probabilities(fused, ("background", *scheme.names), "fused", folder / "fused.h5", views)
     canonical = reorient(labels, CANONICAL)
-    shown, _ = pages.canonical_image(volume, Side.RIGHT)
+    shown, _ = canonical_image(volume, Side.RIGHT)
     overview_figure(shown, canonical, scheme, folder / "overview.png", "knee")
     found = quality(canonical, [], scheme.names, None)
     write_json({"agreement": found.agreement, "doubt": found.doubt}, folder / "quality.json")

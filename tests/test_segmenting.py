@@ -444,7 +444,7 @@ def test_killed_ten_times_in_mid_knee_it_ends_with_the_same_bytes(place, tmp_pat
     command += ["--models", place / "models", "--precision", "float32", "--out"]
     subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
     expected = contents(tmp_path / "whole")
-    assert len(expected) == 4 * 5
+    assert len(expected) == 4 * 6
     rng, target, interrupted = random.Random(2), tmp_path / "killed", 0
     for number in range(KILLS):
         known = set(contents(target))

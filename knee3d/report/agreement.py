@@ -22,7 +22,7 @@ from knee3d.atomic import whole_file
 from knee3d.quantify.agreement import Agreement, Quantity
 from knee3d.quantify.change import Smallest
 from knee3d.quantify.measures import UNITS, WHOLE
-from knee3d.report.measures import write_csv
+from knee3d.report.tables import write_csv
 
 UNIT_SIGNS = {"mm3": "mm\N{SUPERSCRIPT THREE}", "mm2": "mm\N{SUPERSCRIPT TWO}"}
 DIGITS = {"mm3": 1, "mm2": 1, "mm": 3, "%": 2}

@@ -15,7 +15,7 @@ from knee3d.quantify.agreement import Quantity
 from knee3d.quantify.change import Change, Smallest, Verdict
 from knee3d.quantify.measures import UNITS
 from knee3d.report.agreement import in_words, number
-from knee3d.report.measures import write_csv
+from knee3d.report.tables import write_csv
 
 _BEYOND = (Verdict.BEYOND, Verdict.JUST_BEYOND)
 

@@ -2,22 +2,14 @@
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from knee3d.atomic import whole_file
 from knee3d.quantify.measures import UNITS, Measure
+from knee3d.report.tables import write_csv
 
 COLUMNS = ("case", "tissue", "region", "measure", "unit", "value")
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table, whole or not at all; None and what is no finite number become empty cells."""
-    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(["" if _unknown(cell) else cell for cell in row] for row in rows)
 
 
 def write_measures_csv(path: Path, measures: Mapping[str, Sequence[Measure]]) -> None:
@@ -102,7 +94,3 @@ def _number(text: str, where: str) -> float:
     if math.isinf(value) or "_" in text or (math.isnan(value) and text):
         raise ValueError(f"{where}: {text!r} is not a number; leave the cell empty if it is not known")
     return value
-
-
-def _unknown(cell: object) -> bool:
-    return cell is None or (isinstance(cell, float) and not math.isfinite(cell))

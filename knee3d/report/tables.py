@@ -149,7 +149,7 @@ def write_scores_csv(summary: Mapping[str, Any], path: Path) -> None:
         for measure, tissues in measures.items()
         for tissue, interval in tissues.items()
     ]
-    _write_csv(path, ("case", "view", "tissue", "measure", "value", "low", "high"), rows)
+    write_csv(path, ("case", "view", "tissue", "measure", "value", "low", "high"), rows)
 
 
 def write_volumes_csv(path: Path, volumes_mm3: Mapping[str, Mapping[str, float]]) -> None:
@@ -160,7 +160,7 @@ def write_volumes_csv(path: Path, volumes_mm3: Mapping[str, Mapping[str, float]]
         volumes_mm3: Case to tissue to mm3.
     """
     rows = [(case, name, mm3) for case, volumes in volumes_mm3.items() for name, mm3 in volumes.items()]
-    _write_csv(path, ("case", "tissue", "volume_mm3"), rows)
+    write_csv(path, ("case", "tissue", "volume_mm3"), rows)
 
 
 MOST_FAILURES = 50
@@ -225,11 +225,16 @@ def plain(obj: Any) -> Any:
     return None if isinstance(obj, float) and not math.isfinite(obj) else obj
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table, whole or not at all; None and what is no finite number become empty cells."""
     with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows(["" if _unknown(cell) else cell for cell in row] for row in rows)
+
+
+def _unknown(cell: object) -> bool:
+    return cell is None or (isinstance(cell, float) and not math.isfinite(cell))
 
 
 def findings_table(findings: Iterable[Mapping[str, Any]]) -> Table:

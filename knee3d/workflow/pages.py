@@ -21,24 +21,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from knee3d import __version__
-from knee3d.anatomy.orientation import Side, axis_codes, from_canonical, reorient
-from knee3d.anatomy.tissue import SCHEMES, Numbering, Scheme
+from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_folder
-from knee3d.dataset.files.probabilities import read_probabilities, read_views
 from knee3d.dataset.files.volumefile import write_volume
-from knee3d.dataset.intake import Entry, digest
-from knee3d.dataset.labels import DICOM_SEG, FORMS, read_labels
-from knee3d.dataset.prepare import Preparation, canonical_image, read_classes
-from knee3d.dataset.source import read_image
-from knee3d.postprocess.confusion import Scores, confusion_matrix
+from knee3d.dataset.intake import digest
+from knee3d.postprocess.confusion import Scores
 from knee3d.postprocess.ensemble import FUSED
 from knee3d.quantify.field import around, field
 from knee3d.quantify.knee import Findings, measure, thickness_map
 from knee3d.quantify.mesh import tissue_surface
 from knee3d.quantify.thickness import THICKNESS
 from knee3d.quantify.volumes import tissue_volumes
-from knee3d.workflow.making import OPINION
+from knee3d.workflow.finished import Given, image_of, labels_of, maps_of, opinion_of, scores_of
 from knee3d.workflow.record import REPORT
 
 if TYPE_CHECKING:
@@ -60,33 +55,6 @@ class ReportWish:
 
     meshes: str = "ply"
     keep: float = 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class Given:
-    """What there is of a knee.
-
-    Attributes:
-        record: Its segmentation.json.
-        entry: Its image; None where that was not given.
-        mask: A mask of it to score against; None where there is none.
-        numbering: Of a mask that does not tell itself.
-    """
-
-    record: Mapping[str, Any]
-    entry: Entry | None = None
-    mask: Path | None = None
-    numbering: Numbering | None = None
-
-    @property
-    def scheme(self) -> Scheme:
-        """Of the labels."""
-        return SCHEMES[self.record["scheme"]]
-
-    @property
-    def side(self) -> Side:
-        """Of the knee."""
-        return Side(self.record["side"])
 
 
 def mark_of_report(given: Given, wish: ReportWish) -> str:
@@ -118,9 +86,9 @@ def make_report(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any]:
     """
     from knee3d.report.tables import write_json
 
-    image = given.entry and _image(given.entry, given.side)
-    labels = _labels(folder, given, image)
-    fused, views = _opinion(folder)
+    image = given.entry and image_of(given.entry, given.side)
+    labels = labels_of(folder, given, image)
+    fused, views = opinion_of(folder, labels, given.scheme)
     findings = measure(labels, given.scheme, given.side, fused)
     made = Made(
         image and image.shown,
@@ -129,8 +97,8 @@ def make_report(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any]:
         thickness_map(labels, given.scheme, findings.interfaces),
         {name: interface.mesh() for name, interface in findings.interfaces.items()},
         _surfaces(labels, given.scheme, fused, wish.keep),
-        _maps(labels, fused, views),
-        _scores(given, image, {**views, FUSED: labels}),
+        maps_of(labels, fused, views),
+        scores_of(given, image, {**views, FUSED: labels}),
     )
     with whole_folder(folder / REPORT) as partial:
         _write(folder, given, made, wish, partial)
@@ -148,14 +116,6 @@ def make_report(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any]:
         }
         write_json(record, partial / REPORT_RECORD)
     return record
-
-
-@dataclass(frozen=True, eq=False)
-class Read:
-    """An image as it was read, and as it is shown: uint8 on the same grid."""
-
-    source: Volume
-    shown: Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,31 +143,6 @@ class Made:
     scores: Mapping[str, Scores] | None
 
 
-def _image(entry: Entry, side: Side) -> Read:
-    volume, _ = read_image(entry.source.path, entry.source.choice)
-    shown, _ = canonical_image(volume, side)
-    return Read(volume, from_canonical(shown, axis_codes(volume.affine), side))
-
-
-def _labels(folder: Path, given: Given, image: Read | None) -> Volume:
-    """In the axes and on the grid of the image."""
-    form = given.record["settings"]["form"]
-    labels = read_labels(folder, given.scheme, form)
-    if image is not None:
-        return reorient(labels, axis_codes(image.source.affine)).padded_to(image.source)
-    if form == DICOM_SEG:
-        raise ValueError(
-            f"{folder / FORMS[form]} ends where its labels do; give the images, too: knee3d report RESULTS KNEES"
-        )
-    return labels
-
-
-def _opinion(folder: Path) -> tuple[Volume | None, dict[str, Volume]]:
-    """Probabilities of all views together around tissue, and the labels of each view; not there where no tissue is."""
-    path = folder / OPINION
-    return (read_probabilities(path)[0], read_views(path)) if path.is_file() else (None, {})
-
-
 def _surfaces(labels: Volume, scheme: Scheme, fused: Volume | None, keep: float) -> dict[str, Mesh]:
     found = {}
     for number, (name, mm3) in enumerate(zip(scheme.names, tissue_volumes(labels, scheme), strict=True), start=1):
@@ -215,30 +150,6 @@ def _surfaces(labels: Volume, scheme: Scheme, fused: Volume | None, keep: float)
             part, known = around(labels, number, fused, margin_mm=2.0)
             found[name] = tissue_surface(field(part, number, known), mm3, keep=keep)
     return found
-
-
-def _maps(labels: Volume, fused: Volume | None, views: Mapping[str, Volume]) -> dict[str, Volume]:
-    """How sure the networks are that there is tissue, and which share of the views says something else."""
-    if fused is None:
-        return {}
-    box = labels.box_of(fused)
-    maps = {"probability": fused.with_array(1 - fused.array[..., 0] / np.float32(255))}
-    if len(views) > 1:
-        others = [view.array[box] != labels.array[box] for view in views.values()]
-        maps["disagreement"] = fused.with_array(np.mean(others, axis=0, dtype=np.float32))
-    return maps
-
-
-def _scores(given: Given, image: Read | None, views: Mapping[str, Volume]) -> dict[str, Scores] | None:
-    if given.mask is None or image is None:
-        return None
-    preparation = Preparation(given.scheme, given.numbering)
-    truth, _ = read_classes(given.mask, lambda: (image.source, given.side), preparation)
-    truth = reorient(truth, axis_codes(image.source.affine))
-    return {
-        name: Scores(confusion_matrix(truth.array, view.array, given.scheme.classes), given.scheme.names)
-        for name, view in views.items()
-    }
 
 
 def _write(folder: Path, given: Given, made: Made, wish: ReportWish, out: Path) -> None:

@@ -19,7 +19,8 @@ from knee3d.dataset.intake import Entry, content_mark, knees_at
 from knee3d.dataset.table import LABELS_FILE, read_numbering, read_table
 from knee3d.progress import progress
 from knee3d.threads import as_finished
-from knee3d.workflow.pages import MEASURES, PAGE, REPORT_RECORD, Given, ReportWish, make_report, mark_of_report
+from knee3d.workflow.finished import Given
+from knee3d.workflow.pages import MEASURES, PAGE, REPORT_RECORD, ReportWish, make_report, mark_of_report
 from knee3d.workflow.record import RECORD, REPORT, record_of
 from knee3d.workflow.segmentation import Outcome
 
