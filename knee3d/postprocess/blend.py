@@ -186,12 +186,10 @@ class Pool:
             ValueError: Where the rule's weights are shares, its classes do not add up to 1, as those of logits.
         """
         _check_sums(name, part[:1], self._rule)
-        product = np.multiply(RULES[self._rule].term(as_probabilities(part)), _factor(self._weights[name]))
         if all(isinstance(one, slice) for one in index):
-            there = self._total[index]
-            there += product
+            _add_volume(self._total[index], part, self._weights[name], self._rule, first=False)
         else:
-            self._total[index] += product
+            self._total[index] += RULES[self._rule].term(as_probabilities(part)) * _factor(self._weights[name])
 
     def finish(self, region: np.ndarray | None = None) -> Volume:
         """The opinion of all views together, (*shape, classes) float32; the pool is not to be used any more.

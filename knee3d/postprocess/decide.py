@@ -68,9 +68,22 @@ def decide(probabilities: Volume, thresholds: Sequence[float] | None = None) -> 
     """
     if probabilities.array.ndim != 4:
         raise ValueError(f"probabilities have a last axis of classes, got shape {probabilities.array.shape}")
-    array = probabilities.array
-    check_thresholds(thresholds, array.shape[-1])
-    return _labelled(probabilities, lambda piece: most_probable(as_probabilities(array[piece]), thresholds))
+    check_thresholds(thresholds, probabilities.array.shape[-1])
+    return probabilities.with_array(labels_of(probabilities.array, thresholds))
+
+
+def labels_of(probabilities: np.ndarray, thresholds: Sequence[float] | None = None) -> np.ndarray:
+    """As `most_probable`; where there are three axes of voxels, all cores share them.
+
+    Args:
+        probabilities: (..., classes), floats, or uint8, where 255 is 1.
+        thresholds: Of each tissue.
+    """
+    if probabilities.ndim != 4:
+        return most_probable(as_probabilities(probabilities), thresholds)
+    return _labelled(
+        probabilities.shape, lambda piece: most_probable(as_probabilities(probabilities[piece]), thresholds)
+    )
 
 
 def fused_labels(
@@ -106,7 +119,7 @@ def fused_labels(
         labels.reshape(-1)[unclear] = most_probable(mixed(rows, shares, rule), thresholds)
         return labels
 
-    return _labelled(first, label)
+    return first.with_array(_labelled(first.array.shape, label))
 
 
 def clear_background(parts: Sequence[np.ndarray], level: float) -> np.ndarray:
@@ -128,11 +141,11 @@ def clear_background(parts: Sequence[np.ndarray], level: float) -> np.ndarray:
     return found
 
 
-def _labelled(grid: Volume, label: Callable[[Piece], np.ndarray]) -> Volume:
-    labels = np.empty(grid.shape, dtype=np.uint8)
+def _labelled(shape: tuple[int, ...], label: Callable[[Piece], np.ndarray]) -> np.ndarray:
+    labels = np.empty(shape[:-1], dtype=np.uint8)
 
     def work(piece: Piece) -> None:
         labels[piece] = label(piece)
 
-    over_pieces(work, grid.array.shape, 4 * grid.array.shape[-1])
-    return grid.with_array(labels)
+    over_pieces(work, shape, 4 * shape[-1])
+    return labels

@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 
 from knee3d.anatomy.volume import Volume
-from knee3d.postprocess.blend import as_probabilities
 from knee3d.postprocess.confusion import confusion_matrix, dice
-from knee3d.postprocess.decide import most_probable
+from knee3d.postprocess.decide import labels_of
 from knee3d.postprocess.uncertainty import entropy_of
 
 MISSING = 0.05
@@ -97,7 +96,7 @@ class Looking:
 
     def add(self, index: Any, part: np.ndarray) -> None:
         """Take in probabilities (..., classes) of some voxels, as numpy indexes them."""
-        labels = most_probable(as_probabilities(part))
+        labels = labels_of(part)
         if self._region is not None:
             labels *= self._region[index]
         tissue = labels > 0
