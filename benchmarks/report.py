@@ -132,6 +132,8 @@ def main() -> None:
     parser.add_argument("--pymskt", type=Path, help="Folder for pymskt's own environment; compares with it, too.")
     parser.add_argument("--child", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.pymskt and not options.labels:
+        parser.error("--pymskt compares on a label map: give --labels")
     if options.child:
         print("RESULT" + json.dumps(reported(*options.child)))
         return

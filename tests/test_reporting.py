@@ -16,6 +16,7 @@ from scipy.spatial import KDTree
 
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.tissue import FEMORAL, SCHEMES
+from knee3d.atomic import alone
 from knee3d.cli import main
 from knee3d.dataset.files.probabilities import read_probabilities, read_views
 from knee3d.dataset.files.volumefile import read_volume
@@ -102,8 +103,7 @@ def test_a_left_knee_has_the_measures_of_its_mirror_image(place):
     right, left = (values(place / "results" / case) for case in ("P001", "P002"))
     assert set(right) == set(left)
     for key, value in right.items():
-        if key[2] in ("volume", "thickness_mean", "covered_area"):
-            assert left[key] == pytest.approx(value, rel=0.03), key
+        assert left[key] == pytest.approx(value, rel=0.02), key  # a corner of the image differs
 
 
 def test_other_programs_open_what_is_written(place):
@@ -121,7 +121,7 @@ def test_other_programs_open_what_is_written(place):
         voxels = np.argwhere(labels.array == number) @ labels.affine[:3, :3].T + labels.affine[:3, 3]
         assert KDTree(voxels).query(mesh.points)[0].max() < np.linalg.norm(labels.spacing_mm)
         thick = pv.read(report / "meshes" / f"{name.replace(' ', '_')}_thickness.vtp")
-        assert 1 < np.asarray(thick.point_data["thickness_mm"]).mean() < 5
+        assert 1 < np.nanmean(thick.point_data["thickness_mm"]) < 5
     assert (report / "meshes" / "scene.glb").read_bytes().startswith(b"glTF")
     assert (report / "confusion.pdf").read_bytes().startswith(b"%PDF")
     table = [line.split() for line in (report / "labels_lut.txt").read_text().splitlines()]
@@ -174,6 +174,10 @@ def test_without_images_there_are_measures_and_a_page(place, tmp_path):
 def test_labels_alone_are_measured_where_probabilities_are_gone(place, tmp_path):
     results = copied(place, tmp_path / "results")
     (results / "P001" / "fused.h5").unlink()
+    path = results / "P001" / "segmentation.json"
+    record = json.loads(path.read_text())
+    del record["files"]["fused.h5"]
+    path.write_text(json.dumps(record))
     assert run(results / "P001").exit_code == 0
     found, with_probabilities = values(results / "P001"), values(place / "results" / "P001")
     assert (FEMORAL, "whole", "partial_volume") not in found
@@ -193,15 +197,50 @@ def test_another_image_is_refused_and_the_others_are_done(place, tmp_path):
     assert not (results / "P002" / "report").exists()
 
 
-def test_damaged_results_are_named(place, tmp_path):
-    results = copied(place, tmp_path / "results")
+def test_damaged_results_are_named_and_never_measured(place, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(place / "results", results)
+    index = (results / "index.html").read_bytes()
     (results / "P001" / "labels.nii.gz").write_bytes(b"no labels")
-    (results / "P002" / "fused.h5").write_bytes(b"no probabilities")
-    done = run(results)
+    shutil.copy(results / "P001" / "fused.h5", results / "P002" / "fused.h5")
+    done = run(results, place / "cohort" / "knees.csv")
     assert done.exit_code == 2
-    assert "labels.nii.gz" in done.output
-    assert "fused.h5" in done.output
+    assert "labels.nii.gz was changed" in done.output
+    assert "fused.h5 was changed" in done.output
     assert "Traceback" not in done.output
+    assert (results / "index.html").read_bytes() == index  # of what was finished before nothing is lost
+    shutil.copy(place / "results" / "P001" / "labels.nii.gz", results / "P001" / "labels.nii.gz")
+    done = run(results, place / "cohort" / "knees.csv")
+    assert done.exit_code == 1
+    assert "no report" in (results / "index.html").read_text()
+
+
+def test_another_side_and_a_renamed_folder_are_refused(place, tmp_path):
+    results, table = copied(place, tmp_path / "results"), place / "cohort" / "knees.csv"
+    (results / "P002").rename(results / "P003")
+    swapped = place / "cohort" / "swapped.csv"
+    swapped.write_text(table.read_text().replace(",R,", ",L,"))
+    done = run(results, swapped)
+    assert done.exit_code == 2
+    assert "is of side R, but the table says L" in done.output
+    assert "was renamed or copied" in done.output
+
+
+def test_one_report_at_a_time(place, tmp_path):
+    results = copied(place, tmp_path / "results")
+    with alone(results):
+        done = run(results)
+    assert done.exit_code == 2
+    assert "another process" in done.output
+
+
+def test_the_same_knee_gives_the_same_files(place, tmp_path):
+    results = copied(place, tmp_path / "results")
+    assert run(results / "P001", place / "cohort" / "knees.csv").exit_code == 0
+    for path in (place / "results" / "P001" / "report").rglob("*"):
+        if path.is_file():
+            again = results / "P001" / "report" / path.relative_to(place / "results" / "P001" / "report")
+            assert again.read_bytes() == path.read_bytes(), path
 
 
 def test_nothing_finished_is_an_error_with_the_way_out(tmp_path):

@@ -71,7 +71,7 @@ class Change:
         size = abs(self.change)
         if size <= ROUNDING * abs(self.baseline):
             size = 0.0
-        if smallest is None or np.isnan(size) or np.isnan(smallest.sdc):
+        if smallest is None or np.isnan(size) or not smallest.sdc > 0:  # no error at all is none that was measured
             return Verdict.UNKNOWN
         if size > smallest.sdc:
             return Verdict.BEYOND if size > smallest.high else Verdict.JUST_BEYOND

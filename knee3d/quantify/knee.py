@@ -8,15 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import KDTree
 
-from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.orientation import Side, to_canonical
 from knee3d.anatomy.tissue import BONE_OF, FEMORAL, Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.quantify.field import around, field
 from knee3d.quantify.measures import WHOLE, Measure
 from knee3d.quantify.regions import REGIONS, Landmarks, find_landmarks
-from knee3d.quantify.thickness import Interface, inferred, on_bone
+from knee3d.quantify.thickness import REACH_MM, Interface, inferred, on_bone
 from knee3d.quantify.volumes import partial_volumes, tissue_volumes
 
+UNKNOWN_SHARE = 0.02
+"""Of the covered area: beyond it a note says so."""
 PERCENTILES = {"thickness_p5": 5, "thickness_p25": 25, "thickness_median": 50, "thickness_p75": 75, "thickness_p95": 95}
 
 
@@ -51,6 +53,8 @@ def measure(labels: Volume, scheme: Scheme, side: Side, probabilities: Volume | 
         ValueError: The labels are not of the scheme, or the probabilities are not on a part of their grid.
     """
     notes: list[str] = []
+    labels = to_canonical(labels, side)  # so that the order of axes and the side change no number
+    probabilities = probabilities and to_canonical(probabilities, side)
     present = [name for number, name in enumerate(scheme.names, start=1) if (labels.array == number).any()]
     landmarks = _landmarks(labels, scheme, side, notes) if FEMORAL in present else None
     interfaces: dict[str, Interface] = {}
@@ -59,6 +63,7 @@ def measure(labels: Volume, scheme: Scheme, side: Side, probabilities: Volume | 
             interface = _interface(labels, scheme, name, probabilities)
             if interface.covers:
                 interfaces[name] = interface
+                notes += _unknown(name, interface)
             else:
                 notes.append(f"there is too little {name}, or it lies too far from its bone, to measure its thickness")
     if any(interface.inferred for interface in interfaces.values()):
@@ -72,6 +77,9 @@ def measure(labels: Volume, scheme: Scheme, side: Side, probabilities: Volume | 
             numbers = landmarks.region(name, interface.points) if name in REGIONS else np.empty(0)
             for number, region in enumerate(REGIONS.get(name, ())):
                 measures += _thickness(name, region, interface, numbers == number)
+    if side is Side.LEFT:
+        interfaces = {name: interface.mirrored() for name, interface in interfaces.items()}
+        landmarks = landmarks and landmarks.mirrored()
     return Findings(tuple(measures), interfaces, landmarks, tuple(notes))
 
 
@@ -97,7 +105,7 @@ def _landmarks(labels: Volume, scheme: Scheme, side: Side, notes: list[str]) -> 
             "the side is not known and taken as right: medial and lateral are the other way round in a left knee"
         )
     try:
-        return find_landmarks(labels.with_array(labels.array == scheme.names.index(FEMORAL) + 1), side)
+        return find_landmarks(labels.with_array(labels.array == scheme.names.index(FEMORAL) + 1))
     except ValueError as error:
         notes.append(f"no parts of cartilage: {error}")
         return None
@@ -109,6 +117,17 @@ def _interface(labels: Volume, scheme: Scheme, name: str, probabilities: Volume 
     if bone and (part.array == bone).any():
         return on_bone(field(part, tissue, known), field(part, bone, known))
     return inferred(field(part, tissue, known), name)
+
+
+def _unknown(name: str, interface: Interface) -> list[str]:
+    """A note where the thickness of much cartilage is not known."""
+    areas, values = interface.areas_mm2, interface.thickness_mm
+    share = float(areas[np.isnan(values)].sum() / areas[values != 0].sum())
+    if share <= UNKNOWN_SHARE:
+        return []
+    return [
+        f"{name}: of {share:.0%} of its area the thickness is not known, as it is thicker than {REACH_MM:g} mm or bent"
+    ]
 
 
 def _points(labels: Volume, index: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -134,17 +153,17 @@ def _volumes(
 
 def _thickness(tissue: str, region: str, interface: Interface, some: np.ndarray) -> Iterator[Measure]:
     """Of the part of an interface that some corners make."""
-    covered = some & (interface.thickness_mm > 0)
-    bone = some & (interface.within | covered)
-    areas, values = interface.areas_mm2, interface.thickness_mm
-    area, whole = float(areas[covered].sum()), float(areas[bone].sum())
-    mean = float(np.average(values[covered], weights=areas[covered])) if area else np.nan
-    spread = float(np.sqrt(np.average((values[covered] - mean) ** 2, weights=areas[covered]))) if area else np.nan
-    found = {"thickness_mean": mean, "thickness_sd": spread, "covered_area": area}
-    found |= {name: _percentile(values[covered], areas[covered], share) for name, share in PERCENTILES.items()}
+    values, areas = interface.thickness_mm, interface.areas_mm2
+    known, unknown = some & (values > 0), some & np.isnan(values)
+    area, covered = float(areas[known].sum()), float(areas[known | unknown].sum())
+    bone = float(areas[some & interface.within].sum())
+    mean = float(np.average(values[known], weights=areas[known])) if area else np.nan
+    spread = float(np.sqrt(np.average((values[known] - mean) ** 2, weights=areas[known]))) if area else np.nan
+    found = {"thickness_mean": mean, "thickness_sd": spread, "covered_area": covered}
+    found |= {name: _percentile(values[known], areas[known], share) for name, share in PERCENTILES.items()}
     if not interface.inferred:
-        found["thickness_mean_tab"] = mean * area / whole if area else np.nan
-        found |= {"subchondral_area": whole, "denuded_share": 100 * (1 - area / whole) if whole else np.nan}
+        found["thickness_mean_tab"] = mean * covered / bone if area else np.nan
+        found |= {"subchondral_area": bone, "denuded_share": 100 * (1 - covered / bone) if bone else np.nan}
     for name, value in found.items():
         yield Measure(tissue, region, name, value)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pyvista as pv
+from vtkmodules.vtkIOXML import vtkXMLPolyDataWriter
 
 from knee3d.atomic import whole_file
 
@@ -161,7 +162,11 @@ def _write_vtp(path: Path, meshes: Sequence[TissueMesh]) -> None:
     names = [one.name for one in meshes]
     for name, words in {"SPACE": ["RAS"], "UNIT": ["mm"], "FRAME": [FRAME], "TISSUES": names}.items():
         mesh.field_data[name] = words
-    mesh.save(path)
+    writer = vtkXMLPolyDataWriter()  # into memory: on a full disk VTK takes the process down
+    writer.SetInputData(mesh)
+    writer.WriteToOutputStringOn()
+    writer.Write()
+    path.write_text(writer.GetOutputString(), encoding="latin-1")
 
 
 def _together(

@@ -10,12 +10,11 @@ cartilage itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
 
-from knee3d.anatomy.orientation import CANONICAL, Side, reorient
 from knee3d.anatomy.tissue import FEMORAL, TIBIAL
 from knee3d.anatomy.volume import Volume
 
@@ -24,6 +23,8 @@ CENTRAL_SHARE = 0.6
 MIDDLE = (0.3, 0.7)
 """Of the width of the femoral cartilage: here the notch is looked for."""
 SMOOTH_MM = 2.0
+SPECK_MM3 = 50.0
+"""Smaller pieces of femoral cartilage tell nothing of its extent."""
 LEAST_MM = 5.0
 """A notch is deeper than this, or it is none."""
 
@@ -40,18 +41,20 @@ class Landmarks:
     """Where femoral cartilage is cut, in mm along the array's axes from its first voxel.
 
     Attributes:
-        to_mm: (4, 4) from RAS mm to mm along (Inferior, Posterior, Left).
-        notch_left: Along Left, what parts the condyles.
+        to_mm: (4, 4) from RAS mm to mm along (Inferior, Posterior, medial).
+        notch_medial: Along medial, what parts the condyles.
         notch_posterior: Along Posterior, the front of the notch.
         ends: Along Posterior, the posterior end of the medial and of the lateral condyle.
-        medial_is_left: Whether the medial side is the larger along Left: true of a right knee.
     """
 
     to_mm: np.ndarray
-    notch_left: float
+    notch_medial: float
     notch_posterior: float
     ends: tuple[float, float]
-    medial_is_left: bool
+
+    def mirrored(self) -> Landmarks:
+        """For a left knee whose mirror image these were found in."""
+        return replace(self, to_mm=self.to_mm @ np.diag([-1.0, 1, 1, 1]))
 
     def region(self, tissue: str, points: np.ndarray) -> np.ndarray:
         """Of each point its number in `REGIONS`, from 0.
@@ -64,7 +67,7 @@ class Landmarks:
             (n,) int64.
         """
         along = points @ self.to_mm[:3, :3].T + self.to_mm[:3, 3]
-        lateral = ((along[:, 2] > self.notch_left) != self.medial_is_left).astype(np.int64)
+        lateral = (along[:, 2] <= self.notch_medial).astype(np.int64)
         if tissue == TIBIAL:
             return lateral
         ends = np.array(self.ends)[lateral]
@@ -72,17 +75,16 @@ class Landmarks:
         return np.where(along[:, 1] <= self.notch_posterior, 0, np.where(central, 1, 3) + lateral)
 
 
-def find_landmarks(femoral: Volume, side: Side) -> Landmarks:
-    """Read the notch and the ends of the condyles off femoral cartilage.
+def find_landmarks(femoral: Volume) -> Landmarks:
+    """Read the notch and the ends of the condyles off femoral cartilage. Specks do not count.
 
     Args:
-        femoral: bool, three axes in any order, not mirrored.
-        side: Which knee; unknown is taken as right.
+        femoral: bool, canonical axes, a right knee or one mirrored to right: Left is medial.
 
     Raises:
         ValueError: There is no femoral cartilage, or it has no notch.
     """
-    mask = reorient(femoral, CANONICAL)
+    mask = _without_specks(femoral)
     spacing, (present, posterior) = mask.spacing_mm, _posterior_ends(mask)
     if not present.any():
         raise ValueError("there is no femoral cartilage to find the notch in")
@@ -96,10 +98,16 @@ def find_landmarks(femoral: Volume, side: Side) -> Landmarks:
     if not all(part.size and part.max() >= smooth[notch] + LEAST_MM for part in parts):
         raise ValueError("femoral cartilage has no notch between two condyles; is the image cut off?")
     ends = [float(part.max()) for part in parts]
-    medial_is_left = side is not Side.LEFT
+    lateral, medial = ends
     frame = np.linalg.inv(mask.affine @ np.diag([*1 / spacing, 1]))
-    medial, lateral = reversed(ends) if medial_is_left else ends
-    return Landmarks(frame, float(notch * spacing[2]), float(smooth[notch]), (medial, lateral), medial_is_left)
+    return Landmarks(frame, float(notch * spacing[2]), float(smooth[notch]), (medial, lateral))
+
+
+def _without_specks(mask: Volume) -> Volume:
+    pieces, _ = ndimage.label(mask.array, np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel()) * mask.voxel_mm3
+    sizes[0] = 0
+    return mask.with_array((sizes >= min(SPECK_MM3, sizes.max()))[pieces] & mask.array)
 
 
 def _posterior_ends(mask: Volume) -> tuple[np.ndarray, np.ndarray]:

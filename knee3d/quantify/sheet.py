@@ -30,7 +30,7 @@ def sheet_normals(field: Volume, points: np.ndarray) -> np.ndarray:
     coarse = np.pad(smooth[tuple(slice(None, None, step) for step in steps)], 1).astype(np.float64)
     spacing = steps * field.spacing_mm
     sigma = WINDOW_MM / spacing
-    places = [axis * mm for axis, mm in zip(np.indices(coarse.shape), spacing, strict=True)]
+    places = np.tensordot(field.affine[:3, :3] * steps, np.indices(coarse.shape, dtype=np.float64), axes=1)  # RAS mm
 
     index = points @ np.linalg.inv(field.affine)[:3, :3].T + np.linalg.inv(field.affine)[:3, 3]
     index = (index / steps + 1).T
@@ -45,8 +45,8 @@ def sheet_normals(field: Volume, points: np.ndarray) -> np.ndarray:
         for column in range(row, 3):
             second = mean(coarse * places[row] * places[column]) / total
             spread[:, row, column] = spread[:, column, row] = second - first[:, row] * first[:, column]
-    thinnest = np.linalg.eigh(spread)[1][:, :, 0]
-    return thinnest @ (field.affine[:3, :3] / field.spacing_mm).T
+    normals: np.ndarray = np.linalg.eigh(spread)[1][:, :, 0]
+    return normals
 
 
 def towards_bone(field: Volume, tissue: str, points: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ that side of the cartilage's own surface which looks to where the bone must be.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,8 @@ class Interface:
     Attributes:
         points: (n, 3) float64, RAS mm.
         triangles: (m, 3) corners.
-        thickness_mm: (n,) float64; 0 where bone is bare.
+        thickness_mm: (n,) float64; 0 where bone is bare, NaN where there is cartilage of unknown thickness, as a
+            ray does not leave it or runs along the sheet.
         within: (n,) bool, whether the corner is subchondral bone: covered, or bare with cartilage all around.
         inferred: Whether the bone was not there to tell the interface.
     """
@@ -68,6 +69,10 @@ class Interface:
     def covers(self) -> bool:
         """Whether there is any triangle with cartilage on it."""
         return bool((self.thickness_mm > 0)[self.triangles].all(axis=1).any())
+
+    def mirrored(self) -> Interface:
+        """Reflected at x = 0, where the canonical knee is the mirror image of a left one."""
+        return replace(self, points=self.points * [-1, 1, 1], triangles=self.triangles[:, ::-1])
 
     def mesh(self) -> pv.PolyData:
         """The subchondral bone as triangles in RAS mm, with point data `THICKNESS`."""
@@ -103,7 +108,8 @@ def on_bone(cartilage: Volume, bone: Volume) -> Interface:
     points, normals = np.asarray(mesh.points, dtype=np.float64), np.asarray(mesh.point_normals, dtype=np.float64)
     thickness, near = np.zeros(len(points)), _near(points, cartilage)
     across = np.abs((sheet_normals(cartilage, points[near]) * normals[near]).sum(axis=1)) > FACING
-    thickness[near] = np.where(across, along_rays(cartilage, points[near], normals[near]), 0.0)
+    lengths = along_rays(cartilage, points[near], normals[near])
+    thickness[near] = np.where(across | (lengths == 0), lengths, np.nan)
     interface = Interface(points, mesh.regular_faces, thickness, np.ones(len(points), dtype=bool), inferred=False)
     return _subchondral(interface)
 
@@ -143,8 +149,8 @@ def along_rays(field: Volume, points: np.ndarray, directions: np.ndarray) -> np.
         directions: (n, 3) of length 1.
 
     Returns:
-        (n,) float64 in mm, to a fraction of `STEP_MM`; 0 where none begins within `GAP_MM` after the point, or ends
-        within `REACH_MM`.
+        (n,) float64 in mm, to a fraction of `STEP_MM`; 0 where none begins within `GAP_MM` after the point, NaN where
+        one does that does not end within `REACH_MM`.
     """
     places = np.arange(-BACK_MM, REACH_MM + STEP_MM / 2, STEP_MM)
     to_index, lengths = np.linalg.inv(field.affine), np.zeros(len(points))
@@ -152,7 +158,7 @@ def along_rays(field: Volume, points: np.ndarray, directions: np.ndarray) -> np.
         some = slice(start, start + RAYS)
         where = points[some, None] + places[:, None] * directions[some, None]
         index = np.moveaxis(where @ to_index[:3, :3].T + to_index[:3, 3], -1, 0)
-        lengths[some] = _first_run(ndimage.map_coordinates(field.array, index, order=1), places)
+        lengths[some] = _first_run(ndimage.map_coordinates(field.array, index, order=1, mode="grid-constant"), places)
     return lengths
 
 
@@ -162,9 +168,9 @@ def _first_run(values: np.ndarray, places: np.ndarray) -> np.ndarray:
     first = inside.argmax(axis=1)
     after = ~inside & (np.arange(len(places)) > first[:, None])
     stop = after.argmax(axis=1)
-    found = inside.any(axis=1) & after.any(axis=1) & (places[first] <= GAP_MM)
-    ends = _crossing(values, places, stop) - _crossing(values, places, first)
-    return np.where(found, ends, 0.0)
+    begins = inside.any(axis=1) & (places[first] <= GAP_MM)
+    lengths = _crossing(values, places, stop) - _crossing(values, places, first)
+    return np.where(begins, np.where(after.any(axis=1), lengths, np.nan), 0.0)
 
 
 def _crossing(values: np.ndarray, places: np.ndarray, number: np.ndarray) -> np.ndarray:
@@ -187,12 +193,18 @@ def _near(points: np.ndarray, field: Volume) -> np.ndarray:
 
 
 def _subchondral(interface: Interface) -> Interface:
-    """Bare bone counts where it is an island in cartilage: all of its pieces but the largest, which is the rest."""
-    bare = interface.thickness_mm == 0
-    pieces = _pieces(interface.triangles, bare)
-    areas = np.bincount(pieces[bare], interface.areas_mm2[bare], minlength=1) if bare.any() else np.zeros(1)
-    outside = bare & (pieces == areas.argmax())
-    return Interface(interface.points, interface.triangles, interface.thickness_mm, ~outside, interface.inferred)
+    """Bare bone counts where it is an island in cartilage.
+
+    That is a connected piece of it that touches cartilage, other than the largest one, which is the rest of the bone.
+    Walls of hollows within the bone touch none.
+    """
+    bare, triangles = interface.thickness_mm == 0, interface.triangles
+    pieces, areas = _pieces(triangles, bare), interface.areas_mm2
+    edge = triangles[bare[triangles].any(axis=1) & ~bare[triangles].all(axis=1)]
+    touching = np.unique(pieces[edge[bare[edge]]])
+    sizes = np.bincount(pieces[bare], areas[bare], minlength=1) if bare.any() else np.zeros(1)
+    islands = touching[touching != touching[sizes[touching].argmax()]] if touching.size else touching
+    return replace(interface, within=~bare | np.isin(pieces, islands))
 
 
 def _pieces(triangles: np.ndarray, some: np.ndarray) -> np.ndarray:

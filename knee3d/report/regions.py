@@ -51,13 +51,13 @@ def _panel(axes: Axes, name: str, interface: Interface, landmarks: Landmarks) ->
             axes.annotate(
                 region, place, ha="center", va="center", fontsize=9, bbox={"fc": "white", "alpha": 0.8, "lw": 0}
             )
-    axes.axvline(landmarks.notch_left, **_LINE)
+    axes.axvline(landmarks.notch_medial, **_LINE)
     if name == FEMORAL:
         _femoral_cuts(axes, landmarks)
     axes.set_aspect("equal")
     axes.invert_yaxis()
     axes.set_title(name, fontsize=11)
-    axes.set_xlabel("mm to the patient's left")
+    axes.set_xlabel("mm towards medial")
     axes.set_ylabel("mm to posterior")
 
 
@@ -65,8 +65,8 @@ def _femoral_cuts(axes: Axes, landmarks: Landmarks) -> None:
     """The front of the notch, and on each condyle where the central part ends."""
     axes.axhline(landmarks.notch_posterior, **_LINE)
     low, high = axes.get_xlim()
-    left_end, right_end = landmarks.ends if landmarks.medial_is_left else reversed(landmarks.ends)
-    for start, stop, end in ((landmarks.notch_left, high, left_end), (low, landmarks.notch_left, right_end)):
+    medial, lateral = landmarks.ends
+    for start, stop, end in ((landmarks.notch_medial, high, medial), (low, landmarks.notch_medial, lateral)):
         cut = landmarks.notch_posterior + CENTRAL_SHARE * (end - landmarks.notch_posterior)
         axes.plot([start, stop], [cut, cut], **_LINE)
     axes.set_xlim(low, high)

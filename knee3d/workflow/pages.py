@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from knee3d.postprocess.confusion import Scores
 from knee3d.postprocess.ensemble import FUSED
 from knee3d.quantify.field import around, field
 from knee3d.quantify.knee import Findings, measure, thickness_map
-from knee3d.quantify.mesh import tissue_surface
+from knee3d.quantify.mesh import enclosed_mm3, tissue_surface
 from knee3d.quantify.thickness import THICKNESS
 from knee3d.quantify.volumes import tissue_volumes
 from knee3d.workflow.finished import Given, image_of, labels_of, maps_of, opinion_of, scores_of
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from knee3d.quantify.meshfiles import TissueMesh
     from knee3d.report.page import KneePage
 
+OFF = 0.01
+"""A surface whose volume differs more from that of the voxels is said to."""
 PAGE, MEASURES, REPORT_RECORD = "report.html", "measures.csv", "report.json"
 
 
@@ -73,6 +75,12 @@ def mark_of_report(given: Given, wish: ReportWish) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
+def report_digests(folder: Path) -> dict[str, str]:
+    """Names of the files of a report, but its record, to a hash of what they hold."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != REPORT_RECORD)
+    return {str(path.relative_to(folder)): digest(path) for path in files}
+
+
 def make_report(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any]:
     """Fill FOLDER/report; returns what its report.json holds.
 
@@ -90,19 +98,20 @@ def make_report(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any]:
     labels = labels_of(folder, given, image)
     fused, views = opinion_of(folder, labels, given.scheme)
     findings = measure(labels, given.scheme, given.side, fused)
+    surfaces, said = _surfaces(labels, given.scheme, fused, wish.keep)
+    findings = replace(findings, notes=(*findings.notes, *said))
     made = Made(
         image and image.shown,
         labels,
         findings,
         thickness_map(labels, given.scheme, findings.interfaces),
         {name: interface.mesh() for name, interface in findings.interfaces.items()},
-        _surfaces(labels, given.scheme, fused, wish.keep),
+        surfaces,
         maps_of(labels, fused, views),
         scores_of(given, image, {**views, FUSED: labels}),
     )
     with whole_folder(folder / REPORT) as partial:
         _write(folder, given, made, wish, partial)
-        files = sorted(str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file())
         quality = json.loads((folder / "quality.json").read_text())
         record = {
             "knee3d": __version__,
@@ -111,7 +120,7 @@ def make_report(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any]:
             "flags": list(given.record["flags"]),
             "notes": list(findings.notes),
             "quality": {name: quality[name] for name in ("agreement", "doubt")},
-            "files": files,
+            "files": report_digests(partial),
             "mark": mark_of_report(given, wish),
         }
         write_json(record, partial / REPORT_RECORD)
@@ -143,13 +152,22 @@ class Made:
     scores: Mapping[str, Scores] | None
 
 
-def _surfaces(labels: Volume, scheme: Scheme, fused: Volume | None, keep: float) -> dict[str, Mesh]:
-    found = {}
+def _surfaces(labels: Volume, scheme: Scheme, fused: Volume | None, keep: float) -> tuple[dict[str, Mesh], list[str]]:
+    """Closed surfaces, and what is to be said of those that are not as large as their tissue."""
+    found, notes = {}, []
     for number, (name, mm3) in enumerate(zip(scheme.names, tissue_volumes(labels, scheme), strict=True), start=1):
-        if mm3:
-            part, known = around(labels, number, fused, margin_mm=2.0)
+        if not mm3:
+            continue
+        part, known = around(labels, number, fused, margin_mm=2.0)
+        try:
             found[name] = tissue_surface(field(part, number, known), mm3, keep=keep)
-    return found
+        except ValueError:
+            notes.append(f"{name}: {mm3:.1f} mm3 are too little for a surface")
+            continue
+        off = enclosed_mm3(found[name]) / mm3 - 1
+        if abs(off) > OFF:
+            notes.append(f"{name}: its surface encloses {off:+.1%} of its volume, as it is thin for its voxels")
+    return found, notes
 
 
 def _write(folder: Path, given: Given, made: Made, wish: ReportWish, out: Path) -> None:

@@ -67,12 +67,13 @@ def mark_of(content: str, source: Source, wish: Wish, models: str) -> str:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Names of the files below a folder, but the record, to a hash of what they hold.
+    """Names of the files below a folder, but the record and reports, to a hash of what they hold.
 
     A picture has none: VTK now and then shades a few pixels by one grey level differently.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
-    return {str(path.relative_to(folder)): "" if path.suffix == ".png" else digest(path) for path in files}
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
+    names = [name for name in names if name.parts[0] != REPORT]
+    return {str(name): "" if name.suffix == ".png" else digest(folder / name) for name in names}
 
 
 def finished(entry: Entry, wish: Wish, models: str, out: Path) -> dict[str, Any] | None:
@@ -98,12 +99,26 @@ def finished(entry: Entry, wish: Wish, models: str, out: Path) -> dict[str, Any]
     if record["mark"] != mark_of(now, entry.source, wish, models):
         other = "another image" if record["input"] != now else "other models or settings"
         raise ValueError(f"{folder} was made of {other}; give --overwrite, or another --out")
+    check_unchanged(folder, record, "give --overwrite to make it again, or another --out")
+    return record
+
+
+def check_unchanged(folder: Path, record: Mapping[str, Any], way_out: str) -> None:
+    """Refuse results that are not what was written.
+
+    Args:
+        folder: Of the knee.
+        record: Its segmentation.json.
+        way_out: What the user may do.
+
+    Raises:
+        ValueError: A file is missing, or was changed.
+    """
     there = digests(folder)
     changed = sorted(name for name, one in record["files"].items() if there.get(name) != one)
     if changed:
         word = "was changed" if changed[0] in there else "is missing"
-        raise ValueError(f"{folder / changed[0]} {word} since; give --overwrite to make it again, or another --out")
-    return record
+        raise ValueError(f"{folder / changed[0]} {word} since; {way_out}")
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -113,8 +128,7 @@ def refuse_foreign(folder: Path) -> None:
         ValueError: The folder is there and was not made here, or holds other files, too.
     """
     record = record_of(folder)
-    known = {*record["files"]} if record else set()
-    others = [name for name in digests(folder) if name not in known and Path(name).parts[0] != REPORT] if record else []
+    others = sorted(set(digests(folder)) - set(record["files"])) if record else []
     if others:
         raise ValueError(f"{folder} holds {others[0]}, which is not knee3d's; move it away, or give another --out")
 

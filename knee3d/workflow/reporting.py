@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from knee3d.atomic import alone
 from knee3d.dataset.intake import Entry, content_mark, knees_at
 from knee3d.dataset.table import LABELS_FILE, read_numbering, read_table
 from knee3d.progress import progress
 from knee3d.threads import as_finished
 from knee3d.workflow.finished import Given
-from knee3d.workflow.pages import MEASURES, PAGE, REPORT_RECORD, ReportWish, make_report, mark_of_report
-from knee3d.workflow.record import RECORD, REPORT, record_of
+from knee3d.workflow.pages import MEASURES, PAGE, REPORT_RECORD, ReportWish, make_report, mark_of_report, report_digests
+from knee3d.workflow.record import RECORD, REPORT, check_unchanged, record_of
 from knee3d.workflow.segmentation import Outcome
 
 log = logging.getLogger(__name__)
@@ -92,16 +93,17 @@ def report(results: Path, knees: Knees, wish: ReportWish, overwrite: bool = Fals
             return Outcome(folder.name, "failed", f"{error}" or type(error).__name__)
 
     found: dict[str, Outcome] = {}
-    with progress("reports", len(folders)) as advance:
+    # The lock of `segment`: it must not fill these folders meanwhile, nor may another report.
+    with alone(folders[0].parent), progress("reports", len(folders)) as advance:
         for done in as_finished(work, folders, jobs):
             outcome = done.result()
             found[outcome.case] = outcome
             if outcome.message:
                 log.error("%s: %s", outcome.case, outcome.message)
             advance(1)
-    outcomes = [found[folder.name] for folder in folders]
-    if results not in folders:
-        _write_index(results, [one for one in outcomes if one.record])
+        outcomes = [found[folder.name] for folder in folders]
+        if results not in folders and any(one.record for one in outcomes):
+            _write_index(results, outcomes)
     return outcomes
 
 
@@ -113,7 +115,7 @@ def finished_folders(results: Path) -> list[Path]:
     """
     if (results / RECORD).is_file():
         return [results]
-    folders = sorted(path.parent for path in results.glob(f"*/{RECORD}"))
+    folders = sorted(path.parent for path in results.glob(f"[!.]*/{RECORD}"))
     if not folders:
         raise ValueError(f"{results} holds no finished knee; knee3d segment makes them (a folder with {RECORD} each)")
     return folders
@@ -128,6 +130,9 @@ def _given(folder: Path, knees: Knees, single: bool) -> Given:
     record = record_of(folder)
     if record is None:
         raise ValueError(f"{folder} is gone")
+    if record["case"] != folder.resolve().name:
+        raise ValueError(f"{folder} holds {record['case']!r}: it was renamed or copied; give it the knee's name again")
+    check_unchanged(folder, record, "segment the knee again")
     entry = knees.entries.get(record["case"])
     if entry is None and single and len(knees.entries) == 1:
         (entry,) = knees.entries.values()
@@ -135,6 +140,9 @@ def _given(folder: Path, knees: Knees, single: bool) -> Given:
         log.warning("%s: its image is not among those given; the page goes without", record["case"])
     if entry is not None and content_mark(entry.source.path) != record["input"]:
         raise ValueError(f"{entry.source.path} is not the image that was segmented, or was changed since")
+    told = entry.source.side if entry is not None else ""
+    if told and record["side"] and told != record["side"]:
+        raise ValueError(f"{folder} is of side {record['side']}, but the table says {told}; segment the knee again")
     mask = knees.masks.get(record["case"])
     numbering = read_numbering(knees.numbering) if mask and knees.numbering else None
     return Given(record, entry, mask, numbering)
@@ -142,10 +150,9 @@ def _given(folder: Path, knees: Knees, single: bool) -> Given:
 
 def _known(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any] | None:
     """The record of a report that was made of the same."""
-    path = folder / REPORT / REPORT_RECORD
     try:
-        record: dict[str, Any] = json.loads(path.read_text())
-        whole = all((folder / REPORT / name).is_file() for name in record["files"])
+        record: dict[str, Any] = json.loads((folder / REPORT / REPORT_RECORD).read_text())
+        whole = report_digests(folder / REPORT) == record["files"]
         return record if whole and record["mark"] == mark_of_report(given, wish) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -157,8 +164,10 @@ def _write_index(results: Path, outcomes: Sequence[Outcome]) -> None:
 
     measures, rows = {}, []
     for outcome in outcomes:
-        record = outcome.record or {}
-        case, folder = record["case"], results / outcome.case
+        if not outcome.record:
+            rows.append(IndexRow(case=outcome.case, report=f"{outcome.case}/", flags=[f"no report: {outcome.message}"]))
+            continue
+        record, case, folder = outcome.record, outcome.case, results / outcome.case
         found = read_measures_csv(folder / REPORT / MEASURES)[case]
         measures[case] = found
         of_all = {name: {one.tissue: one.value for one in found if (one.region, one.measure) == ("whole", name)}

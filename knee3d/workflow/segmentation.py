@@ -312,7 +312,7 @@ def _end(outcomes: Sequence[Outcome], knees: int, out: Path, diary: Diary) -> No
 def _others(out: Path, known: Mapping[str, Any]) -> dict[str, Any]:
     """Records of knees that were finished by other runs; what is damaged is passed over."""
     found = {}
-    for path in out.glob(f"*/{RECORD}"):
+    for path in out.glob(f"[!.]*/{RECORD}"):
         if path.parent.name not in known:
             with suppress(ValueError):
                 found[path.parent.name] = record_of(path.parent)

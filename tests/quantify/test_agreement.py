@@ -171,8 +171,7 @@ def test_verdicts_weigh_what_is_known_of_the_error(followup, verdict):
     assert Change(VOLUME, 100, followup).verdict(Smallest(np.nan, np.nan, np.nan, 1)) is Verdict.UNKNOWN
 
 
-def test_without_any_error_every_change_is_beyond_it():
+def test_no_error_at_all_is_none_that_was_measured():
     none = Smallest(0, 0, 0, 5)
-    assert Change(VOLUME, 100, 100).verdict(none) is Verdict.WITHIN
-    assert Change(VOLUME, 100, 100.00001).verdict(none) is Verdict.WITHIN  # rounding
-    assert Change(VOLUME, 100, 99).verdict(none) is Verdict.BEYOND
+    assert Change(VOLUME, 100, 100).verdict(none) is Verdict.UNKNOWN
+    assert Change(VOLUME, 100, 99).verdict(none) is Verdict.UNKNOWN

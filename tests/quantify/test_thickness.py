@@ -35,7 +35,8 @@ def cap(turn: Rotation, thickness: float, spacing=SPACING, up=(0, 0, 1.0)) -> tu
 
 
 def mean_mm(interface) -> float:
-    return float(np.average(interface.thickness_mm, weights=interface.areas_mm2 * (interface.thickness_mm > 0)))
+    known = interface.thickness_mm > 0
+    return float(np.average(interface.thickness_mm[known], weights=interface.areas_mm2[known]))
 
 
 @pytest.mark.parametrize("thickness", [1.5, 2.0, 3.0])
@@ -72,6 +73,25 @@ def test_bare_bone_counts_where_cartilage_is_all_around():
     assert interface.areas_mm2[bare].sum() == pytest.approx(np.pi * 4**2, rel=0.2)
     assert np.hypot(interface.points[bare, 0] - 5, interface.points[bare, 1]).max() < 5
     assert not interface.within.all()  # the rest of the bone is no part of the joint
+
+
+def test_hollows_and_specks_of_bone_are_not_bare_bone():
+    cartilage, bone = cap(TURNS[0], 2.0)
+    hollow = bone.array.copy()
+    centre = np.array(hollow.shape) // 2
+    hollow[tuple(slice(middle - 5, middle + 5) for middle in centre)] = False
+    hollow[2:6, 2:6, 2:6] = True
+    interface = on_bone(field_of_labels(cartilage), field_of_labels(bone.with_array(hollow)))
+    bare = interface.within & (interface.thickness_mm == 0)
+    assert interface.areas_mm2[bare].sum() < 0.01 * interface.areas_mm2[interface.within].sum()
+
+
+def test_what_is_too_thick_to_be_true_is_unknown_and_not_bare():
+    cartilage, bone = cap(TURNS[1], 10.0)
+    interface = on_bone(field_of_labels(cartilage), field_of_labels(bone))
+    unknown = np.isnan(interface.thickness_mm)
+    assert interface.areas_mm2[unknown].sum() > 0.8 * 2 * np.pi * RADIUS_MM**2 * (1 - np.cos(np.radians(50)))
+    assert interface.within[unknown].all()
 
 
 def test_cartilage_of_another_bone_is_not_measured():

@@ -1,6 +1,7 @@
 """Pages as a reader sees them, in Chromium without a window; screenshots are kept where KNEE3D_SCREENSHOTS says."""
 
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -424,6 +425,9 @@ def cohort(browser, folder) -> Browser:
     browser.size(*WINDOW)
     browser.media()
     browser.open(folder / "index.html")
+    deadline = time.monotonic() + 60
+    while not browser.js("return document.querySelector('#knees img').complete") and time.monotonic() < deadline:
+        time.sleep(0.2)  # thumbnails come when they are needed
     return browser
 
 
