@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 DRIVER = shutil.which("chromedriver")
 SCREENSHOTS = "KNEE3D_SCREENSHOTS"
 PATIENCE_S = 120
+ATTEMPTS = 6
 SOFTWARE_GL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 NO_GL = ("--disable-gpu", "--disable-3d-apis")
 
@@ -70,13 +71,12 @@ class Browser:
     def canvas(self) -> np.ndarray:
         """(height, width, 3) float32 in [0, 1]: what the viewer shows now."""
         self.js("viewer.drawScene()")
-        return imread(io.BytesIO(self.find("#canvas").screenshot_as_png))[..., :3]
+        return imread(io.BytesIO(patiently(lambda: self.find("#canvas").screenshot_as_png)))[..., :3]
 
     def keep(self, name: str) -> None:
         """The whole page as a picture."""
-        shot = self.driver.execute_cdp_cmd(
-            "Page.captureScreenshot", {"captureBeyondViewport": True, "clip": self._all()}
-        )
+        whole = {"captureBeyondViewport": True, "clip": self._all()}
+        shot = patiently(lambda: self.driver.execute_cdp_cmd("Page.captureScreenshot", whole))
         (self.screenshots / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
 
     def pdf(self, name: str) -> bytes:
@@ -119,6 +119,18 @@ def running(screenshots: Path, flags: tuple[str, ...] = SOFTWARE_GL) -> Iterator
             yield Browser(driver, folder)
         finally:
             driver.quit()
+
+
+def patiently(shoot: Callable[[], Any]) -> Any:
+    """Chromium gives itself 10 s for a picture, which is not enough where other tests keep the processors busy."""
+    from selenium.common.exceptions import TimeoutException
+
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return shoot()
+        except TimeoutException:
+            continue
+    return shoot()
 
 
 def tilted(volume: Volume, degrees: float = 12.0) -> Volume:
