@@ -10,7 +10,7 @@ import logging
 import shutil
 import socket
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -106,7 +106,7 @@ def run_pool_on_ray(
         queue, again, lost = iter(items), deque[tuple[str, Any]](), Counter[str]()
         while True:
             for hand in hands:
-                while len(hand.at) < AHEAD and (some := again.popleft() if again else next(queue, None)) is not None:
+                while (some := _next_for(hand, again, queue, lost)) is not None:
                     partial = _partial(out, some[0])
                     shutil.rmtree(partial, ignore_errors=True)
                     hand.at.append((*some, hand.actor.run.remote(some[1], partial)))
@@ -115,13 +115,14 @@ def run_pool_on_ray(
                 return
             (done,), _ = ray.wait(list(promises), num_returns=1)
             hand = promises[done]
-            name, item, _ = next(one for one in hand.at if one[2] == done)
+            # A worker goes by the order: if any of its works is done, its first one is, and if it was lost, then at the
+            # first one that it had not done.
+            name, item, done = hand.at[0]
             try:
                 error = ray.get(done)
             except ray.exceptions.RayTaskError as problem:  # an error that is no knee's: of this program
                 error = f"on {hand.machine}: {type(problem.cause).__name__}: {problem.cause}"
             except ray.exceptions.RayError:
-                name, item, _ = hand.at[0]  # what it was at; the next one is not to blame
                 lost[name] += 1
                 again.extendleft((waiting, it) for waiting, it, _ in reversed(hand.at) if waiting != name)
                 hands = _replaced(hands, hand, needs)
@@ -131,10 +132,24 @@ def run_pool_on_ray(
                 else:
                     yield name, f"lost its worker {lost[name]} times; left out"
                 continue
-            hand.at = deque(one for one in hand.at if one[2] != done)
+            hand.at.popleft()
             if not error:
                 ask(keeper, "finish", _partial(out, name), out / name)
             yield name, error
+
+
+def _next_for(
+    hand: _Hand, again: deque[tuple[str, Any]], queue: Iterator[tuple[str, Any]], lost: Mapping[str, int]
+) -> tuple[str, Any] | None:
+    """What a worker gets to do next; None for nothing at the moment.
+
+    What has lost a worker before goes alone: a worker that dies may take its answer to the work before with it.
+    """
+    if len(hand.at) == AHEAD or any(lost[name] for name, *_ in hand.at):
+        return None
+    if not again:
+        return next(queue, None)
+    return None if lost[again[0][0]] and hand.at else again.popleft()
 
 
 def _partial(out: Path, name: str) -> Path:
