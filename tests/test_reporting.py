@@ -244,6 +244,8 @@ def test_the_same_knee_gives_the_same_files(place, tmp_path):
 
 
 def test_nothing_finished_is_an_error_with_the_way_out(tmp_path):
+    (tmp_path / ".partial-P001").mkdir()
+    (tmp_path / ".partial-P001" / "segmentation.json").write_text("{}")  # of a run that was killed, or is at work
     done = run(tmp_path)
     assert done.exit_code == 2
     assert "knee3d segment makes them" in done.output

@@ -12,7 +12,7 @@ from knee3d.anatomy.tissue import BONE_OF, FEMORAL, LATERAL_TIBIAL, MEDIAL_TIBIA
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.files.volumefile import read_volume
 from knee3d.quantify.field import field_of_labels, field_of_probabilities
-from knee3d.quantify.thickness import inferred, on_bone
+from knee3d.quantify.thickness import along_rays, inferred, on_bone
 
 REAL_LABELS = sorted((Path(__file__).parents[3] / "shared" / "data" / "labels").glob("*.nrrd"))
 SPACING = np.array([0.36, 0.36, 0.7])
@@ -117,6 +117,14 @@ def test_probabilities_tell_more_than_their_labels():
     labels = probabilities.with_array(classes.argmax(axis=-1))
     fine = inferred(field_of_probabilities(probabilities, labels, 1), TIBIAL)
     assert mean_mm(fine) == pytest.approx(2.0, abs=0.06)
+
+
+def test_at_the_border_of_the_image_a_plate_is_as_thick_as_its_voxels():
+    array = np.zeros((4, 20, 20), np.float32)
+    array[:, :, 16:] = 1  # four voxels of 0.5 mm, up to the last one
+    field = Volume(array, np.diag([0.5, 0.5, 0.5, 1]))
+    points = np.array([[0.5, y, 7.75] for y in (3.0, 5.0)])
+    assert along_rays(field, points, np.tile([0, 0, 1.0], (2, 1))) == pytest.approx(2.0, abs=0.01)
 
 
 def test_of_a_tissue_whose_bone_is_not_known_nothing_is_inferred():
