@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from knee3d import __version__
 from knee3d.cli import main, train
+from knee3d.cli.frame import Command
 
 
 def run(*words: object) -> Result:
@@ -80,3 +82,13 @@ def test_failures_are_one_line_and_not_zero(tmp_path, name):
     assert words in result.output
     assert "Traceback" not in result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+def test_ctrl_c_is_a_line_and_an_exit_code_of_its_own():
+    @click.command(cls=Command)
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    done = CliRunner().invoke(stopped)
+    assert done.exit_code == 130
+    assert done.output == "stopped; what is finished stays\n"

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from knee3d.cli.frame import EXISTING, FILE, FOLDER, WIDE, Command, show_failures
+from knee3d.cli.frame import EXISTING, FILE, FOLDER, NONE_DONE, WIDE, Command, leave
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-SOME_DONE, NONE_DONE = 1, 2
 
 
 @click.command(cls=Command, failure=NONE_DONE)
@@ -36,7 +34,7 @@ def reproducibility(table: Path, out: Path) -> None:
     if pairs:
         _show(found.table())
         click.echo(f"{pairs} pairs of {found.summary['patients']} patients: {out}")
-    _leave(found.failures, pairs)
+    leave(found.failures, pairs)
 
 
 @click.command(cls=Command, failure=NONE_DONE)
@@ -66,7 +64,7 @@ def compare(baseline: Path, followup: Path, error: Path | None, out: Path | None
             click.echo("change cannot be told from error: give --error, which knee3d reproducibility makes of retests")
         if out is not None:
             click.echo(f"{out}/compare.csv  compare.json")
-    _leave(dict(found.failures), knees)
+    leave(found.failures, knees)
 
 
 def _show(table: "Table") -> None:
@@ -75,10 +73,3 @@ def _show(table: "Table") -> None:
 
     console = Console(width=None if sys.stdout.isatty() else WIDE)
     console.print(table)
-
-
-def _leave(failures: dict[str, str], done: int) -> None:
-    """Say what could not be done, and leave with the exit code for it."""
-    if failures:
-        show_failures(failures)
-        raise SystemExit(SOME_DONE if done else NONE_DONE)

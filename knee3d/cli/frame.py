@@ -2,13 +2,14 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-INTERRUPTED = 130
-"""Exit code, as shells have it."""
+SOME_DONE, NONE_DONE, INTERRUPTED = 1, 2, 130
+"""Exit codes where not all of the work could be done, and where the user stopped it, as shells have it."""
 
 
 class _Echo(logging.Handler):
@@ -40,7 +41,7 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            click.echo("stopped; what is finished stays, and the same command goes on from there", err=True)
+            click.echo("stopped; what is finished stays", err=True)
             raise SystemExit(INTERRUPTED) from None
         except (ValueError, OSError, RuntimeError) as error:
             if isinstance(error, click.exceptions.Exit | click.Abort):  # click's own ways out are RuntimeErrors
@@ -141,7 +142,7 @@ WIDE = 1000
 """Where nobody looks at a terminal, a row is a line, for whoever searches it."""
 
 
-def show_failures(failures: dict[str, str]) -> None:
+def show_failures(failures: Mapping[str, str]) -> None:
     """Print what could not be done, where errors go."""
     from rich.console import Console
 
@@ -167,3 +168,21 @@ def show_findings(found: dict[str, Any]) -> None:
         click.echo(f"left aside: {count} files, {reason}")
     for problem in found["broken"]:
         click.echo(f"broken: {problem}")
+
+
+def leave(failures: Mapping[str, str], done: int) -> None:
+    """Say what could not be done, if anything, and leave with the exit code for it.
+
+    Args:
+        failures: What could not be done, and why.
+        done: How much could.
+    """
+    if failures:
+        show_failures(failures)
+    leave_with(len(failures), done)
+
+
+def leave_with(failed: int, done: int) -> None:
+    """Leave with the exit code for it, where anything failed."""
+    if failed:
+        raise SystemExit(SOME_DONE if done else NONE_DONE)

@@ -5,8 +5,7 @@ from typing import Any
 
 import click
 
-from knee3d.cli.frame import FOLDER, Command, show_failures
-from knee3d.cli.results import NONE_DONE, SOME_DONE
+from knee3d.cli.frame import FOLDER, NONE_DONE, Command, leave
 
 
 @click.command(cls=Command, failure=NONE_DONE)
@@ -45,16 +44,12 @@ def report(results: Path, knees: Path | None, **options: Any) -> None:
     """
     from knee3d import workflow
 
-    wish, images = (
-        workflow.ReportWish(options["meshes"], options["keep"]),
-        workflow.knees_of(knees, options["numbering"]),
-    )
+    wish = workflow.ReportWish(options["meshes"], options["keep"])
+    images = workflow.knees_of(knees, options["numbering"])
     outcomes = workflow.report(results, images, wish, not options["resume"], options["jobs"])
     failures = {one.case: one.message for one in outcomes if one.status == "failed"}
     done = len(outcomes) - len(failures)
     if done:
         page = results / "index.html" if (results / "index.html").is_file() else results / "report" / "report.html"
         click.echo(f"{done} of {len(outcomes)} reports; open {page}")
-    if failures:
-        show_failures(failures)
-        raise click.exceptions.Exit(SOME_DONE if done else NONE_DONE)
+    leave(failures, done)

@@ -11,15 +11,17 @@ from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.plane import Plane
 from knee3d.cli.frame import (
     FOLDER,
+    NONE_DONE,
     Command,
     echo_option,
     fill_option,
     jobs_option,
+    leave,
+    leave_with,
     models_option,
     remove_option,
     seed_option,
     series_option,
-    show_failures,
     show_scores,
     spacing_option,
     weights_option,
@@ -28,7 +30,6 @@ from knee3d.cli.frame import (
 if TYPE_CHECKING:
     from knee3d import workflow
 
-SOME_DONE, NONE_DONE = 1, 2
 MOST_OBLIQUE = 30
 
 
@@ -122,7 +123,8 @@ def segment(knees: Path, models: Path, out: Path, **options: Any) -> None:
         planned = workflow.plan(entries, wish, out, overwrite=not options["resume"])
         for entry, words, _ in planned:
             click.echo(f"{entry.case:<24} {entry.source.side or '?'}  {words}  {entry.source.path}")
-        _leave(sum(not well for *_, well in planned), len(planned))
+        well = sum(well for *_, well in planned)
+        leave_with(len(planned) - well, well)
         return
     told = {name: options[name] for name in ("launcher", "address", "retries", "jobs", "log")}
     where = workflow.Where(**told, overwrite=not options["resume"])
@@ -163,15 +165,7 @@ def _tell(outcomes: "list[workflow.Outcome]", out: Path, quiet: bool) -> None:
         kept = sum(one.status == "kept" for one in outcomes)
         done = len(outcomes) - kept - len(failures)
         click.echo(f"{done} done, {kept} kept, {len(failures)} failed, {flagged} flagged: {out}")
-    if failures:
-        show_failures(failures)
-    _leave(len(failures), len(outcomes))
-
-
-def _leave(failed: int, count: int) -> None:
-    """With the exit code for it."""
-    if failed:
-        raise SystemExit(NONE_DONE if failed == count else SOME_DONE)
+    leave(failures, len(outcomes) - len(failures))
 
 
 @click.command(cls=Command)

@@ -7,7 +7,8 @@ import numpy as np
 STRIDE = 32
 """Of the networks' deepest layer. A part that begins at a multiple of it is pooled as it is within the whole slice."""
 CALL_PIXELS = 30_000
-"""A call takes as much longer as so many pixels do: measured on two cores, benchmarks/segment.py."""
+"""A call takes about as much longer as so many pixels do: read off the calls of one knee on two cores. It only says how
+slices are grouped, so that it need not be exact."""
 
 Rectangle = tuple[slice, slice]
 """Rows and columns of slices."""

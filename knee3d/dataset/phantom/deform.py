@@ -6,16 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from knee3d.anatomy.orientation import to_canonical
-from knee3d.anatomy.tissue import (
-    FEMORAL,
-    FEMUR,
-    LATERAL_TIBIAL,
-    MEDIAL_TIBIAL,
-    NUMBERINGS,
-    PATELLA,
-    PATELLAR,
-    TIBIA,
-)
+from knee3d.anatomy.tissue import BONE_OF, NUMBERINGS
 from knee3d.anatomy.volume import Volume
 
 _KNOT_MM = 30.0
@@ -24,7 +15,6 @@ _KNOT_MM = 30.0
 _LARGEST_MM = 0.35 * _KNOT_MM
 _ELASTIC_MM = 4.0
 _SCALE, _ROTATION_DEG, _SHEAR = 0.07, 8.0, 0.03
-_BONE_OF = {FEMORAL: FEMUR, MEDIAL_TIBIAL: TIBIA, LATERAL_TIBIAL: TIBIA, PATELLAR: PATELLA}
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +101,7 @@ def thin_cartilage(labels: Volume, fraction: float) -> Volume:
         raise ValueError(f"fraction must be within 0 and 1, got {fraction}")
     values = {name: value for value, name in NUMBERINGS["pymskt"].names.items()}
     array = labels.array.copy()
-    for plate, bone in _BONE_OF.items():
+    for plate, bone in ((plate, BONE_OF[plate]) for plate in values if plate in BONE_OF):
         inside = labels.array == values[plate]
         if not inside.any():
             continue
