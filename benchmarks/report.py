@@ -23,6 +23,7 @@ from rich.table import Table
 from scipy import ndimage
 
 from knee3d import workflow
+from knee3d.anatomy.box import box_around
 from knee3d.anatomy.orientation import CANONICAL, Side, axis_codes, reorient
 from knee3d.anatomy.tissue import FEMORAL, NUMBERINGS, SCHEMES, Scheme, map_labels
 from knee3d.anatomy.volume import Volume
@@ -59,8 +60,7 @@ def make_finished(source: Volume, scheme: Scheme, home: Path) -> tuple[Path, Pat
     volume, _ = read_image(image)
     here = reorient(source, "".join(axis_codes(volume.affine)))
     labels = volume.with_array(map_labels(here.array, NUMBERINGS["pymskt"], scheme))
-    box = ndimage.find_objects((labels.array > 0).view(np.uint8))[0]
-    part = labels.part(tuple(slice(max(0, one.start - 9), one.stop + 9) for one in box))
+    part = labels.part(box_around(labels.array > 0, 9))
     one_hot = (
         ndimage.gaussian_filter((part.array == number).astype(np.float32), 0.8) for number in range(scheme.classes)
     )

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from knee3d.anatomy.box import Box, box_between
+
 
 @dataclass(frozen=True, eq=False)
 class Volume:
@@ -81,7 +83,7 @@ class Volume:
             return False
         return bool(np.abs(self._corners() - other._corners()).max() <= tolerance_mm)
 
-    def part(self, box: tuple[slice, slice, slice]) -> Volume:
+    def part(self, box: Box) -> Volume:
         """The voxels of a box, as a view of the same memory.
 
         Args:
@@ -91,7 +93,7 @@ class Volume:
         affine[:, 3] = self.affine @ [*(side.start for side in box), 1]
         return Volume(self.array[box], affine)
 
-    def box_of(self, part: Volume, tolerance_mm: float = 1e-2) -> tuple[slice, slice, slice]:
+    def box_of(self, part: Volume, tolerance_mm: float = 1e-2) -> Box:
         """Where the voxels of another volume lie in this one: the inverse of `part`.
 
         Args:
@@ -108,8 +110,7 @@ class Volume:
         there = (corners + first) @ self.affine[:3, :3].T + self.affine[:3, 3]
         if np.abs(here - there).max() > tolerance_mm or first.min() < 0 or (first + last >= self.shape).any():
             raise ValueError(f"a volume of shape {part.shape} is no part of the grid of shape {self.shape}")
-        x, y, z = (slice(start, start + size) for start, size in zip(first.tolist(), part.shape, strict=True))
-        return x, y, z
+        return box_between(first, first + part.shape)
 
     def padded_to(self, grid: Volume, tolerance_mm: float = 1e-2) -> Volume:
         """The same voxels within a larger grid, zeros around them; nothing is resampled.

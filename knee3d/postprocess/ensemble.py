@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
+from knee3d.anatomy.box import Box, box_around, whole_box
 from knee3d.anatomy.volume import Volume
 from knee3d.postprocess.blend import Pool, Weights, check_weights
 from knee3d.postprocess.decide import check_thresholds, decide
@@ -17,7 +17,6 @@ from knee3d.postprocess.quality import Look, Looking
 from knee3d.postprocess.rectangles import within
 from knee3d.progress import progress
 
-Box = tuple[slice, slice, slice]
 FUSED = "fused"
 """What all views together are called where each view has its name."""
 
@@ -123,10 +122,8 @@ class Ensemble:
 def _box(image: Volume, region: np.ndarray | None) -> Box:
     """What holds a region, at least one voxel of the image."""
     if region is None:
-        first, second, third = (slice(0, size) for size in image.shape)
-        return first, second, third
-    around: list[Box] = ndimage.find_objects(region.view(np.uint8))
-    return around[0] if around else (slice(0, 1), slice(0, 1), slice(0, 1))
+        return whole_box(image.shape)
+    return box_around(region) or whole_box((1, 1, 1))
 
 
 def _counted_from(box: Box, index: tuple[Any, ...]) -> tuple[Any, ...]:

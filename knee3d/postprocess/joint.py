@@ -14,6 +14,7 @@ from itertools import combinations
 import numpy as np
 from scipy import ndimage
 
+from knee3d.anatomy.box import Box, box_around, box_between, corners, whole_box
 from knee3d.anatomy.volume import Volume
 from knee3d.postprocess.predict import Known, PlaneView, View
 from knee3d.postprocess.rectangles import holds, on_strides
@@ -34,9 +35,6 @@ MOST = 0.4
 """Of the image: a larger region is hardly worth the while, and no knee's cartilage."""
 OVERLAP = 0.5
 """Least Dice of the regions of two views."""
-
-
-Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +78,7 @@ def find_joint(
     blocks = np.maximum(1, np.rint(BLOCK_MM / image.spacing_mm)).astype(int)
     regions: dict[str, np.ndarray] = {}
     known: dict[str, Known] = {}
-    box: Box = (slice(0, image.shape[0]), slice(0, image.shape[1]), slice(0, image.shape[2]))
+    box = whole_box(image.shape)
     for name, view in sorted(views.items(), key=lambda one: _share(image, one[1].plane.axis)):
         found, known[name] = _looked(image, view, box, blocks, advance)
         if not found.any():
@@ -103,7 +101,9 @@ def touches_edge(labels: Volume, region: np.ndarray) -> bool:
 
     Pieces that touch it with less than `SPECK_MM2` are specks, as they are to the quick look.
     """
-    box = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in ndimage.find_objects(region.view(np.uint8))[0])
+    box = box_around(region, 1)
+    if box is None:
+        return False
     pieces, count = ndimage.label(labels.array[box], np.ones((3, 3, 3)))
     region = region[box]  # with what is around it
     voxels = np.array(np.nonzero(pieces))
@@ -153,11 +153,8 @@ def _widened(found: np.ndarray, axis: int, blocks: np.ndarray, spacing_mm: np.nd
 
 def _around(region: np.ndarray, blocks: np.ndarray, shape: tuple[int, int, int], more: np.ndarray | int = 0) -> Box:
     """The voxels that hold some blocks, and more on each side."""
-    sides = ndimage.find_objects(region.view(np.uint8))[0]
-    starts, stops = (np.array([getattr(side, end) for side in sides]) * blocks for end in ("start", "stop"))
-    starts, stops = np.maximum(0, starts - more), np.minimum(shape, stops + more)
-    first, second, third = (slice(start, stop) for start, stop in np.stack([starts, stops], axis=1).tolist())
-    return first, second, third
+    starts, stops = corners(box_around(region) or whole_box(region.shape))
+    return box_between(np.maximum(0, starts * blocks - more), np.minimum(shape, stops * blocks + more))
 
 
 def _without_specks(tissue: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:

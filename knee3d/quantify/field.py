@@ -3,6 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
+from knee3d.anatomy.box import box_around, box_within, shared_box
 from knee3d.anatomy.volume import Volume
 
 BLUR_VOXELS = 0.6
@@ -25,18 +26,16 @@ def around(
         margin_mm: How much around it.
 
     Raises:
-        ValueError: The probabilities are not on a part of the labels' grid.
+        ValueError: There is no such tissue, or the probabilities are not on a part of the labels' grid.
     """
-    found = ndimage.find_objects((labels.array == tissue).view(np.uint8))[0]
-    more = np.ceil(margin_mm / labels.spacing_mm).astype(int)
-    starts = np.maximum(0, [side.start for side in found] - more)
-    stops = np.minimum(labels.shape, [side.stop for side in found] + more)
+    box = box_around(labels.array == tissue, np.ceil(margin_mm / labels.spacing_mm).astype(int))
+    if box is None:
+        raise ValueError(f"there is no tissue {tissue} in the labels")
     if probabilities is None:
-        return labels.part(_box(starts, stops)), None
+        return labels.part(box), None
     inner = labels.box_of(probabilities)
-    first = np.array([side.start for side in inner])
-    starts, stops = np.maximum(starts, first), np.minimum(stops, [side.stop for side in inner])
-    return labels.part(_box(starts, stops)), probabilities.part(_box(starts - first, stops - first))
+    box = shared_box(box, inner)
+    return labels.part(box), probabilities.part(box_within(box, inner))
 
 
 def field(labels: Volume, tissue: int, probabilities: Volume | None = None) -> Volume:
@@ -94,8 +93,3 @@ def field_of_probabilities(probabilities: Volume, labels: Volume, tissue: int) -
     inside = labels.array == tissue
     field = np.where(inside, np.maximum(field, 0.5 + CLEARLY), np.minimum(field, 0.5 - CLEARLY))
     return labels.with_array(field.astype(np.float32, copy=False))
-
-
-def _box(starts: np.ndarray, stops: np.ndarray) -> tuple[slice, slice, slice]:
-    first, second, third = (slice(start, stop) for start, stop in zip(starts.tolist(), stops.tolist(), strict=True))
-    return first, second, third

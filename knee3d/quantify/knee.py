@@ -61,7 +61,7 @@ def measure(labels: Volume, scheme: Scheme, side: Side, probabilities: Volume | 
     for name in present:
         if name in BONE_OF:
             interface = _interface(labels, scheme, name, probabilities)
-            if interface.covers:
+            if interface is not None and interface.covers:
                 interfaces[name] = interface
                 notes += _unknown(name, interface)
             else:
@@ -111,12 +111,16 @@ def _landmarks(labels: Volume, scheme: Scheme, side: Side, notes: list[str]) -> 
         return None
 
 
-def _interface(labels: Volume, scheme: Scheme, name: str, probabilities: Volume | None) -> Interface:
+def _interface(labels: Volume, scheme: Scheme, name: str, probabilities: Volume | None) -> Interface | None:
+    """Of a plate; None where it is so small that its field is nowhere 0.5."""
     tissue, bone = (scheme.names.index(one) + 1 if one in scheme.names else 0 for one in (name, BONE_OF[name]))
     part, known = around(labels, tissue, probabilities)
+    cartilage = field(part, tissue, known)
+    if not (cartilage.array >= 0.5).any():
+        return None
     if bone and (part.array == bone).any():
-        return on_bone(field(part, tissue, known), field(part, bone, known))
-    return inferred(field(part, tissue, known), name)
+        return on_bone(cartilage, field(part, bone, known))
+    return inferred(cartilage, name)
 
 
 def _unknown(name: str, interface: Interface) -> list[str]:

@@ -5,6 +5,7 @@ import pyvista as pv
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from knee3d.anatomy.box import box_around, corners, whole_box
 from knee3d.anatomy.volume import Volume
 
 Mesh = pv.PolyData
@@ -170,20 +171,12 @@ def _contour(array: np.ndarray, spacing: np.ndarray, level: float) -> pv.PolyDat
     inside = array >= level
     if not inside.any():
         raise ValueError(f"no voxel of the mask reaches {level:g}: there is no surface to draw")
-    lower, upper = _bounding_box(inside)
-    box = array[tuple(slice(low, high) for low, high in zip(lower, upper, strict=True))]
-    padded = np.pad(box.astype(np.float32), 1)
+    box = box_around(inside, 1) or whole_box(inside.shape)
+    lower, array = corners(box)[0], array[box]
+    padded = np.pad(array.astype(np.float32), 1)
     grid = pv.ImageData(dimensions=padded.shape, spacing=tuple(spacing), origin=tuple((lower - 1) * spacing))
     grid.point_data["inside"] = padded.ravel(order="F")
     return grid.contour([level], scalars="inside", method="flying_edges", compute_normals=False)
-
-
-def _bounding_box(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and past-the-last index along each axis, one voxel of room around what is inside."""
-    spans = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    lower = np.array([max(span[0] - 1, 0) for span in spans])
-    upper = np.array([min(span[-1] + 2, size) for span, size in zip(spans, inside.shape, strict=True)])
-    return lower, upper
 
 
 def _to_scanner(mesh: pv.PolyData, affine: np.ndarray, spacing: np.ndarray) -> pv.PolyData:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 
+from knee3d.anatomy.box import box_around, box_within, shared_box
 from knee3d.anatomy.orientation import Side, axis_codes, from_canonical
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import Scheme
@@ -163,15 +163,11 @@ class Segmenter:
 
 def _around_tissue(fused: Volume, labels: Volume) -> Volume | None:
     """What is kept of the probabilities: to measure tissue finer than voxels no more is needed."""
-    tissue = ndimage.find_objects((labels.array > 0).view(np.uint8))
-    if not tissue:
+    box = box_around(labels.array > 0, np.ceil(AROUND_MM / labels.spacing_mm).astype(int))
+    if box is None:
         return None
-    more, inner = np.ceil(AROUND_MM / labels.spacing_mm).astype(int).tolist(), labels.box_of(fused)
-    first, second, third = (
-        slice(max(outer.start, side.start - extra) - outer.start, min(outer.stop, side.stop + extra) - outer.start)
-        for side, extra, outer in zip(tissue[0], more, inner, strict=True)
-    )
-    part = fused.part((first, second, third))
+    inner = labels.box_of(fused)
+    part = fused.part(box_within(shared_box(box, inner), inner))
     rounded = np.empty(part.array.shape, np.uint8)
     for row, values in zip(rounded, part.array, strict=True):  # a row at a time: memory
         np.rint(values * np.float32(255), out=row, casting="unsafe")

@@ -97,6 +97,16 @@ def test_a_knee_without_a_tissue_and_an_empty_one():
     assert {one.value for one in empty.measures} == {0.0}
 
 
+def test_a_stray_voxel_has_a_volume_and_no_thickness():
+    labels = labelled("compartments")
+    array = np.where(labels.array == 3, 0, labels.array)
+    array[60, 60, 60] = 3
+    findings = measure(labels.with_array(array), SCHEMES["compartments"], Side.RIGHT)
+    assert values(findings)[PATELLAR, WHOLE, "volume"] == pytest.approx(labels.voxel_mm3)
+    assert PATELLAR not in findings.interfaces
+    assert any(f"too little {PATELLAR}" in note for note in findings.notes)
+
+
 def test_probabilities_count_voxels_in_part():
     labels = labelled("compartments")
     classes = np.stack([labels.array == number for number in range(4)], axis=-1).astype(np.float32)

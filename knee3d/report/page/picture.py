@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from knee3d.anatomy.box import Box, box_around, whole_box
 from knee3d.anatomy.resample import LINEAR, resample
 from knee3d.anatomy.volume import Volume
 from knee3d.report.nifti import gzipped, nifti_bytes
@@ -35,7 +36,7 @@ class Picture:
     words: str
 
 
-def picture_of(image: Volume, box: tuple[slice, slice, slice], most_bytes: int = IMAGE_BYTES) -> Picture:
+def picture_of(image: Volume, box: Box, most_bytes: int = IMAGE_BYTES) -> Picture:
     """The part of an image within a box, as fine as fits.
 
     Args:
@@ -58,18 +59,10 @@ def picture_of(image: Volume, box: tuple[slice, slice, slice], most_bytes: int =
     return Picture(packed, words)
 
 
-def around(labels: Volume, margin_mm: float = MARGIN_MM) -> tuple[slice, slice, slice]:
+def around(labels: Volume, margin_mm: float = MARGIN_MM) -> Box:
     """The box that holds all tissue and a margin, or everything where there is no tissue."""
-    found = ndimage.find_objects((labels.array > 0).view(np.uint8))
-    if not found:
-        x, y, z = (slice(0, size) for size in labels.shape)
-        return x, y, z
-    more = np.ceil(margin_mm / labels.spacing_mm).astype(int).tolist()
-    x, y, z = (
-        slice(max(0, side.start - extra), min(size, side.stop + extra))
-        for side, extra, size in zip(found[0], more, labels.shape, strict=True)
-    )
-    return x, y, z
+    more = np.ceil(margin_mm / labels.spacing_mm).astype(int)
+    return box_around(labels.array > 0, more) or whole_box(labels.shape)
 
 
 def coarsened(image: Volume, spacing_mm: float) -> Volume:
