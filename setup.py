@@ -57,6 +57,7 @@ setup(
             "medpy>=0.5.2",
             "trimesh>=4.6",
             "selenium>=4.20",
+            "jsonschema>=4.20",
         ],
         "lint": ["ruff>=0.6", "mypy>=1.11"],
     },

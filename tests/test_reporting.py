@@ -5,6 +5,7 @@ import math
 import shutil
 from pathlib import Path
 
+import jsonschema
 import nibabel
 import numpy as np
 import pytest
@@ -88,7 +89,6 @@ def test_measures_are_those_of_the_labels_in_three_forms(place):
 
 
 def test_the_json_is_as_its_schema_says(place):
-    jsonschema = pytest.importorskip("jsonschema")
     from knee3d.report.measures_json import SCHEMA
 
     schema = json.loads(SCHEMA.read_text())
