@@ -215,6 +215,18 @@ def test_damaged_results_are_named_and_never_measured(place, tmp_path):
     assert "no report" in (results / "index.html").read_text()
 
 
+@pytest.mark.parametrize(
+    "change", [{"scheme": "other"}, {"side": "right"}, {"settings": {}}, {"weights": []}, {"shape": 3}]
+)
+def test_a_damaged_record_is_named_whatever_is_wrong_with_it(place, tmp_path, change):
+    results = copied(place, tmp_path / "results")
+    path = results / "P001" / "segmentation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    done = run(results / "P001")
+    assert done.exit_code == 2
+    assert "segmentation.json is damaged" in done.output
+
+
 def test_another_side_and_a_renamed_folder_are_refused(place, tmp_path):
     results, table = copied(place, tmp_path / "results"), place / "cohort" / "knees.csv"
     (results / "P002").rename(results / "P003")

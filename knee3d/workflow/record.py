@@ -10,8 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.tissue import SCHEMES
 from knee3d.dataset.intake import Entry, content_mark, digest
+from knee3d.dataset.labels import FORMS
 from knee3d.dataset.source import Source
 from knee3d.workflow.segmenter import Method
 
@@ -160,4 +163,7 @@ def _is_whole(record: Mapping[str, Any]) -> bool:
     flags = isinstance(record["flags"], list) and all(isinstance(flag, str) for flag in record["flags"])
     files = all(isinstance(one, str) for one in record["files"].values())
     volumes = all(isinstance(mm3, float) and math.isfinite(mm3) for mm3 in record["volumes_mm3"].values())
-    return texts and flags and files and volumes
+    known = record["side"] in list(Side) and record["scheme"] in SCHEMES and record["settings"]["form"] in FORMS
+    mappings = all(isinstance(record[key], dict) for key in ("models", "weights", "settings"))
+    sizes = all(len(record[key]) == 3 and all(size > 0 for size in record[key]) for key in ("shape", "spacing_mm"))
+    return texts and flags and files and volumes and known and mappings and sizes
