@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -14,6 +15,7 @@ import SimpleITK as sitk
 from click.testing import CliRunner, Result
 from finished_knees import make_cohort, make_finished
 from scipy.spatial import KDTree
+from small_disk import run_in_small_disk
 
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.tissue import FEMORAL, SCHEMES
@@ -274,3 +276,15 @@ def test_a_knee_without_tissue_has_a_report(tmp_path):
     done = run(results, tmp_path / "cohort" / "P001" / "image.nii.gz")
     assert done.exit_code == 0, done.output
     assert (results / "P001" / "report" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_in_one_clear_line(place, tmp_path):
+    """Room for one report of about 4 MB beside the results, and not for two."""
+    script = f"cp -r {copied(place, tmp_path / 'results')} $0/results; exec {sys.executable} -c "
+    script += "'from knee3d.cli import main; main()' report $0/results"
+    done = run_in_small_disk("7m", tmp_path / "small", ["sh", "-c", script, tmp_path / "small"])
+    assert done.returncode in (1, 2), done.stderr
+    assert "no room left in" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert ".partial" not in done.stderr

@@ -7,10 +7,11 @@ from knee3d.postprocess.weights import Wanted
 from knee3d.workflow.change import Comparison, Reproducibility, compare, reproducibility
 from knee3d.workflow.data import audit, inspect, phantom, prepare, restore, table
 from knee3d.workflow.evaluation import Scoring, evaluate, fuse
+from knee3d.workflow.outcome import Outcome
 from knee3d.workflow.pages import ReportWish
 from knee3d.workflow.record import Wish
 from knee3d.workflow.reporting import knees_of, report
-from knee3d.workflow.segmentation import Outcome, Where, plan, segment
+from knee3d.workflow.segmentation import Where, plan, segment
 from knee3d.workflow.segmenter import Method
 from knee3d.workflow.training import Launcher, card, cross_validate, export, train
 

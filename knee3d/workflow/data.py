@@ -1,6 +1,5 @@
 """Journeys from knees to a looked-over dataset."""
 
-import errno
 import logging
 import time
 from collections.abc import Sequence
@@ -22,11 +21,11 @@ from knee3d.dataset.prepare import Preparation, assign_splits, prepare_knees
 from knee3d.dataset.source import ANY, Choice
 from knee3d.dataset.table import LABELS_FILE, Knee, read_numbering, read_table, write_table
 from knee3d.progress import progress
+from knee3d.workflow.outcome import NO_ROOM
 
 log = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 5.0
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def phantom(cohort: Cohort, folder: Path, jobs: int) -> Path:
@@ -113,7 +112,7 @@ def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | N
             advance(1)
             if isinstance(outcome, Case):
                 cases[outcome.name] = outcome
-            elif isinstance(outcome, OSError) and outcome.errno in _NO_ROOM:
+            elif isinstance(outcome, OSError) and outcome.errno in NO_ROOM:
                 with suppress(OSError):
                     save_dataset(Dataset(folder, preparation.scheme, tuple(cases.values())))
                 raise OSError(

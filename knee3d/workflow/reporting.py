@@ -21,9 +21,9 @@ from knee3d.dataset.table import LABELS_FILE, read_numbering, read_table
 from knee3d.progress import progress
 from knee3d.threads import as_finished
 from knee3d.workflow.finished import Given
+from knee3d.workflow.outcome import NoRoom, Outcome, in_a_line, watching_room
 from knee3d.workflow.pages import MEASURES, PAGE, REPORT_RECORD, ReportWish, make_report, mark_of_report, report_digests
 from knee3d.workflow.record import RECORD, REPORT, check_unchanged, record_of
-from knee3d.workflow.segmentation import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,8 @@ def report(results: Path, knees: Knees, wish: ReportWish, overwrite: bool = Fals
         What became of each.
 
     Raises:
-        ValueError: There is no finished knee.
+        ValueError: There is no finished knee, or another process works there.
+        OSError: There is no room for the index.
     """
     folders = finished_folders(results)
 
@@ -86,24 +87,33 @@ def report(results: Path, knees: Knees, wish: ReportWish, overwrite: bool = Fals
         try:
             given = _given(folder, knees, single=len(folders) == 1)
             known = None if overwrite else _known(folder, given, wish)
-            record = known or make_report(folder, given, wish)
+            with watching_room(folder):
+                record = known or make_report(folder, given, wish)
             return Outcome(folder.name, "kept" if known else "done", record=record)
+        except NoRoom:
+            raise
         except Exception as error:  # whatever it is, it is this knee's, and thousands may wait behind it
             log.debug("%s", folder, exc_info=True)
-            return Outcome(folder.name, "failed", f"{error}" or type(error).__name__)
+            return Outcome(folder.name, "failed", in_a_line(error))
 
     found: dict[str, Outcome] = {}
     # The lock of `segment`: it must not fill these folders meanwhile, nor may another report.
     with alone(folders[0].parent), progress("reports", len(folders)) as advance:
-        for done in as_finished(work, folders, jobs):
-            outcome = done.result()
-            found[outcome.case] = outcome
-            if outcome.message:
-                log.error("%s: %s", outcome.case, outcome.message)
-            advance(1)
+        try:
+            for done in as_finished(work, folders, jobs):
+                outcome = done.result()
+                found[outcome.case] = outcome
+                if outcome.message:
+                    log.error("%s: %s", outcome.case, outcome.message)
+                advance(1)
+        except NoRoom as error:
+            log.error("%s", error)
+            for folder in folders:
+                found.setdefault(folder.name, Outcome(folder.name, "failed", in_a_line(error)))
         outcomes = [found[folder.name] for folder in folders]
         if results not in folders and any(one.record for one in outcomes):
-            _write_index(results, outcomes)
+            with watching_room(results):
+                _write_index(results, outcomes)
     return outcomes
 
 

@@ -8,13 +8,11 @@ OUT/segment.jsonl    what happened, a JSON object a line; later runs add to it
 
 from __future__ import annotations
 
-import errno
 import logging
-import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +28,7 @@ from knee3d.progress import progress
 from knee3d.threads import as_finished
 from knee3d.workflow.diary import Diary
 from knee3d.workflow.making import VOLUMES, BadModels, load_segmenter, segment_knee
+from knee3d.workflow.outcome import NoRoom, Outcome, in_a_line, watching_room
 from knee3d.workflow.record import RECORD, Wish, finished, record_of, refuse_foreign
 from knee3d.workflow.segmenter import Segmenter, engine_for
 
@@ -40,8 +39,6 @@ log = logging.getLogger(__name__)
 
 LOG = "segment.jsonl"
 VOLUMES_HEADER = b"case,tissue,volume_mm3"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_LEAST_ROOM = 1 << 16
 _TOLD = ("side", "volumes_mm3", "flags", "whole_because", "engine")
 
 
@@ -64,27 +61,6 @@ class Where:
     jobs: int = 2
     overwrite: bool = False
     log: Path | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a knee.
-
-    Attributes:
-        case: Which.
-        status: "done", "kept" (it was finished before) or "failed".
-        message: Why it failed, in a line.
-        record: What segmentation.json holds; empty where it failed.
-    """
-
-    case: str
-    status: str
-    message: str = ""
-    record: Mapping[str, Any] = field(default_factory=dict)
-
-
-class NoRoom(OSError):
-    """The disk is full: no knee can be written."""
 
 
 def segment(entries: Sequence[Entry], wish: Wish, out: Path, where: Where = Where()) -> list[Outcome]:  # noqa: B008
@@ -120,7 +96,7 @@ def segment(entries: Sequence[Entry], wish: Wish, out: Path, where: Where = Wher
         except (BadModels, NoRoom, LaunchError) as error:
             log.error("%s", error)
             for entry in entries:
-                found.setdefault(entry.case, Outcome(entry.case, "failed", _in_a_line(error)))
+                found.setdefault(entry.case, Outcome(entry.case, "failed", in_a_line(error)))
         finally:  # also where it was interrupted
             outcomes = [found[entry.case] for entry in entries if entry.case in found]
             _end(outcomes, len(entries), out, diary)
@@ -189,7 +165,7 @@ def _outcomes(entries: Sequence[Entry], wish: Wish, mark: str, out: Path, where:
             with first:
                 if not segmenter:  # not before there is a knee to do
                     segmenter.append(load_segmenter(wish, mark))
-            with whole_folder(out / entry.case) as folder, _watching_room(out):
+            with whole_folder(out / entry.case) as folder, watching_room(out):
                 record = segment_knee(entry, segmenter[0], wish, mark, folder)
                 _check_still_free(out / entry.case, where.overwrite)
             return Outcome(entry.case, "done", record=record)
@@ -197,7 +173,7 @@ def _outcomes(entries: Sequence[Entry], wish: Wish, mark: str, out: Path, where:
             raise
         except Exception as error:  # whatever it is, it is this knee's, and thousands may wait behind it
             log.debug("%s", entry.case, exc_info=True)
-            return Outcome(entry.case, "failed", _in_a_line(error))
+            return Outcome(entry.case, "failed", in_a_line(error))
 
     for done in as_finished(work, entries, where.jobs):
         yield done.result()
@@ -232,7 +208,7 @@ def _on_ray(entries: Sequence[Entry], wish: Wish, mark: str, out: Path, where: W
             try:
                 known = _known(entry, wish, mark, out, where.overwrite)
             except (ValueError, OSError) as error:
-                kept.append(Outcome(entry.case, "failed", _in_a_line(error)))
+                kept.append(Outcome(entry.case, "failed", in_a_line(error)))
                 continue
             if known is not None:
                 kept.append(Outcome(entry.case, "kept", record=known))
@@ -317,27 +293,3 @@ def _others(out: Path, known: Mapping[str, Any]) -> dict[str, Any]:
             with suppress(ValueError):
                 found[path.parent.name] = record_of(path.parent)
     return {case: record for case, record in found.items() if record}
-
-
-@contextmanager
-def _watching_room(out: Path) -> Iterator[None]:
-    """Tell errors of a full disk from a knee's own, while what fills it is still there; not every library says so.
-
-    Raises:
-        NoRoom: There was an error, and there is no room.
-    """
-    try:
-        yield
-    except Exception as error:
-        if (isinstance(error, OSError) and error.errno in _NO_ROOM) or shutil.disk_usage(out).free < _LEAST_ROOM:
-            raise NoRoom(f"no room left in {out}; finished knees stay: make room and run it again") from error
-        raise
-
-
-def _in_a_line(error: BaseException) -> str:
-    if isinstance(error, MemoryError):
-        return "out of memory; give fewer --jobs"
-    words = " ".join(str(error).split())
-    if words and isinstance(error, ValueError | OSError | RuntimeError):
-        return words
-    return f"{type(error).__name__} {words}; please report it"
