@@ -69,7 +69,8 @@ def inspect(path: Path, as_json: bool, spacing_mm: tuple[float, float, float] | 
     """List what could be read from PATH, and what stands in the way.
 
     PATH is a folder of DICOM, a zip of it, or a NIfTI, NRRD or MHA file. Descriptions are shown as the scanner wrote
-    them; they may name a person. The exit code is 1 if nothing could be read.
+    them; they may name a person. In a terminal each series has a second line with its folder and description; into a
+    pipe it is one line. The exit code is 1 if nothing could be read.
 
     \b
     knee3d inspect path/to/dicom

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ class Command(click.Command):
             click.echo("stopped; what is finished stays", err=True)
             raise SystemExit(INTERRUPTED) from None
         except (ValueError, OSError, RuntimeError) as error:
-            if isinstance(error, click.exceptions.Exit | click.Abort):  # click's own ways out are RuntimeErrors
+            # click's own ways out are RuntimeErrors, and whoever closed the pipe wants to hear no more
+            if isinstance(error, click.exceptions.Exit | click.Abort | BrokenPipeError):
                 raise
             raise self._failed(str(error)) from error
         except MemoryError as error:
@@ -127,6 +129,11 @@ weights_option = click.option(
 )
 
 
+def count(number: int, word: str) -> str:
+    """A number of things in words."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
 def show_scores(summary: dict[str, Any]) -> None:
     """Print the tables of an evaluation."""
     from rich.console import Console
@@ -155,17 +162,16 @@ def show_failures(failures: Mapping[str, str]) -> None:
 
 def show_findings(found: dict[str, Any]) -> None:
     """Print what an inspection found."""
-    from rich.console import Console
+    from knee3d.report.tables import findings_lines
 
-    from knee3d.report.tables import findings_table
-
-    Console().print(findings_table(found["volumes"]))
+    for line in findings_lines(found["volumes"], one_line=not sys.stdout.isatty()):
+        click.echo(line)
     for one in found["volumes"]:
         if one["problem"]:
-            echo = "" if one["echo"] is None else f" echo {one['echo']}"
-            click.echo(f"{one['name']}{echo}: {one['problem']}")
-    for reason, count in found["skipped"].items():
-        click.echo(f"left aside: {count} files, {reason}")
+            name = one["path"] if one["echo"] is None else f"{one['path']}, series {one['name']} echo {one['echo']}"
+            click.echo(f"{name}: {one['problem']}")
+    for reason, number in found["skipped"].items():
+        click.echo(f"left aside: {count(number, 'file')}, {reason}")
     for problem in found["broken"]:
         click.echo(f"broken: {problem}")
 

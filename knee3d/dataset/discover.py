@@ -4,6 +4,7 @@
     IWOAI 2019          train_001_V00.im, train_001_V00.seg
     BIDS-like           sub-01/ses-02/anat/*.nii.gz, its mask *_dseg.nii.gz or *_mask.nii.gz beside it
     patient and visit   9001/00/dess/*.dcm, its mask 9001/00/mask.nii.gz, or any volume file in place of the folder
+    both in one name    9001-baseline/, 9001-month-12/, as `knee3d phantom` has them
     iMorphics           9001/00/dess/*.dcm, its outlines 9001/00/*.mat
     flat                NAME.nii.gz, NAME_mask.nii.gz
 
@@ -33,7 +34,17 @@ _IWOAI = re.compile(r"(train|valid|test)_(\d+)_(V\d+)", re.IGNORECASE)
 _IWOAI_SPLITS = {"train": Split.TRAIN, "valid": Split.VAL, "test": Split.TEST}
 _CHANNEL = re.compile(r"_0000$")
 _SIDES = {"right": Side.RIGHT, "left": Side.LEFT, "r": Side.RIGHT, "l": Side.LEFT}
-_NO_NAMES = {"dicom", "dcm", "dess", "image", "images", "anat", "imagestr", "imagests", "mri", "scan"}
+NO_NAMES = {
+    "dicom", "dicoms", "dcm", "dess", "image", "images", "img", "anat", "imagestr", "imagests", "mr", "mri", "scan",
+    "series",
+}  # fmt: skip
+"""What folders and files are called by what they hold, and not by whose it is."""
+_VISIT = re.compile(
+    r"(?P<patient>.+?)[-_.](?P<visit>baseline|bl|screening|re-?test|(follow-?up|fu)-?\d*|(visit|v)-?\d{1,2}"
+    r"|(week|month|year)s?[-_]?\d{1,2}|\d{1,2}[-_]?(weeks?|months?|years?|w|m|y))",
+    re.IGNORECASE,
+)
+"""A patient and a visit in one name. Numbers alone are no visit: they may count patients."""
 ZIP = ".zip"
 
 
@@ -69,7 +80,7 @@ def discover(folder: Path) -> Discovery:
     images = [*_dicom_folders(folder), *(path for path in files if _is_image_file(path) and path not in masks)]
     if not images:
         raise ValueError(f"no DICOM folder, zip or volume file in {folder}; a table written by hand will do too")
-    knees = _named_apart([_knee(image, folder) for image in images], folder)
+    knees = _named_apart(_with_visits([_knee(image, folder) for image in images]), folder)
     paired = _paired(knees, masks)
     left = tuple(_without_knee(files, images, masks))
     return Discovery(tuple(paired), tuple(_notes(paired, masks)), left)
@@ -127,7 +138,7 @@ def _is_dicom_image(path: Path) -> bool:
 
 def _knee(image: Path, folder: Path) -> Knee:
     """What the place of an image tells: patient, visit, side, split."""
-    parts = [part for part in image.relative_to(folder).parts if part.lower() not in _NO_NAMES]
+    parts = [part for part in image.relative_to(folder).parts if part.lower() not in NO_NAMES]
     if image.is_file():
         parts[-1] = stem_of(image)
     iwoai = _IWOAI.match(parts[-1]) if parts else None
@@ -141,6 +152,18 @@ def _knee(image: Path, folder: Path) -> Knee:
         split = None
     case = "-".join(part for part in (patient, visit) if part)
     return Knee(plain_name(case), patient, visit, _side(image, parts), image, None, split)
+
+
+def _with_visits(knees: Sequence[Knee]) -> list[Knee]:
+    """Visits are parted from patients' names, where two visits of one patient show that names are meant so."""
+    parted = [_VISIT.fullmatch(knee.patient) if not knee.visit else None for knee in knees]
+    counts = Counter(found["patient"] if found else knee.patient for knee, found in zip(knees, parted, strict=True))
+    if not any(found and counts[found["patient"]] > 1 for found in parted):
+        return list(knees)
+    return [
+        replace(knee, patient=found["patient"], visit=found["visit"]) if found else knee
+        for knee, found in zip(knees, parted, strict=True)
+    ]
 
 
 def plain_name(name: str) -> str:

@@ -1,5 +1,6 @@
 """What lies at a path: every volume that could be read from it, and what stands in the way of those that cannot."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ class Finding:
 
     Attributes:
         name: File name, or number of the series.
+        path: The file, or the folder of the series, from what was looked at: "." is that itself.
         uid: SeriesInstanceUID; empty for a file.
         description: SeriesDescription as the scanner wrote it, for eyes only: it may name a person.
         echo: Number of the echo; None for a file.
@@ -34,6 +36,7 @@ class Finding:
     """
 
     name: str
+    path: str
     uid: str
     description: str
     echo: int | None
@@ -74,29 +77,31 @@ def inspect(path: Path, choice: Choice = ANY) -> Inspection:
     if path.is_file() and path.suffix.lower() != ".zip":
         return Inspection((_file(path, choice),), {}, ())
     with unpacked(path) as folder:
-        return _folder(scan(folder))
+        return _folder(scan(folder), folder)
 
 
 def _file(path: Path, choice: Choice) -> Finding:
+    head = (path.name, ".", "", "", None, None, 1)
     try:
         volume, side = read_image(path, choice)
     except ValueError as error:
-        return Finding(path.name, "", "", None, None, 1, None, None, None, Side.UNKNOWN, str(error))
+        return Finding(*head, None, None, None, Side.UNKNOWN, str(error))
     spacing = _rounded(volume.spacing_mm)
     plane = acquired_plane(volume.affine)
-    return Finding(path.name, "", "", None, None, 1, volume.shape, spacing, plane, side, "")
+    return Finding(*head, volume.shape, spacing, plane, side, "")
 
 
-def _folder(found: Scan) -> Inspection:
+def _folder(found: Scan, folder: Path) -> Inspection:
     skipped: dict[str, int] = {}
     for _, reason in found.skipped:
         skipped[reason] = skipped.get(reason, 0) + 1
-    findings = tuple(_echo(series, echo) for series in found.series for echo in series.echoes)
+    findings = tuple(_echo(series, echo, folder) for series in found.series for echo in series.echoes)
     return Inspection(findings, skipped, tuple(map(str, found.broken)))
 
 
-def _echo(series: Series, echo: Echo) -> Finding:
-    head = (str(series.number), series.uid, series.description, echo.number, echo.time_ms, len(echo.frames))
+def _echo(series: Series, echo: Echo, folder: Path) -> Finding:
+    place = Path(os.path.commonpath([frame.path.parent for frame in echo.frames])).relative_to(folder).as_posix()
+    head = (str(series.number), place, series.uid, series.description, echo.number, echo.time_ms, len(echo.frames))
     try:
         grid = regular_grid(echo.frames)
     except DicomError as error:
@@ -110,7 +115,8 @@ def _rounded(spacing: np.ndarray) -> tuple[float, float, float]:
     return first, second, third
 
 
-def rows(inspection: Inspection) -> Iterator[dict[str, object]]:
-    """Findings for JSON."""
+def rows(inspection: Inspection, path: Path) -> Iterator[dict[str, object]]:
+    """Findings for JSON, their paths from where `path`, which was looked at, is seen."""
     for one in inspection.findings:
-        yield vars(one) | {"plane": one.plane and one.plane.value, "side": one.side.value}
+        plane = one.plane and one.plane.value
+        yield vars(one) | {"path": str(path / one.path), "plane": plane, "side": one.side.value}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from knee3d.anatomy.orientation import Side
-from knee3d.dataset.discover import discover, is_dicom_folder, plain_name, stem_of
+from knee3d.dataset.discover import NO_NAMES, discover, is_dicom_folder, plain_name, stem_of
 from knee3d.dataset.source import ANY, Choice, Source
 from knee3d.dataset.table import read_table
 
@@ -37,7 +37,7 @@ def knees_at(path: Path, case: str | None = None, side: Side = Side.UNKNOWN, cho
 
     Args:
         path: What the user points at.
-        case: What a single knee is to be called.
+        case: What a single knee is to be called; by default as its path, or the folder around a "dicom" or "image".
         side: Which knee it is.
         choice: What the path does not say; echo and spacing are those of all knees.
 
@@ -103,4 +103,7 @@ def _refuse_names(path: Path, case: str | None, side: Side) -> None:
 
 
 def _name(path: Path) -> str:
-    return plain_name(path.resolve().name if path.is_dir() else stem_of(path.resolve()))
+    """What a path is called, or, where that is only what it holds, such as dicom, the nearest folder above it."""
+    whole = path.resolve()
+    names = [whole.name if path.is_dir() else stem_of(whole), *(folder.name for folder in whole.parents)]
+    return plain_name(next((name for name in names if name and name.lower() not in NO_NAMES), names[0]))

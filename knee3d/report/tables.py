@@ -237,14 +237,34 @@ def _unknown(cell: object) -> bool:
     return cell is None or (isinstance(cell, float) and not math.isfinite(cell))
 
 
-def findings_table(findings: Iterable[Mapping[str, Any]]) -> Table:
-    """What lies at a path, from `dataset.inspection.rows`: a line for each volume."""
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    for column in ("series", "echo", "ms", "images", "voxels", "mm", "plane", "side"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("description", overflow="ellipsis", no_wrap=True)
-    for one in findings:
-        shape, spacing = ("x".join(f"{number:.4g}" for number in one[key] or ()) for key in ("shape", "spacing_mm"))
-        texts = (one["name"], one["echo"], one["time_ms"], one["images"], shape, spacing, one["plane"], one["side"])
-        table.add_row(*(escape("" if text is None else str(text)) for text in (*texts, one["description"])))
-    return table
+LONGEST_NAME = 16
+"""Characters of a file's name in a column; its path has all."""
+_HEADINGS = ("series", "echo", "ms", "images", "voxels", "mm", "plane", "side")
+
+
+def findings_lines(findings: Iterable[Mapping[str, Any]], one_line: bool) -> list[str]:
+    """What could be read from a path, from `dataset.inspection.rows`, in columns; nothing where nothing could.
+
+    Args:
+        findings: Those with a problem are left out.
+        one_line: Whether path and description stand behind the numbers; otherwise below them, for narrow terminals.
+    """
+    whole = [one for one in findings if not one["problem"]]
+    if not whole:
+        return []
+    cells = [_HEADINGS, *(_finding_cells(one) for one in whole)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    texts = ["path, description", *(f"{one['path']}  {one['description']}" for one in whole)]
+    lines = []
+    for row, text in zip(cells, texts, strict=True):
+        columns = " ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        seen = "".join(letter if letter.isprintable() else "?" for letter in text).rstrip()
+        lines += [f"{columns} {seen}"] if one_line else [columns.rstrip(), f"  {seen}"]
+    return lines
+
+
+def _finding_cells(one: Mapping[str, Any]) -> tuple[str, ...]:
+    shape, spacing = ("x".join(f"{number:.4g}" for number in one[key]) for key in ("shape", "spacing_mm"))
+    name = one["name"] if len(one["name"]) <= LONGEST_NAME else f"...{one['name'][3 - LONGEST_NAME :]}"
+    texts = (name, one["echo"], one["time_ms"], one["images"], shape, spacing, one["plane"], one["side"])
+    return tuple("" if text is None else str(text) for text in texts)

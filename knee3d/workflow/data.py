@@ -56,7 +56,7 @@ def inspect(path: Path, choice: Choice = ANY) -> dict[str, Any]:
         For JSON: {"volumes": a mapping for each, "skipped": {reason: files}, "broken": messages}.
     """
     found = inspection.inspect(path, choice)
-    return {"volumes": list(inspection.rows(found)), "skipped": found.skipped, "broken": list(found.broken)}
+    return {"volumes": list(inspection.rows(found, path)), "skipped": found.skipped, "broken": list(found.broken)}
 
 
 def restore(folder: Path, case: str, out: Path, mask: bool) -> None:

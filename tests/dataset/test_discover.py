@@ -55,6 +55,29 @@ def test_a_folder_for_each_patient_and_visit(tmp_path):
     ]
 
 
+def test_patient_and_visit_in_one_name(tmp_path):
+    """As the phantom has them; and numbers, which may count patients, stay what they are."""
+    for name in ("P001-baseline", "P001-follow-up", "P002-baseline", "X-1", "X-2"):
+        dicom(tmp_path / name / "dicom", Side.RIGHT)
+    assert [row[:3] for row in rows(tmp_path)] == [
+        ("P001-baseline", "P001", "baseline"),
+        ("P001-follow-up", "P001", "follow-up"),
+        ("P002-baseline", "P002", "baseline"),
+        ("X-1", "X-1", ""),
+        ("X-2", "X-2", ""),
+    ]
+    assert "5 knees of 4 patients; patients and visits are guessed" in discover(tmp_path).notes[0]
+
+
+def test_what_looks_like_a_visit_of_nobody_else_is_a_name(tmp_path):
+    touch(tmp_path, "anna_v1.nii.gz", "bert_v1.nii.gz", "bert.v.nii.gz")
+    assert [row[:3] for row in rows(tmp_path)] == [
+        ("anna_v1", "anna_v1", ""),
+        ("bert.v", "bert.v", ""),
+        ("bert_v1", "bert_v1", ""),
+    ]
+
+
 def test_outlines_and_segmentations_beside_dicom(tmp_path):
     """A DICOM-SEG file is a mask, also within the folder of its images, and no folder of images by itself."""
     for patient in ("1", "2", "3"):

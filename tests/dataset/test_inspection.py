@@ -1,6 +1,9 @@
 """What could be read from a path, and what stands in the way."""
 
 import json
+import os
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -11,11 +14,15 @@ from pydicom import dcmread, dcmwrite
 from knee3d import workflow
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.tissue import SCHEMES
 from knee3d.anatomy.volume import Volume
 from knee3d.cli import main
+from knee3d.dataset.dicom.segmentation import write_segmentation
+from knee3d.dataset.dicom.series import find_grids
 from knee3d.dataset.dicom.writer import write_series
 from knee3d.dataset.files.volumefile import write_volume
 from knee3d.dataset.inspection import inspect
+from knee3d.report.tables import findings_lines
 
 IPL = np.array([[0, 0, -0.7, 0], [0, -0.4, 0, 0], [-0.5, 0, 0, 0], [0, 0, 0, 1.0]])
 VOLUME = Volume(np.arange(60, dtype=np.int16).reshape(3, 4, 5), IPL)
@@ -45,6 +52,7 @@ def test_series_are_listed_with_their_problems(study):
     assert (left.shape, left.side) == (None, Side.UNKNOWN)
     assert "evenly spaced" in left.problem
     assert "between IM0004.dcm, IM0002.dcm" in left.problem
+    assert (right.path, left.path) == ("a", "b")
     assert found.skipped == {"not DICOM": 1}
 
 
@@ -72,13 +80,40 @@ def test_files_and_zips(study, tmp_path):
         inspect(tmp_path / "nowhere")
 
 
+def test_columns_fit_a_terminal_of_80_and_say_the_place_below(study):
+    volumes = workflow.inspect(study)["volumes"]
+    volumes[0] |= {"shape": (384, 384, 160), "spacing_mm": (0.3646, 0.3646, 0.7003), "description": "\x1b[31mDESS"}
+    head, _, numbers, place = findings_lines(volumes, one_line=False)
+    assert max(len(head), len(numbers)) <= 80
+    assert place == f"  {study / 'a'}  ?[31mDESS"
+
+
+def test_labels_are_named_as_such_and_a_closed_pipe_is_no_error(study, tmp_path):
+    grid = find_grids(study / "a")
+    labels = Volume(np.ones(grid[0].shape, np.uint8), grid[0].affine)
+    write_segmentation(labels, SCHEMES["cartilage"], Side.RIGHT, grid, tmp_path / "labels.dcm", "x")
+    shown = CliRunner().invoke(main, ["inspect", str(tmp_path / "labels.dcm")])
+    assert shown.exit_code == 1
+    assert shown.output.startswith(f"{tmp_path / 'labels.dcm'}: labels.dcm holds labels (DICOM-SEG)")
+    command = [sys.executable, "-c", "from knee3d.cli import main; main()", "inspect", str(study)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert done.stderr == b""
+
+
 def test_the_command_prints_a_table_or_json(study, tmp_path):
     shown = CliRunner().invoke(main, ["inspect", str(study)])
     assert shown.exit_code == 0
-    for text in ("sagittal", "4x3x5", "2 echo 1: slices must be evenly spaced", "left aside: 1 files, not DICOM"):
+    problem = f"{study / 'b'}, series 2 echo 1: slices must be evenly spaced"
+    for text in ("sagittal", "4x3x5", problem, "left aside: 1 file, not DICOM"):
         assert text in shown.output
+    (series,) = [line for line in shown.output.splitlines() if line.startswith("1 ")]
+    assert series.endswith(f"{study / 'a'}  DESS right")
     told = CliRunner().invoke(main, ["inspect", str(study), "--json"])
     assert json.loads(told.output) == json.loads(json.dumps(workflow.inspect(study)))
+    assert [one["path"] for one in json.loads(told.output)["volumes"]] == [str(study / "a"), str(study / "b")]
     (tmp_path / "bad.nii").write_text("no")
     failed = CliRunner().invoke(main, ["inspect", str(tmp_path / "bad.nii")])
     assert failed.exit_code == 1

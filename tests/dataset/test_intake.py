@@ -40,6 +40,13 @@ def test_a_folder_with_one_series_below_is_a_single_knee(cohort, tmp_path):
     assert chosen.source.path == tmp_path / "an odd, name"
 
 
+def test_a_folder_that_says_only_what_it_holds_has_the_name_of_the_one_above(cohort, tmp_path):
+    shutil.copytree(cohort / "P001-baseline" / "dicom", tmp_path / "A" / "DESS" / "dicom")
+    shutil.copy(cohort / "P001-baseline" / "mask.nii.gz", tmp_path / "A" / "image.nii.gz")
+    paths = [tmp_path / "A" / "DESS" / "dicom", tmp_path / "A" / "image.nii.gz", cohort / "P002-baseline" / "dicom"]
+    assert [knees_at(path)[0].case for path in paths] == ["A", "A", "P002-baseline"]
+
+
 def test_labels_in_a_folder_are_no_knees(cohort, tmp_path):
     shutil.copy(cohort / "P001-baseline" / "mask.nii.gz", tmp_path / "knee.nii.gz")
     shutil.copy(cohort / "P001-baseline" / "mask.nii.gz", tmp_path / "knee_mask.nii.gz")
