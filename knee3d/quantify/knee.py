@@ -105,10 +105,15 @@ def _landmarks(labels: Volume, scheme: Scheme, side: Side, notes: list[str]) -> 
             "the side is not known and taken as right: medial and lateral are the other way round in a left knee"
         )
     try:
-        return find_landmarks(labels.with_array(labels.array == scheme.names.index(FEMORAL) + 1))
+        landmarks = find_landmarks(labels.with_array(labels.array == scheme.names.index(FEMORAL) + 1))
     except ValueError as error:
         notes.append(f"no parts of cartilage: {error}")
         return None
+    if not landmarks.own_axes:
+        notes.append(
+            "parts of cartilage are cut along the axes of the image: femoral cartilage does not tell those of the knee"
+        )
+    return landmarks
 
 
 def _interface(labels: Volume, scheme: Scheme, name: str, probabilities: Volume | None) -> Interface | None:

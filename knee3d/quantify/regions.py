@@ -4,7 +4,7 @@ Wirth and Eckstein 2008 (IEEE Trans Med Imaging 27:737) and the nomenclature of 
 Cartilage 14:974): the femoral condyles begin behind the intercondylar notch; their central, weight-bearing part (cMF,
 cLF) goes from there to 60 % of the way to their posterior ends, the rest is posterior (pMF, pLF), and what lies before
 the notch is the trochlea (TrF). The notch also parts medial from lateral. All is read off the extent of the femoral
-cartilage itself.
+cartilage itself, along the knee's own axes, so that it does not matter how the knee lies in the image.
 """
 
 from __future__ import annotations
@@ -17,16 +17,12 @@ from scipy import ndimage
 
 from knee3d.anatomy.tissue import FEMORAL, TIBIAL
 from knee3d.anatomy.volume import Volume
+from knee3d.quantify.condyles import Notch, find_notch, knee_axes
 
 CENTRAL_SHARE = 0.6
 """Of the way from the notch to the posterior end of a condyle."""
-MIDDLE = (0.3, 0.7)
-"""Of the width of the femoral cartilage: here the notch is looked for."""
-SMOOTH_MM = 2.0
 SPECK_MM3 = 50.0
 """Smaller pieces of femoral cartilage tell nothing of its extent."""
-LEAST_MM = 5.0
-"""A notch is deeper than this, or it is none."""
 
 TROCHLEA = "trochlea"
 REGIONS: Mapping[str, tuple[str, ...]] = {
@@ -38,23 +34,31 @@ REGIONS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Landmarks:
-    """Where femoral cartilage is cut, in mm along the array's axes from its first voxel.
+    """Where femoral cartilage is cut.
 
     Attributes:
-        to_mm: (4, 4) from RAS mm to mm along (Inferior, Posterior, medial).
-        notch_medial: Along medial, what parts the condyles.
-        notch_posterior: Along Posterior, the front of the notch.
-        ends: Along Posterior, the posterior end of the medial and of the lateral condyle.
+        to_mm: (4, 4) from RAS mm to mm along (inferior, posterior, medial).
+        notch: The notch and the ends of the condyles in those.
+        own_axes: Whether inferior, posterior and medial are the knee's own, or those of the image.
     """
 
     to_mm: np.ndarray
-    notch_medial: float
-    notch_posterior: float
-    ends: tuple[float, float]
+    notch: Notch
+    own_axes: bool = True
 
     def mirrored(self) -> Landmarks:
         """For a left knee whose mirror image these were found in."""
         return replace(self, to_mm=self.to_mm @ np.diag([-1.0, 1, 1, 1]))
+
+    def along(self, points: np.ndarray) -> np.ndarray:
+        """(n, 3) RAS mm to mm along (inferior, posterior, medial)."""
+        return points @ self.to_mm[:3, :3].T + self.to_mm[:3, 3]
+
+    def cuts(self) -> tuple[float, float]:
+        """Along posterior, where the central part of the medial and of the lateral condyle ends."""
+        front = self.notch.posterior
+        medial, lateral = (front + CENTRAL_SHARE * (end - front) for end in self.notch.ends)
+        return medial, lateral
 
     def region(self, tissue: str, points: np.ndarray) -> np.ndarray:
         """Of each point its number in `REGIONS`, from 0.
@@ -66,17 +70,18 @@ class Landmarks:
         Returns:
             (n,) int64.
         """
-        along = points @ self.to_mm[:3, :3].T + self.to_mm[:3, 3]
-        lateral = (along[:, 2] <= self.notch_medial).astype(np.int64)
+        _, posterior, medial = self.along(points).T
+        lateral = (medial <= self.notch.medial).astype(np.int64)
         if tissue == TIBIAL:
             return lateral
-        ends = np.array(self.ends)[lateral]
-        central = along[:, 1] <= self.notch_posterior + CENTRAL_SHARE * (ends - self.notch_posterior)
-        return np.where(along[:, 1] <= self.notch_posterior, 0, np.where(central, 1, 3) + lateral)
+        central = posterior <= np.array(self.cuts())[lateral]
+        return np.where(posterior <= self.notch.posterior, 0, np.where(central, 1, 3) + lateral)
 
 
 def find_landmarks(femoral: Volume) -> Landmarks:
-    """Read the notch and the ends of the condyles off femoral cartilage. Specks do not count.
+    """Read the knee's axes, the notch and the ends of the condyles off femoral cartilage. Specks do not count.
+
+    Where it does not tell the knee's axes, those of the image serve.
 
     Args:
         femoral: bool, canonical axes, a right knee or one mirrored to right: Left is medial.
@@ -85,22 +90,15 @@ def find_landmarks(femoral: Volume) -> Landmarks:
         ValueError: There is no femoral cartilage, or it has no notch.
     """
     mask = _without_specks(femoral)
-    spacing, (present, posterior) = mask.spacing_mm, _posterior_ends(mask)
-    if not present.any():
-        raise ValueError("there is no femoral cartilage to find the notch in")
-    first, last = np.flatnonzero(present)[[0, -1]]
-    low, high = (first + share * (last - first) for share in MIDDLE)
-    columns = np.arange(len(present))
-    smooth = ndimage.gaussian_filter1d(np.interp(columns, columns[present], posterior[present]), SMOOTH_MM / spacing[2])
-    middle = columns[round(low) : round(high) + 1]
-    notch = int(middle[smooth[middle].argmin()])
-    parts = smooth[:notch][present[:notch]], smooth[notch + 1 :][present[notch + 1 :]]
-    if not all(part.size and part.max() >= smooth[notch] + LEAST_MM for part in parts):
-        raise ValueError("femoral cartilage has no notch between two condyles; is the image cut off?")
-    ends = [float(part.max()) for part in parts]
-    lateral, medial = ends
-    frame = np.linalg.inv(mask.affine @ np.diag([*1 / spacing, 1]))
-    return Landmarks(frame, float(notch * spacing[2]), float(smooth[notch]), (medial, lateral))
+    points = np.argwhere(mask.array) * mask.spacing_mm
+    try:
+        axes, own = knee_axes(points), True
+    except ValueError:
+        axes, own = np.eye(3), False
+    to_mm = np.eye(4)
+    to_mm[:3, :3] = axes
+    to_mm @= np.linalg.inv(mask.affine @ np.diag([*1 / mask.spacing_mm, 1]))
+    return Landmarks(to_mm, find_notch(points @ axes.T), own)
 
 
 def _without_specks(mask: Volume) -> Volume:
@@ -108,10 +106,3 @@ def _without_specks(mask: Volume) -> Volume:
     sizes = np.bincount(pieces.ravel()) * mask.voxel_mm3
     sizes[0] = 0
     return mask.with_array((sizes >= min(SPECK_MM3, sizes.max()))[pieces] & mask.array)
-
-
-def _posterior_ends(mask: Volume) -> tuple[np.ndarray, np.ndarray]:
-    """Of each sagittal slice, whether it has any cartilage, and how far that reaches to posterior, in mm."""
-    lines = np.asarray(mask.array.any(axis=0))  # posterior, left
-    last = lines.shape[0] - 1 - lines[::-1].argmax(axis=0)
-    return np.asarray(lines.any(axis=0)), last * mask.spacing_mm[1]

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from knee3d.anatomy.tissue import FEMORAL
-from knee3d.quantify.regions import CENTRAL_SHARE, REGIONS, Landmarks
+from knee3d.quantify.regions import REGIONS, Landmarks
 from knee3d.quantify.thickness import Interface
 
 DPI = 110
@@ -41,7 +41,7 @@ def regions_picture(interfaces: Mapping[str, Interface], landmarks: Landmarks) -
 def _panel(axes: Axes, name: str, interface: Interface, landmarks: Landmarks) -> None:
     covered = interface.thickness_mm > 0
     points = interface.points[covered]
-    along = points @ landmarks.to_mm[:3, :3].T + landmarks.to_mm[:3, 3]
+    along = landmarks.along(points)
     numbers = landmarks.region(name, points)
     for number, region in enumerate(REGIONS[name]):
         some = along[numbers == number]
@@ -51,7 +51,7 @@ def _panel(axes: Axes, name: str, interface: Interface, landmarks: Landmarks) ->
             axes.annotate(
                 region, place, ha="center", va="center", fontsize=9, bbox={"fc": "white", "alpha": 0.8, "lw": 0}
             )
-    axes.axvline(landmarks.notch_medial, **_LINE)
+    axes.axvline(landmarks.notch.medial, **_LINE)
     if name == FEMORAL:
         _femoral_cuts(axes, landmarks)
     axes.set_aspect("equal")
@@ -63,10 +63,10 @@ def _panel(axes: Axes, name: str, interface: Interface, landmarks: Landmarks) ->
 
 def _femoral_cuts(axes: Axes, landmarks: Landmarks) -> None:
     """The front of the notch, and on each condyle where the central part ends."""
-    axes.axhline(landmarks.notch_posterior, **_LINE)
+    axes.axhline(landmarks.notch.posterior, **_LINE)
     low, high = axes.get_xlim()
-    medial, lateral = landmarks.ends
-    for start, stop, end in ((landmarks.notch_medial, high, medial), (low, landmarks.notch_medial, lateral)):
-        cut = landmarks.notch_posterior + CENTRAL_SHARE * (end - landmarks.notch_posterior)
+    medial, lateral = landmarks.cuts()
+    middle = landmarks.notch.medial
+    for start, stop, cut in ((middle, high, medial), (low, middle, lateral)):
         axes.plot([start, stop], [cut, cut], **_LINE)
     axes.set_xlim(low, high)
