@@ -86,6 +86,17 @@ def test_what_is_inferred_and_what_is_missing_is_said(bones, compartments):
     assert any("taken as right" in note for note in unknown.notes)
 
 
+def test_parts_cut_along_the_axes_of_the_image_are_said_to_be(compartments):
+    labels = labelled("compartments")
+    femoral = np.argwhere(labels.array == 1)
+    numbers = compartments.landmarks.region(FEMORAL, femoral @ labels.affine[:3, :3].T + labels.affine[:3, 3])
+    array = labels.array.copy()
+    array[tuple(femoral[numbers == REGIONS[FEMORAL].index("central medial")].T)] = 0  # bare
+    findings = measure(labels.with_array(array), SCHEMES["compartments"], Side.RIGHT)
+    assert not findings.landmarks.own_axes
+    assert any("axes of the image" in note for note in findings.notes)
+
+
 def test_a_knee_without_a_tissue_and_an_empty_one():
     labels = labelled("compartments")
     scheme = SCHEMES["compartments"]
