@@ -8,6 +8,7 @@ import numpy as np
 from knee3d.anatomy.orientation import Side, mirror, to_canonical
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, map_labels
+from knee3d.dataset.cases import Split
 from knee3d.dataset.files.volumefile import write_volume
 from knee3d.dataset.phantom.knee import parametric_knee
 from knee3d.dataset.source import read_image
@@ -55,8 +56,10 @@ def make_cohort(folder: Path, sides: tuple[Side, ...] = (Side.RIGHT, Side.LEFT),
     return folder / "knees.csv"
 
 
-def make_finished(table: Path, out: Path, scheme: str = "compartments", form: str = "nifti") -> Path:
-    """Segment the knees of a table into a folder each."""
+def make_finished(
+    table: Path, out: Path, scheme: str = "compartments", form: str = "nifti", trained_on: tuple[str, ...] = ()
+) -> Path:
+    """Segment the knees of a table into a folder each, with networks that know some patients."""
     from knee3d.dataset.table import read_table
 
     for knee in read_table(table):
@@ -67,9 +70,10 @@ def make_finished(table: Path, out: Path, scheme: str = "compartments", form: st
         }
         ensemble = Ensemble(views, dict.fromkeys(views, 1 / 3))
         spacing = to_canonical(image).spacing_mm[None]
-        trained = Trained(ensemble, SCHEMES[scheme], {}, spacing, dict.fromkeys(views, "made up"), None)
+        patients = {Split.TRAIN: frozenset(trained_on), Split.VAL: frozenset()}
+        trained = Trained(ensemble, SCHEMES[scheme], patients, spacing, dict.fromkeys(views, "made up"), None)
         folder = out / knee.case
         folder.mkdir(parents=True)
-        entry = Entry(knee.case, Source(knee.image, knee.side))
+        entry = Entry(knee.case, Source(knee.image, knee.side), knee.patient)
         segment_knee(entry, Segmenter(trained), Wish(out, form=form), "made up", folder)
     return out

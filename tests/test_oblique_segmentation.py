@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from as_seen import run_as_seen
+from click.testing import Result
 from made_up_models import make_models, make_network
 
 from knee3d import models as models_folder
 from knee3d import workflow
 from knee3d.anatomy.orientation import to_canonical
 from knee3d.anatomy.plane import Plane
-from knee3d.cli import main
 from knee3d.dataset.files.probabilities import read_probabilities
 from knee3d.dataset.files.volumefile import read_volume
 from knee3d.dataset.phantom.cohort import Cohort
@@ -51,7 +51,7 @@ def plainly(monkeypatch):
 
 
 def run(*words: object) -> Result:
-    return CliRunner().invoke(main, ["segment", *map(str, words)])
+    return run_as_seen("segment", *words)
 
 
 def said(result: Result) -> str:

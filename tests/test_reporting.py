@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import pyvista as pv
 import SimpleITK as sitk
-from click.testing import CliRunner, Result
+from as_seen import run_as_seen
+from click.testing import Result
 from finished_knees import make_cohort, make_finished
 from scipy.spatial import KDTree
 from small_disk import run_in_small_disk
@@ -20,7 +21,6 @@ from small_disk import run_in_small_disk
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.tissue import FEMORAL, SCHEMES
 from knee3d.atomic import alone
-from knee3d.cli import main
 from knee3d.dataset.files.probabilities import read_probabilities, read_views
 from knee3d.dataset.files.volumefile import read_volume
 from knee3d.quantify.volumes import tissue_volumes
@@ -32,9 +32,12 @@ SCHEME = SCHEMES["compartments"]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """cohort/ of a right and a left knee, mirror images of each other, and their results/, reported."""
+    """cohort/ of a right and a left knee, mirror images of each other, and their results/, reported.
+
+    The networks know the first.
+    """
     folder = tmp_path_factory.mktemp("reporting")
-    make_finished(make_cohort(folder / "cohort"), folder / "results")
+    make_finished(make_cohort(folder / "cohort"), folder / "results", trained_on=("P001",))
     done = run(folder / "results", folder / "cohort" / "knees.csv")
     assert done.exit_code == 0, done.output
     assert "2 of 2 reports" in done.output
@@ -42,7 +45,7 @@ def place(tmp_path_factory) -> Path:
 
 
 def run(*words: object) -> Result:
-    return CliRunner().invoke(main, ["report", *map(str, words)])
+    return run_as_seen("report", *words)
 
 
 def values(folder: Path) -> dict[tuple[str, str, str], float]:
@@ -163,6 +166,37 @@ def test_finished_reports_are_kept_and_made_again_when_something_changed(place, 
     refuse_foreign(results / "P001")  # a report is no one else's file, so that segment --overwrite may replace it
 
 
+def test_a_poorer_report_takes_the_place_of_a_richer_one_only_when_asked(place, tmp_path, caplog):
+    results = copied(place, tmp_path / "results")
+    table, alone_table = place / "cohort" / "knees.csv", tmp_path / "other.csv"
+    assert run(results, table).exit_code == 0
+    pages = [results / case / "report" / "report.html" for case in ("P001", "P002")]
+    made = [page.stat().st_mtime_ns for page in pages]
+    head, _, second = table.read_text().splitlines()
+    alone_table.write_text("\n".join([head, second.replace("P002/", f"{table.parent}/P002/")]) + "\n")
+    shutil.copy(table.with_name("labels.json"), tmp_path)
+    for command in ((results,), (results, "--meshes", "stl"), (results, alone_table)):
+        caplog.clear()
+        assert run(*command).exit_code == 0
+        assert "P001: its report was made with its image and the truth and is kept" in caplog.text
+        assert "the page goes without" not in caplog.text
+        assert [page.stat().st_mtime_ns for page in pages] == made
+    assert run(results, place / "cohort").exit_code == 0  # images and no table, so no truth
+    assert "P002: its report was made with the truth and is kept" in caplog.text
+    assert [page.stat().st_mtime_ns for page in pages] == made
+    assert run(results, "--overwrite").exit_code == 0
+    assert not (results / "P001" / "report" / "confusion.pdf").exists()
+    assert run(results, table).exit_code == 0  # what is richer needs no word
+    assert (results / "P001" / "report" / "confusion.pdf").exists()
+
+
+def test_patients_whom_the_networks_know_are_marked(place):
+    known, unknown = ((place / "results" / case / "report" / "report.html").read_text() for case in ("P001", "P002"))
+    assert "The networks were trained on this patient" in known
+    assert "on this patient" not in unknown
+    assert (place / "results" / "index.html").read_text().count("trained on this patient") == 1
+
+
 def test_without_images_there_are_measures_and_a_page(place, tmp_path):
     results = copied(place, tmp_path / "results")
     done = run(results / "P002")
@@ -193,8 +227,8 @@ def test_another_image_is_refused_and_the_others_are_done(place, tmp_path):
     shutil.copy(cohort / "P001" / "image.nii.gz", cohort / "P002" / "image.nii.gz")
     done = run(results, cohort / "knees.csv")
     assert done.exit_code == 1
-    assert "P002" in done.output
-    assert "not the image that was segmented" in done.output
+    assert "not done, as said above: P002" in done.output
+    assert done.output.count("not the image that was segmented") == 1
     assert (results / "P001" / "report" / "report.html").exists()
     assert not (results / "P002" / "report").exists()
 

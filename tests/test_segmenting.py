@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from as_seen import run_as_seen
+from click.testing import Result
 from made_up_models import make_models
 from small_disk import run_in_small_disk
 
@@ -22,7 +23,6 @@ from knee3d import workflow
 from knee3d.anatomy.orientation import Side, to_canonical
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.volume import Volume
-from knee3d.cli import main
 from knee3d.dataset.files.probabilities import read_probabilities
 from knee3d.dataset.files.volumefile import read_volume
 from knee3d.dataset.phantom.cohort import Cohort
@@ -59,7 +59,7 @@ def plainly(monkeypatch):
 
 
 def run(*words: object) -> Result:
-    return CliRunner().invoke(main, ["segment", *map(str, words)])
+    return run_as_seen("segment", *words)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -252,6 +252,10 @@ def test_a_dry_run_computes_and_writes_nothing(place, tmp_path, monkeypatch):
     shown = run(place / "cohort", "--models", place / "models", "--out", tmp_path / "out", "--dry-run")
     assert shown.exit_code == 0, shown.output
     assert shown.output.count("to be segmented") == 4
+    assert "the side is read" not in shown.output
+    one = run(place / "cohort" / "P001-baseline" / "dicom", "--models", place / "models", "--dry-run")
+    assert one.output.startswith("P001-baseline            ?  to be segmented")
+    assert "?: the side is read from the image when it is segmented" in one.output
     assert not (tmp_path / "out").exists()
 
 
@@ -268,7 +272,8 @@ def test_a_bad_knee_among_twenty_stops_no_other(place, tmp_path, plainly):
     done = run(*words)
     assert done.exit_code == 1
     assert "19 done, 0 kept, 1 failed" in done.output
-    assert broken.name in done.output
+    assert done.output.count(broken.name) == 1
+    assert done.output.endswith("not done, as said above: knee10\n")
     assert "Traceback" not in done.output
     assert sorted(path.name for path in (tmp_path / "out").glob("knee*")) == [
         f"knee{number:02d}" for number in range(20) if number != 10

@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ SOME_DONE, NONE_DONE, INTERRUPTED = 1, 2, 130
 """Exit codes where not all of the work could be done, and where the user stopped it, as shells have it."""
 
 
-class _Echo(logging.Handler):
+class Echo(logging.Handler):
     """Lines go to whatever stderr is at the moment: above the bar, where there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -37,7 +37,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it."""
-        logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_Echo()])
+        logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[Echo()])
         logging.getLogger("knee3d").setLevel(logging.INFO)
         try:
             return super().invoke(ctx)
@@ -185,6 +185,18 @@ def leave(failures: Mapping[str, str], done: int) -> None:
     """
     if failures:
         show_failures(failures)
+    leave_with(len(failures), done)
+
+
+MOST_NAMES = 10
+
+
+def leave_named(failures: Collection[str], done: int) -> None:
+    """Leave as `leave`, where it was said of each why it failed when it did: here are their names."""
+    if failures and len(failures) + done > 1:
+        some = ", ".join([*failures][:MOST_NAMES])
+        rest = f" and {len(failures) - MOST_NAMES} more" if len(failures) > MOST_NAMES else ""
+        click.echo(f"not done, as said above: {some}{rest}", err=True)
     leave_with(len(failures), done)
 
 

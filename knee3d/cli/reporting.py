@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from knee3d.cli.frame import FOLDER, NONE_DONE, Command, leave
+from knee3d.cli.frame import FOLDER, NONE_DONE, Command, count, leave_named
 
 
 @click.command(cls=Command, failure=NONE_DONE)
@@ -47,9 +47,9 @@ def report(results: Path, knees: Path | None, **options: Any) -> None:
     wish = workflow.ReportWish(options["meshes"], options["keep"])
     images = workflow.knees_of(knees, options["numbering"])
     outcomes = workflow.report(results, images, wish, not options["resume"], options["jobs"])
-    failures = {one.case: one.message for one in outcomes if one.status == "failed"}
+    failures = [one.case for one in outcomes if one.status == "failed"]
     done = len(outcomes) - len(failures)
     if done:
         page = results / "index.html" if (results / "index.html").is_file() else results / "report" / "report.html"
-        click.echo(f"{done} of {len(outcomes)} reports; open {page}")
-    leave(failures, done)
+        click.echo(f"{done} of {count(len(outcomes), 'report')}; open {page}")
+    leave_named(failures, done)

@@ -16,7 +16,7 @@ from knee3d.cli.frame import (
     echo_option,
     fill_option,
     jobs_option,
-    leave,
+    leave_named,
     leave_with,
     models_option,
     remove_option,
@@ -123,6 +123,8 @@ def segment(knees: Path, models: Path, out: Path, **options: Any) -> None:
         planned = workflow.plan(entries, wish, out, overwrite=not options["resume"])
         for entry, words, _ in planned:
             click.echo(f"{entry.case:<24} {entry.source.side or '?'}  {words}  {entry.source.path}")
+        if not all(entry.source.side for entry, *_ in planned):
+            click.echo("?: the side is read from the image when it is segmented, where that knows it")
         well = sum(well for *_, well in planned)
         leave_with(len(planned) - well, well)
         return
@@ -156,7 +158,7 @@ def _oblique(text: str | None) -> int:
 
 def _tell(outcomes: "list[workflow.Outcome]", out: Path, quiet: bool) -> None:
     """Say what happened, and leave with the exit code for it."""
-    failures = {one.case: one.message for one in outcomes if one.status == "failed"}
+    failures = [one.case for one in outcomes if one.status == "failed"]
     if not quiet:
         if len(outcomes) == 1 and not failures:
             for tissue, mm3 in outcomes[0].record["volumes_mm3"].items():
@@ -165,7 +167,7 @@ def _tell(outcomes: "list[workflow.Outcome]", out: Path, quiet: bool) -> None:
         kept = sum(one.status == "kept" for one in outcomes)
         done = len(outcomes) - kept - len(failures)
         click.echo(f"{done} done, {kept} kept, {len(failures)} failed, {flagged} flagged: {out}")
-    leave(failures, len(outcomes) - len(failures))
+    leave_named(failures, len(outcomes) - len(failures))
 
 
 @click.command(cls=Command)

@@ -23,10 +23,12 @@ class Entry:
     Attributes:
         case: What it is called in outputs; unique among those that came in together, and fit to be a folder's name.
         source: Where it is.
+        patient: Pseudonym, where a table says it.
     """
 
     case: str
     source: Source
+    patient: str = ""
 
 
 def knees_at(path: Path, case: str | None = None, side: Side = Side.UNKNOWN, choice: Choice = ANY) -> tuple[Entry, ...]:
@@ -50,7 +52,7 @@ def knees_at(path: Path, case: str | None = None, side: Side = Side.UNKNOWN, cho
     if path.suffix.lower() == TABLE_ENDING:
         _refuse_names(path, case, side)
         knees = read_table(path, must_exist=False)
-        return tuple(Entry(knee.case, Source(knee.image, knee.side, choice)) for knee in knees)
+        return tuple(Entry(knee.case, Source(knee.image, knee.side, choice), knee.patient) for knee in knees)
     if case and plain_name(case) != case:
         raise ValueError(f"case {case!r} cannot be a folder's name; use letters, digits, '.', '_' and '-'")
     one = (Entry(case or _name(path), Source(path, side, choice)),)

@@ -34,6 +34,7 @@ class IndexRow:
         volumes_mm3: Tissue to volume.
         thickness_mm: Cartilage to mean thickness.
         thumbnail: Path of a picture, relative to this page; empty where there is none.
+        seen: That the networks know this patient, in words; empty where they do not, as far as is known.
 
     Raises:
         ValueError: The side is none of these, or a path is not relative.
@@ -48,6 +49,7 @@ class IndexRow:
     volumes_mm3: Mapping[str, float] = field(default_factory=dict)
     thickness_mm: Mapping[str, float] = field(default_factory=dict)
     thumbnail: str = ""
+    seen: str = ""
 
     def __post_init__(self) -> None:
         if self.side not in set(Side):
@@ -139,8 +141,9 @@ def _row(row: IndexRow, volumes: Sequence[str], thickness: Sequence[str], pictur
             f'loading="lazy" width="{THUMBNAIL[0]}" height="{THUMBNAIL[1]}"></a>'
         )
     flags = "".join(f"<p>{escape(flag)}</p>" for flag in row.flags)
+    seen = f"<br><small>{escape(row.seen)}</small>" if row.seen else ""
     cells = [
-        f'<th scope="row"><a href="{link}">{escape(row.case)}</a></th>',
+        f'<th scope="row"><a href="{link}">{escape(row.case)}</a>{seen}</th>',
         f"<td>{row.side or UNKNOWN}</td>",
         f'<td class="said" data-value="{len(row.flags)}">{flags}</td>',
         _number(row.agreement, 3),

@@ -21,7 +21,7 @@ from knee3d.dataset.source import read_image
 from knee3d.dataset.table import LABELS_FILE, write_numbering
 from knee3d.models import fusion_mark, load_models
 from knee3d.postprocess.ensemble import FUSED, Keep
-from knee3d.workflow.record import RECORD, Wish, digests, mark_of
+from knee3d.workflow.record import RECORD, SEEN, Wish, digests, mark_of
 from knee3d.workflow.segmenter import Segmentation, Segmenter, engine_for
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def segment_knee(entry: Entry, segmenter: Segmenter, wish: Wish, mark: str, fold
     """
     from knee3d.report.tables import write_json
 
-    source, case = entry.source, entry.case
+    source, case, trained = entry.source, entry.case, segmenter.trained
     check_form(wish.form, source.path)
     content = content_mark(source.path)
     volume, tagged = read_image(source.path, source.choice)
@@ -101,10 +101,11 @@ def segment_knee(entry: Entry, segmenter: Segmenter, wish: Wish, mark: str, fold
         "knee3d": __version__,
         "case": case,
         "side": side.value,
+        SEEN: next((split.value for split, known in trained.patients.items() if entry.patient in known), ""),
         "scheme": found.scheme.name,
         "input": content,
-        "models": dict(segmenter.trained.marks),
-        "weights": dict(segmenter.trained.ensemble.weights),
+        "models": dict(trained.marks),
+        "weights": dict(trained.ensemble.weights),
         "settings": wish.settings,
         "engine": segmenter.engine,
         "whole_because": found.whole,

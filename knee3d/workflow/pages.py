@@ -34,7 +34,7 @@ from knee3d.quantify.mesh import enclosed_mm3, tissue_surface
 from knee3d.quantify.thickness import THICKNESS
 from knee3d.quantify.volumes import tissue_volumes
 from knee3d.workflow.finished import Given, image_of, labels_of, maps_of, opinion_of, scores_of
-from knee3d.workflow.record import REPORT
+from knee3d.workflow.record import REPORT, SEEN
 
 if TYPE_CHECKING:
     from knee3d.quantify.mesh import Mesh
@@ -43,6 +43,12 @@ if TYPE_CHECKING:
 
 OFF = 0.01
 """A surface whose volume differs more from that of the voxels is said to."""
+SEEN_WORDS = {
+    "train": "The networks were trained on this patient: scores flatter, and say nothing of other knees.",
+    "val": "The networks were chosen and fused by this patient: scores flatter a little.",
+}
+SEEN_SHORT = {"train": "trained on this patient", "val": "chosen by this patient"}
+"""What is to be said of a patient whom the networks know, see `record.SEEN`."""
 PAGE, MEASURES, REPORT_RECORD = "report.html", "measures.csv", "report.json"
 
 
@@ -59,14 +65,19 @@ class ReportWish:
     keep: float = 1.0
 
 
+def mark_of_results(record: Mapping[str, Any]) -> str:
+    """A fingerprint of what `segment` wrote of a knee."""
+    return hashlib.sha256(json.dumps([record["mark"], record["files"]]).encode()).hexdigest()
+
+
 def mark_of_report(given: Given, wish: ReportWish) -> str:
     """A fingerprint of all that a report is made of."""
     mask = digest(given.mask) if given.mask else ""
     names = sorted(given.numbering.names.items()) if given.numbering else None
     told = [
         __version__,
-        given.record["mark"],
-        given.record["files"],
+        mark_of_results(given.record),
+        given.record.get(SEEN, ""),
         given.entry is not None,
         mask,
         names,
@@ -120,6 +131,10 @@ def make_report(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any]:
             "flags": list(given.record["flags"]),
             "notes": list(findings.notes),
             "quality": {name: quality[name] for name in ("agreement", "doubt")},
+            SEEN: given.record.get(SEEN, ""),
+            "image": made.image is not None,
+            "truth": made.scores is not None,
+            "results": mark_of_results(given.record),
             "files": report_digests(partial),
             "mark": mark_of_report(given, wish),
         }
@@ -220,6 +235,7 @@ def _page(folder: Path, given: Given, made: Made) -> KneePage:
         flags=record["flags"],
         notes=findings.notes,
         made=_made(record),
+        seen=SEEN_WORDS.get(record.get(SEEN, ""), ""),
         pictures=pictures,
     )
 
@@ -264,12 +280,23 @@ def _made(record: Mapping[str, Any]) -> dict[str, str]:
         "knee3d": record["knee3d"],
         "networks": "  ".join(f"{view} {mark[:12]}" for view, mark in record["models"].items()),
         "fusion weights": weights,
-        "settings": "  ".join(f"{name} {value}" for name, value in settings.items()),
+        "settings": _in_words(settings),
         "computed by": record["engine"],
         "image (SHA-256)": record["input"],
         "voxels": f"{' x '.join(map(str, record['shape']))} of {' x '.join(map(str, record['spacing_mm']))} mm",
         **({"computed whole because": record["whole_because"]} if record["whole_because"] else {}),
     }
+
+
+def _in_words(settings: Mapping[str, Any]) -> str:
+    """Settings, and those within them in brackets."""
+    return ", ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in settings.items())
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return f"({_in_words(value)})"
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def _weight(weight: float | list[float]) -> str:

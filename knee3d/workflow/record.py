@@ -19,6 +19,8 @@ from knee3d.dataset.source import Source
 from knee3d.workflow.segmenter import Method
 
 RECORD = "segmentation.json"
+SEEN = "patient_seen"
+"""In the record: "train" or "val" where the networks know this patient, else empty; only a table says who it is."""
 REPORT = "report"
 """Folder in that of a knee which `knee3d report` fills: no part of the segmentation."""
 

@@ -22,8 +22,18 @@ from knee3d.progress import progress
 from knee3d.threads import as_finished
 from knee3d.workflow.finished import Given
 from knee3d.workflow.outcome import NoRoom, Outcome, in_a_line, watching_room
-from knee3d.workflow.pages import MEASURES, PAGE, REPORT_RECORD, ReportWish, make_report, mark_of_report, report_digests
-from knee3d.workflow.record import RECORD, REPORT, check_unchanged, record_of
+from knee3d.workflow.pages import (
+    MEASURES,
+    PAGE,
+    REPORT_RECORD,
+    SEEN_SHORT,
+    ReportWish,
+    make_report,
+    mark_of_report,
+    mark_of_results,
+    report_digests,
+)
+from knee3d.workflow.record import RECORD, REPORT, SEEN, check_unchanged, record_of
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +75,8 @@ def knees_of(path: Path | None, numbering: str | None = None) -> Knees:
 def report(results: Path, knees: Knees, wish: ReportWish, overwrite: bool = False, jobs: int = 1) -> list[Outcome]:
     """Measure finished knees, and make a page of each and one of all.
 
-    A report that was made of the same is kept. A knee that fails stops no other.
+    A report that was made of the same is kept, and so is one that was made of the same results and their images or
+    truth where these are not given now. A knee that fails stops no other.
 
     Args:
         results: What `segment` filled: a folder of knees, or the folder of one.
@@ -87,6 +98,8 @@ def report(results: Path, knees: Knees, wish: ReportWish, overwrite: bool = Fals
         try:
             given = _given(folder, knees, single=len(folders) == 1)
             known = None if overwrite else _known(folder, given, wish)
+            if known is None and knees.entries and given.entry is None:
+                log.warning("%s: its image is not among those given; the page goes without", folder.name)
             with watching_room(folder):
                 record = known or make_report(folder, given, wish)
             return Outcome(folder.name, "kept" if known else "done", record=record)
@@ -146,8 +159,6 @@ def _given(folder: Path, knees: Knees, single: bool) -> Given:
     entry = knees.entries.get(record["case"])
     if entry is None and single and len(knees.entries) == 1:
         (entry,) = knees.entries.values()
-    if knees.entries and entry is None:
-        log.warning("%s: its image is not among those given; the page goes without", record["case"])
     if entry is not None and content_mark(entry.source.path) != record["input"]:
         raise ValueError(f"{entry.source.path} is not the image that was segmented, or was changed since")
     told = entry.source.side if entry is not None else ""
@@ -159,13 +170,28 @@ def _given(folder: Path, knees: Knees, single: bool) -> Given:
 
 
 def _known(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any] | None:
-    """The record of a report that was made of the same."""
+    """The record of a report that was made of the same, or of more; None where there is none."""
     try:
         record: dict[str, Any] = json.loads((folder / REPORT / REPORT_RECORD).read_text())
-        whole = report_digests(folder / REPORT) == record["files"]
-        return record if whole and record["mark"] == mark_of_report(given, wish) else None
+        if report_digests(folder / REPORT) != record["files"] or record["results"] != mark_of_results(given.record):
+            return None
+        if record["mark"] == mark_of_report(given, wish):
+            return record
+        more = _made_of_more(record, given)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    if not more:
+        return None
+    log.warning("%s: its report was made with %s and is kept; give the same knees again, or --overwrite", folder.name,
+                more)  # fmt: skip
+    return record
+
+
+def _made_of_more(record: Mapping[str, Any], given: Given) -> str:
+    """What a report was made of that is not given now, in words: a poorer one must not take its place unasked."""
+    has_image = given.entry is not None
+    known = (("its image", record["image"], has_image), ("the truth", record["truth"], has_image and given.mask))
+    return " and ".join(words for words, had, has in known if had and not has)
 
 
 def _write_index(results: Path, outcomes: Sequence[Outcome]) -> None:
@@ -194,6 +220,7 @@ def _write_index(results: Path, outcomes: Sequence[Outcome]) -> None:
                 volumes_mm3=of_all["volume"],
                 thickness_mm=of_all["thickness_mean"],
                 thumbnail=f"{outcome.case}/overview.png",
+                seen=SEEN_SHORT.get(record[SEEN], ""),
             )
         )
     write_measures_csv(results / MEASURES, measures)

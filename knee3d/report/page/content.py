@@ -39,6 +39,7 @@ class KneePage:
         flags: What looks wrong, in words.
         notes: What to bear in mind, in words.
         made: How it was made: models, weights, versions, settings. Of no one's identity.
+        seen: That the networks know this patient, in words; empty where they do not, as far as is known.
         pictures: Title to PNG, for print and for machines that cannot draw in three dimensions.
 
     Raises:
@@ -59,6 +60,7 @@ class KneePage:
     flags: Sequence[str] = ()
     notes: Sequence[str] = ()
     made: Mapping[str, str] = field(default_factory=dict)
+    seen: str = ""
     pictures: Mapping[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -78,7 +78,10 @@ def _measures(page: KneePage) -> str:
 def _truth(page: KneePage) -> str:
     matrices = (confusion_table(name, scores) for name, scores in (page.confusion or {}).items())
     folded = "".join(f"<details><summary>{_caption(one)}</summary>{one}</details>" for one in matrices)
-    return (scores_table(page.scores) if page.scores else "") + folded
+    if not page.scores and not folded:
+        return ""
+    seen = f'<p class="message">{escape(page.seen)}</p>' if page.seen else ""
+    return seen + (scores_table(page.scores) if page.scores else "") + folded
 
 
 def _caption(table: str) -> str:
