@@ -54,7 +54,7 @@ def pairs(folder: Path, *volumes: tuple[float, float], **record: object) -> Path
     return folder / "retests.csv"
 
 
-REPEATED = ((10_000, 10_100), (12_000, 11_900), (9_000, 9_050), (11_000, 11_000))
+REPEATED = ((10_000, 10_100), (12_000, 11_900), (9_000, 9_050), (11_000, 11_020))
 
 
 @pytest.fixture
@@ -89,6 +89,7 @@ def test_pairs_that_cannot_be_used_are_named_and_the_rest_is_done(tmp_path):
     knee(tmp_path / "left", 9000, side="L")
     knee(tmp_path / "other", 9000, scheme="iwoai")
     knee(tmp_path / "same", 10_000, input=f"image {tmp_path / '0a'}")
+    knee(tmp_path / "renamed", 10_000)
     (tmp_path / "two").mkdir()
     write_measures_csv(tmp_path / "two" / "measures.csv", dict.fromkeys("ab", [Measure(FEMORAL, WHOLE, "volume", 1)]))
     wrong = {
@@ -97,6 +98,7 @@ def test_pairs_that_cannot_be_used_are_named_and_the_rest_is_done(tmp_path):
         "0a,other,": "scheme 'compartments' and other of 'iwoai'",
         "0a,same,": "of one image",
         "0a,0a,": "of one image",
+        "0a,renamed,": "all measures of both are the same",
         "0a,0a/report/measures.csv,": "of one image",
         "0b,0a,": "the pair of line 2 again",
         "0a,two,": "holds 2 knees",
@@ -112,6 +114,25 @@ def test_pairs_that_cannot_be_used_are_named_and_the_rest_is_done(tmp_path):
         assert words in why
         assert why in done.output
     assert "4 pairs of 4 patients" in done.output
+
+
+@pytest.mark.parametrize("name", ["reproducibility.json", "reproducibility.csv", "bland-altman.pdf"])
+def test_files_of_someone_else_are_not_replaced_and_own_ones_are(tmp_path, error, name):
+    table, out = tmp_path / "retests" / "retests.csv", tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("[1]")
+    done = run("reproducibility", table, "--out", out)
+    assert done.exit_code == 2
+    assert f"{name} is there and is not knee3d's" in done.output
+    assert [path.read_text() for path in out.iterdir()] == ["[1]"]
+    assert run("reproducibility", table, "--out", error.parent).exit_code == 0
+    before = tmp_path / "retests" / "0a"
+    (out / name).rename(out / "compare.csv")
+    refused = run("compare", before, before, "--out", out)
+    assert refused.exit_code == 2
+    assert "compare.csv is there and is not knee3d's" in refused.output
+    (out / "compare.csv").unlink()
+    assert [run("compare", before, before, "--out", out).exit_code for _ in range(2)] == [0, 0]
 
 
 def test_no_pair_at_all_is_code_2_and_writes_nothing(tmp_path):
@@ -159,6 +180,7 @@ def test_change_is_told_from_error(tmp_path, error):
     small = run("compare", before, knee(tmp_path / "later", 10_000 + sdc / 5), "--error", error)
     assert "within error" in small.output
     assert "beyond" not in small.output
+    assert "0 of 2 changes are larger than their SDC" in small.output
 
 
 def test_without_an_error_it_says_that_it_cannot_tell(tmp_path):
@@ -308,7 +330,7 @@ def test_the_planted_loss_is_found_within_the_error(cohort, tmp_path, start):
     workflow.reproducibility(cohort / "retests.csv", tmp_path / "error")
     error = tmp_path / "error" / "reproducibility.json"
     measured = {row["tissue"]: row for row in json.loads(error.read_text())["measures"]}
-    assert all(0.01 < measured[plate]["rms_cv"] < 5 for plate in PLATES)
+    assert all(0.01 < measured[plate]["rms_cv_percent"] < 5 for plate in PLATES)
     found = workflow.compare(cohort / f"P001-{start}", cohort / "P001-follow-up", error)
     changes = {row["tissue"]: row for row in found.summary["knees"][0]["changes"]}
     (truth,) = workflow.compare(cohort / "P001-baseline", cohort / "P001-follow-up").summary["knees"]

@@ -15,6 +15,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import FigureCanvasPdf, PdfPages
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from rich.markup import escape
 from rich.table import Table
 
@@ -29,11 +31,15 @@ DIGITS = {"mm3": 1, "mm2": 1, "mm": 3, "%": 2}
 """Behind the point, of numbers that are looked at; files hold all of them."""
 PAGE_INCHES = (11.69, 8.27)
 COLUMNS, ROWS = 3, 2
-_PLACES = {"left": 0.075, "right": 0.935, "bottom": 0.075, "top": 0.93, "wspace": 0.55, "hspace": 0.35}
+BAND_OPACITY = 0.1
+_PLACES = {"left": 0.075, "right": 0.935, "bottom": 0.11, "top": 0.93, "wspace": 0.55, "hspace": 0.35}
 """Of the plots on a page: the same for all, where finding them for each takes most of the time."""
 _POINT, _BIAS, _LIMIT = "#1b2a41", "#0072b2", "#b3261e"
 _KEYS = ("tissue", "region", "measure", "unit")
 _INTERVALS = ("bias_interval", "limits", "lower_interval", "upper_interval", "sdc_interval")
+_NAMED = {"rms_cv": "rms_cv_percent"}
+"""Numbers in another unit than their measure say so in files."""
+_BELOW_0 = "* below 0: the knees differ less from each other than their repetitions do, so read it as 0"
 
 
 def agreement_rows(found: Mapping[Quantity, Agreement]) -> list[dict[str, Any]]:
@@ -48,7 +54,7 @@ def agreement_rows(found: Mapping[Quantity, Agreement]) -> list[dict[str, Any]]:
             if name in _INTERVALS:
                 row |= zip((f"{name.removesuffix('_interval')}_{end}" for end in ("low", "high")), value, strict=True)
             else:
-                row[name] = value
+                row[_NAMED.get(name, name)] = value
         rows.append(row)
     return rows
 
@@ -87,21 +93,30 @@ def read_smallest(path: Path) -> tuple[dict[Quantity, Smallest], dict[str, str]]
 
 def agreement_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """`agreement_rows` for the terminal; "-" for what the pairs do not suffice for."""
-    table = Table(title="Repeatability: second minus first, and the smallest change that can be told from error (SDC)")
+    rows = list(rows)
+    table = Table(
+        title="Repeatability: second minus first, and the smallest change that can be told from error (SDC)",
+        caption=_BELOW_0 if any(_is_below_0(row["icc"]) for row in rows) else None,
+        caption_justify="left",
+    )
     for column in ("tissue", "region", "measure"):
         table.add_column(column)
-    for column in ("pairs", "mean", "bias", "95 % limits", "RMS-CV", "SDC", "ICC(2,1)"):
+    for column in ("pairs", "mean", "bias", "95 % limits", "RMS-CV", "SDC", "its 95 % interval", "ICC(2,1)"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         unit = row["unit"]
-        mean, bias, low, high, sdc = (number(row[key], unit) for key in ("mean", "bias", "limits_low", "limits_high",
-                                                                         "sdc"))  # fmt: skip
+        mean, bias, sdc = (number(row[key], unit) for key in ("mean", "bias", "sdc"))
         table.add_row(
-            escape(row["tissue"]), escape(row["region"]), in_words(row["measure"]),
-            _pairs(row), mean, bias, "-" if low == "-" else f"{low} to {high}",
-            number(row["rms_cv"], "%", " %"), sdc, number(row["icc"], "mm"),
+            escape(row["tissue"]), escape(row["region"]), in_words(row["measure"]), _pairs(row), mean, bias,
+            interval(row["limits_low"], row["limits_high"], unit), number(row["rms_cv_percent"], "%", " %"),
+            sdc, interval(row["sdc_low"], row["sdc_high"], unit),
+            number(row["icc"], "mm", " *" if _is_below_0(row["icc"]) else ""),
         )  # fmt: skip
     return table
+
+
+def _is_below_0(value: float | None) -> bool:
+    return value is not None and value < 0
 
 
 def in_words(measure: str) -> str:
@@ -114,6 +129,12 @@ def number(value: float | None, unit: str, sign: str = "") -> str:
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:,.{DIGITS[unit]}f}{sign}"
+
+
+def interval(low: float | None, high: float | None, unit: str) -> str:
+    """Its ends as they are looked at; "-" where they are not known."""
+    words = number(low, unit)
+    return words if words == "-" else f"{words} to {number(high, unit)}"
 
 
 def _pairs(row: Mapping[str, Any]) -> str:
@@ -150,7 +171,17 @@ def agreement_figure(
                 _panel(panel, quantity, pairs[quantity], found[quantity])
             for panel in panels[len(some) :]:
                 panel.set_axis_off()
+            _legend(figure)
             pages.savefig(figure)
+
+
+def _legend(figure: Figure) -> None:
+    """What lines and bands are, below all plots of a page."""
+    lines = [Line2D([], [], color=_BIAS, label="bias"),
+             Line2D([], [], color=_LIMIT, linestyle="--", label="95 % limits of agreement")]  # fmt: skip
+    bands = [Patch(color=colour, alpha=BAND_OPACITY, linewidth=0, label=f"95 % interval of {words}")
+             for colour, words in ((_BIAS, "the bias"), (_LIMIT, "each limit"))]  # fmt: skip
+    figure.legend(handles=[*lines, *bands], loc="lower center", ncols=4, frameon=False, fontsize=8)
 
 
 def _panel(axes: Axes, quantity: Quantity, pair: tuple[np.ndarray, np.ndarray], found: Agreement) -> None:
@@ -179,7 +210,7 @@ def _panel(axes: Axes, quantity: Quantity, pair: tuple[np.ndarray, np.ndarray], 
 def _line(axes: Axes, height: float, interval: tuple[float, float], colour: str, style: str, words: str) -> None:
     axes.axhline(height, color=colour, linestyle=style, linewidth=1)
     if math.isfinite(interval[0]):
-        axes.axhspan(*interval, color=colour, alpha=0.1, linewidth=0)
+        axes.axhspan(*interval, color=colour, alpha=BAND_OPACITY, linewidth=0)
     place = axes.get_yaxis_transform()
     axes.text(
         1.02, height, words.replace("-", "\N{MINUS SIGN}"), transform=place, color=colour, fontsize=7, va="center"

@@ -14,10 +14,11 @@ from rich.table import Table
 from knee3d.quantify.agreement import Quantity
 from knee3d.quantify.change import Change, Smallest, Verdict
 from knee3d.quantify.measures import UNITS
-from knee3d.report.agreement import in_words, number
+from knee3d.report.agreement import in_words, interval, number
 from knee3d.report.tables import write_csv
 
 _BEYOND = (Verdict.BEYOND, Verdict.JUST_BEYOND)
+_NARROWLY = (Verdict.JUST_BEYOND, Verdict.JUST_WITHIN)
 
 
 def change_rows(found: Iterable[Change], smallest: Mapping[Quantity, Smallest] | None = None) -> list[dict[str, Any]]:
@@ -64,7 +65,7 @@ def write_change_csv(knees: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]
 def change_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """`change_rows` of a knee for the terminal; columns of error only where it is known."""
     with_error = any(row["smallest_detectable_change"] is not None for row in rows)
-    table = Table(title=escape(title))
+    table = Table(title=escape(title), caption=_by_chance(rows), caption_justify="left")
     for column in ("tissue", "region", "measure"):
         table.add_column(column)
     for column in ("baseline", "follow-up", "change", "%", *(("SDC",) if with_error else ())):
@@ -83,10 +84,12 @@ def change_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def changes_table(knees: Sequence[Sequence[Mapping[str, Any]]]) -> Table:
     """`change_rows` of many knees, together: means, and how many knees have less or more beyond error."""
+    every = [row for rows in knees for row in rows]
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
-    for row in (row for rows in knees for row in rows):
+    for row in every:
         groups.setdefault((row["tissue"], row["region"], row["measure"]), []).append(row)
-    table = Table(title=f"Change of {len(knees)} knees: means over knees, and knees beyond error")
+    title = f"Change of {len(knees)} knees: means over knees, and knees beyond error"
+    table = Table(title=title, caption=_by_chance(every), caption_justify="left")
     for column in ("tissue", "region", "measure"):
         table.add_column(column)
     for column in ("knees", "baseline", "change", "SD of change", "%", "less", "more", "cannot tell"):
@@ -105,6 +108,21 @@ def changes_table(knees: Sequence[Sequence[Mapping[str, Any]]]) -> Table:
             str(sum(beyond)), str(len(beyond) - sum(beyond)), str(unsure),
         )  # fmt: skip
     return table
+
+
+def _by_chance(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """How to read so many verdicts; nothing where there are none."""
+    known = [row for row in rows if row["verdict"] != Verdict.UNKNOWN]
+    if not known:
+        return None
+    beyond = sum(row["verdict"] in _BEYOND for row in known)
+    words = (
+        f"{beyond} of {len(known)} changes are larger than their SDC. Where nothing has changed, chance alone makes "
+        "about 1 in 20 so, and more if the SDC is from few pairs: name the measures that count beforehand."
+    )
+    if any(row["verdict"] in _NARROWLY for row in known):
+        words += "\nNarrowly: the change lies within the 95 % interval of the SDC, which is known no better."
+    return words
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from knee3d import __version__
 from knee3d.quantify.agreement import agreement, paired
 from knee3d.quantify.change import changes
+from knee3d.workflow.place import check_place
 from knee3d.workflow.record import RECORD
 from knee3d.workflow.visits import Visit, check_same_knee, differences, visit_at, visits_at
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+REPRODUCIBILITY = ("reproducibility.json", "reproducibility.csv", "bland-altman.pdf")
+COMPARISON = ("compare.json", "compare.csv")
+"""Files of results, those first by which the others are known."""
 COLUMNS = ("first", "second")
 FEW = 10
 """Pairs below which the error of measurement itself is hardly known: its interval is 0.7 to 1.8 times it, or wider."""
@@ -95,12 +99,12 @@ def reproducibility(table: Path, out: Path) -> Reproducibility:
 
     Raises:
         FileNotFoundError: There is no table.
-        ValueError: It is not such a table, or `out` is the folder of a knee.
+        ValueError: It is not such a table, `out` is the folder of a knee, or it holds such files of someone else.
     """
     from knee3d.report.agreement import agreement_figure, agreement_rows, write_agreement_csv
     from knee3d.report.tables import plain, write_json
 
-    _check_place(out)
+    _check_place(out, REPRODUCIBILITY)
     pairs, failures = _pairs(table)
     numbers = paired([(pair.first.measures, pair.second.measures) for pair in pairs])
     found = {quantity: agreement(first, second) for quantity, (first, second) in numbers.items()}
@@ -118,10 +122,11 @@ def reproducibility(table: Path, out: Path) -> Reproducibility:
     for note in notes:
         log.warning("%s", note)
     if pairs:
-        write_json(summary, out / "reproducibility.json")
-        write_agreement_csv(rows, out / "reproducibility.csv")
+        record, table_of_all, plots = (out / name for name in REPRODUCIBILITY)
+        write_json(summary, record)
+        write_agreement_csv(rows, table_of_all)
         if any(one.pairs for one in found.values()):
-            agreement_figure(numbers, found, out / "bland-altman.pdf")
+            agreement_figure(numbers, found, plots)
     return Reproducibility(summary, failures)
 
 
@@ -136,15 +141,15 @@ def compare(baseline: Path, followup: Path, error: Path | None = None, out: Path
 
     Raises:
         FileNotFoundError: There is nothing at a path.
-        ValueError: A table or the error is wrong, no knee has the name of another, `out` is the folder of a knee, or
-            the only two knees differ in side or scheme.
+        ValueError: A table or the error is wrong, no knee has the name of another, `out` is the folder of a knee or
+            holds such files of someone else, or the only two knees differ in side or scheme.
     """
     from knee3d.report.agreement import read_smallest
     from knee3d.report.change import change_rows, write_change_csv
     from knee3d.report.tables import plain, write_json
 
     if out is not None:
-        _check_place(out)
+        _check_place(out, COMPARISON)
     smallest, of_error = read_smallest(error) if error is not None else (None, {})
     pairs, failures = _matched(visits_at(baseline), visits_at(followup))
     knees: list[dict[str, Any]] = []
@@ -164,14 +169,16 @@ def compare(baseline: Path, followup: Path, error: Path | None = None, out: Path
         )  # fmt: skip
     summary = {"knee3d": __version__, "error_known": smallest is not None, "knees": knees, "failures": failures}
     if out is not None and knees:
-        write_json(summary, out / "compare.json")
-        write_change_csv([(knee["baseline"], knee["followup"], knee["changes"]) for knee in knees], out / "compare.csv")
+        record, table = (out / name for name in COMPARISON)
+        write_json(summary, record)
+        write_change_csv([(knee["baseline"], knee["followup"], knee["changes"]) for knee in knees], table)
     return Comparison(summary, failures)
 
 
-def _check_place(out: Path) -> None:
+def _check_place(out: Path, files: Sequence[str]) -> None:
     if (out / RECORD).is_file():
         raise ValueError(f"{out} is the folder of a knee, which holds nothing else; give another --out")
+    check_place(out, files[0], files[1:])
 
 
 def _pairs(table: Path) -> tuple[list[Pair], dict[str, str]]:
@@ -204,11 +211,15 @@ def _check_repeated(pair: Pair) -> None:
     """Refuse what would make the error smaller than it is.
 
     Raises:
-        ValueError: Both are the same table, or of the same image, segmented in the same way.
+        ValueError: Both are the same table, or of the same image, segmented in the same way, or all measures are equal.
     """
     first, second = pair.first, pair.second
     if first.place == second.place or (first.origin is not None and first.origin == second.origin):
         raise ValueError("both are of one image and made in the same way, which says nothing of error; scan it twice")
+    values = [{(one.tissue, one.region, one.measure): repr(one.value) for one in visit.measures}
+              for visit in (first, second)]  # fmt: skip
+    if values[0] == values[1]:
+        raise ValueError("all measures of both are the same: is it one result under two names? scan it twice")
 
 
 def _rows(table: Path) -> dict[int, tuple[str, str, str]]:
@@ -244,7 +255,8 @@ def _made_by(pairs: Sequence[Pair]) -> tuple[dict[str, str], list[str]]:
         notes.append(f"{len(patients)} pairs are of {len(set(patients))} patients: intervals take knees as independent "
                      "and are too narrow")  # fmt: skip
     if 0 < len(pairs) < FEW:
-        notes.append(f"{len(pairs)} pairs are few: the smallest detectable change is uncertain, see its interval")
+        verb = "pairs are" if len(pairs) > 1 else "pair is"
+        notes.append(f"{len(pairs)} {verb} few: the smallest detectable change is uncertain, see its interval")
     first = origins[0].made_by if origins else {}
     common = {name: words for name, words in first.items() if all(one.made_by.get(name) == words for one in origins)}
     return common, notes

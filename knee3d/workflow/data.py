@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from knee3d import __version__
 from knee3d.anatomy.orientation import from_canonical
 from knee3d.dataset import inspection
 from knee3d.dataset.audit import facts_of, summary_of, with_outliers
@@ -22,10 +23,13 @@ from knee3d.dataset.source import ANY, Choice
 from knee3d.dataset.table import LABELS_FILE, Knee, read_numbering, read_table, write_table
 from knee3d.progress import progress
 from knee3d.workflow.outcome import NO_ROOM
+from knee3d.workflow.place import check_place
 
 log = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 5.0
+AUDIT = ("audit.json", "index.html", "cases.csv")
+"""Files of an audit, that first by which the others are known."""
 
 
 def phantom(cohort: Cohort, folder: Path, jobs: int) -> Path:
@@ -141,15 +145,17 @@ def audit(folder: Path, out: Path) -> dict[str, Any]:
         out: Gets index.html, audit.json, cases.csv, and cases/<case>.png with the mask drawn.
 
     Returns:
-        What audit.json holds, see `dataset.audit.summary_of`.
+        What audit.json holds: the version, and see `dataset.audit.summary_of`.
 
     Raises:
-        ValueError: A slice cannot be read.
+        ValueError: A slice cannot be read, or `out` holds such files of someone else.
     """
     from knee3d.report.audit import write_audit_csv, write_audit_page
     from knee3d.report.figures import mask_figure
     from knee3d.report.tables import write_json
 
+    record, page, table_of_all = (out / name for name in AUDIT)
+    check_place(out, record.name, (page.name, table_of_all.name))
     dataset = load_dataset(folder)
     if not dataset.cases:
         raise ValueError(f"{folder} has no finished case; run knee3d prepare again")
@@ -161,10 +167,10 @@ def audit(folder: Path, out: Path) -> dict[str, Any]:
             labels = mask or image.with_array(np.zeros(image.shape, np.uint8))
             mask_figure(image, labels, dataset.scheme, out / "cases" / f"{case.name}.png", case.name)
             advance(1)
-    summary = summary_of(dataset, with_outliers(facts, dataset.scheme.names))
-    write_audit_page(summary, "cases", out / "index.html")
-    write_audit_csv(summary, out / "cases.csv")
-    write_json(summary, out / "audit.json")
+    summary = {"knee3d": __version__, **summary_of(dataset, with_outliers(facts, dataset.scheme.names))}
+    write_json(summary, record)
+    write_audit_page(summary, "cases", page)
+    write_audit_csv(summary, table_of_all)
     return summary
 
 

@@ -100,6 +100,16 @@ def test_the_page_has_every_case_and_the_command_its_exit_code(balls, tmp_path):
     assert json.loads((tmp_path / "b" / "audit.json").read_text())["splits"]["unlabelled"]["cases"] == 1
 
 
+def test_a_page_of_someone_else_is_not_replaced_and_an_own_one_is(balls, tmp_path):
+    (tmp_path / "index.html").write_text("my page")
+    with pytest.raises(ValueError, match=r"index\.html is there and is not knee3d's"):
+        workflow.audit(balls.folder, tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("index.html", "my page")]
+    (tmp_path / "index.html").unlink()
+    for _ in range(2):
+        workflow.audit(balls.folder, tmp_path)
+
+
 def test_slices_that_are_gone_are_named(balls, tmp_path):
     save_dataset(Dataset(tmp_path, balls.scheme, balls.cases))
     with pytest.raises(FileNotFoundError, match=balls.cases[0].name):

@@ -73,7 +73,7 @@ def test_rows_are_all_there_is_and_files_hold_them(found, tmp_path):
     write_agreement_csv(plain(rows), tmp_path / "r.csv")
     with (tmp_path / "r.csv").open() as file:
         read = list(csv.DictReader(file))
-    assert float(read[0]["rms_cv"]) == one.rms_cv
+    assert float(read[0]["rms_cv_percent"]) == pytest.approx(one.rms_cv)
     assert read[1]["left_out"] == "1"
 
 
@@ -108,9 +108,14 @@ def test_the_table_says_what_the_pairs_say(found):
     assert f"{one.bias:,.1f}" in femur
     assert f"{one.limits[0]:,.1f} to {one.limits[1]:,.1f}" in femur
     assert f"{one.rms_cv:.2f} %" in femur
+    assert f"{one.sdc_interval[0]:,.1f} to {one.sdc_interval[1]:,.1f}" in femur
     assert "2 of 3" in text
+    assert "below 0" not in text
     alone = shown(agreement_table(plain(agreement_rows({FEMUR: agreement([1], [2])}))))
-    assert next(line for line in alone.splitlines() if "femur" in line).count(" - ") == 3  # limits, SDC, ICC
+    assert next(line for line in alone.splitlines() if "femur" in line).count(" - ") == 4  # limits, SDC twice, ICC
+    apart = shown(agreement_table(plain(agreement_rows({FEMUR: agreement([1, 2, 1.1], [2, 1, 1])}))))
+    assert re.search(r"-\d\.\d{3} \*", apart)
+    assert "* below 0" in apart
 
 
 def test_plots_are_vectors_with_text_as_text(numbers, found, tmp_path):
@@ -182,6 +187,11 @@ def test_changes_in_words_and_numbers(tmp_path):
     assert "a [b]" in text
     assert "beyond error" in text
     assert "-10.00" in text
+    assert "1 of 1 changes are larger than their SDC" in text
+    assert "Narrowly" not in text
+    narrow = shown(change_table("a", plain(change_rows([Change(FEMUR, 1000, 950)], {FEMUR: Smallest(60, 40, 80, 6)}))))
+    assert "0 of 1 changes" in narrow
+    assert "Narrowly: the change lies within the 95 % interval of the SDC" in narrow
     without = shown(change_table("a", plain(change_rows(found))))
     assert "SDC" not in without
     assert "error" not in without
@@ -202,3 +212,4 @@ def test_many_knees_are_counted():
     assert cells[4:6] == ["4", "1,000.0"]
     assert cells[6] == f"{np.mean([-100, -70, 10, 100]):,.1f}"
     assert cells[9:12] == ["2", "1", "1"]
+    assert "3 of 4 changes are larger than their SDC" in text
