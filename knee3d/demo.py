@@ -1,15 +1,22 @@
 """The whole journey on a small made-up cohort: what `make demo` runs."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from knee3d import workflow
 from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.tissue import SCHEMES
+from knee3d.anatomy.tissue import FEMORAL, SCHEMES
 from knee3d.dataset.cases import Split
+from knee3d.dataset.files.volumefile import read_volume
 from knee3d.dataset.phantom.cohort import Cohort
 from knee3d.dataset.prepare import Preparation
+from knee3d.dataset.table import LABELS_FILE, read_numbering
+from knee3d.quantify.change import Verdict
+from knee3d.quantify.measures import WHOLE
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +27,8 @@ SPLIT = (0.7, 0.15, 0.15)
 SCHEME = "compartments"
 FOLLOWED = 3
 """New patients who are scanned twice at once, the first of them once more after a loss of cartilage."""
+NEW = "N"
+"""Letter of their names: they are none of those that the networks know."""
 TRAINING: dict[str, Any] = {
     "epochs": 4,
     "batch_size": 4,
@@ -30,7 +39,7 @@ TRAINING: dict[str, Any] = {
 }
 
 
-def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> dict[str, Any]:
+def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> tuple[dict[str, Any], str]:
     """Make knees up, prepare, train three planes, fuse, evaluate on unseen patients; then follow new patients.
 
     Args:
@@ -41,7 +50,7 @@ def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> dict[str, Any
         jobs: Knees at a time.
 
     Returns:
-        The summary of the evaluation, see `workflow.evaluate`.
+        The summary of the evaluation, see `workflow.evaluate`, and what was found of the loss, in words.
     """
     from knee3d.learn.config import Going, TrainConfig
     from knee3d.learn.networks.encoder import EncoderWeightsError, find_encoder_weights
@@ -51,9 +60,11 @@ def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> dict[str, Any
     except EncoderWeightsError as error:
         if encoder_weights != "imagenet":
             raise
-        log.warning("%s; the demo goes on from random weights", error)
+        log.warning("training starts from random weights: those of ImageNet cannot be had here (%s)", error)
         encoder_weights = "none"
+    log.info("making up %d knees of %s voxels", KNEES + 1, " x ".join(map(str, SHAPE)))
     table = workflow.phantom(Cohort(KNEES, SHAPE, seed), out / "cohort", jobs)
+    log.info("cutting them into slices of three planes")
     preparation = Preparation(SCHEMES[SCHEME], None, SPLIT, seed)
     dataset = workflow.prepare(table, out / "dataset", preparation, None, jobs)
     config = TrainConfig(encoder_weights=encoder_weights, seed=seed, **TRAINING)
@@ -61,11 +72,10 @@ def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> dict[str, Any
     fusion = workflow.fuse(dataset.folder, out / "models")
     log.info("fusion weights: %s", "  ".join(f"{view} {weight:.3f}" for view, weight in fusion.weights.items()))
     summary = workflow.evaluate(dataset.folder, out / "models", Split.TEST, out / "evaluation")
-    follow(out, seed + FOLLOWED, jobs)
-    return summary
+    return summary, follow(out, seed + FOLLOWED, jobs)
 
 
-def follow(out: Path, seed: int, jobs: int) -> None:
+def follow(out: Path, seed: int, jobs: int) -> str:
     """Segment, measure and report new patients: how well that repeats, and what the first of them has lost.
 
     Args:
@@ -73,10 +83,14 @@ def follow(out: Path, seed: int, jobs: int) -> None:
         seed: Of the patients.
         jobs: Knees at a time.
 
+    Returns:
+        What was taken away, and what was found of it, in words.
+
     Raises:
         ValueError: One of them could not be segmented or reported.
     """
-    table = workflow.phantom(Cohort(FOLLOWED, SHAPE, seed, retests=FOLLOWED), out / "followed", jobs)
+    log.info("making up %d new patients, and scanning them again", FOLLOWED)
+    table = workflow.phantom(Cohort(FOLLOWED, SHAPE, seed, retests=FOLLOWED, letter=NEW), out / "followed", jobs)
     results, wish = out / "segmentation", workflow.Wish(out / "models")
     made = workflow.segment(workflow.knees_at(table), wish, results)
     made += workflow.report(results, workflow.knees_of(table), workflow.ReportWish())
@@ -85,9 +99,33 @@ def follow(out: Path, seed: int, jobs: int) -> None:
             raise ValueError(f"{one.case}: {one.message}")
     pairs = out / "reproducibility" / "pairs.csv"
     pairs.parent.mkdir(exist_ok=True)
-    rows = [f"../segmentation/P{n:03d}-baseline,../segmentation/P{n:03d}-retest" for n in range(1, FOLLOWED + 1)]
-    pairs.write_text("\n".join(["first,second", *rows]) + "\n")
+    names = [f"{NEW}{number:03d}" for number in range(1, FOLLOWED + 1)]
+    rows = [f"../segmentation/{name}-baseline,../segmentation/{name}-retest,{name}" for name in names]
+    pairs.write_text("\n".join(["first,second,patient", *rows]) + "\n")
     workflow.reproducibility(pairs, pairs.parent)
-    workflow.compare(
-        results / "P001-baseline", results / "P001-follow-up", pairs.with_name("reproducibility.json"), out / "change"
-    )
+    visits = [f"{names[0]}-{visit}" for visit in ("baseline", "follow-up")]
+    error = pairs.with_name("reproducibility.json")
+    found = workflow.compare(*(results / visit for visit in visits), error, out / "change")
+    before, after = (_femoral_mm3(out / "followed", visit) for visit in visits)
+    return _loss(before - after, found.summary["knees"][0]["changes"])
+
+
+def _femoral_mm3(cohort: Path, case: str) -> float:
+    """How much femoral cartilage a made-up knee really has."""
+    mask, names = read_volume(cohort / case / "mask.nii.gz"), read_numbering(str(cohort / LABELS_FILE)).names
+    (value,) = (value for value, name in names.items() if name == FEMORAL)
+    return float(np.count_nonzero(mask.array == value) * mask.spacing_mm.prod())
+
+
+def _loss(planted: float, changes: Sequence[Mapping[str, Any]]) -> str:
+    """What was taken away of the femoral cartilage, what was found of it, and whether that can be told from error."""
+    wanted = (FEMORAL, WHOLE, "volume")
+    (row,) = (row for row in changes if (row["tissue"], row["region"], row["measure"]) == wanted)
+    change, smallest = row["change"], row["smallest_detectable_change"]
+    found = f"{abs(change):,.0f} mm3 {'less' if change < 0 else 'more'} are found"
+    words = f"{planted:,.0f} mm3 of {FEMORAL} were taken away, {found}"
+    if row["verdict"] == Verdict.UNKNOWN:
+        return f"{words}, and the error of measurement is not known"
+    interval = f"{smallest:,.0f} mm3 (95 %: {row['smallest_low']:,.0f} to {row['smallest_high']:,.0f})"
+    told = "is told from error" if abs(change) > smallest else "cannot be told from error"
+    return f"{words}; the smallest detectable change is {interval}: the change {told} ({row['verdict']})"

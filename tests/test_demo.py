@@ -1,11 +1,16 @@
 """The demo, smaller than life: every stage, its outputs, and the second run that has nothing left to do."""
 
 import json
+import re
 
 import pytest
 
 from knee3d import demo
 from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.tissue import FEMORAL
+from knee3d.quantify.change import Change, Smallest
+from knee3d.quantify.measures import WHOLE
+from knee3d.report.change import change_rows
 
 
 @pytest.mark.slow
@@ -16,8 +21,10 @@ def test_the_demo_ends_with_scores_and_pictures(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(demo, "FOLLOWED", 1)
     monkeypatch.setattr(demo, "SHAPE", (32, 32, 32))
     monkeypatch.setattr(demo, "TRAINING", demo.TRAINING | {"epochs": 1, "limit_slices": 16})
-    summary = demo.demo(tmp_path / "demo", "imagenet", seed=0, jobs=2)
-    assert "the demo goes on from random weights" in caplog.text
+    summary, loss = demo.demo(tmp_path / "demo", "imagenet", seed=0, jobs=2)
+    assert "training starts from random weights" in caplog.text
+    assert re.match(r"[\d,]+ mm3 of femoral cartilage were taken away, [\d,]+ mm3 (less|more) are found", loss)
+    assert "error of measurement is not known" in loss  # of one pair
     scores = json.loads((tmp_path / "demo" / "evaluation" / "scores.json").read_text())
     assert scores == summary
     for view in [*[scores["planes"][plane.value] for plane in Plane], scores["fused"]]:
@@ -25,7 +32,7 @@ def test_the_demo_ends_with_scores_and_pictures(tmp_path, monkeypatch, caplog):
     for name in ("evaluation/confusion.png", "evaluation/scores.csv"):
         assert (tmp_path / "demo" / name).is_file()
     knees = [path.parent for path in (tmp_path / "demo" / "segmentation").glob("*/segmentation.json")]
-    assert len(knees) == 2 * 1 + 1
+    assert {knee.name for knee in knees} == {"N001-baseline", "N001-follow-up", "N001-retest"}
     for knee in knees:
         assert (knee / "labels.nii.gz").is_file()
         assert (knee / "overview.png").is_file()
@@ -34,5 +41,25 @@ def test_the_demo_ends_with_scores_and_pictures(tmp_path, monkeypatch, caplog):
         assert (tmp_path / "demo" / name).is_file()
     caplog.clear()
     with caplog.at_level("INFO", "knee3d"):
-        assert demo.demo(tmp_path / "demo", "imagenet", seed=0, jobs=2) == summary
+        assert demo.demo(tmp_path / "demo", "imagenet", seed=0, jobs=2) == (summary, loss)
     assert caplog.text.count("already trained with these settings") == len(Plane)
+
+
+@pytest.mark.parametrize(
+    ("change", "smallest", "words"),
+    [
+        (-831, 2712, "831 mm3 less are found; the smallest detectable change is 2,712 mm3 (95 %: 1,356 to 5,424): the "
+                     "change cannot be told from error (within error)"),
+        (-3000, 2712, "the change is told from error (beyond error, narrowly)"),
+        (50, 2712, "50 mm3 more are found"),
+        (-831, None, "and the error of measurement is not known"),
+    ],
+)  # fmt: skip
+def test_the_loss_is_told_in_words(change, smallest, words):
+    known = smallest is not None
+    error = Smallest(smallest, smallest / 2, smallest * 2, 3) if known else None
+    femoral = FEMORAL, WHOLE, "volume"
+    rows = change_rows([Change(femoral, 9000, 9000 + change)], {femoral: error} if known else None)
+    told = demo._loss(1757.4, rows)
+    assert told.startswith("1,757 mm3 of femoral cartilage were taken away, ")
+    assert words in told

@@ -183,10 +183,12 @@ def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> None:
     """
     from knee3d.demo import demo as run
 
-    show_scores(run(out, encoder_weights, seed, jobs))
+    scores, loss = run(out, encoder_weights, seed, jobs)
+    show_scores(scores)
     click.echo(f"scores    {out}/evaluation/scores.json")
     click.echo(f"pictures  {out}/evaluation/confusion.png  {out}/evaluation/overview/")
     click.echo(f"curves    tensorboard --logdir {out}/models")
     click.echo(f"repeated  {out}/reproducibility/reproducibility.csv  bland-altman.pdf")
-    click.echo(f"change    {out}/change/compare.csv (10 % of the cartilage were taken away)")
+    click.echo(f"change    {out}/change/compare.csv")
+    click.echo(f"          {loss}")
     click.echo(f"reports   {out}/segmentation/index.html")

@@ -48,9 +48,11 @@ class Cohort:
         strength: How far label maps are deformed, see `deform`; 0 keeps them, and their place, as they are.
         retests: The first so many patients come back at once, with nothing lost, for another scan in another place:
             the grid cuts their anatomy otherwise.
+        letter: Before the number of a patient: cohorts of different people need different ones.
 
     Raises:
-        ValueError: There is no knee, the shape is too small to be one, or there are more retests than knees.
+        ValueError: There is no knee, the shape is too small to be one, there are more retests than knees, or the letter
+            is none.
     """
 
     knees: int
@@ -59,6 +61,7 @@ class Cohort:
     sources: tuple[Path, ...] = ()
     strength: float = 1.0
     retests: int = 0
+    letter: str = "P"
 
     def __post_init__(self) -> None:
         if self.knees < 1 or (self.shape and min(self.shape) < 16) or self.strength < 0:
@@ -67,6 +70,8 @@ class Cohort:
             )
         if not 0 <= self.retests <= self.knees:
             raise ValueError(f"a cohort of {self.knees} knees has 0 to {self.knees} retests, not {self.retests}")
+        if len(self.letter) != 1 or not self.letter.isalpha() or not self.letter.isascii():
+            raise ValueError(f"patients are named by one letter and a number, not by {self.letter!r}")
 
     @property
     def visits(self) -> list[tuple[int, str]]:
@@ -79,10 +84,11 @@ class Cohort:
 
     @property
     def description(self) -> str:
-        """What cohort.json holds; a cohort without retests is described as before there were any."""
+        """What cohort.json holds; what is as by default is described as before it could be chosen."""
         content = asdict(self) | {"sources": [path.name for path in self.sources]}
-        if not self.retests:
-            del content["retests"]
+        for name in ("retests", "letter"):
+            if content[name] == getattr(Cohort, name):
+                del content[name]
         return json.dumps(content, indent=1) + "\n"
 
 
@@ -105,7 +111,7 @@ def write_cohort(cohort: Cohort, folder: Path, jobs: int) -> Iterator[Knee]:
     if record.exists() and record.read_text() != content:
         raise ValueError(f"{folder} holds another cohort; choose another folder or remove it")
     if table.exists() and record.exists():
-        yield from (_knee(folder, *visit) for visit in visits)
+        yield from (_knee(cohort, folder, *visit) for visit in visits)
         return
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(record) as path:
@@ -113,11 +119,11 @@ def write_cohort(cohort: Cohort, folder: Path, jobs: int) -> Iterator[Knee]:
     for future in as_finished(lambda visit: _write_knee(cohort, folder, *visit), visits, jobs):
         yield future.result()
     write_numbering(folder / LABELS_FILE, NUMBERINGS[NUMBERING].names)
-    write_table(table, tuple(_knee(folder, *visit) for visit in visits))
+    write_table(table, tuple(_knee(cohort, folder, *visit) for visit in visits))
 
 
-def _knee(folder: Path, index: int, visit: str) -> Knee:
-    patient = f"P{index + 1:03d}"
+def _knee(cohort: Cohort, folder: Path, index: int, visit: str) -> Knee:
+    patient = f"{cohort.letter}{index + 1:03d}"
     name = f"{patient}-{visit}"
     side = Side.LEFT if index % 2 else Side.RIGHT
     return Knee(name, patient, visit, side, folder / name / "dicom", folder / name / "mask.nii.gz")
@@ -125,7 +131,7 @@ def _knee(folder: Path, index: int, visit: str) -> Knee:
 
 def _write_knee(cohort: Cohort, folder: Path, index: int, visit: str) -> Knee:
     """One visit: the same anatomy for all visits of a patient, another scan each time."""
-    knee = _knee(folder, index, visit)
+    knee = _knee(cohort, folder, index, visit)
     shape_seed, scan_seed = (
         int(np.random.default_rng([cohort.seed, index, *key]).integers(2**31)) for key in ((0,), (1, len(visit)))
     )

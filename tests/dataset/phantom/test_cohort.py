@@ -95,6 +95,13 @@ def test_label_maps_kept_as_they_are_come_back_voxel_for_voxel(tmp_path):
     assert json.loads((tmp_path / "out" / "cohort.json").read_text())["sources"] == ["expert.nrrd"]
 
 
+def test_other_people_have_other_names(tmp_path):
+    list(write_cohort(Cohort(1, (16, 16, 16), letter="N"), tmp_path, jobs=1))
+    knees = read_table(tmp_path / "knees.csv")
+    assert [(knee.case, knee.patient) for knee in knees] == [("N001-baseline", "N001"), ("N001-follow-up", "N001")]
+    assert json.loads((tmp_path / "cohort.json").read_text())["letter"] == "N"
+
+
 def test_a_cohort_without_retests_is_described_as_ever(cohort):
     """What folders of older versions hold stays theirs."""
     was = {"knees": 2, "shape": [*SHAPE], "seed": 4, "sources": [], "strength": 1.0}
@@ -138,6 +145,9 @@ def test_what_cannot_be_made_is_refused(tmp_path):
     for retests in (-1, 3):
         with pytest.raises(ValueError, match="has 0 to 2 retests"):
             Cohort(2, retests=retests)
+    for letter in ("", "..", "/"):
+        with pytest.raises(ValueError, match="named by one letter"):
+            Cohort(1, letter=letter)
     for wrong in ({"knees": 0}, {"knees": 1, "shape": (8, 64, 64)}, {"knees": 1, "strength": -1.0}):
         with pytest.raises(ValueError, match="a cohort needs"):
             Cohort(**wrong)
