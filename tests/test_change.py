@@ -174,7 +174,7 @@ def test_change_is_told_from_error(tmp_path, error):
     assert (volume["baseline_case"], volume["followup_case"]) == ("before", "after")
     assert (float(volume["change"]), float(volume["change_percent"])) == (-1000, pytest.approx(-10))
     sdc = json.loads(error.read_text())["measures"][0]["sdc"]
-    assert float(volume["smallest_detectable_change"]) == sdc
+    assert float(volume["smallest_detectable_change"]) == pytest.approx(sdc)
     content = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert content["knees"][0]["changes"][0]["verdict"] == volume["verdict"] == "beyond error"
     small = run("compare", before, knee(tmp_path / "later", 10_000 + sdc / 5), "--error", error)

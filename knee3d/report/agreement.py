@@ -28,7 +28,7 @@ from knee3d.report.tables import write_csv
 
 UNIT_SIGNS = {"mm3": "mm\N{SUPERSCRIPT THREE}", "mm2": "mm\N{SUPERSCRIPT TWO}"}
 DIGITS = {"mm3": 1, "mm2": 1, "mm": 3, "%": 2}
-"""Behind the point, of numbers that are looked at; files hold all of them."""
+"""Behind the point, of numbers that are looked at; files hold more of them."""
 PAGE_INCHES = (11.69, 8.27)
 COLUMNS, ROWS = 3, 2
 BAND_OPACITY = 0.1

@@ -1,12 +1,12 @@
 """The page of an audit: counts, a row for each case, and a picture to click on."""
 
-import csv
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from knee3d.atomic import whole_file
+from knee3d.report.tables import write_csv
 
 _PLAIN = ("case", "patient", "visit", "side", "split")
 _STYLE = """
@@ -70,14 +70,13 @@ def write_audit_page(summary: Mapping[str, Any], pictures: str, path: Path) -> N
 def write_audit_csv(summary: Mapping[str, Any], path: Path) -> None:
     """A row for each case; the columns of tissues hold mm3, empty without a mask."""
     tissues = summary["tissues"]
-    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        sizes = [f"{name}_{axis}" for name in ("voxels", "spacing_mm") for axis in "IPL"]
-        writer.writerow([*_PLAIN, *sizes, "window_low", "window_high", *(f"{name}_mm3" for name in tissues), "notes"])
-        for case in summary["cases"]:
-            amounts = case["mm3"] or [""] * len(tissues)
-            numbers = (*case["shape"], *case["spacing_mm"], *case["window"], *amounts)
-            writer.writerow([*(case[name] for name in _PLAIN), *numbers, "; ".join(case["notes"])])
+    sizes = [f"{name}_{axis}" for name in ("voxels", "spacing_mm") for axis in "IPL"]
+    header = [*_PLAIN, *sizes, "window_low", "window_high", *(f"{name}_mm3" for name in tissues), "notes"]
+    rows = []
+    for case in summary["cases"]:
+        numbers = (*case["shape"], *case["spacing_mm"], *case["window"], *(case["mm3"] or [None] * len(tissues)))
+        rows.append([*(case[name] for name in _PLAIN), *numbers, "; ".join(case["notes"])])
+    write_csv(path, header, rows)
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:

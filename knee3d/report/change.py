@@ -14,7 +14,7 @@ from rich.table import Table
 from knee3d.quantify.agreement import Quantity
 from knee3d.quantify.change import Change, Smallest, Verdict
 from knee3d.quantify.measures import UNITS
-from knee3d.report.agreement import in_words, interval, number
+from knee3d.report.agreement import in_words, number
 from knee3d.report.tables import write_csv
 
 _BEYOND = (Verdict.BEYOND, Verdict.JUST_BEYOND)

@@ -15,7 +15,7 @@ COLUMNS = ("case", "tissue", "region", "measure", "unit", "value")
 def write_measures_csv(path: Path, measures: Mapping[str, Sequence[Measure]]) -> None:
     """Write measures of knees in long form: case, tissue, region, measure, unit, value; empty where not known.
 
-    Numbers have all their digits, so that reading them back gives the same.
+    Numbers have all their digits, so that reading them back, as `knee3d compare` does, gives the same.
 
     Args:
         path: The CSV file.
@@ -26,7 +26,7 @@ def write_measures_csv(path: Path, measures: Mapping[str, Sequence[Measure]]) ->
         for case, found in measures.items()
         for one in found
     )
-    write_csv(path, COLUMNS, rows)
+    write_csv(path, COLUMNS, rows, digits=None)
 
 
 def read_measures_csv(path: Path) -> dict[str, list[Measure]]:

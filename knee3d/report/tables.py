@@ -21,6 +21,10 @@ from knee3d.postprocess.ensemble import FUSED
 
 POOLED = "pooled"
 MEANS = "mean"
+FEW_PATIENTS = 10
+"""Below this, bootstrap intervals are rough, and too narrow: they know no other patients than these few."""
+DIGITS = 7
+"""Significant ones of numbers in CSV files, as many as float32 has; JSON has all."""
 SHOWN = {
     "dice": "Dice",
     "volume_difference": "volume difference",
@@ -42,13 +46,13 @@ def evaluation_summary(
 
     Returns:
         {"planes": {plane: scores}, "fused": scores, "cases": {case: {view: scores}}, "means": {view: {measure:
-        {tissue: {"mean", "low", "high", "cases"}}}}}. The first two are pooled over cases (their confusion matrices
-        added, so without surfaces), and "fused" is None when no case has that view. Each scores is {measure: {tissue:
-        value, ..., "foreground": value, "mean": value}, "accuracy", "kappa", "miou_classes": mean IoU over all
-        classes, background included (the paper's formula), "miou_foreground": IoU of any tissue against background
-        (the paper's numbers), "confusion_matrix": counts, rows truth}, and of a case "absent": {tissue: why its
-        surface could not be measured}. Measures are those of `Assessment.measures`. What cannot be said is None.
-        Means are over cases, with 95 % bootstrap intervals over patients.
+        {tissue: {"mean", "low", "high", "cases"}}}}, "notes": [words]}. The first two are pooled over cases (their
+        confusion matrices added, so without surfaces), and "fused" is None when no case has that view. Each scores is
+        {measure: {tissue: value, ..., "foreground": value, "mean": value}, "accuracy", "kappa", "miou_classes": mean
+        IoU over all classes, background included (the paper's formula), "miou_foreground": IoU of any tissue against
+        background (the paper's numbers), "confusion_matrix": counts, rows truth}, and of a case "absent": {tissue: why
+        its surface could not be measured}. Measures are those of `Assessment.measures`. What cannot be said is None.
+        Means are over cases, with 95 % bootstrap intervals over patients; notes say what weakens these.
 
     Raises:
         ValueError: There is no case, or cases differ in their views or their tissues.
@@ -76,7 +80,16 @@ def evaluation_summary(
             }
             for view in views
         },
+        "notes": _notes(len(set(whose))),
     }
+
+
+def _notes(patients: int) -> list[str]:
+    if patients == 1:
+        return ["all cases are of one patient, which says nothing of others: there are no intervals"]
+    if patients < FEW_PATIENTS:
+        return [f"{patients} patients are few: intervals over them are rough, and mostly too narrow"]
+    return []
 
 
 def scores_table(summary: Mapping[str, Any]) -> Table:
@@ -100,7 +113,8 @@ def means_table(summary: Mapping[str, Any]) -> Table:
     """Means over cases of the fused view, or of the only one: rows are tissues, columns the measures of `SHOWN`."""
     view = FUSED if summary["fused"] is not None else next(iter(summary["means"]))
     found = {measure: tissues for measure, tissues in summary["means"][view].items() if measure in SHOWN}
-    table = Table(title=f"{view}: mean over {len(summary['cases'])} cases (95 % interval over patients)")
+    title = f"{view}: mean over {len(summary['cases'])} cases (95 % interval over patients)"
+    table = Table(title=title, caption="; ".join(summary["notes"]) or None, caption_justify="left")
     table.add_column("tissue")
     for measure in found:
         table.add_column(SHOWN[measure], justify="right")
@@ -225,16 +239,27 @@ def plain(obj: Any) -> Any:
     return None if isinstance(obj, float) and not math.isfinite(obj) else obj
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table, whole or not at all; None and what is no finite number become empty cells."""
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], digits: int | None = DIGITS) -> None:
+    """Write a table, whole or not at all; None and what is no finite number become empty cells.
+
+    Args:
+        path: The CSV file.
+        header: Names of columns.
+        rows: Their cells.
+        digits: Significant ones of numbers with a fraction; None writes all, for tables that are read back.
+    """
     with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows(["" if _unknown(cell) else cell for cell in row] for row in rows)
+        writer.writerows([_csv_cell(cell, digits) for cell in row] for row in rows)
 
 
-def _unknown(cell: object) -> bool:
-    return cell is None or (isinstance(cell, float) and not math.isfinite(cell))
+def _csv_cell(cell: object, digits: int | None) -> object:
+    if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
+        return ""
+    if digits is None or not isinstance(cell, float):
+        return cell
+    return f"{cell:.{digits}g}" if abs(cell) < 10**digits else f"{cell:.0f}"
 
 
 LONGEST_NAME = 16

@@ -13,6 +13,7 @@ from knee3d.report.tables import (
     evaluation_summary,
     means_table,
     scores_table,
+    write_csv,
     write_json,
     write_scores_csv,
     write_volumes_csv,
@@ -78,7 +79,7 @@ def test_csv_is_long_with_the_pooled_rows_and_the_means_last(summary, tmp_path):
     assert {row["low"] for row in rows if row["case"] != "mean"} == {""}
     wanted = {"view": "fused", "tissue": "femoral cartilage", "measure": "dice"}
     values = {row["case"]: float(row["value"]) for row in rows if wanted.items() <= row.items()}
-    assert values["pooled"] == summary["fused"]["dice"]["femoral cartilage"]
+    assert values["pooled"] == pytest.approx(summary["fused"]["dice"]["femoral cartilage"])
     assert values["mean"] == pytest.approx((values["a"] + values["b"]) / 2)
 
 
@@ -149,6 +150,48 @@ def test_volumes_csv_names_the_tissues(tmp_path):
     assert [(row["case"], row["tissue"], float(row["volume_mm3"])) for row in rows] == [
         (case, name, volume) for case in ("knee_a", "knee_b") for name, volume in volumes.items()
     ]
+
+
+def test_numbers_in_csv_have_digits_that_mean_something(tmp_path):
+    row = (
+        1 / 3,
+        152345.678912345,
+        12345678.9,
+        0.1 + 0.2,
+        -1e-9 / 3,
+        1.0,
+        12345678901,
+        float("nan"),
+        None,
+        "text",
+        True,
+    )
+    write_csv(tmp_path / "x.csv", [str(number) for number in range(len(row))], [row])
+    cells = (tmp_path / "x.csv").read_text().splitlines()[1].split(",")
+    assert cells == [
+        "0.3333333",
+        "152345.7",
+        "12345679",
+        "0.3",
+        "-3.333333e-10",
+        "1",
+        "12345678901",
+        "",
+        "",
+        "text",
+        "True",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("patients", "words"), [(1, "one patient"), (2, "2 patients are few"), (9, "9 patients are few"), (10, "")]
+)
+def test_intervals_of_few_patients_are_said_to_be_rough(patients, words):
+    summary = evaluation_summary({f"{number}": {"fused": GOOD} for number in range(patients)})
+    assert len(summary["notes"]) == bool(words)
+    caption = means_table(summary).caption or ""
+    assert words in caption
+    assert bool(words) == bool(caption)
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
