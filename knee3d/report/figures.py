@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from knee3d.atomic import whole_file
 from knee3d.postprocess.confusion import Scores
@@ -47,7 +48,8 @@ def confusion_figure(scores: Mapping[str, Scores], path: Path) -> None:
     rows = -(-len(scores) // columns)
     classes = max(len(view.names) for view in scores.values()) + 1
     width, height = (max(side * classes, least) for side, least in zip(CELL_INCHES, PANEL_INCHES, strict=True))
-    figure = Figure(figsize=(columns * width + 2.6, rows * (height + 0.9) + 0.8), dpi=DPI, layout="constrained")
+    layout = ConstrainedLayoutEngine(h_pad=0.12)  # more, or what stands below a panel touches the title of the next
+    figure = Figure(figsize=(columns * width + 2.6, rows * (height + 0.9) + 0.8), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, (name, view) in zip(panels, scores.items(), strict=False):

@@ -16,7 +16,7 @@ from knee3d.report.page.shell import asset, document
 from knee3d.report.page.tables import UNKNOWN, number
 from knee3d.report.page.writing import NOT_A_DEVICE
 
-THUMBNAIL = (128, 96)
+THUMBNAIL = (96, 72)
 """Width and height in pixels of the room that a thumbnail gets before it is loaded."""
 
 

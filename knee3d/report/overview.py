@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,6 +29,8 @@ SCALE_BAR_MM = 20
 _PAPER = "#{:02x}{:02x}{:02x}".format(*BACKGROUND)
 _INK = "#e8ecf2"
 _FAINT = "#8d97a6"
+_GROUND = {"facecolor": _PAPER, "alpha": 0.6, "linewidth": 0, "pad": 1.2}
+"""Behind words on the image, or bright tissue hides them; words with outlines would be words no longer in a PDF."""
 _OPPOSITE = {"I": "S", "P": "A", "L": "R"}
 
 
@@ -144,7 +147,8 @@ def _slice_panel(axes: Axes, image: Volume, labels: Volume, scheme: Scheme, wher
         (0.03, 0.5, _OPPOSITE[right]),
         (0.97, 0.5, right),
     ):
-        axes.text(x_edge, y_edge, letter, transform=axes.transAxes, color=_INK, ha="center", va="center", fontsize=9)
+        place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+        axes.text(x_edge, y_edge, letter, color=_INK, fontsize=9, bbox=_GROUND, **place)
 
 
 def _rendered(labels: Volume, scheme: Scheme) -> np.ndarray | None:
@@ -180,8 +184,10 @@ def _bare(axes: Axes, title: str) -> None:
 def _scale_bar(axes: Axes) -> None:
     right, bottom = axes.get_xlim()[1], axes.get_ylim()[0]
     x, y = right * 0.95, bottom * 0.95
-    axes.plot([x - SCALE_BAR_MM, x], [y, y], color=_INK, linewidth=2, solid_capstyle="butt")
-    axes.text(x - SCALE_BAR_MM / 2, y - 0.015 * bottom, f"{SCALE_BAR_MM} mm", color=_INK, ha="center", fontsize=8)
+    for colour, width in ((_PAPER, 4), (_INK, 2)):
+        axes.plot([x - SCALE_BAR_MM, x], [y, y], color=colour, linewidth=width, solid_capstyle="butt")
+    words: dict[str, Any] = {"color": _INK, "ha": "center", "fontsize": 8, "bbox": _GROUND}
+    axes.text(x - SCALE_BAR_MM / 2, y - 0.025 * bottom, f"{SCALE_BAR_MM} mm", **words)
 
 
 def _legend(figure: Figure, scheme: Scheme, volumes: Sequence[np.ndarray]) -> None:

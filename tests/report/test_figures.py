@@ -2,6 +2,7 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from knee3d.anatomy.plane import Plane
@@ -69,6 +70,28 @@ def test_confusion_figure_says_what_it_counts(tmp_path):
         assert f"<!-- {words} -->" in text
     with pytest.raises(ValueError, match="at least one"):
         confusion_figure({}, tmp_path / "none.png")
+
+
+def test_what_stands_below_a_panel_is_clear_of_the_next_ones_title(tmp_path, monkeypatch):
+    drawn = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **more: (drawn.append(self), save(self, *args, **more)))
+    scores = Scores(np.diag([1000, 100, 100, 100]), SCHEME.names)
+    confusion_figure(dict.fromkeys(("axial", "coronal", "sagittal", "fused"), scores), tmp_path / "confusion.png")
+    panels = drawn[0].axes
+    gap = panels[0].xaxis.label.get_window_extent().y0 - panels[2].title.get_window_extent().y1
+    assert gap > panels[2].title.get_window_extent().height / 2
+
+
+@pytest.mark.usefixtures("_no_vtk")
+def test_letters_are_seen_on_bright_tissue(tmp_path):
+    image, labels = knee()
+    white, nothing = image.with_array(np.full(image.shape, 255, np.uint8)), labels.with_array(labels.array * 0)
+    overview_figure(white, nothing, SCHEME, tmp_path / "white.png")
+    picture = imread(tmp_path / "white.png")[..., :3].min(axis=-1)
+    rows, columns = (np.flatnonzero((picture > 0.99).mean(axis=axis) > 0.2) for axis in (1, 0))
+    slices = picture[rows[0] + 2 : rows[-1] - 2, columns[0] + 2 : columns[0] + len(columns) // 4]
+    assert (slices[: len(slices) // 3] < 0.6).sum() > 20  # the dark ground of the letter at the top of the first slice
 
 
 @pytest.mark.usefixtures("_no_vtk")
