@@ -94,9 +94,9 @@ def inspect(path: Path, as_json: bool, spacing_mm: tuple[float, float, float] | 
 def table(folder: Path, out: Path) -> None:
     """Write the table of the knees in FOLDER, to be checked by you.
 
-    Known layouts: a folder for each patient and visit with DICOM or a volume file and its mask, nnU-Net (imagesTr,
-    labelsTr), IWOAI 2019 (train_001_V00.im and .seg), BIDS-like (sub-01/ses-02/anat), and flat folders. What is not
-    sure is left empty, and what was guessed is said.
+    Known layouts: a folder for each patient and visit (9001/00 or 9001-baseline) with DICOM or a volume file and its
+    mask, nnU-Net (imagesTr, labelsTr), IWOAI 2019 (train_001_V00.im and .seg), BIDS-like (sub-01/ses-02/anat), and flat
+    folders. What is not sure is left empty, and what was guessed is said.
 
     \b
     knee3d table data/raw -o data/raw/knees.csv

@@ -34,8 +34,9 @@ def report(results: Path, knees: Path | None, **options: Any) -> None:
     """Measure finished knees in mm3 and mm, and make a page of each that opens from disk.
 
     RESULTS is what knee3d segment filled, or the folder of one knee. KNEES is what was segmented: a knee, a folder of
-    knees, or a table. Without it pages have no MR image. Masks that a table names are scored against. The exit code is
-    0 if all are done, 1 if some are, 2 if none is.
+    knees, or a table. Without it pages have no MR image. Masks that a table names are scored against. A finished report
+    that has image or scores is kept where these are not given again. The exit code is 0 if all are done, 1 if some are,
+    2 if none is.
 
     \b
     knee3d report segmentation path/to/dicom
