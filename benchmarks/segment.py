@@ -92,18 +92,18 @@ def make_models(folder: Path) -> None:
     import keras
 
     from knee3d.learn.card import for_saved_model
-    from knee3d.learn.networks import NETWORKS
+    from knee3d.learn.networks import network
     from knee3d.learn.savedmodel import export
 
     scheme = SCHEMES[SCHEME]
     for number, plane in enumerate(Plane):
         keras.utils.set_random_seed(number)
-        network = NETWORKS["unet"](scheme.classes, 1, None)
+        model = network("unet", scheme.classes)
         card = {"knee3d": "", "plane": plane.value, "scheme": SCHEME, "classes": ["background", *scheme.names],
                 "settings": {"context": 1}, "spacing_mm": SPACING_MM, "input": "", "output": "",
                 "patients": {"train": [], "val": []}, "cases": {"train": [], "val": []}}  # fmt: skip
-        export(network, folder / plane.value / "saved_model", for_saved_model(card))
-        network.save(folder / plane.value / "model.keras")
+        export(model, folder / plane.value / "saved_model", for_saved_model(card))
+        model.save(folder / plane.value / "model.keras")
         (folder / plane.value / "card.json").write_text(json.dumps(card))
 
 

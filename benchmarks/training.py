@@ -31,10 +31,12 @@ from knee3d.dataset.cases import load_dataset
 from knee3d.learn.augment import STRENGTHS
 from knee3d.learn.building import build
 from knee3d.learn.config import TrainConfig
+from knee3d.learn.cutting import SliceCutting
 from knee3d.learn.loop import distributed, train_epoch, training_step
 from knee3d.learn.losses import LOSSES
 from knee3d.learn.pipeline import Order, training_batches
-from knee3d.learn.reading import Slices, reader, slices_of
+from knee3d.learn.reading import Visits, reader, visits_of
+from knee3d.learn.stacks import PlaneStack
 
 CONTEXT = 1
 BATCH = 4
@@ -54,13 +56,13 @@ def make_dataset(folder: Path, shape: str, knees: int) -> Path:
     return folder / "dataset"
 
 
-def files_of(slices: Slices) -> Files:
+def files_of(slices: Visits) -> Files:
     """What the alternatives read."""
     found = []
-    for images, masks in zip(slices.images, slices.masks, strict=True):
-        for index, mask in enumerate(masks):
-            around = [min(max(index + offset, 0), len(images) - 1) for offset in range(-CONTEXT, CONTEXT + 1)]
-            found.append(([images[neighbour] for neighbour in around], mask))
+    for stack in slices.stacks:
+        for index, mask in enumerate(stack.masks):
+            around = [min(max(index + offset, 0), len(stack.images) - 1) for offset in range(-CONTEXT, CONTEXT + 1)]
+            found.append(([stack.images[neighbour] for neighbour in around], mask))
     return found
 
 
@@ -102,18 +104,22 @@ def slices_per_second(batches: Iterator[tf.Tensor], limit: int) -> float:
     return count / (time.perf_counter() - started)
 
 
-def time_pipelines(slices: Slices, rounds: int) -> dict[str, float]:
+def time_pipelines(slices: Visits, rounds: int) -> dict[str, float]:
     """Slices a second of each, the median of rounds in which all have their turn."""
     files, count = files_of(slices), slices.count
     augmented = Order(0, strength=STRENGTHS["medium"])
     ways = {
-        "knee3d": lambda: iter(training_batches(slices, CONTEXT, BATCH, Order(0), range(1))),
+        "knee3d": lambda: iter(training_batches(slices, SliceCutting(CONTEXT), BATCH, Order(0), range(1))),
         "(a) generator with cv2.imread": lambda: by_generator(files),
         "(b) tf.data, file by file": lambda: by_files(files),
-        "knee3d, --cache memory": lambda: iter(training_batches(slices, CONTEXT, BATCH, Order(0), range(1), kept)),
-        "knee3d, --augment medium": lambda: iter(training_batches(slices, CONTEXT, BATCH, augmented, range(1))),
+        "knee3d, --cache memory": lambda: iter(
+            training_batches(slices, SliceCutting(CONTEXT), BATCH, Order(0), range(1), kept)
+        ),
+        "knee3d, --augment medium": lambda: iter(
+            training_batches(slices, SliceCutting(CONTEXT), BATCH, augmented, range(1))
+        ),
     }
-    kept = reader(slices, "memory")
+    kept = reader(slices.stacks, "memory")
     measured = [
         {name: slices_per_second(way(), 100 if "augment" in name else count) for name, way in ways.items()}
         for _ in range(rounds)
@@ -121,17 +127,17 @@ def time_pipelines(slices: Slices, rounds: int) -> dict[str, float]:
     return {name: median(one[name] for one in measured) for name in ways}
 
 
-def time_training(slices: Slices, rounds: int) -> dict[str, float]:
+def time_training(slices: Visits, rounds: int) -> dict[str, float]:
     """Seconds of an epoch by knee3d and by fit from memory, and the share spent waiting, medians of the rounds."""
     config = TrainConfig(encoder_weights="none", batch_size=BATCH)
     model = build(CLASSES, config, None)
     loss = LOSSES[config.loss]
     step = training_step(model, model.trainable_variables, loss, config.loss_background, None, False)
     sizes = slices.sizes(BATCH)
-    endless = distributed(training_batches(slices, CONTEXT, BATCH, Order(0), range(2 * rounds + 2)))
+    endless = distributed(training_batches(slices, SliceCutting(CONTEXT), BATCH, Order(0), range(2 * rounds + 2)))
     images, masks = (
         np.concatenate(parts)
-        for parts in zip(*training_batches(slices, CONTEXT, BATCH, Order(0), range(1)), strict=True)
+        for parts in zip(*training_batches(slices, SliceCutting(CONTEXT), BATCH, Order(0), range(1)), strict=True)
     )
     twin = build(CLASSES, config, None)
     twin.compile(keras.optimizers.Adam(1e-4), lambda truth, found: loss(truth, found, False, lambda value: value))
@@ -157,8 +163,9 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         dataset = load_dataset(make_dataset(Path(scratch), given.shape, given.knees))
-        rates = time_pipelines(slices_of(dataset, dataset.cases, Plane.SAGITTAL), given.rounds)
-        times = time_training(slices_of(dataset, dataset.cases, Plane.SAGITTAL, given.slices), given.rounds)
+        stacks = [PlaneStack.of(dataset, case, Plane.SAGITTAL) for case in dataset.cases]
+        rates = time_pipelines(visits_of(stacks, SliceCutting(CONTEXT)), given.rounds)
+        times = time_training(visits_of(stacks, SliceCutting(CONTEXT), given.slices), given.rounds)
     consumed = given.slices / times["ours"]
     table = Table("input", "slices/s", "knee3d is faster by", "wanted", title=f"{given.shape}, context {CONTEXT}")
     wanted = {"(a) generator with cv2.imread": "3", "(b) tf.data, file by file": "1.5"}

@@ -1,8 +1,10 @@
-"""A models folder: one network per plane, perhaps one for oblique slices, and the weights of their fusion.
+"""A models folder: one network per view of a knee, and the weights of their fusion.
 
-MODELS/<plane>/      see `learn.savedmodel`
-MODELS/oblique/      the same, of a network that was trained on oblique slices
-MODELS/fusion.json   weights keyed by plane, and what they were fitted on
+MODELS/<plane>/         see `learn.savedmodel`
+MODELS/volume/          the same, of a network that sees patches of the volume
+MODELS/oblique/         the same, of a network that was trained on oblique slices of several directions,
+MODELS/oblique-2-of-6/  or of one direction of so many
+MODELS/fusion.json      weights keyed by view, and what they were fitted on
 """
 
 import hashlib
@@ -23,7 +25,8 @@ from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.postprocess.blend import only
 from knee3d.postprocess.ensemble import Ensemble
-from knee3d.postprocess.oblique import OBLIQUE, ObliqueView
+from knee3d.postprocess.oblique import OBLIQUE, ObliqueView, is_oblique, one_direction
+from knee3d.postprocess.patches import SOLID, PatchView
 from knee3d.postprocess.predict import PlaneView, View
 from knee3d.postprocess.quality import Reference
 from knee3d.postprocess.weights import Fusion
@@ -74,6 +77,8 @@ class Trained:
 
         The networks see pixels, not millimetres: anatomy of another size in pixels is new to them.
         """
+        if not len(self.spacing_mm):
+            return ""
         factors = image.spacing_mm / self.spacing_mm
         worst = np.maximum(factors, 1 / factors).max(axis=1)
         if worst.max() <= SPACING_FACTOR:
@@ -83,46 +88,71 @@ class Trained:
         return f"voxels of {mine} mm, while the networks know {theirs} mm: they would see anatomy of another size"
 
 
-def trained_planes(models: Path) -> list[Plane]:
-    """The planes of a models folder that were trained to the end.
+def is_trained(models: Path, view: str) -> bool:
+    """Whether a view's network was trained to the end."""
+    return (models / view / "card.json").is_file()
+
+
+def trained_views(models: Path) -> list[str]:
+    """The planes, and the volume, of a models folder that were trained to the end."""
+    return [view for view in (*(plane.value for plane in Plane), SOLID) if is_trained(models, view)]
+
+
+def all_trained(models: Path) -> list[str]:
+    """`trained_views`, and the networks of oblique slices.
 
     Raises:
         FileNotFoundError: There is none.
     """
-    planes = [plane for plane in Plane if (models / plane.value / "card.json").is_file()]
-    if not planes:
-        raise FileNotFoundError(f"{models} holds no trained plane; train first: knee3d-train DATASET --models {models}")
-    return planes
+    oblique = [path.parent.name for path in sorted(models.glob(f"{OBLIQUE}*/card.json"))]
+    found = [*trained_views(models), *(name for name in oblique if not name.endswith(".training"))]
+    if not found:
+        raise _nothing_trained(models)
+    return found
 
 
-def trained_networks(models: Path, planes: Sequence[Plane] = (), oblique: int = 0) -> tuple[str, ...]:
+def _nothing_trained(models: Path) -> FileNotFoundError:
+    """What to say of a folder without networks."""
+    return FileNotFoundError(f"{models} holds no trained plane; train first: knee3d-train DATASET --models {models}")
+
+
+def trained_networks(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> tuple[str, ...]:
     """The folders of the networks that look at a knee together.
 
     Args:
         models: Where they lie.
-        planes: Which; none is every one.
-        oblique: How many oblique views there are besides; one network is behind them all.
+        planes: Which of `trained_views`; none is every one.
+        oblique: How many oblique views there are besides. One network is behind them all, or, where there is none, one
+            behind each, which was trained on its direction of so many.
 
     Raises:
         FileNotFoundError: There is none, or one that is asked for is not there.
     """
-    there = trained_planes(models)
-    names = ", ".join(plane.value for plane in there)
-    missing = [plane.value for plane in planes if plane not in there]
+    there = trained_views(models)
+    names = ", ".join(there) or "none of a plane"
+    if not there and not oblique:
+        raise _nothing_trained(models)
+    missing = [view for view in planes if view not in there]
     if missing:
         raise FileNotFoundError(f"{models} holds no {' and no '.join(missing)} plane, only {names}")
-    if oblique and not (models / OBLIQUE / "card.json").is_file():
+    wanted = [view for view in there if not planes or view in planes]
+    if not oblique:
+        return tuple(wanted)
+    if is_trained(models, OBLIQUE):
+        return (*wanted, OBLIQUE)
+    each = [one_direction(number, oblique) for number in range(1, oblique + 1)]
+    if not all(is_trained(models, view) for view in each):
         raise FileNotFoundError(
-            f"{models} holds no network that was trained on oblique slices, only {names}; segment without oblique views"
+            f"{models} holds no network that was trained on oblique slices, only {names}; train one with "
+            f"knee3d-train DATASET --plane {OBLIQUE} --models {models}, or segment without oblique views"
         )
-    wanted = [plane.value for plane in there if not planes or plane in planes]
-    return (*wanted, OBLIQUE) if oblique else tuple(wanted)
+    return (*wanted, *each)
 
 
 def load_models(
     models: Path,
     fused: bool = True,
-    planes: Sequence[Plane] = (),
+    planes: Sequence[str] = (),
     engine: "Engine | None" = None,
     oblique: int = 0,
 ) -> Trained:
@@ -132,7 +162,7 @@ def load_models(
         models: Their folder.
         fused: Whether to take the weights of fusion.json; otherwise views count equally, as before any fit. With
             oblique views they also do where fusion.json is not for exactly these views.
-        planes: Which; none is every one. What the others weigh is shared out among them.
+        planes: Which of `trained_views`; none is every one. What the others weigh is shared out among them.
         engine: What computes them; TensorFlow in float32 by default.
         oblique: How many oblique views to add: oblique-1, oblique-2, ...
 
@@ -160,11 +190,11 @@ def load_models(
     marks = {name: mark(models, name) for name in names}
     fusion = load_fusion(models) if fused else None
     if fusion is not None:
-        partly = len(set(names) - {OBLIQUE}) < len(trained_planes(models))
+        partly = len([name for name in names if not is_oblique(name)]) < len(trained_views(models))
         ensemble = _with_fusion(ensemble, fusion, marks, partly)
     elif fused:
         log.warning("%s is missing: planes count equally; fit weights with knee3d fuse", models / FUSION_FILE)
-    spacing = np.array([card["spacing_mm"] for name, card in cards.items() if name != OBLIQUE])
+    spacing = np.array([card["spacing_mm"] for name, card in cards.items() if not is_oblique(name)])
     reference = fusion and fusion["reference"]
     return Trained(ensemble, SCHEMES[schemes.pop()], patients, spacing, marks, reference)
 
@@ -175,19 +205,22 @@ def _views(
     """The views of some networks, those of planes first."""
     from knee3d.learn.engines import load_predictor
 
-    views: dict[str, View] = {
-        name: PlaneView(Plane(name), load_predictor(models, name, engine)) for name in cards if name != OBLIQUE
-    }
-    if oblique:
-        predictor = load_predictor(models, OBLIQUE, engine)
-        spacing = np.array(cards[OBLIQUE]["spacing_mm"], dtype=np.float64)
+    views: dict[str, View] = {}
+    predictors = {name: load_predictor(models, name, engine) for name in cards}
+    for name in cards:
+        if name == SOLID:
+            views[name] = PatchView(predictors[name])
+        elif not is_oblique(name):
+            views[name] = PlaneView(Plane(name), predictors[name])
+    for number, turn in enumerate(spread_turns(oblique) if oblique else (), start=1):
+        name = OBLIQUE if OBLIQUE in cards else one_direction(number, oblique)
+        spacing = np.array(cards[name]["spacing_mm"], dtype=np.float64)
         if spacing.shape != (3,) or np.ptp(spacing) > ISOTROPIC_MM:
             raise ValueError(
-                f"{models / OBLIQUE / 'card.json'} says voxels of {spacing.tolist()} mm; oblique slices need a network "
+                f"{models / name / 'card.json'} says voxels of {spacing.tolist()} mm; oblique slices need a network "
                 "that was trained on voxels of one length, three times the same"
             )
-        for number, turn in enumerate(spread_turns(oblique), start=1):
-            views[f"{OBLIQUE}-{number}"] = ObliqueView(turn, float(spacing.mean()), predictor)
+        views[f"{OBLIQUE}-{number}"] = ObliqueView(turn, float(spacing.mean()), predictors[name])
     return views
 
 
@@ -204,7 +237,7 @@ def mark(models: Path, name: str) -> str:
         raise ValueError(f"{path} cannot be read ({error.strerror}); train this plane again") from error
 
 
-def fusion_mark(models: Path, planes: Sequence[Plane] = (), oblique: int = 0) -> str:
+def fusion_mark(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> str:
     """A fingerprint of the networks of `trained_networks` and of what fuses them.
 
     Raises:
@@ -218,7 +251,7 @@ def fusion_mark(models: Path, planes: Sequence[Plane] = (), oblique: int = 0) ->
     return hashlib.sha256(json.dumps([content, rule]).encode()).hexdigest()[:16]
 
 
-def model_files(models: Path, planes: Sequence[Plane] = (), oblique: int = 0) -> tuple[str, ...]:
+def model_files(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> tuple[str, ...]:
     """Names of the files that `load_models` reads for the same views, with those of their folders."""
     names = trained_networks(models, planes, oblique)
     files = [path for name in names for path in (models / name / "saved_model").rglob("*") if path.is_file()]
@@ -309,7 +342,7 @@ def load_fusion(models: Path) -> dict[str, Any] | None:
 
 
 def _with_fusion(equal: Ensemble, fusion: Mapping[str, Any], marks: Mapping[str, str], partly: bool) -> Ensemble:
-    if OBLIQUE in marks and set(equal.views) != set(fusion["weights"]):
+    if any(map(is_oblique, marks)) and set(equal.views) != set(fusion["weights"]):
         log.warning("%s is not for these oblique views: all views count equally", FUSION_FILE)
         return equal
     stale = [view for view, one in marks.items() if fusion["networks"].get(view, one) != one]

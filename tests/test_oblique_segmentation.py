@@ -221,7 +221,7 @@ def test_fitted_weights_are_taken_where_they_are_for_these_views(place, tmp_path
     fitted = load_models(models, oblique=2).ensemble
     assert (fitted.weights, fitted.rule) == (weights, "log")
     assert not caplog.records
-    for planes, count in (((), 3), ((Plane(PLANES[0]),), 2)):
+    for planes, count in (((), 3), ((PLANES[0],), 2)):
         equal = load_models(models, planes=planes, oblique=count).ensemble
         assert (len({*equal.weights.values()}), equal.rule) == (1, "linear")
         assert "all views count equally" in caplog.text

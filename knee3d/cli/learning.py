@@ -10,6 +10,7 @@ from knee3d.anatomy.plane import Plane
 from knee3d.cli.frame import (
     FOLDER,
     Command,
+    Numbers,
     fill_option,
     models_option,
     remove_option,
@@ -22,16 +23,50 @@ if TYPE_CHECKING:
     from knee3d import workflow
     from knee3d.learn.config import Going
 
+NETWORKS = ["unet", "fcn", "deconvnet", "deeplab", "segnet", "pspnet", "fpn", "linknet", "unet3d"]
+SOLID = "unet3d"
+"""Of them the one that sees patches of the volume."""
+ENCODERS = ["vgg16", "vgg19", "resnet18", "resnet34", "resnet50", "resnet101", "seresnet18", "seresnet34",
+            "mobilenetv2", *(f"efficientnetb{number}" for number in range(5))]  # fmt: skip
 LOSSES = ["dice", "dice-ce", "generalised-dice", "tversky", "focal-tversky"]
 PLANES = [plane.value for plane in Plane]
+OTHER_VIEWS = ["oblique", "oblique-each", "volume"]
 
 
 @click.command(cls=Command)
 @click.argument("dataset", type=FOLDER)
-@click.option("--plane", type=click.Choice([*PLANES, "all"]), default="all", show_default=True)
+@click.option(
+    "--plane",
+    type=click.Choice([*PLANES, "all", *OTHER_VIEWS]),
+    help="One, all three, oblique directions, or the volume, which unet3d sees  [default: all; volume for unet3d]",
+)
 @models_option
+@click.option("--network", type=click.Choice(NETWORKS), default="unet", show_default=True)
+@click.option(
+    "--encoder",
+    type=click.Choice(ENCODERS),
+    show_default="vgg16",
+    help="fcn, deconvnet, deeplab and segnet take vgg16 and vgg19, unet3d none.",
+)
 @weights_option
 @click.option("--context", type=click.IntRange(0), default=1, show_default=True, help="Neighbours on each side.")
+@click.option(
+    "--directions",
+    type=click.IntRange(1),
+    default=6,
+    show_default=True,
+    help="Of oblique slices; one network learns all, or with --plane oblique-each one each.",
+)
+@click.option(
+    "--spacing",
+    "spacing_mm",
+    type=click.FloatRange(0, min_open=True),
+    metavar="MM",
+    help="Of oblique slices [finest of the training knees].",
+)
+@click.option(
+    "--patch", type=Numbers(int, "96,96,64"), metavar="I,P,L", help="Voxels that unet3d sees [96,96,64, or the knee]."
+)
 @click.option("--epochs", type=click.IntRange(1), default=100, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=2, show_default=True, help="Over all devices together.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-4, show_default=True)
@@ -103,7 +138,7 @@ PLANES = [plane.value for plane in Plane]
     help="How often a lost worker is replaced by one that goes on from its last checkpoint.",
 )
 @seed_option
-def train(dataset: Path, plane: str, models: Path, **options: Any) -> None:
+def train(dataset: Path, plane: str | None, models: Path, **options: Any) -> None:
     """Train one network per plane on the slices in DATASET.
 
     Defaults are the paper's: VGG16-UNet, soft Dice, Adam 1e-4, batch 2, 100 epochs, ReduceLROnPlateau, on all visible
@@ -114,6 +149,10 @@ def train(dataset: Path, plane: str, models: Path, **options: Any) -> None:
     knee3d-train data/oai --plane all --models models --resume
     knee3d-train data/oai --plane sagittal --batch-size 16 --learning-rate 3e-4 --precision mixed_float16
     knee3d-train data/oai --plane all --folds 5 --models cross
+    knee3d-train data/oai --network deeplab --models models-deeplab
+    knee3d-train data/oai --network unet3d --patch 96,96,64 --models models-3d
+    knee3d-train data/oai --plane oblique --directions 6
+    knee3d-train data/oai --network fpn --encoder efficientnetb0 --models models-fpn
     knee3d-train data/oai --loss dice-ce --augment strong --foreground-fraction 0.7 --stop-patience 20
     knee3d-train data/oai --launcher ray --address 10.0.0.1:6379
     knee3d-train data/oai --launcher slurm --slurm partition=gpu --slurm gpus-per-node=4 --slurm time=2880
@@ -123,7 +162,7 @@ def train(dataset: Path, plane: str, models: Path, **options: Any) -> None:
     from knee3d.dataset.split import Folds
     from knee3d.learn.config import Going, TrainConfig
 
-    planes = list(Plane) if plane == "all" else [Plane(plane)]
+    views = _views(plane, options["network"], options["directions"])
     going = Going(**{name: options.pop(name) for name in ("overwrite", "resume", "cache")})
     launcher = _launcher(going, **{name: options.pop(name) for name in ("launcher", "address", "retries", "slurm")})
     folds, fold = options.pop("folds"), options.pop("fold")
@@ -131,15 +170,25 @@ def train(dataset: Path, plane: str, models: Path, **options: Any) -> None:
     if folds is None:
         if fold is not None:
             raise click.UsageError("--fold needs --folds, how many there are")
-        for folder in workflow.train(dataset, planes, models, config, launcher):
+        for folder in workflow.train(dataset, views, models, config, launcher):
             click.echo(f"{folder}")
         return
-    summary = workflow.cross_validate(dataset, planes, models, config, Folds(folds, fold), launcher)
+    summary = workflow.cross_validate(dataset, views, models, config, Folds(folds, fold), launcher)
     for name, scores in summary["planes"].items():
         spread = "" if scores["sd"] is None else f" \N{PLUS-MINUS SIGN} {scores['sd']:.4f}"
         done = len(scores["val_dice"])
         click.echo(f"{name:<10} validation Dice {scores['mean']:.4f}{spread} over {done} of {folds} folds")
     click.echo(f"{models}/folds.json")
+
+
+def _views(plane: str | None, network: str, directions: int) -> list[str]:
+    """Names as `learn.views` has them."""
+    from knee3d import workflow
+
+    plane = plane or ("volume" if network == SOLID else "all")
+    if plane == "oblique-each":
+        return workflow.each_direction(directions)
+    return PLANES if plane == "all" else [plane]
 
 
 def _launcher(

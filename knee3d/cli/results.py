@@ -31,13 +31,16 @@ if TYPE_CHECKING:
     from knee3d import workflow
 
 MOST_OBLIQUE = 30
+VIEWS = [*(plane.value for plane in Plane), "volume"]
 
 
 @click.command(cls=Command, failure=NONE_DONE)
 @click.argument("knees", type=click.Path(path_type=Path))
 @models_option
 @click.option("--out", type=FOLDER, default="segmentation", show_default=True, help="Gets a folder for each knee.")
-@click.option("--planes", metavar="PLANE,...", help="Which planes look at the knee [all that were trained].")
+@click.option(
+    "--planes", metavar="PLANE,...", help="Which planes, or volume, look at the knee [all that were trained]."
+)
 @click.option(
     "--views",
     metavar="oblique:N",
@@ -133,15 +136,14 @@ def segment(knees: Path, models: Path, out: Path, **options: Any) -> None:
     _tell(workflow.segment(entries, wish, out, where), out, options["quiet"])
 
 
-def _planes(text: str | None) -> tuple[Plane, ...]:
-    """Names with commas between them -> planes."""
+def _planes(text: str | None) -> tuple[str, ...]:
+    """Names with commas between them, each once."""
     if not text:
         return ()
-    try:
-        return tuple(Plane(name.strip().lower()) for name in text.split(","))
-    except ValueError as error:
-        names = ", ".join(plane.value for plane in Plane)
-        raise click.BadParameter(f"{text!r} are no planes with commas between them; there are {names}") from error
+    names = tuple(dict.fromkeys(name.strip().lower() for name in text.split(",")))
+    if not set(names) <= set(VIEWS):
+        raise click.BadParameter(f"{text!r} are no planes with commas between them; there are {', '.join(VIEWS)}")
+    return names
 
 
 def _oblique(text: str | None) -> int:

@@ -63,7 +63,7 @@ def augment(images: tf.Tensor, masks: tf.Tensor, seed: tf.Tensor, strength: Stre
 
     Args:
         images: (batch, height, width, channels) uint8; the channels of a pair are changed alike, but for their noise.
-        masks: (batch, height, width) uint8.
+        masks: (batch, height, width) uint8, or with channels as the images have, for patches of a volume.
         seed: (2,) integers.
         strength: How much.
 
@@ -106,7 +106,9 @@ def _linear(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor
 
 
 def _nearest(masks: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """(batch, height, width) uint8, the class of the nearest pixel."""
+    """The class of the nearest pixel, of each channel if there are several."""
+    if masks.shape.rank == 4:
+        return _pixels(masks, tf.round(rows), tf.round(columns))
     return _pixels(masks[..., None], tf.round(rows), tf.round(columns))[..., 0]
 
 

@@ -4,7 +4,8 @@ import keras
 import tensorflow as tf
 
 from knee3d.learn.config import TrainConfig
-from knee3d.learn.networks import NETWORKS
+from knee3d.learn.networks import network
+from knee3d.learn.networks.encoder import load_encoder
 
 STATISTICS_SLICES = 100
 
@@ -18,11 +19,13 @@ def build(classes: int, config: TrainConfig, encoder_weights: str | None) -> ker
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
-        model = NETWORKS[config.network](classes, config.context, encoder_weights)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"encoder weights {encoder_weights} do not fit the {config.network}: {error}") from error
+        model = network(config.network, classes, config.context, config.encoder)
     finally:
         keras.config.set_dtype_policy(before)
+    try:
+        load_encoder(model, config.encoder, encoder_weights)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"encoder weights {encoder_weights} do not fit {config.encoder}: {error}") from error
     _match_running_statistics(model, config.batch_size)
     adam = keras.optimizers.Adam(config.learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-8)
     optimizer = keras.optimizers.LossScaleOptimizer(adam) if config.precision == "mixed_float16" else adam

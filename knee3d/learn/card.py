@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from knee3d import __version__
 from knee3d.anatomy.plane import Plane
 from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.dataset.intensity import PERCENTILES
+from knee3d.learn.cutting import PatchCutting
+from knee3d.learn.views import LearningView
 
 IDENTITY = ("scheme", "settings", "data")
 """What makes two trainings the same."""
@@ -19,17 +19,17 @@ NEEDED = ("plane", "scheme", "classes", "settings")
 """What a network cannot be used without."""
 
 
-def model_folder(models: Path, plane: Plane | str) -> Path:
-    """Where the model, the card and the logs of a plane lie, or those of slices that are called otherwise."""
-    return models / (plane if isinstance(plane, str) else plane.value)
+def model_folder(models: Path, view: Plane | str) -> Path:
+    """Where the model, the card and the logs of a plane lie, or those of another view."""
+    return models / (view if isinstance(view, str) else view.value)
 
 
-def describe(dataset: Dataset, plane: Plane, settings: Mapping[str, Any]) -> dict[str, Any]:
+def describe(dataset: Dataset, view: LearningView, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The card of a training before it begins.
 
     Args:
         dataset: With train and val cases.
-        plane: Direction of slicing.
+        view: How the network sees knees.
         settings: How it is trained, ready for JSON.
 
     Raises:
@@ -39,16 +39,18 @@ def describe(dataset: Dataset, plane: Plane, settings: Mapping[str, Any]) -> dic
     prints = sorted((case.name, split, case.fingerprint) for split, cases in used.items() for case in cases)
     return {
         "knee3d": __version__,
-        "plane": plane.value,
+        "plane": view.name,
         "scheme": dataset.scheme.name,
         "classes": ["background", *dataset.scheme.names],
-        "input": "uint8 (n, height, width, 2 * context + 1): a slice between its neighbours, as a right knee's",
+        "input": view.cutting.says,
         "output": "float32 (n, height, width, classes), softmax",
+        "patch": list(view.cutting.patch) if isinstance(view.cutting, PatchCutting) else None,
+        "turns": [turn.round(6).tolist() for turn in view.turns],
         "settings": dict(settings),
         "cases": {split.value: [case.name for case in cases] for split, cases in used.items()},
         "patients": {split.value: sorted({case.patient for case in cases}) for split, cases in used.items()},
         "data": hashlib.sha256(json.dumps(prints).encode()).hexdigest(),
-        "spacing_mm": np.median([_spacing(case) for case in used[Split.TRAIN]], axis=0).round(4).tolist(),
+        "spacing_mm": view.spacing_mm.round(4).tolist(),
     }
 
 
@@ -63,19 +65,21 @@ def for_saved_model(card: Mapping[str, Any]) -> dict[str, Any]:
         "axes": "the knee's voxels run Inferior, Posterior, Left; a left knee is mirrored to a right one first",
         "window": f"8 bit: the {PERCENTILES[0]} and {PERCENTILES[1]} percentiles of the whole volume become 0 and 255",
         "spacing_mm": card["spacing_mm"],
+        "patch": card.get("patch"),
+        "turns": card.get("turns", []),
         "input": card["input"],
         "output": card["output"],
     }
 
 
-def load_card(models: Path, plane: Plane | str) -> dict[str, Any]:
-    """The model card of a plane, or of other slices, see `model_folder`.
+def load_card(models: Path, view: Plane | str) -> dict[str, Any]:
+    """The model card of a plane, or of another view, see `model_folder`.
 
     Raises:
         FileNotFoundError: There is none: the plane was not trained to the end.
         ValueError: It cannot be read.
     """
-    path = model_folder(models, plane) / "card.json"
+    path = model_folder(models, view) / "card.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; train this plane first: knee3d-train DATASET --models {models}")
     try:
@@ -95,7 +99,3 @@ def differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
         names = [key for key, value in wanted["settings"].items() if there["settings"].get(key) != value]
         found[found.index("settings")] = f"settings ({', '.join(names)})"
     return " and ".join(found)
-
-
-def _spacing(case: Case) -> np.ndarray:
-    return np.linalg.norm(case.affine[:3, :3], axis=0)

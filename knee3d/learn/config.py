@@ -9,6 +9,7 @@ from knee3d.learn.losses import LOSSES
 from knee3d.learn.networks import NETWORKS
 from knee3d.learn.schedule import SCHEDULES
 
+PATCH = (96, 96, 64)
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -18,8 +19,13 @@ class TrainConfig:
 
     Attributes:
         network: Key of `networks.NETWORKS`.
+        encoder: One of those that the network takes, see `Architecture`; None is its first.
         encoder_weights: "imagenet", "none" or a path, see `find_encoder_weights`.
         context: Neighbouring slices on each side, as channels.
+        directions: How many directions of oblique slices one network learns, see `anatomy.resample.spread_turns`.
+        spacing_mm: Of oblique slices; None is the finest of the training knees, their median.
+        patch: Shape of the patches of a volume, Inferior x Posterior x Left; None is `PATCH`, or what the training
+            knees have if they are smaller.
         epochs: Times over the training slices.
         batch_size: Slices in a step, over all devices together.
         learning_rate: Adam's, after warm-up.
@@ -47,8 +53,12 @@ class TrainConfig:
     """
 
     network: str = "unet"
+    encoder: str | None = None
     encoder_weights: str = "imagenet"
     context: int = 1
+    directions: int = 6
+    spacing_mm: float | None = None
+    patch: tuple[int, int, int] | None = None
     epochs: int = 100
     batch_size: int = 2
     learning_rate: float = 1e-4
@@ -77,13 +87,21 @@ class TrainConfig:
         for name, table in tables.items():
             if getattr(self, name) not in table:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; there are: {', '.join(table)}")
-        above_0 = ("epochs", "batch_size", "learning_rate", "limit_slices", "clip_norm", "stop_patience")
+        encoders = NETWORKS[self.network].encoders
+        if self.encoder is None:
+            object.__setattr__(self, "encoder", encoders[0])
+        if self.encoder not in encoders:
+            raise ValueError(f"{self.network} takes no encoder {self.encoder!r}, only: {', '.join(encoders)}")
+        above_0 = ("epochs", "directions", "spacing_mm", "batch_size", "learning_rate", "limit_slices", "clip_norm",
+                   "stop_patience")  # fmt: skip
         at_least_0 = ("context", "warmup_epochs", "freeze_encoder_epochs", "plateau_patience", "plateau_min_delta",
                       "plateau_cooldown", "plateau_min_lr", "seed")  # fmt: skip
         for name in (*above_0, *at_least_0):
             value = getattr(self, name)
             if value is not None and (value < 0 or (name in above_0 and value == 0)):
                 raise ValueError(f"{name} must be {'above 0' if name in above_0 else '0 or more'}, got {value}")
+        if self.patch is not None and (len(self.patch) != 3 or min(self.patch) < 1):
+            raise ValueError(f"a patch has three sides of 1 or more voxels, got {self.patch}")
         for name in ("plateau_factor", "foreground_fraction"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
@@ -99,7 +117,8 @@ class TrainConfig:
     @property
     def settings(self) -> dict[str, Any]:
         """All of it for a model card; a file of encoder weights by its name only."""
-        return asdict(self) | {"encoder_weights": Path(self.encoder_weights).name}
+        patch = self.patch and list(self.patch)
+        return asdict(self) | {"encoder_weights": Path(self.encoder_weights).name, "patch": patch}
 
 
 @dataclass(frozen=True)

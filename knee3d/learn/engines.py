@@ -56,17 +56,19 @@ class Engine:
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network, computed by some engine: the Predictor of `postprocess`.
+    """A trained network, computed by some engine: the Predictor, or PatchPredictor, of `postprocess`.
 
     Attributes:
         classes: Background included.
         context: Neighbours on each side; calls take 2 * context + 1 channels.
         run: uint8 (n, height, width, 2 * context + 1) -> float32 (n, height, width, classes).
+        patch: Of a network of patches, which takes uint8 (n, *patch) instead; (0, 0, 0) of others.
     """
 
     classes: int
     context: int
     run: Run
+    patch: tuple[int, int, int] = (0, 0, 0)
 
     def __call__(self, slices: np.ndarray) -> np.ndarray:
         """The network's answer."""
@@ -84,7 +86,8 @@ def load_predictor(models: Path, plane: Plane | str, engine: Engine | None = Non
     engine, card = engine or Engine(), load_card(models, plane)
     run = RUNTIMES[engine.runtime](model_folder(models, plane) / "saved_model", engine)
     check_place(models, plane, card)
-    return Network(len(card["classes"]), int(card["settings"]["context"]), run)
+    first, second, third = card.get("patch") or (0, 0, 0)
+    return Network(len(card["classes"]), int(card["settings"]["context"]), run, (first, second, third))
 
 
 def check_device(device: str | None) -> str | None:
@@ -106,13 +109,13 @@ def check_device(device: str | None) -> str | None:
 
 
 def choose_engine(
-    models: Path, plane: Plane, precision: str = "auto", runtime: str = "tensorflow", device: str | None = None
+    models: Path, view: str, precision: str = "auto", runtime: str = "tensorflow", device: str | None = None
 ) -> Engine:
     """How to compute on this machine.
 
     Args:
-        models: With a trained plane.
-        plane: Whose network is timed where runtimes are compared.
+        models: With a trained network.
+        view: Whose network is timed where runtimes are compared.
         precision: One of `PRECISIONS`, or "auto": bfloat16 on a processor that is `GAIN` times faster in it, see
             `has_bfloat16`, and else float32.
         runtime: Key of `RUNTIMES`, or "auto": of those installed the fastest, if it is `GAIN` times faster than
@@ -129,9 +132,9 @@ def choose_engine(
     if runtime != "auto":
         return Engine(runtime, precision, device)
     best, *others = (Engine(name, precision, device) for name in available_runtimes(on_processor))
-    seconds = _seconds_of(load_predictor(models, plane, best)) if others else 0.0
+    seconds = _seconds_of(load_predictor(models, view, best)) if others else 0.0
     for engine in others:
-        taken = _seconds_of(load_predictor(models, plane, engine))
+        taken = _seconds_of(load_predictor(models, view, engine))
         if taken * GAIN < seconds:
             best, seconds = engine, taken
     return best
@@ -173,7 +176,8 @@ def available_runtimes(on_processor: bool) -> Sequence[str]:
 
 def _seconds_of(network: Network) -> float:
     """Of the quickest of some calls after one that warms up."""
-    grey = np.random.default_rng(0).integers(0, 256, (2, 192, 192, 2 * network.context + 1), dtype=np.uint8)
+    shape = (1, *network.patch) if any(network.patch) else (2, 192, 192, 2 * network.context + 1)
+    grey = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     seconds = []
     for _ in range(PROBES + 1):
         start = time.perf_counter()

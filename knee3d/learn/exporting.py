@@ -13,7 +13,7 @@ import numpy as np
 from knee3d.anatomy.plane import Plane
 from knee3d.atomic import whole_folder
 from knee3d.learn.card import for_saved_model, load_card, model_folder
-from knee3d.learn.networks.layers import UpSampleNearest
+from knee3d.learn.networks.layers import UpSample
 from knee3d.learn.savedmodel import worst_difference
 
 DESCRIPTION = "knee3d.json"
@@ -43,7 +43,7 @@ def _with_plain_upsampling(model: keras.Model) -> keras.Model:
 
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, keras.layers.UpSampling2D):
-            return UpSampleNearest(layer.size, name=layer.name)
+            return UpSample(layer.size, name=layer.name)
         return layer.__class__.from_config(layer.get_config())
 
     twin = keras.models.clone_model(model, clone_function=copy, recursive=True)
@@ -88,14 +88,14 @@ FORMATS: Mapping[str, Format] = {
 }
 
 
-def export_plane(models: Path, plane: Plane, name: str, out: Path) -> float:
-    """Write a trained plane for another runtime.
+def export_view(models: Path, view: Plane | str, name: str, out: Path) -> float:
+    """Write a trained network for another runtime.
 
     It takes and gives what the SavedModel's `serve` does: uint8 slices of any size and number, float32 probabilities.
 
     Args:
-        models: With a trained plane.
-        plane: Which.
+        models: With a trained network.
+        view: Which, see `model_folder`.
         name: Key of `FORMATS`.
         out: Folder; replaced. Gets the model (OpenVINO's weights in a second file) and its description, knee3d.json.
 
@@ -111,8 +111,8 @@ def export_plane(models: Path, plane: Plane, name: str, out: Path) -> float:
     missing = [package for package in form.packages if importlib.util.find_spec(package) is None]
     if missing:
         raise RuntimeError(f"{' and '.join(missing)} not installed; pip install 'knee3d[{name}]'")
-    description = for_saved_model(load_card(models, plane))
-    path = model_folder(models, plane) / "model.keras"
+    description = for_saved_model(load_card(models, view))
+    path = model_folder(models, view) / "model.keras"
     try:
         model = keras.models.load_model(path, compile=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -120,7 +120,7 @@ def export_plane(models: Path, plane: Plane, name: str, out: Path) -> float:
     with whole_folder(out) as partial:
         file = partial / f"model{form.suffix}"
         adapted = form.adapt(model)
-        adapted(np.zeros((1, 32, 32, model.input_shape[-1]), np.uint8))  # Keras wants it called once
+        adapted(np.zeros((1, 32, 32, model.input_shape[-1] or 32), np.uint8))  # Keras wants it called once
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # Keras asks NumPy for the old np.object
             adapted.export(str(file), format=name, verbose=False)

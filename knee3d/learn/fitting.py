@@ -5,24 +5,22 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from knee3d.anatomy.plane import Plane
-from knee3d.dataset.cases import Case, Dataset, Split
-from knee3d.dataset.png import read_slices
+from knee3d.anatomy.tissue import Scheme
 from knee3d.learn.augment import STRENGTHS
 from knee3d.learn.config import TrainConfig
+from knee3d.learn.cutting import Cutting
 from knee3d.learn.distribution import is_chief, strategy, sum_over_devices
 from knee3d.learn.loop import Validated, distributed, train_epoch, training_step, validate, validation_step
 from knee3d.learn.losses import LOSSES
 from knee3d.learn.monitor import HEADER, DrawConfusion, Hooks, TensorBoard, table_line
 from knee3d.learn.networks.encoder import without_encoder
 from knee3d.learn.pipeline import Order, training_batches, validation_batches
-from knee3d.learn.reading import Slices, reader
+from knee3d.learn.reading import Visits, reader
 from knee3d.learn.run import History, Run
 from knee3d.learn.schedule import Decisions, deciding_callbacks
 from knee3d.progress import progress
@@ -32,19 +30,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What one plane is trained on, and how."""
+    """What one view's network is trained on, and how."""
 
-    dataset: Dataset
-    plane: Plane
+    name: str
+    scheme: Scheme
     config: TrainConfig
-    train: Slices
-    val: Slices
-
-    @property
-    def val_cases(self) -> tuple[Case, ...]:
-        """Those whose slices are in `val`, in the same order."""
-        named = {case.name: case for case in self.dataset.of_split(Split.VAL)}
-        return tuple(named[name] for name in self.val.names)
+    cutting: Cutting
+    train: Visits
+    val: Visits
 
 
 def fit(model: keras.Model, task: Task, run: Run, cache: str | None, hooks: Hooks) -> None:
@@ -66,7 +59,7 @@ def fit(model: keras.Model, task: Task, run: Run, cache: str | None, hooks: Hook
     devices = strategy().num_replicas_in_sync
     if sum_over_devices(float(len(history))) != len(history) * devices:
         raise ValueError(f"not every worker sees the same checkpoints in {run.folder}; it must be one shared folder")
-    log.info("%s: %d training and %d validation slices", task.plane.value, task.train.count, task.val.count)
+    log.info("%s: %d training and %d validation parts", task.name, task.train.count, task.val.count)
     decisions = Decisions(
         deciding_callbacks(
             config.learning_rate,
@@ -80,7 +73,7 @@ def fit(model: keras.Model, task: Task, run: Run, cache: str | None, hooks: Hook
         history,
     )
     if history:
-        log.info("%s: going on after epoch %d", task.plane.value, len(history))
+        log.info("%s: going on after epoch %d", task.name, len(history))
     if decisions.stopped or len(history) >= config.epochs:
         return
     try:
@@ -98,14 +91,14 @@ def fit(model: keras.Model, task: Task, run: Run, cache: str | None, hooks: Hook
             "--precision mixed_bfloat16 or a smaller --context"
         ) from error
     except tf.errors.OpError as error:
-        for slices in (task.train, task.val):
-            _check_slices(slices)
+        for stack in (*task.train.stacks, *task.val.stacks):
+            stack.load()  # names the PNG, if any, that stopped TensorFlow: its own account may lack the name
         raise ValueError(f"training stopped: {error.message}") from error
 
 
 def _board(model: keras.Model, task: Task, run: Run, draw_confusion: DrawConfusion | None) -> TensorBoard:
     config = task.config
-    board = TensorBoard(run.folder / "logs", task.dataset, task.plane, task.val_cases, config.context, draw_confusion)
+    board = TensorBoard(run.folder / "logs", task.scheme, task.val.stacks, task.cutting, draw_confusion)
     board.start(model, config.settings, next(iter(_stream(task, range(1), None))))
     return board
 
@@ -113,8 +106,8 @@ def _board(model: keras.Model, task: Task, run: Run, draw_confusion: DrawConfusi
 def _stream(task: Task, epochs: range, cache: str | None) -> tf.data.Dataset:
     config = task.config
     order = Order(config.seed, config.foreground_fraction, STRENGTHS[config.augment])
-    read = reader(task.train, cache)
-    return training_batches(task.train, config.context, config.batch_size, order, epochs, read)
+    read = reader(task.train.stacks, cache)
+    return training_batches(task.train, task.cutting, config.batch_size, order, epochs, read)
 
 
 def _epochs(
@@ -124,10 +117,10 @@ def _epochs(
     config = task.config
     epochs = range(len(history), config.epochs)
     stream = distributed(_stream(task, epochs, cache))
-    check = validation_batches(task.val, config.context, config.batch_size, reader(task.val, cache))
-    loss, names = LOSSES[config.loss], task.dataset.scheme.names
+    check = validation_batches(task.val, task.cutting, config.batch_size, reader(task.val.stacks, cache))
+    loss, names = LOSSES[config.loss], task.scheme.names
     step = None
-    val_step = validation_step(model, loss, config.loss_background, len(task.val.names))
+    val_step = validation_step(model, loss, config.loss_background, len(task.val.stacks))
     log.info("%s", HEADER)
     for epoch in epochs:
         rate = decisions.begin(epoch)
@@ -135,13 +128,14 @@ def _epochs(
         if epoch == config.freeze_encoder_epochs > 0:
             _forget_moments(model.optimizer)
         if step is None or epoch == config.freeze_encoder_epochs:
-            variables = without_encoder(model) if frozen else model.trainable_variables
+            variables = without_encoder(model, config.encoder) if frozen else model.trainable_variables
             step = training_step(model, variables, loss, config.loss_background, config.clip_norm, config.xla)
         started = time.perf_counter()
         sizes = task.train.sizes(config.batch_size)
-        with progress(f"{task.plane.value} epoch {epoch + 1}/{config.epochs}", len(sizes)) as advance:
+        with progress(f"{task.name} epoch {epoch + 1}/{config.epochs}", len(sizes)) as advance:
             trained = train_epoch(step, stream, sizes, advance)
-        if not math.isfinite(trained.loss):
+        validated = validate(val_step, distributed(check), task.val.sizes(config.batch_size), names)
+        if not math.isfinite(trained.loss + validated.loss):
             raise ValueError(
                 f"the loss became NaN in epoch {epoch + 1}; try a lower --learning-rate or --clip-norm 1"
                 + (
@@ -150,7 +144,6 @@ def _epochs(
                     else ""
                 )
             )
-        validated = validate(val_step, distributed(check), task.val.sizes(config.batch_size), names)
         pooled = sum(validated.cases[1:], validated.cases[0])
         history.append({
             "loss": trained.loss,
@@ -166,7 +159,7 @@ def _epochs(
         log.info("%s", table_line(epoch + 1, config.epochs, history[-1] | speed, seconds * (config.epochs - epoch - 1)))
         yield validated, speed
         if stop:
-            log.info("%s: no better validation Dice for %d epochs", task.plane.value, config.stop_patience)
+            log.info("%s: no better validation Dice for %d epochs", task.name, config.stop_patience)
             return
 
 
@@ -176,14 +169,3 @@ def _forget_moments(optimizer: keras.optimizers.Optimizer) -> None:
     for variable in adam.variables:
         if variable is not adam._learning_rate:
             variable.assign(tf.zeros_like(variable.value))
-
-
-def _check_slices(slices: Slices) -> None:
-    """Name the PNG, if any, that stopped TensorFlow: its own account may lack the name.
-
-    Raises:
-        FileNotFoundError: It is missing.
-        ValueError: It is no readable PNG.
-    """
-    for paths in (*slices.images, *slices.masks):
-        read_slices([Path(path) for path in paths])

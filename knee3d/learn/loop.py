@@ -45,7 +45,7 @@ class Validated:
 
     Attributes:
         loss: Mean over slices.
-        cases: Scores of each case, in the order of the slices.
+        cases: Scores of each knee, in the order of the stacks.
     """
 
     loss: float
@@ -103,7 +103,8 @@ def training_step(
         classes = tf.shape(probabilities)[-1]
         truth = tf.one_hot(tf.cast(masks, tf.int32), classes)[..., 1:]
         found = tf.one_hot(tf.argmax(probabilities, axis=-1), classes)[..., 1:]
-        overlap, sizes = (tf.reduce_sum(part, axis=(0, 1, 2)) for part in (2 * truth * found, truth + found))
+        voxels = list(range(masks.shape.rank))
+        overlap, sizes = (tf.reduce_sum(part, axis=voxels) for part in (2 * truth * found, truth + found))
         mine = [value / replicas]
         return tf.stack([tf.concat([mine, overlap], 0), tf.concat([mine, sizes], 0)])
 
@@ -130,8 +131,8 @@ def validation_step(model: keras.Model, loss: Loss, background: bool, cases: int
         classes = probabilities.shape[-1]
         value = loss(masks, probabilities, background, total)
         pairs = tf.cast(masks, tf.int32) * classes + tf.argmax(probabilities, axis=-1, output_type=tf.int32)
-        bins = (cases + 1) * classes**2  # the first for slices that fill a batch up, case -1
-        owned = (owners[:, None, None] + 1) * classes**2 + pairs
+        bins = (cases + 1) * classes**2  # the first for parts that fill a batch up, case -1
+        owned = (tf.reshape(owners, [-1] + [1] * (masks.shape.rank - 1)) + 1) * classes**2 + pairs
         counts = tf.math.bincount(tf.reshape(owned, [-1]), minlength=bins, maxlength=bins)
         matrices = tf.reshape(tf.cast(counts, tf.int64), (cases + 1, classes, classes))[1:]
         return value / devices.num_replicas_in_sync, matrices

@@ -2,7 +2,7 @@
 
 Each takes (truth, probabilities, background, total):
 
-    truth          (batch, height, width) integer classes, of any dtype.
+    truth          (batch, height, width), or with more axes, integer classes of any dtype.
     probabilities  (batch, height, width, classes) in [0, 1], adding up to 1.
     background     Whether class 0 counts as a class of its own. It is 98 % of a knee and hides the rest.
     total          Adds a tensor up over all devices that share the batch; the identity on one. With it every device
@@ -41,7 +41,7 @@ def dice_cross_entropy(
 ) -> tf.Tensor:
     """Soft Dice plus the mean over voxels of the cross-entropy, which always counts background. Isensee et al. 2021."""
     index = tf.cast(truth, tf.int32)
-    chosen = tf.gather(tf.cast(probabilities, tf.float32), index, batch_dims=3)
+    chosen = tf.gather(tf.cast(probabilities, tf.float32), index, batch_dims=len(truth.shape))
     surprise = -tf.math.log(tf.maximum(chosen, 1e-7))
     summed = total(tf.stack([tf.reduce_sum(surprise), tf.cast(tf.size(surprise), tf.float32)]))
     return soft_dice(truth, probabilities, background, total) + summed[0] / summed[1]
@@ -99,6 +99,7 @@ def _sums(
     first = 0 if background else 1
     found = tf.cast(probabilities, tf.float32)[..., first:]
     true = tf.one_hot(tf.cast(truth, tf.int32), tf.shape(probabilities)[-1], dtype=tf.float32)[..., first:]
-    sums = tf.stack([tf.reduce_sum(part, axis=(0, 1, 2)) for part in (true * found, true, found)])
-    hits, voxels, probability = tf.unstack(total(sums))
-    return hits, voxels, probability
+    voxels = list(range(len(truth.shape)))
+    sums = tf.stack([tf.reduce_sum(part, axis=voxels) for part in (true * found, true, found)])
+    hits, true, found = tf.unstack(total(sums))
+    return hits, true, found

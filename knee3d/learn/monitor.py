@@ -12,12 +12,10 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.slicing import to_slices
 from knee3d.anatomy.tissue import Scheme
-from knee3d.dataset.cases import Case, Dataset
+from knee3d.learn.cutting import Cutting
+from knee3d.learn.stacks import Stack
 from knee3d.postprocess.confusion import Scores
-from knee3d.postprocess.predict import with_neighbours
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +56,10 @@ def table_line(epoch: int, epochs: int, scores: dict[str, float], seconds_left: 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A slice to look at: (1, height, width, channels) uint8 and its (height, width) uint8 truth."""
+    """What a network is shown, to look at: (1, height, width, channels) uint8, and its truth, uint8."""
 
     name: str
-    window: np.ndarray
+    shown: np.ndarray
     truth: np.ndarray
 
 
@@ -70,39 +68,37 @@ class TensorBoard:
 
     Args:
         folder: Gets the event files.
-        dataset: With the cases to look at.
-        plane: Direction of slicing.
-        cases: Those of validation.
-        context: Neighbours on each side.
+        scheme: Names and colours of the tissues.
+        stacks: Those of validation.
+        cutting: What the network is shown of them at a time.
         draw_confusion: See `Hooks`; None leaves the page out.
     """
 
     def __init__(
         self,
         folder: Path,
-        dataset: Dataset,
-        plane: Plane,
-        cases: Sequence[Case],
-        context: int,
+        scheme: Scheme,
+        stacks: Sequence[Stack],
+        cutting: Cutting,
         draw_confusion: DrawConfusion | None = None,
     ) -> None:
         self._writer = tf.summary.create_file_writer(str(folder))
-        self._dataset, self._plane, self._cases, self._context = dataset, plane, cases, context
+        self._scheme, self._stacks, self._cutting = scheme, stacks, cutting
         self._draw_confusion = draw_confusion
-        chosen = np.unique(np.linspace(0, len(cases) - 1, min(SHOWN, len(cases))).round().astype(int))
-        self._examples = [self._example(cases[index]) for index in chosen]
+        chosen = np.unique(np.linspace(0, len(stacks) - 1, min(SHOWN, len(stacks))).round().astype(int))
+        self._examples = [self._example(stacks[index]) for index in chosen]
 
     def start(self, model: keras.Model, settings: dict[str, Any], batch: tuple[tf.Tensor, tf.Tensor]) -> None:
         """The pages that do not change: hyper-parameters, graph, and a batch as the network sees it."""
         images, masks = batch
         pairs = [
-            _side_by_side(image[..., image.shape[-1] // 2], [mask], self._dataset.scheme)
+            _side_by_side(*_flat(image, [mask]), self._scheme)
             for image, mask in zip(images.numpy(), masks.numpy(), strict=True)
         ]
         call = tf.function(lambda slices: model(slices, training=False))
         graph = call.get_concrete_function(tf.TensorSpec(images.shape[:0] + [None, *images.shape[1:]], tf.uint8)).graph
         with self._writer.as_default(step=0):
-            hparams.hparams({name: value if value is not None else "none" for name, value in settings.items()})
+            hparams.hparams({name: _scalar(value) for name, value in settings.items()})
             tf.summary.graph(graph.as_graph_def())
             tf.summary.image("pairs as trained on, truth to the right", np.stack(pairs), max_outputs=len(pairs))
         self._writer.flush()
@@ -113,7 +109,7 @@ class TensorBoard:
         Args:
             number: From 1 on.
             scores: By name.
-            cases: Validation scores of each case.
+            cases: Validation scores of each stack.
             model: As it is now.
         """
         pooled = sum(cases[1:], cases[0])
@@ -125,7 +121,7 @@ class TensorBoard:
                 tf.summary.scalar(f"validation Dice/{name}", dice)
                 tf.summary.scalar(f"validation IoU/{name}", iou)
             self._draw("validation: image, truth, prediction", self._examples, model)
-            self._draw("worst cases of validation", [self._example(self._cases[case]) for case in worst], model)
+            self._draw("worst cases of validation", [self._example(self._stacks[stack]) for stack in worst], model)
             if self._draw_confusion is not None:
                 with tempfile.TemporaryDirectory() as folder:
                     path = Path(folder) / "confusion.png"
@@ -137,20 +133,33 @@ class TensorBoard:
         """Write what is left."""
         self._writer.close()
 
-    def _example(self, case: Case) -> Example:
-        """The slice of a case with most tissue."""
-        masks = to_slices(self._dataset.mask(case), self._plane)
-        best = int(np.count_nonzero(masks, axis=(1, 2)).argmax())
-        stack = to_slices(self._dataset.image(case), self._plane)
-        return Example(case.name, with_neighbours(stack, [best], self._context), masks[best])
+    def _example(self, stack: Stack) -> Example:
+        """What there is to show of a stack with most tissue."""
+        image, mask = (tf.constant(part) for part in stack.load())
+        parts = [self._cutting.cut(image, mask, tf.constant(place, tf.int32))
+                 for place in self._cutting.places(stack.shape)]  # fmt: skip
+        shown, truth = max(parts, key=lambda part: np.count_nonzero(part[1]))
+        return Example(stack.case, shown.numpy()[None], truth.numpy())
 
     def _draw(self, title: str, examples: Sequence[Example], model: keras.Model) -> None:
         for number, example in enumerate(examples):
-            labels = np.argmax(model(example.window, training=False), axis=-1)[0]
-            picture = _side_by_side(
-                example.window[0, ..., self._context], [example.truth, labels], self._dataset.scheme
-            )
+            labels = np.argmax(model(example.shown, training=False), axis=-1)[0]
+            picture = _side_by_side(*_flat(example.shown[0], [example.truth, labels]), self._scheme)
             tf.summary.image(f"{title}/{number}", picture[None], description=example.name)
+
+
+def _scalar(value: Any) -> Any:
+    """What TensorBoard's table of hyper-parameters takes."""
+    return "none" if value is None else str(value) if isinstance(value, list) else value
+
+
+def _flat(shown: np.ndarray, labels: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Of slices the middle channel; of a patch the slice with most tissue in the first labels."""
+    truth = labels[0]
+    if truth.ndim == 2:
+        return shown[..., shown.shape[-1] // 2], list(labels)
+    best = int(np.count_nonzero(truth, axis=(0, 1)).argmax())
+    return shown[..., best], [one[..., best] for one in labels]
 
 
 def _side_by_side(image: np.ndarray, labels: Sequence[np.ndarray], scheme: Scheme) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What an epoch visits, and how the voxels of a case are had: from PNGs, from memory, from files of raw voxels."""
+"""What an epoch visits of stacks, and how their voxels are had: from PNGs, from memory, from files of raw voxels."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,41 +7,34 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from knee3d.anatomy.plane import Plane
 from knee3d.atomic import whole_file
-from knee3d.dataset.cases import Case, Dataset
-from knee3d.dataset.png import read_slices
+from knee3d.learn.cutting import Cutting
+from knee3d.learn.stacks import PlaneStack, Stack
 from knee3d.progress import progress
 
 Reader = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-"""Number of a case -> (slices, height, width) uint8 image and mask."""
+"""Number of a stack -> (slices, height, width) uint8 image and mask."""
 
 
-@dataclass(frozen=True)
-class Slices:
-    """The slices that one epoch visits, as paths.
+@dataclass(frozen=True, eq=False)
+class Visits:
+    """What one epoch sees of some stacks.
 
     Attributes:
-        images: PNG paths of each case in slice order.
-        masks: The same of the masks.
-        centres: For each case, the slices to visit; all PNGs may still serve as neighbours.
-        names: Of the cases.
-        keys: Fingerprints of the cases.
+        stacks: Those of which anything is seen.
+        places: For each, where a network is shown a part of it, as `cutting` counts places.
     """
 
-    images: tuple[tuple[str, ...], ...]
-    masks: tuple[tuple[str, ...], ...]
-    centres: tuple[tuple[int, ...], ...]
-    names: tuple[str, ...]
-    keys: tuple[str, ...]
+    stacks: tuple[Stack, ...]
+    places: tuple[tuple[int, ...], ...]
 
     @property
     def count(self) -> int:
-        """Slices in one epoch."""
-        return sum(len(centres) for centres in self.centres)
+        """In one epoch."""
+        return sum(map(len, self.places))
 
     def sizes(self, batch_size: int) -> list[int]:
-        """Slices in each batch of an epoch; the last may be smaller."""
+        """Of each batch of an epoch; the last may be smaller."""
         return [min(batch_size, self.count - start) for start in range(0, self.count, batch_size)]
 
     def steps(self, batch_size: int) -> int:
@@ -49,90 +42,79 @@ class Slices:
         return -(-self.count // batch_size)
 
 
-def slices_of(dataset: Dataset, cases: Sequence[Case], plane: Plane, limit: int | None = None) -> Slices:
-    """List the slices of some cases along a plane.
+def visits_of(stacks: Sequence[Stack], cutting: Cutting, limit: int | None = None) -> Visits:
+    """List what an epoch sees.
 
     Args:
-        dataset: Where they lie.
-        cases: Labelled cases.
-        plane: Direction of slicing.
-        limit: Visit so many slices only, spaced evenly over all of them; None visits all.
+        stacks: Of which.
+        cutting: What a network is shown of them at a time.
+        limit: See so many only, spaced evenly over all of them; None sees all.
     """
-    counts = [case.shape[plane.axis] for case in cases]
-    total = sum(counts)
+    everywhere = [cutting.places(stack.shape) for stack in stacks]
+    total = sum(map(len, everywhere))
     chosen = np.arange(total) if limit is None else np.unique(np.linspace(0, total - 1, min(limit, total)).round())
-    ends = np.cumsum(counts)
-    centres = [
-        chosen[(chosen >= end - count) & (chosen < end)] - (end - count)
-        for end, count in zip(ends, counts, strict=True)
+    ends = np.cumsum([len(one) for one in everywhere])
+    seen = [
+        one[(chosen[(chosen >= end - len(one)) & (chosen < end)] - (end - len(one))).astype(int)].tolist()
+        for one, end in zip(everywhere, ends, strict=True)
     ]
-    visited = [(case, where) for case, where in zip(cases, centres, strict=True) if len(where)]
-
-    def paths(kind: str) -> tuple[tuple[str, ...], ...]:
-        return tuple(tuple(map(str, dataset.slice_paths(case, plane, kind))) for case, _ in visited)
-
-    return Slices(
-        paths("image"),
-        paths("mask"),
-        tuple(tuple(map(int, where)) for _, where in visited),
-        tuple(case.name for case, _ in visited),
-        tuple(case.fingerprint[:16] for case, _ in visited),
-    )
+    visited = [(stack, tuple(where)) for stack, where in zip(stacks, seen, strict=True) if where]
+    return Visits(tuple(stack for stack, _ in visited), tuple(where for _, where in visited))
 
 
-def reader(slices: Slices, cache: str | None = None) -> Reader:
-    """How to get at the voxels of a case.
+def reader(stacks: Sequence[Stack], cache: str | None = None) -> Reader:
+    """How to get at the voxels of a stack.
 
     Args:
-        slices: Of the cases.
-        cache: None decodes the PNGs at every visit. "memory" decodes them all now and keeps them. Anything else is a
-            folder, made if need be, that gets a file of raw voxels for each case, for disks faster than the dataset's.
+        stacks: By their numbers.
+        cache: None reads them at every visit. "memory" reads them all now and keeps them. Anything else is a folder,
+            made if need be, that gets a file of raw voxels for each stack, for disks faster than the dataset's, or
+            for stacks that must be resampled.
 
     Raises:
         FileNotFoundError: A PNG is missing.
         ValueError: A PNG is damaged.
         OSError: There is no room in the folder.
     """
+    pngs = [stack for stack in stacks if isinstance(stack, PlaneStack)]
+    if cache is None and len(pngs) == len(stacks):
+        images, masks = (
+            ragged([one.images for one in pngs], tf.string),
+            ragged([one.masks for one in pngs], tf.string),
+        )
+        return lambda stack: (_decode(images[stack]), _decode(masks[stack]))
     if cache is None:
-        images, masks = ragged(slices.images, tf.string), ragged(slices.masks, tf.string)
-        return lambda case: (_decode(images[case]), _decode(masks[case]))
-    load = _kept_in_memory(slices) if cache == "memory" else _kept_in_files(slices, Path(cache))
+        load = lambda number: stacks[number].load()  # noqa: E731
+    else:
+        load = _kept_in_memory(stacks) if cache == "memory" else _kept_in_files(stacks, Path(cache))
 
-    def read(case: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        both = tf.ensure_shape(tf.numpy_function(load, [case], tf.uint8), (2, None, None, None))
+    def read(stack: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        both = tf.ensure_shape(tf.numpy_function(load, [stack], tf.uint8), (2, None, None, None))
         return both[0], both[1]
 
     return read
 
 
-def _kept_in_memory(slices: Slices) -> Callable[[int], np.ndarray]:
-    """Case -> (2, slices, height, width) uint8, image and mask."""
-    with progress("decoding into memory", len(slices.names)) as advance:
+def _kept_in_memory(stacks: Sequence[Stack]) -> Callable[[int], np.ndarray]:
+    """Number of a stack -> (2, slices, height, width) uint8, image and mask."""
+    with progress("decoding into memory", len(stacks)) as advance:
         volumes = []
-        for images, masks in zip(slices.images, slices.masks, strict=True):
-            volumes.append(_decoded(images, masks))
+        for stack in stacks:
+            volumes.append(stack.load())
             advance(1)
     return volumes.__getitem__
 
 
-def _kept_in_files(slices: Slices, folder: Path) -> Callable[[int], np.ndarray]:
-    """The same from a file for each case, known by plane and by the fingerprint of the prepared knee."""
-    files = [
-        folder / f"{name}-{Path(images[0]).parts[-3]}-{key}.npy"
-        for name, images, key in zip(slices.names, slices.images, slices.keys, strict=True)
-    ]
+def _kept_in_files(stacks: Sequence[Stack], folder: Path) -> Callable[[int], np.ndarray]:
+    """The same from a file for each stack."""
+    files = [folder / f"{stack.key}.npy" for stack in stacks]
     with progress(f"decoding into {folder}", len(files)) as advance:
-        for file, images, masks in zip(files, slices.images, slices.masks, strict=True):
+        for file, stack in zip(files, stacks, strict=True):
             if not file.exists():
                 with whole_file(file) as partial, partial.open("wb") as stream:
-                    np.save(stream, _decoded(images, masks))
+                    np.save(stream, stack.load())
             advance(1)
-    return lambda case: np.load(files[case])
-
-
-def _decoded(images: Sequence[str], masks: Sequence[str]) -> np.ndarray:
-    image, mask = (read_slices([Path(path) for path in paths]) for paths in (images, masks))
-    return np.stack([image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8), mask])
+    return lambda number: np.load(files[number])
 
 
 def ragged(rows: Sequence[Sequence[int | str]], dtype: tf.DType) -> tf.RaggedTensor:

@@ -20,6 +20,8 @@ ASSET = Path("assets.extra") / "knee3d.json"
 """The description's place in a SavedModel: in the folder that the format leaves to its users."""
 PARITY = 1e-5
 VOLUME_BATCH = 8
+DEPTH = 19
+"""Of the noise that networks of patches are tried on."""
 
 
 def export(model: keras.Model, folder: Path, description: Mapping[str, Any]) -> float:
@@ -32,10 +34,13 @@ def export(model: keras.Model, folder: Path, description: Mapping[str, Any]) -> 
         volume                  stack: uint8 (slices, height, width), all slices of a knee in order
                                 -> float32 (slices, height, width, classes); neighbours are put together inside
 
+    A network of patches has no fixed number of channels: its slices are (n, inferior, posterior, left) and so are its
+    probabilities, with classes; its stack is a whole volume, seen at once.
+
     `assets.extra/knee3d.json` holds the description.
 
     Args:
-        model: uint8 slices of any size, with an odd number of channels -> probabilities.
+        model: uint8 slices of any size, with an odd number of channels, or patches -> probabilities.
         folder: Made; must not exist.
         description: Ready for JSON.
 
@@ -70,8 +75,10 @@ def export(model: keras.Model, folder: Path, description: Mapping[str, Any]) -> 
     return worst_difference(model, run, PARITY, f"the SavedModel in {folder}")
 
 
-def _whole_stack(serve: Callable[[tf.Tensor], tf.Tensor], stack: tf.Tensor, channels: int) -> tf.Tensor:
+def _whole_stack(serve: Callable[[tf.Tensor], tf.Tensor], stack: tf.Tensor, channels: int | None) -> tf.Tensor:
     """Batches of slices between their neighbours, the outermost repeated, as `postprocess.with_neighbours` does."""
+    if channels is None:
+        return serve(stack[None])[0]
     count = tf.shape(stack)[0]
     neighbours = tf.range(channels) - channels // 2
 
@@ -99,7 +106,7 @@ def worst_difference(model: keras.Model, run: Callable[[np.ndarray], np.ndarray]
     rng = np.random.default_rng(0)
     worst = 0.0
     for size in ((40, 33), (64, 50)):
-        slices = rng.integers(0, 256, (2, *size, model.input_shape[-1]), dtype=np.uint8)
+        slices = rng.integers(0, 256, (2, *size, model.input_shape[-1] or DEPTH), dtype=np.uint8)
         worst = max(worst, float(np.abs(run(slices) - np.asarray(model(slices, training=False))).max()))
     if not worst < limit:
         raise RuntimeError(f"{name} differs from the network by {worst:.2g}; please report this")

@@ -1,4 +1,4 @@
-"""One plane from slices to a SavedModel, however often it is interrupted."""
+"""One view's network from slices to a SavedModel, however often it is interrupted."""
 
 import logging
 import shutil
@@ -19,34 +19,35 @@ from knee3d.learn.distribution import is_chief, strategy
 from knee3d.learn.fitting import Task, fit
 from knee3d.learn.monitor import Hooks
 from knee3d.learn.networks.encoder import find_encoder_weights
-from knee3d.learn.reading import slices_of
+from knee3d.learn.reading import visits_of
 from knee3d.learn.run import Run, environment, load_checkpoint
 from knee3d.learn.savedmodel import export
+from knee3d.learn.views import learning_view
 
 log = logging.getLogger(__name__)
 
 
-def train_plane(
+def train_view(
     dataset: Dataset,
-    plane: Plane,
+    view: Plane | str,
     models: Path,
     config: TrainConfig,
     going: Going = Going(),  # noqa: B008 it is frozen
     hooks: Hooks = Hooks(),  # noqa: B008
 ) -> Path:
-    """Train one plane's network and export it.
+    """Train one view's network and export it.
 
     Args:
         dataset: Prepared, with train and val cases.
-        plane: Direction of slicing.
-        models: Folder of all planes; this one goes to its own folder in it.
+        view: A plane, or the name of another view, see `views.learning_view`.
+        models: Folder of all networks; this one goes to its own folder in it.
         config: How.
         going: What to do about what is there already.
         hooks: What others do with it.
 
     Returns:
         The model's folder: `card.json`, `saved_model/`, and what `run` says but for the checkpoints. While it is being
-        trained it is called `<plane>.training`, so that an interruption costs no finished model. A plane whose card
+        trained it is called `<view>.training`, so that an interruption costs no finished model. A view whose card
         says the same settings and data is left alone. Of processes that train together (TF_CONFIG) the first writes.
 
     Raises:
@@ -55,16 +56,18 @@ def train_plane(
         EncoderWeightsError: See `find_encoder_weights`.
     """
     devices = strategy()
-    folder = model_folder(models, plane)
-    card = describe(dataset, plane, config.settings)
-    if _is_done(models, plane, card, going):
+    folder = model_folder(models, view)
+    seeing = learning_view(folder.name, config, dataset.of_split(Split.TRAIN))
+    card = describe(dataset, seeing, config.settings)
+    if _is_done(models, view, card, going):
         return folder
-    weights = find_encoder_weights(config.encoder_weights)
-    run = Run(run_folder(models, plane))
+    weights = find_encoder_weights(config.encoder_weights, config.encoder)
+    run = Run(run_folder(models, view))
     train, val = (
-        slices_of(dataset, dataset.of_split(split), plane, config.limit_slices) for split in (Split.TRAIN, Split.VAL)
+        visits_of(seeing.stacks(dataset, dataset.of_split(split)), seeing.cutting, config.limit_slices)
+        for split in (Split.TRAIN, Split.VAL)
     )
-    task = Task(dataset, plane, config, train, val)
+    task = Task(seeing.name, dataset.scheme, config, seeing.cutting, train, val)
     with alone(run.folder) if is_chief() else nullcontext():
         if is_chief():
             _begin(run, card, going)
@@ -79,42 +82,43 @@ def train_plane(
     return folder
 
 
-def run_folder(models: Path, plane: Plane) -> Path:
-    """Where a plane is trained; it is renamed to `model_folder` when that is done."""
-    return models / f"{plane.value}.training"
+def run_folder(models: Path, view: Plane | str) -> Path:
+    """Where a view is trained; it is renamed to `model_folder` when that is done."""
+    return models / f"{model_folder(models, view).name}.training"
 
 
-def make_ready(dataset: Dataset, plane: Plane, models: Path, config: TrainConfig, going: Going) -> bool:
+def make_ready(dataset: Dataset, view: Plane | str, models: Path, config: TrainConfig, going: Going) -> bool:
     """Do here what comes before a training elsewhere, which then goes on in a copy of `run_folder` with `resume`.
 
     Returns:
         Whether there is something to train.
 
     Raises:
-        ValueError: As `train_plane`.
+        ValueError: As `train_view`.
     """
-    card = describe(dataset, plane, config.settings)
-    if _is_done(models, plane, card, going):
+    seeing = learning_view(model_folder(models, view).name, config, dataset.of_split(Split.TRAIN))
+    card = describe(dataset, seeing, config.settings)
+    if _is_done(models, view, card, going):
         return False
-    run = Run(run_folder(models, plane))
+    run = Run(run_folder(models, view))
     with alone(run.folder):
         _begin(run, card, going)
     return True
 
 
-def _is_done(models: Path, plane: Plane, card: dict[str, Any], going: Going) -> bool:
-    """Whether the plane was trained so before.
+def _is_done(models: Path, view: Plane | str, card: dict[str, Any], going: Going) -> bool:
+    """Whether the view was trained so before.
 
     Raises:
         ValueError: It was trained otherwise and must not be overwritten.
     """
-    folder = model_folder(models, plane)
+    folder = model_folder(models, view)
     if going.overwrite or not (folder / "card.json").exists():
         return False
-    differ = differences(load_card(models, plane), card)
+    differ = differences(load_card(models, view), card)
     if differ:
         raise ValueError(f"{folder} holds a model with other {differ}; choose another --models or give --overwrite")
-    log.info("%s: already trained with these settings on these cases, in %s", plane.value, folder)
+    log.info("%s: already trained with these settings on these cases, in %s", folder.name, folder)
     return True
 
 
@@ -153,7 +157,7 @@ def _begin(run: Run, card: dict[str, Any], going: Going) -> None:
 def _finish(run: Run, trained: keras.Model, card: dict[str, Any], task: Task) -> None:
     """Export the best epoch, computing in float32 whatever it was trained in, and write the card."""
     scores = load_checkpoint(trained, run.best)
-    model = build(task.dataset.scheme.classes, replace(task.config, precision="float32"), None)
+    model = build(task.scheme.classes, replace(task.config, precision="float32"), None)
     model.set_weights(trained.get_weights())
     with whole_file(run.folder / "model.keras") as partial:
         model.save(partial, include_optimizer=False)

@@ -25,6 +25,16 @@ SLAB = 8
 """Slices of one call, of which the same rectangle is cut out."""
 
 
+def one_direction(number: int, count: int) -> str:
+    """The folder of a network that was trained on one of so many directions alone."""
+    return f"{OBLIQUE}-{number}-of-{count}"
+
+
+def is_oblique(network: str) -> bool:
+    """Whether a network's folder is one for oblique slices."""
+    return network.split("-")[0] == OBLIQUE
+
+
 @dataclass(frozen=True, eq=False)
 class ObliqueView:
     """Slices across a turned grid around the image.

@@ -63,7 +63,7 @@ def model_cards(cards: Mapping[str, Mapping[str, Any]], fusion: Mapping[str, Any
     lines = [
         "# Knee cartilage networks",
         "",
-        f"One VGG16-UNet per plane, made with knee3d {first['knee3d']}. Not a medical device.",
+        f"One {_network(first['settings'])} per plane, made with knee3d {first['knee3d']}. Not a medical device.",
         "",
         f"- Scheme `{first['scheme']}`: {', '.join(first['classes'][1:])}",
         f"- Input: {first['input']}",
@@ -111,6 +111,11 @@ def model_cards(cards: Mapping[str, Mapping[str, Any]], fusion: Mapping[str, Any
             "",
         ]
     return "\n".join(lines)
+
+
+def _network(settings: Mapping[str, Any]) -> str:
+    """Of knee3d before it had others, it was the paper's."""
+    return f"{settings.get('network', 'unet')} on {settings.get('encoder', 'vgg16')}"
 
 
 def _weight(weight: float | list[float]) -> str:

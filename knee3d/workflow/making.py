@@ -53,7 +53,7 @@ def load_segmenter(wish: Wish, mark: str, engine: Engine | None = None) -> Segme
         BadModels: They cannot be read, do not go together, or were changed since.
     """
     try:
-        engine = engine or engine_for(wish.models, wish.planes, wish.precision, wish.runtime, wish.device)
+        engine = engine or engine_for(wish.models, wish.planes, wish.precision, wish.runtime, wish.device, wish.oblique)
         log.info("computing with %s", engine)
         trained = load_models(wish.models, planes=wish.planes, engine=engine, oblique=wish.oblique)
         changed = fusion_mark(wish.models, wish.planes, wish.oblique) != mark

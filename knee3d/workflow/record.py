@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from knee3d.anatomy.orientation import Side
-from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import SCHEMES
 from knee3d.dataset.intake import Entry, content_mark, digest
 from knee3d.dataset.labels import FORMS
@@ -31,7 +30,7 @@ class Wish:
 
     Attributes:
         models: The networks' folder.
-        planes: Those that look at the knee; none is every one.
+        planes: Names of those that look at the knee, see `models.trained_views`; none is every one.
         method: How labels are found.
         precision: See `learn.engines.choose_engine`.
         runtime: See there, too.
@@ -42,7 +41,7 @@ class Wish:
     """
 
     models: Path
-    planes: tuple[Plane, ...] = ()
+    planes: tuple[str, ...] = ()
     method: Method = field(default_factory=Method)
     precision: str = "auto"
     runtime: str = "tensorflow"

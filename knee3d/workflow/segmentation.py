@@ -217,7 +217,7 @@ def _on_ray(entries: Sequence[Entry], wish: Wish, mark: str, out: Path, where: W
                 yield entry.case, replace(entry, source=absolute)
 
     try:
-        engine = engine_for(wish.models, wish.planes, wish.precision, wish.runtime, wish.device)
+        engine = engine_for(wish.models, wish.planes, wish.precision, wish.runtime, wish.device, wish.oblique)
         # What is wrong with them is said before machines are asked.
         load_models(wish.models, planes=wish.planes, oblique=wish.oblique)
     except Exception as error:

@@ -16,7 +16,7 @@ from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.prepare import canonical_image
-from knee3d.models import Trained, load_models, trained_planes
+from knee3d.models import Trained, load_models, trained_networks
 from knee3d.postprocess.clean import NOTHING, Cleaning, cleaned
 from knee3d.postprocess.ensemble import Keep, Opinion
 from knee3d.postprocess.joint import find_joint, survey_slices, touches_edge
@@ -186,7 +186,7 @@ def load(
 
     Args:
         models: As `knee3d-train` and `knee3d fuse` fill it.
-        planes: Which planes look at the knee; none is every one.
+        planes: Which planes, or "volume", look at the knee; none is every one.
         fast: See `Method`.
         precision: "auto", "float32" or "bfloat16", see `learn.engines.choose_engine`.
         runtime: "tensorflow", "openvino" or "auto".
@@ -196,14 +196,17 @@ def load(
         FileNotFoundError: There is no trained plane.
         ValueError: The planes do not go together, or one cannot be read.
     """
-    models, wanted = Path(models), [Plane(plane) for plane in ([planes] if isinstance(planes, str) else planes)]
+    asked = [planes] if isinstance(planes, str) else planes
+    models, wanted = Path(models), [plane if isinstance(plane, str) else plane.value for plane in asked]
     engine = engine_for(models, wanted, precision, runtime, device)
     return Segmenter(load_models(models, planes=wanted, engine=engine), Method(fast=fast), str(engine))
 
 
-def engine_for(models: Path, planes: Sequence[Plane], precision: str, runtime: str, device: str | None) -> Engine:
-    """See `learn.engines.choose_engine`."""
-    from_one = (planes or trained_planes(models))[0]
+def engine_for(
+    models: Path, planes: Sequence[str], precision: str, runtime: str, device: str | None, oblique: int = 0
+) -> Engine:
+    """See `learn.engines.choose_engine`; the first network is the one that is timed."""
+    from_one = trained_networks(models, planes, oblique)[0]
     from knee3d.learn.engines import choose_engine
 
     return choose_engine(models, from_one, precision, runtime, device)

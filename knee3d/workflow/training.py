@@ -1,4 +1,4 @@
-"""Journeys from a dataset to trained planes: here, on a Ray cluster, or through Slurm."""
+"""Journeys from a dataset to trained networks: here, on a Ray cluster, or through Slurm."""
 
 import csv
 import logging
@@ -17,8 +17,9 @@ from knee3d.dataset.split import Folds, fold_of
 from knee3d.launch.job import Job
 from knee3d.launch.on_ray import run_on_ray
 from knee3d.launch.on_slurm import run_on_slurm
-from knee3d.models import load_fusion, trained_planes
+from knee3d.models import all_trained, is_trained, load_fusion
 from knee3d.postprocess.confusion import Scores
+from knee3d.postprocess.oblique import one_direction
 
 if TYPE_CHECKING:
     from knee3d.learn.config import Going, TrainConfig
@@ -49,19 +50,19 @@ class Launcher:
 
 
 @dataclass(frozen=True)
-class PlaneTask:
-    """One plane to train, in words that another machine understands.
+class ViewTask:
+    """One view to train, in words that another machine understands.
 
     Attributes:
         folder: The dataset's.
-        plane: Which.
+        view: Which, by name, see `learn.views`.
         models: The models folder.
         config: How.
         fold: Its number and how many there are; None trains on the dataset's own split.
     """
 
     folder: Path
-    plane: Plane
+    view: str
     models: Path
     config: "TrainConfig"
     fold: tuple[int, int] | None = None
@@ -69,7 +70,7 @@ class PlaneTask:
     @property
     def name(self) -> str:
         """For people."""
-        return self.plane.value if self.fold is None else f"{self.plane.value} fold {self.fold[0]} of {self.fold[1]}"
+        return self.view if self.fold is None else f"{self.view} fold {self.fold[0]} of {self.fold[1]}"
 
     def dataset(self) -> Dataset:
         """The dataset, its patients dealt out for the fold."""
@@ -79,36 +80,42 @@ class PlaneTask:
 
 def train(
     folder: Path,
-    planes: Sequence[Plane],
+    views: Sequence[Plane | str],
     models: Path,
     config: "TrainConfig",
     launcher: Launcher = Launcher(),  # noqa: B008 it is frozen
 ) -> list[Path]:
-    """Train planes; see `learn.training.train_plane`. Returns the folders of those that are done."""
-    _train([PlaneTask(folder, plane, models, config) for plane in planes], launcher)
-    return [path for path in (models / plane.value for plane in planes) if (path / "card.json").is_file()]
+    """Train views; see `learn.training.train_view`. Returns the folders of those that are done."""
+    names = _names(views)
+    _train([ViewTask(folder, view, models, config) for view in names], launcher)
+    return [models / view for view in names if is_trained(models, view)]
+
+
+def each_direction(count: int) -> list[str]:
+    """The views of networks that learn one of so many oblique directions each."""
+    return [one_direction(number, count) for number in range(1, count + 1)]
 
 
 def cross_validate(
     folder: Path,
-    planes: Sequence[Plane],
+    views: Sequence[Plane | str],
     models: Path,
     config: "TrainConfig",
     folds: Folds,
     launcher: Launcher = Launcher(),  # noqa: B008 it is frozen
 ) -> dict[str, Any]:
-    """Train planes on each fold of the training and validation patients.
+    """Train views on each fold of the training and validation patients.
 
     Args:
         folder: The dataset's; its test patients are left alone.
-        planes: Which.
-        models: Gets fold-1-of-5/<plane> and so on, and folds.json.
+        views: Which, by name.
+        models: Gets fold-1-of-5/<view> and so on, and folds.json.
         config: How; its seed deals the patients out, too.
         folds: How many, and which of them.
         launcher: Where.
 
     Returns:
-        What folds.json holds, of the folds trained by now: for each plane the validation Dice of each fold, their mean
+        What folds.json holds, of the folds trained by now: for each view the validation Dice of each fold, their mean
         and standard deviation (None for fewer than two).
     """
     from knee3d.learn.card import load_card
@@ -116,19 +123,23 @@ def cross_validate(
 
     homes = {number: models / f"fold-{number}-of-{folds.count}" for number in range(1, folds.count + 1)}
     tasks = [
-        PlaneTask(folder, plane, homes[number], config, (number, folds.count))
+        ViewTask(folder, view, homes[number], config, (number, folds.count))
         for number in folds.chosen
-        for plane in planes
+        for view in _names(views)
     ]
     _train(tasks, launcher)
     dice: dict[str, dict[str, float]] = {}
-    for plane in Plane:
-        done = {n: load_card(home, plane) for n, home in homes.items() if (home / plane.value / "card.json").is_file()}
+    for view in dict.fromkeys([*_names(list(Plane)), *_names(views)]):
+        done = {number: load_card(home, view) for number, home in homes.items() if is_trained(home, view)}
         if done:
-            dice[plane.value] = {str(number): card["scores"]["val_dice"] for number, card in done.items()}
-    summary = {"folds": folds.count, "planes": {plane: _spread(scores) for plane, scores in dice.items()}}
+            dice[view] = {str(number): card["scores"]["val_dice"] for number, card in done.items()}
+    summary = {"folds": folds.count, "planes": {view: _spread(scores) for view, scores in dice.items()}}
     write_json(summary, models / "folds.json")
     return summary
+
+
+def _names(views: Sequence[Plane | str]) -> list[str]:
+    return [view if isinstance(view, str) else view.value for view in views]
 
 
 def _spread(scores: dict[str, float]) -> dict[str, Any]:
@@ -136,7 +147,7 @@ def _spread(scores: dict[str, float]) -> dict[str, Any]:
     return {"val_dice": scores, "mean": mean(values), "sd": stdev(values) if len(values) > 1 else None}
 
 
-def _train(tasks: Sequence[PlaneTask], launcher: Launcher) -> None:
+def _train(tasks: Sequence[ViewTask], launcher: Launcher) -> None:
     from knee3d.learn.config import Going
     from knee3d.learn.training import make_ready, run_folder
 
@@ -148,11 +159,11 @@ def _train(tasks: Sequence[PlaneTask], launcher: Launcher) -> None:
         return
     jobs = []
     for task in tasks:
-        if make_ready(task.dataset(), task.plane, task.models, task.config, going):
+        if make_ready(task.dataset(), task.view, task.models, task.config, going):
             # What is there was looked at just now, so that a job goes on with it, and so does one in its place.
             work = partial(train_elsewhere, task, replace(going, resume=True, overwrite=False))
-            working = run_folder(task.models, task.plane).absolute()
-            jobs.append(Job(task.name, working, working.with_name(task.plane.value), work))
+            working = run_folder(task.models, task.view).absolute()
+            jobs.append(Job(task.name, working, working.with_name(task.view), work))
     if not jobs:
         return
     if launcher.kind == "ray":
@@ -162,19 +173,19 @@ def _train(tasks: Sequence[PlaneTask], launcher: Launcher) -> None:
             log.info("%s: Slurm job %s prints to %s", job.name, job.number, job.log)
 
 
-def train_here(task: PlaneTask, going: "Going", models: Path, after_epoch: Callable[[], object] | None = None) -> Path:
-    """Train a plane in a models folder that may be another than the task's; returns the model's folder."""
+def train_here(task: ViewTask, going: "Going", models: Path, after_epoch: Callable[[], object] | None = None) -> Path:
+    """Train a view in a models folder that may be another than the task's; returns the model's folder."""
     from knee3d.learn.monitor import Hooks
-    from knee3d.learn.training import train_plane
+    from knee3d.learn.training import train_view
     from knee3d.report.figures import confusion_figure
 
     def draw(scores: Scores, path: Path) -> None:
         confusion_figure({"validation": scores}, path)
 
-    return train_plane(task.dataset(), task.plane, models, task.config, going, Hooks(draw, after_epoch))
+    return train_view(task.dataset(), task.view, models, task.config, going, Hooks(draw, after_epoch))
 
 
-def train_elsewhere(task: PlaneTask, going: "Going", models: Path, after_epoch: Callable[[], object]) -> Path:
+def train_elsewhere(task: ViewTask, going: "Going", models: Path, after_epoch: Callable[[], object]) -> Path:
     """`train_here` on another machine, whose name its errors bear."""
     try:
         return train_here(task, going, models, after_epoch)
@@ -183,7 +194,7 @@ def train_elsewhere(task: PlaneTask, going: "Going", models: Path, after_epoch: 
 
 
 def card(models: Path) -> Path:
-    """Write CARD.md, and curves.png of each plane, into a models folder; returns the page.
+    """Write CARD.md, and curves.png of each network, into a models folder; returns the page.
 
     Raises:
         FileNotFoundError: No plane was trained to the end.
@@ -193,10 +204,10 @@ def card(models: Path) -> Path:
     from knee3d.report.modelcard import curves_figure, model_cards
 
     cards = {}
-    for plane in trained_planes(models):
-        cards[plane.value] = load_card(models, plane)
-        history = _history(models / plane.value / "metrics.csv")
-        curves_figure(history, plane.value, models / plane.value / CURVES)
+    for view in all_trained(models):
+        cards[view] = load_card(models, view)
+        history = _history(models / view / "metrics.csv")
+        curves_figure(history, view, models / view / CURVES)
     page = models / "CARD.md"
     with whole_file(page) as partial:
         try:
@@ -207,31 +218,22 @@ def card(models: Path) -> Path:
 
 
 def export(models: Path, name: str, out: Path) -> dict[Path, float]:
-    """Write every trained plane for another runtime.
+    """Write every trained network for another runtime.
 
     Args:
         models: The networks'.
         name: Key of `learn.exporting.FORMATS`.
-        out: Gets a folder for each plane.
+        out: Gets a folder for each network.
 
     Returns:
         Folders and by how much the runtime's probabilities differ from the network's.
 
     Raises:
-        FileNotFoundError: No plane was trained to the end.
+        FileNotFoundError: No network was trained to the end.
     """
-    from knee3d.learn.exporting import export_plane
+    from knee3d.learn.exporting import export_view
 
-    return {out / plane.value: export_plane(models, plane, name, out / plane.value) for plane in trained_planes(models)}
-
-
-def _history(path: Path) -> dict[str, list[float]]:
-    try:
-        with path.open(newline="") as file:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        return {name: [row[name] for row in rows] for name in rows[0]}
-    except (OSError, ValueError, TypeError, IndexError) as error:
-        raise ValueError(f"{path} is not readable ({error}); train this plane again") from error
+    return {out / view: export_view(models, view, name, out / view) for view in all_trained(models)}
 
 
 def _history(path: Path) -> dict[str, list[float]]:

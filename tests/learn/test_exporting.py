@@ -20,10 +20,10 @@ PLANE = Plane.CORONAL
 
 @pytest.fixture(scope="module", params=[1, 2])
 def models(request, tmp_path_factory):
-    """An untrained plane, as `train_plane` would leave it."""
+    """An untrained plane, as `train_view` would leave it."""
     folder = tmp_path_factory.mktemp("models") / PLANE.value
     folder.mkdir()
-    networks.NETWORKS["unet"](3, request.param, None).save(folder / "model.keras")
+    networks.network("unet", 3, request.param).save(folder / "model.keras")
     card = {"plane": PLANE.value, "classes": ["background", "femoral", "tibial"], "scheme": {}, "window": {},
             "settings": {"context": request.param}, "knee3d": "0", "spacing_mm": [1, 1, 1],
             "input": "", "output": ""}  # fmt: skip

@@ -33,9 +33,9 @@ from knee3d.anatomy.plane import Plane
 from knee3d.dataset.cases import load_dataset
 from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.distribution import strategy
-from knee3d.learn.training import train_plane
+from knee3d.learn.training import train_view
 settings = TrainConfig(**json.loads(settings))
-train_plane(load_dataset(Path(dataset)), Plane.SAGITTAL, Path(models), settings, Going(resume=True))
+train_view(load_dataset(Path(dataset)), Plane.SAGITTAL, Path(models), settings, Going(resume=True))
 print(strategy().num_replicas_in_sync)
 """
 
@@ -121,7 +121,7 @@ def half_done(balls, tmp_path, monkeypatch):
 
     monkeypatch.setattr(runs.Run, "save", save_two)
     with pytest.raises(KeyboardInterrupt):
-        training.train_plane(balls, PLANE, tmp_path, settings)
+        training.train_view(balls, PLANE, tmp_path, settings)
     monkeypatch.undo()
     return settings
 
@@ -129,10 +129,10 @@ def half_done(balls, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_an_interrupted_training_is_not_lost_by_accident(balls, tmp_path, half_done):
     with pytest.raises(ValueError, match="interrupted training; go on with --resume"):
-        training.train_plane(balls, PLANE, tmp_path, half_done)
+        training.train_view(balls, PLANE, tmp_path, half_done)
     other = config.TrainConfig(encoder_weights="none", epochs=5)
     with pytest.raises(ValueError, match=r"other settings \(epochs, .*go on with those"):
-        training.train_plane(balls, PLANE, tmp_path, other, config.Going(resume=True))
+        training.train_view(balls, PLANE, tmp_path, other, config.Going(resume=True))
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_a_broken_checkpoint_gives_way_to_the_one_before(balls, tmp_path, half_d
     newest.write_bytes(newest.read_bytes()[:-1000])
     (newest.parent / ".partial-1-epoch-0003.keras").write_bytes(b"half")
     with caplog.at_level("WARNING"):
-        training.train_plane(balls, PLANE, tmp_path, half_done, config.Going(resume=True))
+        training.train_view(balls, PLANE, tmp_path, half_done, config.Going(resume=True))
     assert "epoch-0002.keras cannot be read" in caplog.text
     assert len(metrics(tmp_path).splitlines()) == 4
     assert not (tmp_path / PLANE.value / "checkpoints").exists()
@@ -154,4 +154,4 @@ def test_a_broken_checkpoint_gives_way_to_the_one_before(balls, tmp_path, half_d
 def test_two_trainings_do_not_share_a_folder(balls, tmp_path):
     settings = config.TrainConfig(encoder_weights="none", epochs=1, limit_slices=2)
     with atomic.alone(tmp_path / f"{PLANE.value}.training"), pytest.raises(ValueError, match="another process"):
-        training.train_plane(balls, PLANE, tmp_path, settings)
+        training.train_view(balls, PLANE, tmp_path, settings)

@@ -42,3 +42,48 @@ def test_padding_is_undone(size, tmp_path):
         np.testing.assert_array_equal(back, layers.ToEncoder()(pixels))
         assert not np.asarray(inside)[:, size[0] :].any()
         assert not np.asarray(inside)[:, :, size[1] :].any()
+
+
+@pytest.mark.parametrize("compiled", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_was_pooled_returns_to_its_pixel(compiled, dtype):
+    tf = pytest.importorskip("tensorflow")
+    pixels = tf.cast(np.random.default_rng(0).integers(0, 9, (2, 6, 10, 3)), dtype)  # many are equal
+
+    def there_and_back(pixels):
+        with tf.GradientTape() as tape:
+            tape.watch(pixels)
+            pooled, where = layers.PoolWithIndices(dtype=dtype)(pixels)
+            back = layers.UnpoolWithIndices(dtype=dtype)([pooled, where])
+            total = tf.reduce_sum(back * back)
+        return pooled, back, tape.gradient(total, pixels)
+
+    run = there_and_back if compiled == "eager" else tf.function(there_and_back, jit_compile=compiled == "xla")
+    pooled, back, slope = run(pixels)
+    plain, flat = tf.nn.max_pool_with_argmax(tf.cast(pixels, "float32"), 2, 2, "SAME", include_batch_in_index=True)
+    expected = np.zeros(pixels.shape, np.float32)
+    expected.ravel()[np.asarray(flat).ravel()] = np.asarray(plain).ravel()
+    np.testing.assert_array_equal(tf.cast(pooled, "float32"), plain)
+    np.testing.assert_array_equal(tf.cast(back, "float32"), expected)
+    np.testing.assert_array_equal(tf.cast(slope, "float32"), 2 * expected)
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear"])
+def test_upsampling_is_keras_own(method):
+    features = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype(np.float32)
+    expected = keras.layers.UpSampling2D((2, 4), interpolation=method)(features)
+    np.testing.assert_allclose(layers.UpSample((2, 4), method)(features), expected, atol=1e-6)
+
+
+def test_a_grid_of_means():
+    features = np.random.default_rng(0).normal(size=(2, 6, 12, 3)).astype(np.float32)
+    expected = features.reshape(2, 3, 2, 3, 4, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(layers.PoolToGrid(3)(features), expected, atol=1e-6)
+
+
+def test_transposed_convolution_starts_as_interpolation():
+    ramp = np.arange(8, dtype=np.float32)[None, :, None, None] * np.ones((1, 8, 8, 2), np.float32)
+    up = keras.layers.Conv2DTranspose(2, 4, 2, "same", use_bias=False, kernel_initializer=layers.Bilinear())
+    inside = np.asarray(up(ramp))[0, 4:-4, 4:-4]
+    expected = np.broadcast_to(((np.arange(16) - 0.5) / 2)[4:-4, None, None], inside.shape)
+    np.testing.assert_allclose(inside, expected, atol=1e-5)

@@ -14,7 +14,14 @@ from knee3d.postprocess.predict import with_neighbours
 
 pipeline = pytest.importorskip("knee3d.learn.pipeline")
 reading = pytest.importorskip("knee3d.learn.reading")
+SliceCutting = pytest.importorskip("knee3d.learn.cutting").SliceCutting
+PlaneStack = pytest.importorskip("knee3d.learn.stacks").PlaneStack
 STRENGTHS = pytest.importorskip("knee3d.learn.augment").STRENGTHS
+
+
+def visits(dataset, cases, plane, context=1, limit=None):
+    stacks = [PlaneStack.of(dataset, case, plane) for case in cases]
+    return reading.visits_of(stacks, SliceCutting(context), limit)
 
 
 def expected(dataset, cases, plane, context):
@@ -39,8 +46,8 @@ def fingerprints(pairs):
 @pytest.mark.parametrize("plane", Plane)
 def test_unshuffled_is_every_slice_in_order(balls, plane, context):
     case = balls.of_split(Split.VAL)
-    slices = reading.slices_of(balls, case, plane)
-    batches = pipeline.validation_batches(slices, context, batch_size=5)
+    slices = visits(balls, case, plane, context)
+    batches = pipeline.validation_batches(slices, SliceCutting(context), batch_size=5)
     want = expected(balls, case, plane, context)
     assert slices.count == len(want)
     assert int(batches.cardinality()) == -(-len(want) // 5)
@@ -51,9 +58,10 @@ def test_unshuffled_is_every_slice_in_order(balls, plane, context):
 
 def epochs_of(dataset, plane, epochs, order, read=None, batch_size=3):
     """The pairs of each epoch."""
-    slices = reading.slices_of(dataset, dataset.of_split(Split.TRAIN), plane)
-    read = read and reading.reader(slices, str(read))
-    batches = list(pipeline.training_batches(slices, 1, batch_size, order, epochs, read).as_numpy_iterator())
+    slices = visits(dataset, dataset.of_split(Split.TRAIN), plane)
+    read = read and reading.reader(slices.stacks, str(read))
+    stream = pipeline.training_batches(slices, SliceCutting(1), batch_size, order, epochs, read)
+    batches = list(stream.as_numpy_iterator())
     steps = slices.steps(batch_size)
     assert len(batches) == steps * len(epochs)
     starts = range(0, len(batches), steps)
@@ -118,8 +126,8 @@ def test_caches_hold_the_same_slices(balls, tmp_path):
 
 @pytest.mark.parametrize("replicas", [1, 2, 3, 8])
 def test_devices_share_every_batch(balls, replicas):
-    slices = reading.slices_of(balls, balls.of_split(Split.VAL), Plane.SAGITTAL)
-    batches = pipeline.validation_batches(slices, 0, 5)
+    slices = visits(balls, balls.of_split(Split.VAL), Plane.SAGITTAL)
+    batches = pipeline.validation_batches(slices, SliceCutting(0), 5)
     whole = [(images, owners) for images, _, owners in batches.as_numpy_iterator()]
     assert {len(images) for images, _ in whole} == {5, 2}
     workers = [range(replicas)] if replicas < 8 else [range(4), range(4, 8)]
@@ -142,24 +150,25 @@ def test_devices_share_every_batch(balls, replicas):
 def test_slices_of_two_sizes_share_a_batch(balls):
     cases = balls.of_split(Split.TRAIN)
     assert len({case.shape for case in cases}) == 2
-    slices = reading.slices_of(balls, cases, Plane.CORONAL)
-    images, masks, owners = next(pipeline.validation_batches(slices, 1, slices.count).as_numpy_iterator())
+    slices = visits(balls, cases, Plane.CORONAL)
+    batches = pipeline.validation_batches(slices, SliceCutting(1), slices.count)
+    images, masks, owners = next(batches.as_numpy_iterator())
     assert images.shape == (slices.count, 20, 14, 3)
     assert masks.shape == (slices.count, 20, 14)
     assert not images[:18, 16:].any()
-    assert owners.tolist() == [case for case, centres in enumerate(slices.centres) for _ in centres]
+    assert owners.tolist() == [case for case, centres in enumerate(slices.places) for _ in centres]
 
 
 @pytest.mark.parametrize("limit", [1, 7, 10_000])
 def test_a_limit_takes_slices_evenly(balls, limit):
     cases = balls.of_split(Split.TRAIN)
     total = sum(case.shape[0] for case in cases)
-    slices = reading.slices_of(balls, cases, Plane.AXIAL, limit)
+    slices = visits(balls, cases, Plane.AXIAL, limit=limit)
     assert slices.count == min(limit, total)
-    assert len(stream(pipeline.validation_batches(slices, 1, 2))) == slices.count
+    assert len(stream(pipeline.validation_batches(slices, SliceCutting(1), 2))) == slices.count
     if limit == 7:
         offsets = np.cumsum([0, *[case.shape[0] for case in cases]])[:-1]
-        where = np.concatenate([np.array(c) + o for c, o in zip(slices.centres, offsets, strict=True)])
+        where = np.concatenate([np.array(c) + o for c, o in zip(slices.places, offsets, strict=True)])
         assert where[0] == 0
         assert where[-1] == total - 1
         assert np.ptp(np.diff(where)) <= 1
@@ -169,12 +178,14 @@ MEMORY = """
 import resource, sys
 import knee3d.learn
 from knee3d.learn.pipeline import Order, training_batches
-from knee3d.learn.reading import Slices
+from knee3d.learn.cutting import SliceCutting
+from knee3d.learn.reading import Visits
+from knee3d.learn.stacks import PlaneStack
 folder, slices, cases = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 images, masks = (tuple(f"{folder}/{kind}-{i}.png" for i in range(slices)) for kind in ("image", "mask"))
-names = tuple(map(str, range(cases)))
-listed = Slices((images,) * cases, (masks,) * cases, (tuple(range(slices)),) * cases, names, names)
-visited = sum(len(image) for image, _ in training_batches(listed, 1, 8, Order(0), range(1)))
+stacks = tuple(PlaneStack(str(i), str(i), (slices, 0, 0), images, masks) for i in range(cases))
+listed = Visits(stacks, (tuple(range(slices)),) * cases)
+visited = sum(len(image) for image, _ in training_batches(listed, SliceCutting(1), 8, Order(0), range(1)))
 assert visited == slices * cases
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
 """

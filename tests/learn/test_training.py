@@ -56,7 +56,7 @@ def models(balls, tmp_path_factory) -> Path:
     def draw(scores: Scores, path: Path) -> None:
         confusion_figure({"validation": scores}, path)
 
-    training.train_plane(balls, PLANE, folder, CONFIG, hooks=monitor.Hooks(draw))
+    training.train_view(balls, PLANE, folder, CONFIG, hooks=monitor.Hooks(draw))
     return folder
 
 
@@ -131,11 +131,11 @@ def test_the_best_epoch_is_what_was_exported(balls, models):
 def test_a_finished_plane_is_left_alone_and_another_one_protected(balls, models):
     model = models / PLANE.value / "saved_model" / "saved_model.pb"
     before = model.stat().st_mtime_ns
-    training.train_plane(balls, PLANE, models, CONFIG)
+    training.train_view(balls, PLANE, models, CONFIG)
     assert model.stat().st_mtime_ns == before
     other = config.TrainConfig(encoder_weights="none", epochs=1)
     with pytest.raises(ValueError, match="other settings.*--overwrite"):
-        training.train_plane(balls, PLANE, models, other)
+        training.train_view(balls, PLANE, models, other)
     assert model.stat().st_mtime_ns == before
 
 
@@ -172,7 +172,7 @@ def test_other_contexts_and_other_arithmetic_learn_too(balls, tmp_path, choice):
     settings = config.TrainConfig(
         encoder_weights="none", epochs=3, batch_size=4, learning_rate=5e-4, limit_slices=16, **choice
     )
-    training.train_plane(balls, PLANE, tmp_path, settings, going)
+    training.train_view(balls, PLANE, tmp_path, settings, going)
     losses = np.genfromtxt(tmp_path / PLANE.value / "metrics.csv", delimiter=",", names=True)["loss"]
     assert losses[-1] < 0.8 * losses[0]
     predictor = engines.load_predictor(tmp_path, PLANE)
@@ -221,7 +221,7 @@ def test_a_slice_that_cannot_be_read_is_named_and_costs_no_model(balls, models, 
         lost.write_text("no picture")
     shutil.copytree(models, tmp_path / "models")
     with pytest.raises((ValueError, FileNotFoundError), match=str(lost)):
-        training.train_plane(broken, PLANE, tmp_path / "models", CONFIG, config.Going(overwrite=True))
+        training.train_view(broken, PLANE, tmp_path / "models", CONFIG, config.Going(overwrite=True))
     assert cards.load_card(tmp_path / "models", PLANE)["plane"] == PLANE.value
 
 

@@ -1,19 +1,42 @@
-"""Layers that make raw PNG pixels of any size fit an ImageNet encoder, and its answer fit the pixels."""
+"""Layers that make raw PNG pixels of any size fit an ImageNet encoder, and its answer fit the pixels.
+
+All are made of operations that TensorFlow has for CPUs and GPUs, in graphs and under XLA, and that ONNX, OpenVINO and
+LiteRT know. They want channels last.
+"""
 
 import keras
 import tensorflow as tf
 
-# Keras' VGG weights were trained on blue, green, red pixels of 0 to 255 minus these means.
 IMAGENET_MEANS = (103.939, 116.779, 123.68)
+"""What Keras' VGG weights were trained without."""
 
 
 @keras.saving.register_keras_serializable(package="knee3d")
 class ToEncoder(keras.layers.Layer):
-    """Three grey channels of 0 to 255, a slice between its neighbours -> float32, minus an ImageNet VGG's means."""
+    """Three grey channels of 0 to 255, a slice between its neighbours -> float32, as an ImageNet encoder knows them.
+
+    Args:
+        means: Taken away from the channels,
+        deviations: which are then divided by these.
+    """
+
+    def __init__(
+        self,
+        means: tuple[float, ...] = IMAGENET_MEANS,
+        deviations: tuple[float, ...] = (1.0, 1.0, 1.0),
+        **kwargs: object,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.means, self.deviations = tuple(means), tuple(deviations)
 
     def call(self, slices: tf.Tensor) -> tf.Tensor:
         """(batch, height, width, 3), of any dtype -> float32."""
-        return tf.cast(slices, tf.float32) - tf.constant(IMAGENET_MEANS)
+        centred = tf.cast(slices, tf.float32) - tf.constant(self.means)
+        return centred if set(self.deviations) == {1.0} else centred / tf.constant(self.deviations)
+
+    def get_config(self) -> dict:
+        """What is needed to build it again."""
+        return super().get_config() | {"means": self.means, "deviations": self.deviations}
 
 
 @keras.saving.register_keras_serializable(package="knee3d")
@@ -29,24 +52,25 @@ class MiddleSlices(keras.initializers.Initializer):
 
 @keras.saving.register_keras_serializable(package="knee3d")
 class PadToStride(keras.layers.Layer):
-    """Zeros below and to the right until height and width are multiples of the network's stride."""
+    """Zeros behind the last pixels until height and width, and depth, are multiples of the network's stride."""
 
     def __init__(self, stride: int, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.stride = stride
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """(batch, height, width, channels), zeros being the mean after `ToEncoder`."""
+        """(batch, height, width, channels) or with a depth, zeros being the mean after `ToEncoder`."""
         # Not -size % stride: ONNX takes the sign of a remainder from the dividend.
-        height, width = tf.shape(inputs)[1], tf.shape(inputs)[2]
-        down, right = ((self.stride - size % self.stride) % self.stride for size in (height, width))
-        padded = tf.pad(inputs, [[0, 0], [0, down], [0, right], [0, 0]])
+        sizes = [tf.shape(inputs)[axis] for axis in range(1, inputs.shape.rank - 1)]
+        missing = [(self.stride - size % self.stride) % self.stride for size in sizes]
+        padded = tf.pad(inputs, [[0, 0], *([0, more] for more in missing), [0, 0]])
         # The number of channels is lost on the way. Not ensure_shape: LiteRT does not have it.
-        return tf.reshape(padded, (-1, height + down, width + right, inputs.shape[-1]))
+        whole = [size + more for size, more in zip(sizes, missing, strict=True)]
+        return tf.reshape(padded, (-1, *whole, inputs.shape[-1]))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Height and width are known at run time only."""
-        return (input_shape[0], None, None, input_shape[-1])
+        return (input_shape[0], *[None] * (len(input_shape) - 2), input_shape[-1])
 
     def get_config(self) -> dict:
         """What is needed to build it again."""
@@ -55,31 +79,37 @@ class PadToStride(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="knee3d")
 class CropLike(keras.layers.Layer):
-    """The inverse of `PadToStride`: the first tensor cut to the height and width of the second."""
+    """The inverse of `PadToStride`: the first tensor cut to the height and width, and depth, of the second."""
 
     def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
         """[(batch, >= height, >= width, classes), (batch, height, width, any)] -> (batch, height, width, classes)."""
         padded, like = inputs
-        return padded[:, : tf.shape(like)[1], : tf.shape(like)[2]]
+        size = tf.shape(like)
+        return padded[:, *(slice(size[axis]) for axis in range(1, padded.shape.rank - 1))]
 
     def compute_output_shape(self, input_shape: list[tuple]) -> tuple:
         """Height and width of the second, channels of the first."""
         padded, like = input_shape
-        return (padded[0], like[1], like[2], padded[-1])
+        return (padded[0], *like[1 : len(padded) - 1], padded[-1])
 
 
 @keras.saving.register_keras_serializable(package="knee3d")
-class UpSampleNearest(keras.layers.Layer):
-    """What keras.layers.UpSampling2D does by default, as one operation."""
+class UpSample(keras.layers.Layer):
+    """What keras.layers.UpSampling2D does, as one operation that exports with heights and widths unknown.
 
-    def __init__(self, size: tuple[int, int], **kwargs: object) -> None:
+    Args:
+        size: Factors of height and width.
+        interpolation: "nearest" or "bilinear".
+    """
+
+    def __init__(self, size: tuple[int, int], interpolation: str = "nearest", **kwargs: object) -> None:
         super().__init__(**kwargs)
-        self.size = size
+        self.size, self.interpolation = tuple(size), interpolation
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """(batch, height, width, channels) -> (batch, size[0] * height, size[1] * width, channels)."""
         height, width = tf.shape(inputs)[1], tf.shape(inputs)[2]
-        return tf.image.resize(inputs, (height * self.size[0], width * self.size[1]), method="nearest")
+        return _resized(inputs, height * self.size[0], width * self.size[1], self.interpolation)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Height and width are known at run time only."""
@@ -87,4 +117,97 @@ class UpSampleNearest(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """What is needed to build it again."""
-        return super().get_config() | {"size": self.size}
+        return super().get_config() | {"size": self.size, "interpolation": self.interpolation}
+
+
+@keras.saving.register_keras_serializable(package="knee3d")
+class ResizeLike(keras.layers.Layer):
+    """The first tensor resized bilinearly to the height and width of the second."""
+
+    def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """[(batch, any, any, channels), (batch, height, width, any)] -> (batch, height, width, channels)."""
+        small, like = inputs
+        return _resized(small, tf.shape(like)[1], tf.shape(like)[2], "bilinear")
+
+    def compute_output_shape(self, input_shape: list[tuple]) -> tuple:
+        """Height and width of the second, channels of the first."""
+        small, like = input_shape
+        return (small[0], like[1], like[2], small[-1])
+
+
+@keras.saving.register_keras_serializable(package="knee3d")
+class PoolToGrid(keras.layers.Layer):
+    """Means over cells of equal size: height and width become `cells`, of which they must be multiples."""
+
+    def __init__(self, cells: int, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.cells = cells
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """(batch, height, width, channels) -> (batch, cells, cells, channels)."""
+        height, width, channels = tf.shape(inputs)[1], tf.shape(inputs)[2], inputs.shape[-1]
+        rows = tf.reshape(inputs, (-1, self.cells, height // self.cells, width, channels))
+        columns = tf.reshape(tf.reduce_mean(rows, axis=2), (-1, self.cells, self.cells, width // self.cells, channels))
+        return tf.reduce_mean(columns, axis=3)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """A grid of cells."""
+        return (input_shape[0], self.cells, self.cells, input_shape[-1])
+
+    def get_config(self) -> dict:
+        """What is needed to build it again."""
+        return super().get_config() | {"cells": self.cells}
+
+
+@keras.saving.register_keras_serializable(package="knee3d")
+class PoolWithIndices(keras.layers.Layer):
+    """Max pooling by 2 that remembers which of the four pixels was the largest, the first of equals.
+
+    Not tf.nn.max_pool_with_argmax: XLA does not compile it, and no other runtime takes it.
+    """
+
+    def call(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(batch, 2 height, 2 width, channels) -> (batch, height, width, channels), and the same of 0 to 3, int32."""
+        corners = [inputs[:, row::2, column::2] for row in (0, 1) for column in (0, 1)]
+        where = tf.argmax(tf.stack(corners), axis=0, output_type=tf.int32)
+        return tf.nn.max_pool2d(inputs, 2, 2, "VALID"), where
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple[tuple, tuple]:
+        """Half of height and width, twice."""
+        batch, height, width, channels = input_shape
+        half = (batch, height and height // 2, width and width // 2, channels)
+        return half, half
+
+
+@keras.saving.register_keras_serializable(package="knee3d")
+class UnpoolWithIndices(keras.layers.Layer):
+    """The way back from `PoolWithIndices`: each value returns to its pixel, the other three are zero."""
+
+    def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """[(batch, height, width, channels), its indices] -> (batch, 2 height, 2 width, channels)."""
+        values, where = inputs
+        corners = [tf.where(where == corner, values, tf.zeros_like(values)) for corner in range(4)]
+        return tf.nn.depth_to_space(tf.concat(corners, axis=-1), 2)
+
+    def compute_output_shape(self, input_shape: list[tuple]) -> tuple:
+        """Twice the height and width."""
+        batch, height, width, channels = input_shape[0]
+        return (batch, height and 2 * height, width and 2 * width, channels)
+
+
+@keras.saving.register_keras_serializable(package="knee3d")
+class Bilinear(keras.initializers.Initializer):
+    """A kernel of a transposed convolution that interpolates each channel by itself (Long et al. 2015)."""
+
+    def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> tf.Tensor:
+        """(size, size, channels, channels), the size twice the stride."""
+        size, _, out, channels = shape
+        ramp = 1 - tf.abs(tf.range(size, dtype=tf.float32) - (size - 1) / 2) / (size / 2)
+        kernel = ramp[:, None, None, None] * ramp[None, :, None, None] * tf.eye(out, channels)
+        return tf.cast(kernel, dtype or "float32")
+
+
+def _resized(inputs: tf.Tensor, height: tf.Tensor, width: tf.Tensor, method: str) -> tf.Tensor:
+    """Of the inputs' dtype, which TensorFlow keeps for nearest only."""
+    resized = tf.image.resize(inputs, (height, width), method=method)
+    return tf.ensure_shape(tf.cast(resized, inputs.dtype), (None, None, None, inputs.shape[-1]))

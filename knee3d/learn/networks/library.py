@@ -1,0 +1,38 @@
+"""The networks of `segmentation-models` that take slices of any size."""
+
+from collections.abc import Callable
+
+import keras
+import segmentation_models
+
+from knee3d.learn.networks.layers import UpSample
+
+STRIDE = 32
+
+
+def unet(classes: int, encoder: str) -> keras.Model:
+    """U-Net (Ronneberger et al. 2015) on an encoder: the paper's network. See `Architecture.body`."""
+    return _built(segmentation_models.Unet, classes, encoder)
+
+
+def linknet(classes: int, encoder: str) -> keras.Model:
+    """LinkNet (Chaurasia and Culurciello 2017). See `Architecture.body`."""
+    return _built(segmentation_models.Linknet, classes, encoder)
+
+
+def fpn(classes: int, encoder: str) -> keras.Model:
+    """Feature pyramid network (Lin et al. 2017; Kirillov et al. 2019). See `Architecture.body`.
+
+    Its last layer but one is bilinear; Keras' own trains, and then does not export with heights and widths unknown.
+    """
+
+    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, keras.layers.UpSampling2D) and layer.interpolation == "bilinear":
+            return UpSample(layer.size, "bilinear", name=layer.name)
+        return layer.__class__.from_config(layer.get_config())
+
+    return keras.models.clone_model(_built(segmentation_models.FPN, classes, encoder), clone_function=copy)
+
+
+def _built(build: Callable[..., keras.Model], classes: int, encoder: str) -> keras.Model:
+    return build(encoder, input_shape=(None, None, 3), classes=classes, activation="linear", encoder_weights=None)

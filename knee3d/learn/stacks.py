@@ -1,0 +1,113 @@
+"""Slices of a knee, one behind the other: along a plane as PNGs, across all planes resampled from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.resample import LINEAR, NEAREST, oblique_grid, resample
+from knee3d.anatomy.volume import Volume
+from knee3d.dataset.cases import Case, Dataset
+from knee3d.dataset.png import read_slices
+
+
+class Stack(Protocol):
+    """All slices of one knee in one direction, with their masks."""
+
+    @property
+    def case(self) -> str:
+        """Name of the knee."""
+
+    @property
+    def key(self) -> str:
+        """What it is called in a cache: different wherever pixels may be."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, height, width."""
+
+    def load(self) -> np.ndarray:
+        """(2, slices, height, width) uint8, image and mask.
+
+        Raises:
+            FileNotFoundError: A PNG is missing.
+            ValueError: A PNG is damaged.
+        """
+
+
+@dataclass(frozen=True)
+class PlaneStack:
+    """Slices along a plane, as they lie on disk.
+
+    Attributes:
+        case: Name of the knee.
+        key: See `Stack`.
+        shape: See `Stack`.
+        images: PNG paths in order.
+        masks: The same of the masks.
+    """
+
+    case: str
+    key: str
+    shape: tuple[int, int, int]
+    images: tuple[str, ...]
+    masks: tuple[str, ...]
+
+    @classmethod
+    def of(cls, dataset: Dataset, case: Case, plane: Plane) -> PlaneStack:
+        """The slices of a labelled case."""
+        images, masks = (tuple(map(str, dataset.slice_paths(case, plane, kind))) for kind in ("image", "mask"))
+        sides = [case.shape[axis] for axis in range(3) if axis != plane.axis]
+        key = f"{case.name}-{plane.value}-{case.fingerprint[:16]}"
+        return cls(case.name, key, (len(images), sides[0], sides[1]), images, masks)
+
+    def load(self) -> np.ndarray:
+        """See `Stack`; of 16 bits the upper 8."""
+        image, mask = (read_slices([Path(path) for path in paths]) for paths in (self.images, self.masks))
+        return np.stack([image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8), mask])
+
+
+@dataclass(frozen=True, eq=False)
+class ObliqueStack:
+    """Slices across a turned grid around the knee, as `postprocess.oblique` cuts them.
+
+    Attributes:
+        dataset: Where the knee lies.
+        knee: Which.
+        turn: (3, 3) rotation, see `anatomy.resample.oblique_grid`.
+        spacing_mm: Between pixels and between slices.
+    """
+
+    dataset: Dataset
+    knee: Case
+    turn: np.ndarray
+    spacing_mm: float
+
+    @property
+    def case(self) -> str:
+        """See `Stack`."""
+        return self.knee.name
+
+    @property
+    def key(self) -> str:
+        """See `Stack`."""
+        how = "_".join(f"{value:.4f}" for value in (self.spacing_mm, *self.turn[:, 0]))
+        return f"{self.case}-oblique-{how}-{self.knee.fingerprint[:16]}"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """See `Stack`."""
+        here = Volume(np.broadcast_to(np.uint8(0), self.knee.shape), self.knee.affine)
+        height, width, slices = oblique_grid(here, self.turn, self.spacing_mm).shape
+        return slices, height, width
+
+    def load(self) -> np.ndarray:
+        """See `Stack`; the image trilinearly, the mask from the nearest voxel."""
+        image, mask = self.dataset.image(self.knee), self.dataset.mask(self.knee)
+        grid = oblique_grid(image, self.turn, self.spacing_mm)
+        grey, labels = resample(image, grid, LINEAR).array, resample(mask, grid, NEAREST).array
+        return np.ascontiguousarray(np.moveaxis(np.stack([np.rint(grey).astype(np.uint8), labels]), 3, 1))

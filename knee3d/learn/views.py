@@ -1,0 +1,100 @@
+"""What a network looks at, by the name of its folder: a plane's, `oblique`, `oblique-2-of-6`, `volume`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.resample import spread_turns
+from knee3d.dataset.cases import Case, Dataset
+from knee3d.learn.config import PATCH, TrainConfig
+from knee3d.learn.cutting import Cutting, PatchCutting, SliceCutting
+from knee3d.learn.networks import NETWORKS
+from knee3d.learn.stacks import ObliqueStack, PlaneStack, Stack
+from knee3d.postprocess.oblique import OBLIQUE
+from knee3d.postprocess.patches import SOLID
+
+PLANES: Mapping[str, Plane] = {plane.value: plane for plane in Plane}
+_FIRST_AXIS = next(plane for plane in Plane if plane.axis == 0)
+_DEEPEST = max(network.stride for network in NETWORKS.values() if network.solid)
+_LEAST_VOXELS = 27
+"""In the deepest layer of a patch. With 8 and fewer, kernels of three axes had NaN as slopes in bfloat16 on CPUs
+(TensorFlow 2.21); with 27 and more, never."""
+_ONE_OF = re.compile(rf"{OBLIQUE}-(\d+)-of-(\d+)")
+
+
+@dataclass(frozen=True, eq=False)
+class LearningView:
+    """How knees are shown to one network.
+
+    Attributes:
+        name: Of the view, and of the network's folder.
+        cutting: What the network is shown at a time.
+        spacing_mm: (3,) of what it is shown, Inferior, Posterior, Left; oblique slices have one for all axes.
+        turns: Of oblique slices.
+    """
+
+    name: str
+    cutting: Cutting
+    spacing_mm: np.ndarray
+    turns: tuple[np.ndarray, ...] = ()
+
+    def stacks(self, dataset: Dataset, cases: Sequence[Case]) -> list[Stack]:
+        """What labelled knees have to show."""
+        if self.turns:
+            spacing = float(self.spacing_mm[0])
+            return [ObliqueStack(dataset, case, turn, spacing) for case in cases for turn in self.turns]
+        plane = PLANES.get(self.name, _FIRST_AXIS)
+        return [PlaneStack.of(dataset, case, plane) for case in cases]
+
+
+def learning_view(name: str, config: TrainConfig, cases: Sequence[Case]) -> LearningView:
+    """The view of a name.
+
+    Args:
+        name: "oblique" is one network for `config.directions` directions, "oblique-2-of-6" one for the second of six.
+        config: How it is trained.
+        cases: Of training: spacing and patch are the median's.
+
+    Raises:
+        ValueError: There is no such view, or the network cannot have it.
+    """
+    solid = NETWORKS[config.network].solid
+    if solid != (name == SOLID):
+        others = f"any view but {SOLID}" if not solid else SOLID
+        raise ValueError(f"{config.network} takes {others}, not {name}")
+    spacings = np.array([np.linalg.norm(case.affine[:3, :3], axis=0) for case in cases])
+    middle = np.median(spacings, axis=0)
+    if solid:
+        patch = config.patch or _patch_within(cases)
+        if config.precision != "float32" and np.prod(np.ceil(np.array(patch) / _DEEPEST)) < _LEAST_VOXELS:
+            raise ValueError(
+                f"patches of {patch} voxels are too small for {config.precision}: on CPUs TensorFlow then gives NaN; "
+                "say --precision float32, or a larger --patch"
+            )
+        return LearningView(name, PatchCutting(patch), middle)
+    cutting = SliceCutting(config.context)
+    if name in PLANES:
+        return LearningView(name, cutting, middle)
+    turns = _turns(name, config.directions)
+    return LearningView(name, cutting, np.full(3, config.spacing_mm or np.median(spacings.min(axis=1))), turns)
+
+
+def _turns(name: str, directions: int) -> tuple[np.ndarray, ...]:
+    if name == OBLIQUE:
+        return spread_turns(directions)
+    one = _ONE_OF.fullmatch(name)
+    if one is None or not 1 <= int(one[1]) <= int(one[2]):
+        raise ValueError(f"there is no view {name!r}; there are {', '.join(PLANES)}, {OBLIQUE} and {SOLID}")
+    return (spread_turns(int(one[2]))[int(one[1]) - 1],)
+
+
+def _patch_within(cases: Sequence[Case]) -> tuple[int, int, int]:
+    """`PATCH`, or what is needed to hold the knees if that is smaller; a multiple of the deepest stride."""
+    needed = np.ceil(np.median([case.shape for case in cases], axis=0) / _DEEPEST) * _DEEPEST
+    first, second, third = np.minimum(needed, PATCH).astype(int).tolist()
+    return first, second, third

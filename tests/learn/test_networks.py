@@ -1,0 +1,261 @@
+"""Every network of the table takes any slice, is the one of its paper, and goes the same way as the others."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from knee3d.anatomy.plane import Plane
+from knee3d.cli import learning as commands
+from knee3d.models import load_models
+from knee3d.postprocess.patches import SOLID
+
+keras = pytest.importorskip("keras")
+networks = pytest.importorskip("knee3d.learn.networks")
+building = pytest.importorskip("knee3d.learn.building")
+config = pytest.importorskip("knee3d.learn.config")
+deconvnet = pytest.importorskip("knee3d.learn.networks.deconvnet")
+encoders = pytest.importorskip("knee3d.learn.networks.encoder")
+exporting = pytest.importorskip("knee3d.learn.exporting")
+layers = pytest.importorskip("knee3d.learn.networks.layers")
+fcn = pytest.importorskip("knee3d.learn.networks.fcn")
+runs = pytest.importorskip("knee3d.learn.run")
+savedmodel = pytest.importorskip("knee3d.learn.savedmodel")
+segnet = pytest.importorskip("knee3d.learn.networks.segnet")
+segmentation_models = pytest.importorskip("segmentation_models")
+training = pytest.importorskip("knee3d.learn.training")
+unet3d = pytest.importorskip("knee3d.learn.networks.unet3d")
+vgg = pytest.importorskip("knee3d.learn.networks.vgg")
+
+WEIGHTS = Path(__file__).parents[3] / "shared" / "weights" / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+CLASSES = 4
+# A layer, and how many pixels a step of it is: the deepest, and for some the finest that is brought back.
+STRIDES = {
+    "unet": {"center_block2_conv": 32},
+    "fcn": {"fc7": 32, "score_pool4": 16, "score_pool3": 8},
+    "deconvnet": {"fc7": 32},
+    "deeplab": {"aspp_rate18": 16, "low_level": 4},
+    "segnet": {"block5_pool": 32},
+    "pspnet": {"aggregation": 8},
+    "fpn": {"fpn_stage_p5_conv": 16, "segm_stage2b_conv": 2},
+    "linknet": {"decoder_stage0a_conv": 32},
+    "unet3d": {"down4_conv2": 8, "up1_conv2": 1},
+}
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """Two networks have a layer of a hundred million weights, which is no matter of how they are trained."""
+    monkeypatch.setattr(fcn, "UNITS", 16)
+    monkeypatch.setattr(deconvnet, "UNITS", 16)
+
+
+FLAT = [name for name, architecture in networks.NETWORKS.items() if not architecture.solid]
+
+
+def view_of(name: str) -> str:
+    return SOLID if networks.NETWORKS[name].solid else Plane.SAGITTAL.value
+
+
+def seen_by(name: str, *size: int) -> np.ndarray:
+    """Two slices between their neighbours, or two patches."""
+    return noise(2, *size, 24 if networks.NETWORKS[name].solid else 3)
+
+
+@pytest.fixture
+def slim(narrow, monkeypatch):
+    """Where only the way matters, a few channels do."""
+    for module in (vgg, deconvnet, segnet):
+        monkeypatch.setattr(module, "FILTERS", (4, 4, 8, 8, 8))
+    monkeypatch.setattr(unet3d, "FILTERS", (2, 2, 4, 4))
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_commands_offer_what_there_is():
+    assert list(networks.NETWORKS) == commands.NETWORKS
+    assert list(encoders.ENCODERS) == commands.ENCODERS
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_slices_of_any_size_come_back(narrow, name):
+    model = networks.network(name, CLASSES)
+    for size in ((33, 70), (96, 96), (1, 1)):
+        shown = seen_by(name, *size)
+        probabilities = np.asarray(model(shown))
+        assert probabilities.shape == (*shown.shape[: 4 if networks.NETWORKS[name].solid else 3], CLASSES)
+        assert probabilities.dtype == np.float32
+        np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_strides_are_those_of_the_papers(narrow, name):
+    architecture = networks.NETWORKS[name]
+    body, size = architecture.body(CLASSES, architecture.encoders[0]), architecture.stride * 4
+    shape = (1, *[size] * (len(body.input_shape) - 2), body.input_shape[-1])
+    for layer, stride in STRIDES[name].items():
+        inside = body.get_layer(layer).output
+        inside = inside[0] if isinstance(inside, (tuple, list)) else inside
+        seen = keras.Model(body.input, inside)(np.zeros(shape, np.float32))
+        assert set(seen.shape[1:-1]) == {size // stride}, layer
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "millions"),
+    [
+        ("fcn", 21, "134"),  # Long et al. 2015, Table 1: FCN-VGG16
+        ("deconvnet", 21, "252"),  # Noh et al. 2015, section 3.1
+        ("segnet", 11, "29"),  # Badrinarayanan et al. 2017, Table 6: a model of 117 MB of float32
+    ],
+)
+def test_as_many_parameters_as_the_papers_say(name, classes, millions):
+    count = networks.NETWORKS[name].body(classes, "vgg16").count_params()
+    assert f"{count / 1e6:.0f}" == millions
+    if name == "segnet":
+        assert round(count * 4 / 1e6) in (117, 118)
+
+
+def test_unet3d_has_every_parameter_of_the_paper():
+    """Çiçek et al. 2016, section 2.1: 19069955, of three channels and three classes, without batch normalisation."""
+    body = unet3d.unet3d(3, channels=3)
+    inside = [layer for layer in body.layers if not isinstance(layer, keras.layers.BatchNormalization)]
+    assert sum(layer.count_params() for layer in inside) == 19_069_955
+
+
+def test_pspnet_is_the_librarys():
+    theirs = segmentation_models.PSPNet(
+        "vgg16", input_shape=(96, 96, 3), classes=CLASSES, activation="linear", encoder_weights=None
+    )
+    ours = networks.NETWORKS["pspnet"].body(CLASSES, "vgg16")
+    assert [weight.shape for weight in ours.weights] == [weight.shape for weight in theirs.weights]
+    rng = np.random.default_rng(0)
+    theirs.set_weights([rng.normal(0.1, 0.05, weight.shape) ** 2 for weight in theirs.weights])
+    ours.set_weights(theirs.get_weights())
+    pixels = rng.normal(0, 1, (2, 96, 96, 3)).astype(np.float32)
+    expected = np.asarray(theirs(pixels))
+    assert np.ptp(expected) > 0
+    np.testing.assert_allclose(ours(pixels), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_all_begin_with_the_same_encoder(narrow, name, tmp_path):
+    source = encoders.backbone("vgg16")
+    path = tmp_path / "vgg16.weights.h5"
+    source.save_weights(path)
+    model = networks.network(name, CLASSES)
+    encoders.load_encoder(model, "vgg16", str(path))
+    mine = {layer.name: layer for layer in model._flatten_layers()}
+    shared = [layer for layer in source.layers if layer.weights and layer.name in mine]
+    assert len(shared) == (10 if name == "pspnet" else 13)
+    for layer in shared:
+        for one, other in zip(mine[layer.name].get_weights(), layer.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+    rest = {id(variable) for variable in encoders.without_encoder(model, "vgg16")}
+    inside = {id(variable) for layer in shared for variable in mine[layer.name].trainable_variables}
+    assert rest.isdisjoint(inside)
+    assert rest | inside == {id(variable) for variable in model.trainable_variables}
+
+
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="the real ImageNet weights are not here")
+@pytest.mark.parametrize("name", ["segnet", "deeplab"])
+def test_imagenet_weights_come_from_keras_file(name):
+    model = building.build(2, config.TrainConfig(network=name), str(WEIGHTS))
+    expected = keras.applications.VGG16(include_top=False, weights=str(WEIGHTS)).get_layer("block3_conv2").get_weights()
+    found = next(layer for layer in model._flatten_layers() if layer.name == "block3_conv2").get_weights()
+    np.testing.assert_array_equal(found[0], expected[0])
+
+
+def test_weights_of_another_encoder_are_refused(tmp_path):
+    path = tmp_path / "resnet18.weights.h5"
+    encoders.backbone("resnet18").save_weights(path)
+    with pytest.raises(ValueError, match="do not fit vgg16"):
+        building.build(2, config.TrainConfig(), str(path))
+    with pytest.raises(ValueError, match="segnet takes no encoder 'resnet18', only: vgg16, vgg19"):
+        config.TrainConfig(network="segnet", encoder="resnet18")
+
+
+@pytest.mark.parametrize("encoder", encoders.ENCODERS)
+def test_each_encoder_sees_the_pixels_it_knows(encoder):
+    grey = noise(2, 3, 4, 1).repeat(3, axis=-1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = np.array(segmentation_models.get_preprocessing(encoder)(grey.astype(np.float32)))
+    pixels = encoders.ENCODERS[encoder]
+    found = layers.ToEncoder(pixels.means, pixels.deviations)(grey)
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["vgg19", "resnet18", "resnet50", "seresnet18", "mobilenetv2", "efficientnetb0"])
+@pytest.mark.parametrize("name", ["unet", "pspnet"])
+def test_other_encoders_are_saved_and_exported(name, encoder, tmp_path):
+    model = networks.network(name, CLASSES, encoder=encoder)
+    model.save(tmp_path / "model.keras")
+    slices = noise(1, 40, 50, 3)
+    again = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    np.testing.assert_allclose(again(slices), model(slices), atol=1e-5)
+    assert savedmodel.export(model, tmp_path / "saved_model", {}) < savedmodel.PARITY
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", exporting.FORMATS)
+@pytest.mark.parametrize("name", [name for name in FLAT if name != "unet"])
+def test_other_runtimes_take_every_network(narrow, name, form, tmp_path):
+    wanted = exporting.FORMATS[form]
+    for package in wanted.packages:
+        pytest.importorskip(package)
+    model = wanted.adapt(networks.network(name, CLASSES))
+    slices = noise(2, 33, 70, 3)
+    expected = np.asarray(model(slices))
+    file = tmp_path / f"model{wanted.suffix}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model.export(str(file), format=form, verbose=False)
+    np.testing.assert_allclose(wanted.load(file)(slices), expected, atol=exporting.RUNTIME_PARITY)
+
+
+def settings_of(name: str, **others) -> config.TrainConfig:
+    common = {"encoder_weights": "none", "batch_size": 4, "limit_slices": 4, "patch": (24, 24, 24)}
+    return config.TrainConfig(network=name, **(common | others))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_every_network_trains_and_segments(slim, balls, name, tmp_path):
+    settings = settings_of(name, epochs=1, precision="mixed_bfloat16", augment="light")
+    training.train_view(balls, view_of(name), tmp_path, settings)
+    case = balls.cases[-1]
+    opinion = load_models(tmp_path, fused=False).ensemble.opinion(balls.image(case), "looking")
+    assert opinion.labels.shape == case.shape
+    np.testing.assert_allclose(opinion.fused.array.sum(axis=-1), 1, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fcn", "unet3d"])
+def test_networks_with_dropout_and_of_patches_resume(slim, balls, name, tmp_path, monkeypatch):
+    """Killed after its first epoch, it ends with the weights of a training that was not."""
+    settings, view = settings_of(name, epochs=2, limit_slices=8), view_of(name)
+    training.train_view(balls, view, tmp_path / "whole", settings)
+    save = runs.Run.save
+
+    def save_one(run, model, history):
+        if len(history) == 2:
+            raise KeyboardInterrupt
+        save(run, model, history)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.Run, "save", save_one)
+        with pytest.raises(KeyboardInterrupt):
+            training.train_view(balls, view, tmp_path / "killed", settings)
+    training.train_view(balls, view, tmp_path / "killed", settings, config.Going(resume=True))
+    whole, killed = (keras.models.load_model(tmp_path / one / view / "model.keras") for one in ("whole", "killed"))
+    for one, other in zip(whole.weights, killed.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_indices_of_pooling_train_under_xla(slim, balls, tmp_path):
+    training.train_view(balls, view_of("segnet"), tmp_path, settings_of("segnet", epochs=1, xla=True))

@@ -1,0 +1,184 @@
+"""Oblique slices and patches: what networks learn from is what they are asked about."""
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.resample import LINEAR, NEAREST, oblique_grid, resample, spread_turns
+from knee3d.cli import main
+from knee3d.dataset.cases import Split
+from knee3d.models import load_models, trained_networks
+from knee3d.postprocess.confusion import confusion_matrix, dice
+from knee3d.postprocess.oblique import ObliqueView
+from knee3d.postprocess.patches import PatchView
+
+tf = pytest.importorskip("tensorflow")
+config = pytest.importorskip("knee3d.learn.config")
+cutting = pytest.importorskip("knee3d.learn.cutting")
+keras = pytest.importorskip("keras")
+networks = pytest.importorskip("knee3d.learn.networks")
+pipeline = pytest.importorskip("knee3d.learn.pipeline")
+reading = pytest.importorskip("knee3d.learn.reading")
+stacks = pytest.importorskip("knee3d.learn.stacks")
+training = pytest.importorskip("knee3d.learn.training")
+views = pytest.importorskip("knee3d.learn.views")
+
+UNET3D = config.TrainConfig(network="unet3d")
+
+
+def test_oblique_slices_are_those_that_the_view_cuts(balls):
+    case, turn = balls.cases[0], spread_turns(6)[1]
+    stack = stacks.ObliqueStack(balls, case, turn, 0.5)
+    image, mask = stack.load()
+    assert image.shape == mask.shape == stack.shape
+    grid = oblique_grid(balls.image(case), turn, 0.5)
+    grey = resample(balls.image(case), grid, LINEAR).array
+    np.testing.assert_array_equal(np.moveaxis(image, 0, 2), np.rint(grey).astype(np.uint8))
+    np.testing.assert_array_equal(np.moveaxis(mask, 0, 2), resample(balls.mask(case), grid, NEAREST).array)
+    seen = []
+
+    class Watcher:
+        classes, context = 2, 0
+
+        def __call__(self, slices):
+            seen.append(slices[..., 0])
+            return np.stack([np.ones(slices.shape[:3]), np.zeros(slices.shape[:3])], axis=-1).astype(np.float32)
+
+    for _ in ObliqueView(turn, 0.5, Watcher()).parts(balls.image(case)):
+        pass
+    shown = {tuple(one.ravel()) for batch in seen for one in batch if one.shape == image.shape[1:]}
+    assert shown
+    assert shown <= {tuple(one.ravel()) for one in image}
+
+
+@pytest.mark.parametrize("cache", [None, "memory", "files"])
+def test_oblique_slices_stream(balls, tmp_path, cache):
+    cases = balls.of_split(Split.TRAIN)
+    view = views.learning_view("oblique", config.TrainConfig(directions=2, context=0), cases)
+    assert view.spacing_mm.tolist() == [0.4] * 3
+    listed = reading.visits_of(view.stacks(balls, cases), view.cutting)
+    assert len({stack.key for stack in listed.stacks}) == len(listed.stacks) == 4
+    read = reading.reader(listed.stacks, str(tmp_path) if cache == "files" else cache)
+    batches = pipeline.validation_batches(listed, view.cutting, 1, read)
+    found = [np.concatenate([image[..., 0], mask]) for image, mask, _ in batches.as_numpy_iterator()]
+    expected = [pair for stack in listed.stacks for pair in np.moveaxis(stack.load(), 0, 1)]
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_one_direction_of_several_is_that_one(balls):
+    cases = balls.of_split(Split.TRAIN)
+    view = views.learning_view("oblique-2-of-6", config.TrainConfig(spacing_mm=0.7), cases)
+    np.testing.assert_array_equal(view.turns[0], spread_turns(6)[1])
+    assert view.spacing_mm.tolist() == [0.7] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "said"),
+    [
+        ("oblique-7-of-6", "unet", "there is no view 'oblique-7-of-6'"),
+        ("front", "unet", "there is no view 'front'"),
+        ("volume", "unet", "unet takes any view but volume, not volume"),
+        (Plane.AXIAL.value, "unet3d", f"unet3d takes volume, not {Plane.AXIAL.value}"),
+    ],
+)
+def test_what_no_network_sees_is_refused(balls, name, network, said):
+    with pytest.raises(ValueError, match=said):
+        views.learning_view(name, config.TrainConfig(network=network), balls.of_split(Split.TRAIN))
+
+
+def test_patches_too_small_for_half_precision_are_refused(balls):
+    small = config.TrainConfig(network="unet3d", patch=(16, 16, 16), precision="mixed_bfloat16")
+    with pytest.raises(ValueError, match="too small for mixed_bfloat16.*--precision float32"):
+        views.learning_view("volume", small, balls.of_split(Split.TRAIN))
+
+
+def test_a_patch_is_no_larger_than_knees_need(balls):
+    view = views.learning_view("volume", UNET3D, balls.of_split(Split.TRAIN))
+    assert view.cutting.patch == (24, 24, 16)
+    given = config.TrainConfig(network="unet3d", patch=(8, 8, 8))
+    assert views.learning_view("volume", given, balls.of_split(Split.TRAIN)).cutting.patch == (8, 8, 8)
+
+
+def test_tiles_show_every_voxel_once():
+    patches, shape = cutting.PatchCutting((4, 3, 5)), (9, 6, 7)
+    numbers = tf.reshape(tf.range(1, 9 * 6 * 7 + 1), shape)
+    shown = [patches.cut(numbers, numbers, tf.constant(place, tf.int32))[0].numpy() for place in patches.places(shape)]
+    assert {one.shape for one in shown} == {(4, 3, 5)}
+    seen = np.concatenate([one[one > 0] for one in shown])
+    np.testing.assert_array_equal(np.sort(seen), np.arange(1, 9 * 6 * 7 + 1))
+
+
+def test_patches_of_training_lie_within_and_a_share_around_tissue():
+    patches, shape = cutting.PatchCutting((4, 3, 5)), (30, 25, 40)
+    mask = np.zeros(shape, np.uint8)
+    mask[20:22, 10:12, 30:33] = 1
+    mask = tf.constant(mask)
+    places = tf.range(3000)
+    for share, least, most in ((None, 0.3, 0.4), (0.8, 0.75, 0.9)):
+        visits = patches.visits(places, mask, share, tf.constant([1, 2])).numpy()
+        assert len(visits) == 3000
+        begins = np.array(np.unravel_index(visits, shape))
+        assert (begins >= 0).all()
+        assert (begins.max(axis=1) == np.array(shape) - (4, 3, 5)).all()
+        with_tissue = np.mean([patches.cut(mask, mask, place)[1].numpy().any() for place in visits[:500]])
+        assert least < with_tissue < most
+    again = patches.visits(places, mask, None, tf.constant([1, 2])).numpy()
+    assert (again != visits).any()
+    np.testing.assert_array_equal(again, patches.visits(places, mask, None, tf.constant([1, 2])))
+
+
+def test_patches_without_tissue_are_anywhere():
+    patches, empty = cutting.PatchCutting((4, 3, 5)), tf.zeros((6, 6, 6), tf.uint8)
+    visits = patches.visits(tf.range(50), empty, 0.9, tf.constant([1, 2])).numpy()
+    assert len(np.unique(visits)) > 5
+    small = tf.zeros((2, 2, 2), tf.uint8)
+    assert patches.visits(tf.range(5), small, None, tf.constant([1, 2])).numpy().tolist() == [0] * 5
+    assert patches.cut(small, small, tf.constant(0))[0].shape == (4, 3, 5)
+
+
+def tiny(classes, encoder):
+    """A network that knows a ball by its brightness after a few steps."""
+    image = keras.Input((None, None, 3))
+    return keras.Model(image, keras.layers.Conv2D(classes, 1)(keras.layers.BatchNormalization()(image)))
+
+
+@pytest.mark.slow
+def test_volume_and_oblique_networks_train_fuse_and_segment_as_planes_do(balls, tmp_path, monkeypatch):
+    """From the command line: a network of patches, two of one direction each, and one of both."""
+    monkeypatch.setitem(networks.NETWORKS, "unet", networks.Architecture(tiny, 1))
+    monkeypatch.setattr(networks.unet3d, "FILTERS", (4, 4))
+    models = tmp_path / "models"
+    common = ["train", str(balls.folder), "--models", str(models), "--encoder-weights", "none", "--epochs", "8",
+              "--batch-size", "4", "--learning-rate", "3e-2", "--augment", "none"]  # fmt: skip
+
+    def run(*words):
+        done = CliRunner().invoke(main, [*common, *words])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    run("--network", "unet3d", "--patch", "16,16,16")
+    run("--plane", "oblique-each", "--directions", "2")
+    assert sorted(path.name for path in models.iterdir()) == ["oblique-1-of-2", "oblique-2-of-2", "volume"]
+    assert trained_networks(models, (), 2) == ("volume", "oblique-1-of-2", "oblique-2-of-2")
+    trained = load_models(models, fused=False, oblique=2)
+    kinds = {name: type(view) for name, view in trained.ensemble.views.items()}
+    assert kinds == {"volume": PatchView, "oblique-1": ObliqueView, "oblique-2": ObliqueView}
+    case = balls.cases[-1]
+    opinion = trained.ensemble.opinion(balls.image(case), "looking")
+    assert dice(confusion_matrix(balls.mask(case).array, opinion.labels.array, 2))[1] > 0.5
+    fused = CliRunner().invoke(main, ["fuse", str(balls.folder), "--models", str(models)])
+    assert fused.exit_code == 0, fused.output
+    assert "volume     weight 1.0000" in fused.output
+    scored = CliRunner().invoke(
+        main, ["evaluate", str(balls.folder), "--models", str(models), "--out", str(tmp_path / "scores")]
+    )
+    assert scored.exit_code == 0, scored.output
+    run("--plane", "oblique", "--directions", "2", "--cache", str(tmp_path / "cache"))
+    assert trained_networks(models, (), 5) == ("volume", "oblique")
+    assert len(list((tmp_path / "cache").iterdir())) == 6
+    page = CliRunner().invoke(main, ["card", str(models)])
+    assert page.exit_code == 0, page.output
+    assert "unet3d" in (models / "CARD.md").read_text()
