@@ -113,7 +113,8 @@ def means_table(summary: Mapping[str, Any]) -> Table:
     """Means over cases of the fused view, or of the only one: rows are tissues, columns the measures of `SHOWN`."""
     view = FUSED if summary["fused"] is not None else next(iter(summary["means"]))
     found = {measure: tissues for measure, tissues in summary["means"][view].items() if measure in SHOWN}
-    title = f"{view}: mean over {len(summary['cases'])} cases (95 % interval over patients)"
+    cases = len(summary["cases"])
+    title = f"{view}: mean over {cases} case{'' if cases == 1 else 's'} (95 % interval over patients)"
     table = Table(title=title, caption="; ".join(summary["notes"]) or None, caption_justify="left")
     table.add_column("tissue")
     for measure in found:

@@ -192,6 +192,7 @@ def test_intervals_of_few_patients_are_said_to_be_rough(patients, words):
     caption = means_table(summary).caption or ""
     assert words in caption
     assert bool(words) == bool(caption)
+    assert f"over {patients} case{'s' * (patients > 1)} (" in means_table(summary).title
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
