@@ -5,6 +5,7 @@ from scipy import ndimage
 
 from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
+from knee3d.quantify.field import around, field
 
 
 def tissue_volumes(labels: Volume, scheme: Scheme) -> np.ndarray:
@@ -33,10 +34,10 @@ def tissue_volumes(labels: Volume, scheme: Scheme) -> np.ndarray:
 
 
 def partial_volumes(labels: Volume, probabilities: Volume) -> np.ndarray:
-    """Volume of each tissue with voxels at its border counted in part: their probability.
+    """Volume of each tissue with voxels at its border counted in part, by its field (`quantify.field`).
 
-    Added up are the probabilities of the tissue's own voxels and of those that touch them, by a face, an edge or a
-    corner. Further away stands what the network is never quite sure of, which is small and adds up over an image.
+    Added up is the field of the tissue's own voxels and of those that touch them, by a face, an edge or a corner.
+    Further away stands what the network is never quite sure of, which is small and adds up over an image.
 
     Args:
         labels: Integer classes, three axes.
@@ -48,10 +49,10 @@ def partial_volumes(labels: Volume, probabilities: Volume) -> np.ndarray:
     Raises:
         ValueError: The probabilities are not on a part of the labels' grid.
     """
-    part = labels.part(labels.box_of(probabilities))
-    whole = 255 if probabilities.array.dtype == np.uint8 else 1
-    found = []
-    for tissue in range(1, probabilities.array.shape[-1]):
-        around = ndimage.maximum_filter(part.array == tissue, 3)
-        found.append(probabilities.array[..., tissue][around].sum(dtype=np.float64) / whole)
-    return np.array(found) * labels.voxel_mm3
+    labels.box_of(probabilities)
+    found = np.zeros(probabilities.array.shape[-1] - 1)
+    for tissue in np.unique(labels.array[labels.array > 0]):
+        part, known = around(labels, int(tissue), probabilities, 2 * labels.spacing_mm.max())
+        near = ndimage.maximum_filter(part.array == tissue, 3)
+        found[tissue - 1] = field(part, int(tissue), known).array[near].sum(dtype=np.float64)
+    return found * labels.voxel_mm3

@@ -13,6 +13,7 @@ from knee3d.anatomy.volume import Volume
 from knee3d.dataset.files.volumefile import read_volume
 from knee3d.quantify.field import field_of_labels, field_of_probabilities
 from knee3d.quantify.thickness import along_rays, inferred, on_bone
+from knee3d.quantify.volumes import partial_volumes
 
 REAL_LABELS = sorted((Path(__file__).parents[3] / "shared" / "data" / "labels").glob("*.nrrd"))
 SPACING = np.array([0.36, 0.36, 0.7])
@@ -135,12 +136,26 @@ def test_of_a_tissue_whose_bone_is_not_known_nothing_is_inferred():
         inferred(field_of_labels(cartilage.with_array(np.zeros_like(cartilage.array))), TIBIAL)
 
 
+@pytest.mark.parametrize("votes", [0.55, 0.6, 0.9])
+def test_a_view_that_misses_a_tissue_moves_no_border(votes):
+    """The others outvote it, so that probabilities are `votes` inside and 0 outside."""
+    inside = np.zeros((12, 12, 12), np.uint8)
+    inside[3:9, 2:10, 5:7] = 1
+    labels, numbers = Volume(inside, np.diag([0.4, 0.4, 0.7, 1])), inside.astype(np.float32)
+    surely = labels.with_array(np.stack([1 - numbers, numbers], axis=-1))
+    outvoted = labels.with_array(np.stack([1 - votes * numbers, votes * numbers], axis=-1))
+    expected = field_of_probabilities(surely, labels, 1)
+    np.testing.assert_allclose(field_of_probabilities(outvoted, labels, 1).array, expected.array, atol=1e-5)
+    hard = inside.sum() * labels.voxel_mm3
+    np.testing.assert_allclose(partial_volumes(labels, outvoted), [hard], rtol=1e-5)
+
+
 def test_labels_win_where_probabilities_say_otherwise():
     probabilities = Volume(np.full((2, 2, 2, 3), [60, 135, 60], np.uint8), np.eye(4))
     labels = Volume(np.array([[[1, 1], [1, 1]], [[0, 2], [0, 2]]], np.uint8), np.eye(4))
     field = field_of_probabilities(probabilities, labels, 1).array
     np.testing.assert_array_equal(field > 0.5, labels.array == 1)
-    assert field[0].min() == pytest.approx(135 / 195)
+    assert field[0].min() == 1  # as sure as these views get
     with pytest.raises(ValueError, match="tissue 3"):
         field_of_probabilities(probabilities, labels, 3)
 
