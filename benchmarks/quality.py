@@ -72,7 +72,7 @@ def main() -> None:
             volume = Volume(np.ascontiguousarray(image), case.affine)
             opinion = trained.ensemble.opinion(volume, case.name)
             labels = opinion.labels
-            found.append(quality(labels, [*opinion.looks.values()], names, trained.reference))
+            found.append(quality(labels, opinion.looks, names, trained.reference))
             matrix += confusion_matrix(np.ascontiguousarray(mask), labels.array, dataset.scheme.classes)
         words = {flag.split(":")[0] for one in found for flag in one.flags}
         flagged = sum(bool(one.flags) for one in found)

@@ -72,7 +72,7 @@ def make_finished(source: Volume, scheme: Scheme, home: Path) -> tuple[Path, Pat
     canonical = reorient(labels, CANONICAL)
     shown, _ = canonical_image(volume, Side.RIGHT)
     overview_figure(shown, canonical, scheme, folder / "overview.png", "knee")
-    found = quality(canonical, [], scheme.names, None)
+    found = quality(canonical, {}, scheme.names, None)
     write_json({"agreement": found.agreement, "doubt": found.doubt}, folder / "quality.json")
     record = {
         "knee3d": "", "case": "knee", "side": "R", "scheme": scheme.name, "input": content_mark(image),

@@ -85,6 +85,7 @@ def fit(model: keras.Model, task: Task, run: Run, cache: str | None, hooks: Hook
                 run.save(model, history)
                 if hooks.after_epoch is not None:
                     hooks.after_epoch()
+        _warn_of_missed(task, validated)
     except tf.errors.ResourceExhaustedError as error:
         raise ValueError(
             f"out of memory with --batch-size {config.batch_size}; try --batch-size {max(config.batch_size // 2, 1)}, "
@@ -94,6 +95,12 @@ def fit(model: keras.Model, task: Task, run: Run, cache: str | None, hooks: Hook
         for stack in (*task.train.stacks, *task.val.stacks):
             stack.load()  # names the PNG, if any, that stopped TensorFlow: its own account may lack the name
         raise ValueError(f"training stopped: {error.message}") from error
+
+
+def _warn_of_missed(task: Task, validated: Validated) -> None:
+    for name, dice in zip(task.scheme.names, validated.pooled.dice, strict=True):
+        if dice == 0:
+            log.warning("%s: finds no %s on validation; train longer, or look at the masks", task.name, name)
 
 
 def _board(model: keras.Model, task: Task, run: Run, draw_confusion: DrawConfusion | None) -> TensorBoard:
@@ -144,7 +151,7 @@ def _epochs(
                     else ""
                 )
             )
-        pooled = sum(validated.cases[1:], validated.cases[0])
+        pooled = validated.pooled
         history.append({
             "loss": trained.loss,
             "dice": trained.dice,

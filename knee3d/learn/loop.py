@@ -51,6 +51,11 @@ class Validated:
     loss: float
     cases: tuple[Scores, ...]
 
+    @property
+    def pooled(self) -> Scores:
+        """Of all knees together."""
+        return sum(self.cases[1:], self.cases[0])
+
 
 def distributed(batches: tf.data.Dataset) -> Iterator[Any]:
     """Batches, each dealt out to the devices, without end: whoever takes them knows how many there are."""

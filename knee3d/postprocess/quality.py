@@ -5,6 +5,7 @@ networks did on validation. No rule needs the truth.
 
     missing      a tissue has less than `MISSING` of its smallest volume there
     implausible  its volume is more than `VOLUME_FACTOR` times outside the range there
+    blind        a view finds less than `MISSING` of the tissue that all views together find
     cut off      it covers more of a border of the image than there, and more than `BORDER_MM2`
     disagree     the views agree less than `AGREEMENT_FACTOR` times as well as on the worst validation case
     doubtful     the networks are unsure of the tissue they find, `DOUBT_FACTOR` times more than on the worst one
@@ -165,20 +166,21 @@ def reference_of(masks: Sequence[Mapping[str, Sequence[float]]], validation: Seq
     )
 
 
-def quality(labels: Volume, looks: Sequence[Look], names: Sequence[str], reference: Reference | None) -> Quality:
+def quality(labels: Volume, looks: Mapping[str, Look], names: Sequence[str], reference: Reference | None) -> Quality:
     """Look a segmentation over.
 
     Args:
         labels: Of all views together.
-        looks: Of each view.
+        looks: Of each view, by its name.
         names: Tissue of each class from 1 on.
-        reference: What is known of the models; None where nothing is, and then only what is cut off is flagged.
+        reference: What is known of the models; None where nothing is, and then only views are compared and what is cut
+            off is flagged.
 
     Raises:
         ValueError: Labels are beyond the names.
     """
     found = extents(labels, names)
-    agreed, unsure = agreement(looks), doubt(looks)
+    agreed, unsure = agreement([*looks.values()]), doubt([*looks.values()])
     flags = []
     for name, (mm3, mm2) in found.items():
         low, high = (0.0, np.inf) if reference is None else reference.volumes_mm3.get(name, (0.0, np.inf))
@@ -189,6 +191,10 @@ def quality(labels: Volume, looks: Sequence[Look], names: Sequence[str], referen
             flags.append(f"{name} implausible: {mm3:.0f} mm3, {low:.0f} to {high:.0f} in masks")
         if mm2 > usual:
             flags.append(f"{name} cut off: {mm2:.0f} mm2 on a border of the image, up to {usual:.0f} in masks")
+    for view, one in looks.items():
+        alone = np.bincount(one.labels.array.reshape(-1), minlength=len(names) + 1) * labels.voxel_mm3
+        missed = [name for (name, (mm3, _)), mine in zip(found.items(), alone[1:], strict=True) if mine < MISSING * mm3]
+        flags += [f"the {view} view finds no {name}: the other views decide alone" for name in missed]
     if reference is not None:
         if agreed < AGREEMENT_FACTOR * reference.agreement:
             flags.append(

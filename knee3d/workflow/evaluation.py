@@ -145,7 +145,7 @@ def evaluate(folder: Path, models: Path, split: Split, out: Path, scoring: Scori
         opinion = trained.ensemble.opinion(image, f"evaluating {case.name}", keep=keep)
         found = _ways(opinion, kept, scoring, dataset.scheme)
         names = dataset.scheme.names
-        qualities[case.name] = quality(opinion.labels, [*opinion.looks.values()], names, trained.reference)
+        qualities[case.name] = quality(opinion.labels, opinion.looks, names, trained.reference)
         mine = {way: assess(truth, labels, names, scoring.surfaces) for way, labels in found.items()}
         assessed[case.name] = mine
         picture = out / "overview" / f"{case.name}.png"

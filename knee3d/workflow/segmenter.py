@@ -128,7 +128,7 @@ class Segmenter:
         labels = cleaned(labels, self.method.cleaning, self.trained.scheme.pieces) if self.method.cleaning else labels
         scheme = self.trained.scheme
         volumes = tissue_volumes(labels, scheme)
-        found = quality(labels, [*looks.values()], scheme.names, self.trained.reference)
+        found = quality(labels, looks, scheme.names, self.trained.reference)
         if side is Side.UNKNOWN:
             found = replace(found, flags=(*found.flags, SIDE_UNKNOWN))
         return Segmentation(

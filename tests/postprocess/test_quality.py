@@ -27,12 +27,16 @@ def knee(femoral: int, tibial: int) -> Volume:
 GOOD = knee(600, 220)
 
 
+def named(looks: list[Look]) -> dict[str, Look]:
+    return {f"view {number}": one for number, one in enumerate(looks, start=1)}
+
+
 def flags(labels: Volume, looks: list[Look] | None = None, reference: Reference | None = USUAL) -> tuple[str, ...]:
-    return quality(labels, looks or [Look(labels, 0.1)] * 3, NAMES, reference).flags
+    return quality(labels, named(looks or [Look(labels, 0.1)] * 3), NAMES, reference).flags
 
 
 def test_a_knee_like_the_others_has_no_flag():
-    found = quality(GOOD, [Look(GOOD, 0.1)] * 3, NAMES, USUAL)
+    found = quality(GOOD, named([Look(GOOD, 0.1)] * 3), NAMES, USUAL)
     assert found.flags == ()
     assert found.volumes_mm3 == {"femoral cartilage": 150.0, "tibial cartilage": 55.0}
     assert (found.agreement, found.doubt) == (1.0, pytest.approx(0.1))
@@ -51,6 +55,14 @@ def test_volumes_are_compared_with_masks(labels, words):
     [flag] = flags(labels)
     assert words in flag
     assert flags(labels, reference=None) == ()
+
+
+def test_a_view_that_misses_a_tissue_is_named():
+    looks = [Look(GOOD, 0.1), Look(knee(600, 5), 0.1), Look(GOOD, 0.1)]
+    said = ("the view 2 view finds no tibial cartilage: the other views decide alone",)
+    assert flags(GOOD, looks) == said
+    assert flags(GOOD, looks, reference=None) == said
+    assert flags(knee(600, 0), looks, reference=None) == ()
 
 
 def test_half_as_much_again_is_still_plausible():
@@ -73,7 +85,7 @@ def test_views_that_disagree_are_noticed():
     other = Volume(np.roll(GOOD.array, 6, 2), AFFINE)
     [flag] = flags(GOOD, [Look(GOOD, 0.1), Look(other, 0.1), Look(GOOD, 0.1)])
     assert "views disagree" in flag
-    alone = quality(GOOD, [Look(GOOD, 0.1)], NAMES, USUAL)
+    alone = quality(GOOD, named([Look(GOOD, 0.1)]), NAMES, USUAL)
     assert np.isnan(alone.agreement)
     assert alone.flags == ()
 
@@ -126,7 +138,7 @@ def test_spoiled_inputs_lose_dice_and_gain_flags_together():
         volume = Volume(np.clip(image, 0, 255).astype(np.uint8), np.eye(4))
         views = {plane.value: PlaneView(plane, network) for plane, network in networks.items()}
         opinion = Ensemble(views, dict.fromkeys(views, 1 / 3)).opinion(volume, "looking")
-        found = quality(opinion.labels, [*opinion.looks.values()], NAMES[:1], reference)
+        found = quality(opinion.labels, opinion.looks, NAMES[:1], reference)
         return float(dice(confusion_matrix(mask, opinion.labels.array, 2))[1]), found
 
     good, first = judged(clean, truth, None)
