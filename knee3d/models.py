@@ -260,7 +260,9 @@ def model_files(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> t
     return tuple(str(path.relative_to(models)) for path in files)
 
 
-def save_fusion(fusion: Fusion, cases: Sequence[Case], reference: Reference, models: Path) -> None:
+def save_fusion(
+    fusion: Fusion, cases: Sequence[Case], reference: Reference, marks: Mapping[str, str], models: Path
+) -> None:
     """Write fusion.json.
 
     It holds how opinions become labels, the networks and cases it was fitted on, its Dice there, and what later knees
@@ -276,7 +278,7 @@ def save_fusion(fusion: Fusion, cases: Sequence[Case], reference: Reference, mod
         "intervals": dict(fusion.intervals),
         "fitted_on": {"split": cases[0].split.value, "cases": [case.name for case in cases]},
         "reference": {key: None if value != value else value for key, value in asdict(reference).items()},
-        "networks": {view: mark(models, view) for view in fusion.weights},
+        "networks": dict(marks),
     }
     with whole_file(models / FUSION_FILE) as path:
         path.write_text(json.dumps(content, indent=2) + "\n")

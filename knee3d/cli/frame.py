@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -86,12 +87,36 @@ class Numbers(click.ParamType):
         return first, second, third
 
 
+class ObliqueViews(click.ParamType):
+    """How many oblique views a text such as oblique:6 asks for."""
+
+    name = "oblique:N"
+    most = 30
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Text -> number."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"oblique:([0-9]{1,3})", value.strip().lower())
+        if found is None or not 1 <= int(found[1]) <= self.most:
+            self.fail(f"{value!r} is none; say oblique:N, with N from 1 to {self.most}", param, ctx)
+        return int(found[1])
+
+
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, path_type=Path)
 
 models_option = click.option(
     "--models", type=FOLDER, default="models", show_default=True, help="Folder of the trained planes."
+)
+views_option = click.option(
+    "--views",
+    "oblique",
+    type=ObliqueViews(),
+    default=0,
+    metavar="oblique:N",
+    help=f"Add N oblique views, up to {ObliqueViews.most}, of networks that were trained on oblique slices.",
 )
 jobs_option = click.option(
     "--jobs", type=click.IntRange(1), default=lambda: len(os.sched_getaffinity(0)), help="Knees at a time [all cores]."

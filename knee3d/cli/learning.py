@@ -16,6 +16,7 @@ from knee3d.cli.frame import (
     remove_option,
     seed_option,
     show_scores,
+    views_option,
     weights_option,
 )
 
@@ -257,8 +258,9 @@ def export(models: Path, name: str, out: Path) -> None:
 @click.option("--weight", multiple=True, metavar="PLANE=VALUE", help="Weights by hand, one for each plane [fitted].")
 @click.option("--per-tissue", "per_class", is_flag=True, help="Weights for each tissue, where Dice gains.")
 @click.option("--thresholds", is_flag=True, help="A threshold for each tissue, where Dice gains.")
+@views_option
 @seed_option
-def fuse(dataset: Path, models: Path, weight: tuple[str, ...], **options: Any) -> None:
+def fuse(dataset: Path, models: Path, weight: tuple[str, ...], oblique: int, **options: Any) -> None:
     """Fit the weights of F = wc*C + wa*A + ws*S on the validation patients.
 
     No other weights are better on them by more than is printed. Intervals are of 95 %, over patients drawn again and
@@ -268,11 +270,12 @@ def fuse(dataset: Path, models: Path, weight: tuple[str, ...], **options: Any) -
     \b
     knee3d fuse data/oai --models models
     knee3d fuse data/oai --models models --objective tissues --rule log --per-tissue --thresholds
+    knee3d fuse data/oai --views oblique:6
     knee3d fuse data/oai --weight sagittal=0.5077 --weight axial=0.4012 --weight coronal=0.0911
     """
     from knee3d import workflow
 
-    fusion = workflow.fuse(dataset, models, workflow.Wanted(weights=_weights(weight), **options))
+    fusion = workflow.fuse(dataset, models, workflow.Wanted(weights=_weights(weight), **options), oblique)
     for view, given in fusion.weights.items():
         each = " ".join(f"{value:.4f}" for value in (given if isinstance(given, tuple) else (given,)))
         low, high = fusion.intervals.get(view, (None, None))
@@ -308,8 +311,9 @@ def _weights(texts: tuple[str, ...]) -> dict[str, float] | None:
 @remove_option
 @fill_option
 @click.option("--compare", is_flag=True, help="Score other ways of fusion too: plain mean, log pool, votes, STAPLE.")
+@views_option
 @click.option("--surfaces/--no-surfaces", default=True, show_default=True, help="Measure distances of surfaces.")
-def evaluate(dataset: Path, models: Path, split: str, out: Path, **options: Any) -> None:
+def evaluate(dataset: Path, models: Path, split: str, out: Path, oblique: int, **options: Any) -> None:
     """Score each plane and their fusion: overlap, volume, distances of surfaces, for each tissue and all.
 
     Pooled over cases, and as means over cases with 95 % intervals over patients. With --remove-below or --fill-below
@@ -324,5 +328,5 @@ def evaluate(dataset: Path, models: Path, split: str, out: Path, **options: Any)
 
     cleaning = workflow.Cleaning(options.pop("remove_below"), options.pop("fill_below"))
     scoring = workflow.Scoring(cleaning=cleaning, **options)
-    show_scores(workflow.evaluate(dataset, models, Split(split), out, scoring))
+    show_scores(workflow.evaluate(dataset, models, Split(split), out, scoring, oblique))
     click.echo(f"{out}/scores.json  scores.csv  confusion.png  overview/")

@@ -1,7 +1,6 @@
 """Commands from knees to numbers, and the whole journey."""
 
 import logging
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +23,13 @@ from knee3d.cli.frame import (
     series_option,
     show_scores,
     spacing_option,
+    views_option,
     weights_option,
 )
 
 if TYPE_CHECKING:
     from knee3d import workflow
 
-MOST_OBLIQUE = 30
 VIEWS = [*(plane.value for plane in Plane), "volume"]
 
 
@@ -41,11 +40,7 @@ VIEWS = [*(plane.value for plane in Plane), "volume"]
 @click.option(
     "--planes", metavar="PLANE,...", help="Which planes, or volume, look at the knee [all that were trained]."
 )
-@click.option(
-    "--views",
-    metavar="oblique:N",
-    help=f"Add N oblique views, up to {MOST_OBLIQUE}, of a network that was trained on oblique slices.",
-)
+@views_option
 @click.option("--fast", is_flag=True, help="Compute only where a quick look finds tissue; whole where that is unsure.")
 @click.option(
     "--precision",
@@ -121,7 +116,7 @@ def segment(knees: Path, models: Path, out: Path, **options: Any) -> None:
     method = workflow.Method(options["fast"], cleaning, options["any_spacing"])
     planes = _planes(options["planes"])
     kept = {name: options[name] for name in ("precision", "runtime", "device", "form", "probabilities")}
-    wish = workflow.Wish(models, planes, method, **kept, oblique=_oblique(options["views"]))
+    wish = workflow.Wish(models, planes, method, **kept, oblique=options["oblique"])
     if options["dry_run"]:
         planned = workflow.plan(entries, wish, out, overwrite=not options["resume"])
         for entry, words, _ in planned:
@@ -144,18 +139,6 @@ def _planes(text: str | None) -> tuple[str, ...]:
     if not set(names) <= set(VIEWS):
         raise click.BadParameter(f"{text!r} are no planes with commas between them; there are {', '.join(VIEWS)}")
     return names
-
-
-def _oblique(text: str | None) -> int:
-    """How many oblique views a text such as oblique:6 asks for."""
-    if text is None:
-        return 0
-    found = re.fullmatch(r"oblique:([0-9]{1,3})", text.strip().lower())
-    if found is None or not 1 <= int(found[1]) <= MOST_OBLIQUE:
-        raise click.BadParameter(
-            f"{text!r} is none; say oblique:N, with N from 1 to {MOST_OBLIQUE}", param_hint="--views"
-        )
-    return int(found[1])
 
 
 def _tell(outcomes: "list[workflow.Outcome]", out: Path, quiet: bool) -> None:

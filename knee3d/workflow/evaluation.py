@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 EVIDENCE = "fusion.evidence"
 
 
-def fuse(folder: Path, models: Path, wanted: Wanted | None = None) -> Fusion:
+def fuse(folder: Path, models: Path, wanted: Wanted | None = None, oblique: int = 0) -> Fusion:
     """Fit fusion weights on the validation split and write them beside the models.
 
     What the networks say of each knee is kept in MODELS/fusion.evidence, as far as fusion depends on it, so that a
@@ -41,11 +41,12 @@ def fuse(folder: Path, models: Path, wanted: Wanted | None = None) -> Fusion:
         folder: The dataset's.
         models: The networks'; gets fusion.json.
         wanted: How; the paper's way by default.
+        oblique: How many oblique views there are beside the planes, see `models.load_models`.
 
     Raises:
         ValueError: A validation patient was trained on, or tested on, or there is no tissue to fit on.
     """
-    dataset, trained = load_dataset(folder), load_models(models, fused=False)
+    dataset, trained = load_dataset(folder), load_models(models, fused=False, oblique=oblique)
     cases = dataset.of_split(Split.VAL)
     check_match(dataset, trained, cases, (Split.TRAIN,))
     check_not_tested(dataset, trained, cases)
@@ -65,7 +66,7 @@ def fuse(folder: Path, models: Path, wanted: Wanted | None = None) -> Fusion:
     known = [case for case in dataset.cases if case.labelled and case.split in (Split.TRAIN, Split.VAL)]
     masks = _mask_extents(dataset, known, models / EVIDENCE / "masks.json")
     reference = reference_of(masks, [_kept(_seen(path)) for path in paths])
-    save_fusion(fusion, cases, reference, models)
+    save_fusion(fusion, cases, reference, trained.marks, models)
     return fusion
 
 
@@ -113,7 +114,14 @@ class Scoring:
     surfaces: bool = True
 
 
-def evaluate(folder: Path, models: Path, split: Split, out: Path, scoring: Scoring = Scoring()) -> dict[str, Any]:
+def evaluate(
+    folder: Path,
+    models: Path,
+    split: Split,
+    out: Path,
+    scoring: Scoring = Scoring(),  # noqa: B008 it is frozen
+    oblique: int = 0,
+) -> dict[str, Any]:
     """Score each plane and the fusion against the masks of a split.
 
     Args:
@@ -122,6 +130,7 @@ def evaluate(folder: Path, models: Path, split: Split, out: Path, scoring: Scori
         split: Which cases.
         out: Gets scores.json, scores.csv, confusion.png, and overview/<case>.png with prediction and truth.
         scoring: What else is scored. Comparing keeps the probabilities of all planes in memory.
+        oblique: How many oblique views there are beside the planes, see `models.load_models`.
 
     Returns:
         What scores.json holds, see `report.tables.evaluation_summary`.
@@ -132,7 +141,7 @@ def evaluate(folder: Path, models: Path, split: Split, out: Path, scoring: Scori
     from knee3d.report.figures import confusion_figure, overview_figure
     from knee3d.report.tables import evaluation_summary, plain, write_json, write_scores_csv
 
-    dataset, trained = load_dataset(folder), load_models(models)
+    dataset, trained = load_dataset(folder), load_models(models, oblique=oblique)
     cases = dataset.of_split(split)
     unseen = {Split.TEST: (Split.TRAIN, Split.VAL), Split.VAL: (Split.TRAIN,)}.get(split, ())
     check_match(dataset, trained, cases, unseen)

@@ -1,5 +1,7 @@
 """Oblique slices and patches: what networks learn from is what they are asked about."""
 
+import json
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -169,13 +171,15 @@ def test_volume_and_oblique_networks_train_fuse_and_segment_as_planes_do(balls, 
     case = balls.cases[-1]
     opinion = trained.ensemble.opinion(balls.image(case), "looking")
     assert dice(confusion_matrix(balls.mask(case).array, opinion.labels.array, 2))[1] > 0.5
-    fused = CliRunner().invoke(main, ["fuse", str(balls.folder), "--models", str(models)])
+    more = ["--models", str(models), "--views", "oblique:2"]
+    fused = CliRunner().invoke(main, ["fuse", str(balls.folder), *more])
     assert fused.exit_code == 0, fused.output
-    assert "volume     weight 1.0000" in fused.output
-    scored = CliRunner().invoke(
-        main, ["evaluate", str(balls.folder), "--models", str(models), "--out", str(tmp_path / "scores")]
-    )
+    weights = load_models(models, oblique=2).ensemble.weights
+    assert set(weights) == {"volume", "oblique-1", "oblique-2"}
+    assert weights == json.loads((models / "fusion.json").read_text())["weights"]
+    scored = CliRunner().invoke(main, ["evaluate", str(balls.folder), *more, "--out", str(tmp_path / "scores")])
     assert scored.exit_code == 0, scored.output
+    assert all(name in scored.output for name in ("volume", "oblique-1", "oblique-2", "fused"))
     run("--plane", "oblique", "--directions", "2", "--cache", str(tmp_path / "cache"))
     assert trained_networks(models, (), 5) == ("volume", "oblique")
     assert len(list((tmp_path / "cache").iterdir())) == 6
