@@ -10,26 +10,21 @@ again, so the command can be killed and repeated.
 
 import argparse
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
+from rendered import make_dataset
 from rich.console import Console
 from rich.table import Table
 
 from knee3d import workflow
 from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.tissue import SCHEMES
 from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Split, load_dataset
-from knee3d.dataset.phantom.cohort import Cohort
-from knee3d.dataset.prepare import Preparation
-from knee3d.dataset.table import LABELS_FILE, read_table, write_table
 from knee3d.learn.config import Going, TrainConfig
 
-REAL = Path(__file__).parents[2] / "shared" / "data" / "labels"
 PLANE = Plane.SAGITTAL
 SHAPE = (64, 64, 48)
 BASE = TrainConfig(epochs=10, batch_size=8, learning_rate=5e-4, schedule="cosine", augment="none", loss_background=True)
@@ -41,24 +36,6 @@ VARIANTS = {
     "random encoder": replace(BASE, encoder_weights="none"),
     "context 0": replace(BASE, context=0),
 }
-
-
-def make_dataset(folder: Path) -> Path:
-    """Both kinds of knee in one dataset, split by patient."""
-    real = tuple(sorted(REAL.glob("*.nrrd"))) if REAL.is_dir() else ()
-    kinds = {"real": Cohort(10, SHAPE, 1, real)} if real else {}
-    kinds["made-up"] = Cohort(4 if real else 14, SHAPE, 2)
-    knees = []
-    for kind, cohort in kinds.items():
-        table = workflow.phantom(cohort, folder / kind, 2)
-        knees += [
-            replace(knee, case=f"{kind}-{knee.case}", patient=f"{kind}-{knee.patient}") for knee in read_table(table)
-        ]
-        shutil.copy(table.with_name(LABELS_FILE), folder)
-    write_table(folder / "knees.csv", tuple(knees))
-    preparation = Preparation(SCHEMES["compartments"], None, (0.6, 0.25, 0.15), 0)
-    workflow.prepare(folder / "knees.csv", folder / "dataset", preparation, None, 2)
-    return folder / "dataset"
 
 
 def dice(dataset: Path, models: Path, config: TrainConfig) -> dict[str, float]:
@@ -80,7 +57,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="gets knees, dataset and models")
     parser.add_argument("--seeds", type=int, default=2)
     given = parser.parse_args()
-    dataset = make_dataset(given.folder)
+    dataset = make_dataset(given.folder, SHAPE, 10, 4, (0.6, 0.25, 0.15))
     cases = load_dataset(dataset)
     counts = ", ".join(f"{len(cases.of_split(split))} {split.value}" for split in (Split.TRAIN, Split.VAL, Split.TEST))
     found: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
