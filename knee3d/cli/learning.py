@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 NETWORKS = ["unet", "fcn", "deconvnet", "deeplab", "segnet", "pspnet", "fpn", "linknet", "unet3d"]
 SOLID = "unet3d"
 """Of them the one that sees patches of the volume."""
-ENCODERS = ["vgg16", "vgg19", "resnet18", "resnet34", "resnet50", "resnet101", "seresnet18", "seresnet34",
-            "mobilenetv2", *(f"efficientnetb{number}" for number in range(5))]  # fmt: skip
+ENCODERS = ["vgg16", "vgg19", "resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2",
+            *(f"efficientnetb{number}" for number in range(5))]  # fmt: skip
 LOSSES = ["dice", "dice-ce", "generalised-dice", "tversky", "focal-tversky"]
 PLANES = [plane.value for plane in Plane]
 OTHER_VIEWS = ["oblique", "oblique-each", "volume"]

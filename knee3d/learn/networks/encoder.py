@@ -45,8 +45,6 @@ ENCODERS: Mapping[str, Pixels] = {
     "resnet34": _RESNET,
     "resnet50": _RESNET,
     "resnet101": _RESNET,
-    "seresnet18": _RESNET,
-    "seresnet34": _RESNET,
     "mobilenetv2": _MOBILENET,
     "efficientnetb0": _EFFICIENTNET,
     "efficientnetb1": _EFFICIENTNET,
@@ -54,7 +52,8 @@ ENCODERS: Mapping[str, Pixels] = {
     "efficientnetb3": _EFFICIENTNET,
     "efficientnetb4": _EFFICIENTNET,
 }
-"""Those that train, save and export under Keras 3. DenseNet does not, and Inception names its layers by chance."""
+"""Those that train, save and export under Keras 3. DenseNet and SE-ResNet do not, and Inception names its layers by
+chance."""
 
 
 def backbone(encoder: str, weights: str | None = None) -> keras.Model:
