@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,9 +37,6 @@ def make_network(
     """Write one network's SavedModel and card into the folder of its name; see `make_models`."""
     import keras
 
-    from knee3d.learn.card import for_saved_model
-    from knee3d.learn.savedmodel import export
-
     classes = SCHEMES[scheme].classes
     slices = keras.Input((None, None, 3), dtype="uint8")
     pixels = keras.layers.Rescaling(1.0)(slices)
@@ -48,6 +46,36 @@ def make_network(
     kernel[1, 1, 1, 1], kernel[1, 1, [0, 2], 1] = 0.1, 0.01
     bias[:2] = 0, -0.12 * brightness
     conv.set_weights([kernel, bias])
+    _write(network, folder, name, spacing_mm, scheme)
+
+
+def make_volume_network(
+    folder: Path, spacing_mm: tuple[float, float, float], scheme: str, brightness: float, patch: tuple[int, int, int]
+) -> None:
+    """The same of a network of patches, which looks at each voxel by itself."""
+    import keras
+
+    classes = SCHEMES[scheme].classes
+    patches = keras.Input((None, None, None), dtype="uint8")
+    conv = keras.layers.Conv3D(classes, 1)
+    network = keras.Model(patches, keras.layers.Softmax()(conv(keras.layers.Rescaling(1.0)(patches)[..., None])))
+    kernel, bias = np.zeros((1, 1, 1, 1, classes)), np.full(classes, -50.0)
+    kernel[..., 1], bias[:2] = 0.1, (0, -0.1 * brightness)
+    conv.set_weights([kernel, bias])
+    _write(network, folder, "volume", spacing_mm, scheme, patch)
+
+
+def _write(
+    network: Any,
+    folder: Path,
+    name: str,
+    spacing_mm: tuple[float, float, float],
+    scheme: str,
+    patch: tuple[int, int, int] | None = None,
+) -> None:
+    from knee3d.learn.card import for_saved_model
+    from knee3d.learn.savedmodel import export
+
     card = {
         "knee3d": "test",
         "plane": name,
@@ -59,6 +87,7 @@ def make_network(
         "cases": {"train": [], "val": []},
         "patients": {"train": [], "val": []},
         "spacing_mm": list(spacing_mm),
+        "patch": patch and list(patch),
         "scores": {"val_dice": 0.5},
     }
     place = folder / name

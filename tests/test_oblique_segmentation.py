@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from as_seen import run_as_seen
 from click.testing import Result
-from made_up_models import make_models, make_network
+from made_up_models import make_models, make_network, make_volume_network
 
 from knee3d import models as models_folder
 from knee3d import workflow
@@ -18,6 +18,7 @@ from knee3d.anatomy.plane import Plane
 from knee3d.dataset.files.probabilities import read_probabilities
 from knee3d.dataset.files.volumefile import read_volume
 from knee3d.dataset.phantom.cohort import Cohort
+from knee3d.dataset.prepare import canonical_image
 from knee3d.dataset.source import read_image
 from knee3d.dataset.table import read_table
 from knee3d.models import FUSION_FILE, load_models
@@ -201,6 +202,26 @@ def test_views_share_a_network_and_have_a_spacing_of_their_own(place):
     assert all(isinstance(view, PlaneView) for view in trained.planes.values())
     assert trained.spacing_mm.shape == (3, 3)
     assert list(load_models(place / "models").ensemble.views) == PLANES
+
+
+def test_a_network_of_the_volume_segments_alone_and_beside_planes(place, tmp_path):
+    card = json.loads((place / "models" / PLANES[0] / "card.json").read_text())
+    shutil.copytree(place / "planes-only", tmp_path / "models")
+    make_volume_network(tmp_path / "models", tuple(card["spacing_mm"]), "cartilage", 170, (32, 24, 40))
+    asked = (place / "cohort", "--models", tmp_path / "models", "--precision", "float32")
+    for words, views in (((), [*PLANES, "volume"]), (("--planes", "volume"), ["volume"])):
+        out = tmp_path / str(len(views))
+        done = run(*asked, *words, "--out", out)
+        assert done.exit_code == 0, done.output
+        assert sorted(record_of(out)["weights"]) == sorted(views)
+    image, side = read_image(read_table(place / "cohort" / "knees.csv")[0].image)
+    pixels, _ = canonical_image(image, side)
+    labels = to_canonical(read_volume(tmp_path / "1" / "P001-baseline" / "labels.nii.gz"), side).array
+    clear = np.abs(pixels.array.astype(int) - 170) > 1
+    np.testing.assert_array_equal(labels[clear] > 0, pixels.array[clear] > 170)
+    fast = run(*asked, "--planes", "volume", "--fast", "--out", tmp_path / "fast")
+    assert fast.exit_code == 0, fast.output
+    assert record_of(tmp_path / "fast")["whole_because"] == "there is no plane for a quick look"
 
 
 def test_patients_of_the_oblique_network_count_as_seen(place, tmp_path):
