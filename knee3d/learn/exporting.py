@@ -30,12 +30,14 @@ class Format:
         packages: What is needed, by import name; the extra of knee3d that brings them has the format's name.
         load: Path -> function of uint8 slices -> probabilities, computed by the runtime in float32.
         adapt: Makes of the network one that computes the same, in a way that the format knows.
+        volumes: Whether it has pooling and transposed convolutions of three axes.
     """
 
     suffix: str
     packages: tuple[str, ...]
     load: Callable[[Path], Callable[[np.ndarray], np.ndarray]]
     adapt: Callable[[keras.Model], keras.Model] = lambda model: model
+    volumes: bool = True
 
 
 def _with_plain_upsampling(model: keras.Model) -> keras.Model:
@@ -84,7 +86,7 @@ def _litert(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 FORMATS: Mapping[str, Format] = {
     "onnx": Format(".onnx", ("tf2onnx", "onnxruntime"), _onnx),
     "openvino": Format(".xml", ("openvino",), _openvino),
-    "litert": Format(".tflite", ("ai_edge_litert",), _litert, _with_plain_upsampling),
+    "litert": Format(".tflite", ("ai_edge_litert",), _litert, _with_plain_upsampling, volumes=False),
 }
 
 
@@ -104,7 +106,7 @@ def export_view(models: Path, view: Plane | str, name: str, out: Path) -> float:
 
     Raises:
         FileNotFoundError: The plane was not trained to the end.
-        ValueError: model.keras cannot be read.
+        ValueError: model.keras cannot be read, or the format does not compute such a network.
         RuntimeError: The format's packages are not installed, or the difference is above `RUNTIME_PARITY`.
     """
     form = FORMATS[name]
@@ -112,6 +114,9 @@ def export_view(models: Path, view: Plane | str, name: str, out: Path) -> float:
     if missing:
         raise RuntimeError(f"{' and '.join(missing)} not installed; pip install 'knee3d[{name}]'")
     description = for_saved_model(load_card(models, view))
+    if description["patch"] and not form.volumes:
+        whole = ", ".join(other for other, one in FORMATS.items() if one.volumes)
+        raise ValueError(f"{name} does not compute networks of the volume, {model_folder(models, view)}; take {whole}")
     path = model_folder(models, view) / "model.keras"
     try:
         model = keras.models.load_model(path, compile=False)
