@@ -232,7 +232,8 @@ def settings_of(name: str, **others) -> config.TrainConfig:
 def test_a_format_without_volumes_says_so(tmp_path):
     pytest.importorskip("ai_edge_litert")
     card = {"plane": SOLID, "scheme": "cartilage", "classes": ["background", "cartilage"], "knee3d": "0",
-            "settings": {"context": 1}, "spacing_mm": [1, 1, 1], "patch": [8, 8, 8], "input": "", "output": ""}  # fmt: skip
+            "settings": {"context": 1}, "spacing_mm": [1, 1, 1], "patch": [8, 8, 8],
+            "input": "", "output": ""}  # fmt: skip
     (tmp_path / SOLID).mkdir()
     (tmp_path / SOLID / "card.json").write_text(json.dumps(card))
     with pytest.raises(ValueError, match="litert does not compute networks of the volume.*; take onnx, openvino"):
