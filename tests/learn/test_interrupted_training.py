@@ -18,6 +18,7 @@ keras = pytest.importorskip("keras")
 training = pytest.importorskip("knee3d.learn.training")
 config = pytest.importorskip("knee3d.learn.config")
 runs = pytest.importorskip("knee3d.learn.run")
+tf = pytest.importorskip("tensorflow")
 
 PLANE = Plane.SAGITTAL
 PROGRAM = """
@@ -81,6 +82,37 @@ def test_three_kills_change_nothing(balls, tmp_path):
     networks = [keras.models.load_model(tmp_path / name / PLANE.value / "model.keras") for name in ("whole", "killed")]
     for one, other in zip(*(network.weights for network in networks), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+STEPS = """
+import hashlib
+import numpy as np
+import knee3d.learn
+import keras, tensorflow as tf
+from knee3d.learn.building import build
+from knee3d.learn.config import TrainConfig
+from knee3d.learn.loop import training_step
+from knee3d.learn.losses import LOSSES
+keras.utils.set_random_seed(0)
+model = build(4, TrainConfig(batch_size=8, learning_rate=1e-3), None)
+step = training_step(model, model.trainable_variables, LOSSES["dice"], True, None, False)
+rng = np.random.default_rng(0)
+images, masks = rng.integers(0, 256, (8, 64, 64, 3), np.uint8), rng.integers(0, 4, (8, 64, 64), np.uint8)
+for _ in range(4):
+    step((tf.constant(images), tf.constant(masks)))
+print(hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights())).hexdigest())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="GPUs add up in any order")
+def test_one_seed_gives_the_same_weights_on_a_busy_machine(tmp_path):
+    """At a size where operations are shared among threads, in two processes that slow each other."""
+    command = [sys.executable, "-c", STEPS]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert said[0][0] == said[1][0] != ""
 
 
 @pytest.mark.slow
