@@ -3,11 +3,12 @@
 Import this room late, inside the function that needs it: it takes seconds.
 """
 
+import io
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 
 # segmentation_models 1.0.1 asks for this before its import; with its default it fails on Keras 3.
 os.environ.setdefault("SM_FRAMEWORK", "tf.keras")
@@ -19,19 +20,20 @@ def _quiet() -> Iterator[None]:
     """Hold back what the block writes to the process's stdout and stderr; shown after all if the block fails.
 
     TensorFlow's C++ greets with six lines about CPUs and missing GPUs before its log level counts, and
-    segmentation_models prints which framework it took.
+    segmentation_models prints which framework it took; in a notebook that goes another way than the process's stdout.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    saved = [os.dup(stream) for stream in (1, 2)]
+    saved, printed = [os.dup(stream) for stream in (1, 2)], io.StringIO()
     with tempfile.TemporaryFile() as held:
         try:
             for stream in (1, 2):
                 os.dup2(held.fileno(), stream)
-            yield
+            with redirect_stdout(printed):
+                yield
         except BaseException:
             held.seek(0)
-            os.write(saved[1], held.read())
+            os.write(saved[1], printed.getvalue().encode() + held.read())
             raise
         finally:
             sys.stdout.flush()
