@@ -131,7 +131,8 @@ def _interface(labels: Volume, scheme: Scheme, name: str, probabilities: Volume 
 def _unknown(name: str, interface: Interface) -> list[str]:
     """A note where the thickness of much cartilage is not known."""
     areas, values = interface.areas_mm2, interface.thickness_mm
-    share = float(areas[np.isnan(values)].sum() / areas[values != 0].sum())
+    covered = float(areas[values != 0].sum())
+    share = float(areas[np.isnan(values)].sum()) / covered if covered else 0.0
     if share <= UNKNOWN_SHARE:
         return []
     return [
