@@ -45,6 +45,13 @@ STRIDES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def forgotten():
+    """Some of these networks take a gigabyte, which other tests need."""
+    yield
+    keras.utils.clear_session(free_memory=True)
+
+
 @pytest.fixture
 def narrow(monkeypatch):
     """Two networks have a layer of a hundred million weights, which is no matter of how they are trained."""
