@@ -108,8 +108,8 @@ def test_a_left_knee_has_the_measures_of_its_mirror_image(place):
     right, left = (values(place / "results" / case) for case in ("P001", "P002"))
     assert set(right) == set(left)
     for (tissue, region, measured), value in right.items():
-        # The bright corner that sets the window is not mirrored. It is found as a sheet of the brightest tissue, most of
-        # the patella's voxels, so that percentiles of that jump between the two.
+        # The bright corner that sets the window is not mirrored. It is found as a sheet of the brightest tissue, most
+        # of the patella, so that percentiles of that jump between the two.
         if tissue != SCHEME.names[-1] or not measured.startswith("thickness_p"):
             assert left[tissue, region, measured] == pytest.approx(value, rel=0.02), (tissue, region, measured)
 
