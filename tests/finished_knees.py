@@ -46,7 +46,7 @@ def make_cohort(folder: Path, sides: tuple[Side, ...] = (Side.RIGHT, Side.LEFT),
         here = mirror(labels) if side is Side.LEFT else labels
         classes = map_labels(here.array, NUMBERINGS["pymskt"], SCHEMES[scheme])
         image = classes.astype(np.int16) * STEP
-        image.reshape(-1)[: image.size // 100] = 255  # so that the window is 0 to 255
+        image[0] = 255  # so that the window is 0 to 255, on either side alike
         case = f"P{number:03d}"
         write_volume(here.with_array(image), folder / case / "image.nii.gz")
         write_volume(here, folder / case / "mask.nii.gz")

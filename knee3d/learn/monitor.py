@@ -136,8 +136,9 @@ class TensorBoard:
     def _example(self, stack: Stack) -> Example:
         """What there is to show of a stack with most tissue."""
         image, mask = (tf.constant(part) for part in stack.load())
-        parts = [self._cutting.cut(image, mask, tf.constant(place, tf.int32))
-                 for place in self._cutting.places(stack.shape)]  # fmt: skip
+        parts = (
+            self._cutting.cut(image, mask, tf.constant(place, tf.int32)) for place in self._cutting.places(stack.shape)
+        )
         shown, truth = max(parts, key=lambda part: np.count_nonzero(part[1]))
         return Example(stack.case, shown.numpy()[None], truth.numpy())
 

@@ -49,7 +49,6 @@ def partial_volumes(labels: Volume, probabilities: Volume) -> np.ndarray:
     Raises:
         ValueError: The probabilities are not on a part of the labels' grid.
     """
-    labels.box_of(probabilities)
     found = np.zeros(probabilities.array.shape[-1] - 1)
     for tissue in np.unique(labels.array[labels.array > 0]):
         part, known = around(labels, int(tissue), probabilities, 2 * labels.spacing_mm.max())

@@ -50,7 +50,9 @@ def fuse(folder: Path, models: Path, wanted: Wanted | None = None, oblique: int 
     cases = dataset.of_split(Split.VAL)
     check_match(dataset, trained, cases, (Split.TRAIN,))
     check_not_tested(dataset, trained, cases)
-    paths = [models / EVIDENCE / f"{case.name}-{trained.mark_with(case.fingerprint)}.npz" for case in cases]
+    looked = " ".join(trained.ensemble.views)  # one network may be behind any number of oblique ones
+    marks = [trained.mark_with(f"{looked} {case.fingerprint}") for case in cases]
+    paths = [models / EVIDENCE / f"{case.name}-{mark}.npz" for case, mark in zip(cases, marks, strict=True)]
     for case, path in zip(cases, paths, strict=True):
         if not (path.is_file() and _seen(path).is_file()):
             views: dict[str, Volume] = {}

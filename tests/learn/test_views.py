@@ -183,6 +183,11 @@ def test_volume_and_oblique_networks_train_fuse_and_segment_as_planes_do(balls, 
     run("--plane", "oblique", "--directions", "2", "--cache", str(tmp_path / "cache"))
     assert trained_networks(models, (), 5) == ("volume", "oblique")
     assert len(list((tmp_path / "cache").iterdir())) == 6
+    for count in (2, 3):  # behind both is the same network, and yet they are other views
+        more[-1] = f"oblique:{count}"
+        again = CliRunner().invoke(main, ["fuse", str(balls.folder), *more])
+        assert again.exit_code == 0, again.output
+        assert len(json.loads((models / "fusion.json").read_text())["weights"]) == 1 + count
     page = CliRunner().invoke(main, ["card", str(models)])
     assert page.exit_code == 0, page.output
     assert "unet3d" in (models / "CARD.md").read_text()

@@ -1,6 +1,5 @@
 """Views that come part by part amount to what whole volumes do, in less memory; regions leave the rest background."""
 
-import gc
 import tracemalloc
 from dataclasses import dataclass
 
@@ -96,16 +95,15 @@ def test_memory_does_not_grow_with_the_number_of_views(monkeypatch):
 
     def peak(count: int) -> float:
         views = {str(number): PlaneView(Plane.SAGITTAL, Greys(0.0)) for number in range(count)}
-        gc.collect()  # what other tests left would be let go of now or then
         tracemalloc.start()
         Ensemble(views, dict.fromkeys(views, 1 / count)).opinion(image, "looking")
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found / (image.array.size * 3 * 4)
 
-    few, many = peak(2), peak(8)
+    few, many = peak(2), peak(20)  # a peak may or may not meet the labels that are just handed on, 1 / 12
     assert few < 1.7
-    assert many - few < 1.1 * 6 / 12
+    assert many - few < 1.1 * 18 / 12
 
 
 def test_weights_of_fewer_views_are_shared_out():
