@@ -54,6 +54,7 @@ class Trained:
             Oblique views are not among them: they resample to a spacing of their own.
         marks: Name of each network's folder to a fingerprint of its weights.
         reference: What `fuse` saw, for flags of quality; None before.
+        whole_only: Folders of networks that must see whole slices, see `networks.Architecture`.
     """
 
     ensemble: Ensemble
@@ -62,6 +63,7 @@ class Trained:
     spacing_mm: np.ndarray
     marks: Mapping[str, str]
     reference: Reference | None
+    whole_only: tuple[str, ...] = ()
 
     @property
     def planes(self) -> dict[str, PlaneView]:
@@ -196,7 +198,8 @@ def load_models(
         log.warning("%s is missing: planes count equally; fit weights with knee3d fuse", models / FUSION_FILE)
     spacing = np.array([card["spacing_mm"] for name, card in cards.items() if not is_oblique(name)])
     reference = fusion and fusion["reference"]
-    return Trained(ensemble, SCHEMES[schemes.pop()], patients, spacing, marks, reference)
+    whole_only = tuple(name for name, card in cards.items() if card.get("whole_slices_only", False))
+    return Trained(ensemble, SCHEMES[schemes.pop()], patients, spacing, marks, reference, whole_only)
 
 
 def _views(

@@ -235,6 +235,15 @@ def test_what_makes_no_difference_is_no_warning(tmp_path, caplog):
     assert not caplog.records
 
 
+def test_parts_along_other_axes_are_a_warning(tmp_path, caplog):
+    visits = [knee(tmp_path / name, mm3) for name, mm3 in (("before", 10_000), ("after", 9_000))]
+    for visit, along in zip(visits, ("knee", "image"), strict=True):
+        (visit / "report").mkdir(exist_ok=True)
+        (visit / "report" / "measures.json").write_text(json.dumps({"parts_along": along}))
+    workflow.compare(*visits)
+    assert "parts cut along the axes of the knee and the image" in caplog.text
+
+
 def test_an_error_of_other_networks_is_a_warning(tmp_path, error, caplog):
     other = {"models": {"one": "b" * 64}}
     both = (knee(tmp_path / "before", 10_000, **other), knee(tmp_path / "after", 9_000, **other))

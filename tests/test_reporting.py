@@ -84,6 +84,7 @@ def test_measures_are_those_of_the_labels_in_three_forms(place):
         assert found[name, "whole", "partial_volume"] == pytest.approx(mm3, rel=0.05)
     told = json.loads((folder / "report" / "measures.json").read_text())
     assert told["side"] == "R"
+    assert told["parts_along"] == "knee"
     assert told["interface"] == dict.fromkeys(SCHEME.names, "inferred")
     for one in told["measures"]:
         value = found[one["tissue"], one["region"], one["measure"]]

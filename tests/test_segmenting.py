@@ -336,6 +336,16 @@ def swap(models: Path, what: str) -> None:
     (models / "aside").rename(other)
 
 
+def test_networks_that_must_see_whole_slices_are_not_shown_parts(place, tmp_path):
+    shutil.copytree(place / "models", tmp_path / "models")
+    edit(tmp_path / "models", Plane.CORONAL, whole_slices_only=True)
+    done = run(place / "cohort" / "P001-baseline" / "dicom", "--models", tmp_path / "models", "--fast", "--out",
+               tmp_path / "out", "--case", "knee")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "out" / "knee" / "segmentation.json").read_text())
+    assert record["whole_because"] == "the networks of coronal must see whole slices"
+
+
 def edit(models: Path, plane: Plane, **changes: Any) -> None:
     for path in (models / plane.value / "card.json",):
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))

@@ -11,6 +11,7 @@ from knee3d.anatomy.plane import Plane
 from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.dataset.intensity import PERCENTILES
 from knee3d.learn.cutting import PatchCutting
+from knee3d.learn.networks import NETWORKS
 from knee3d.learn.views import LearningView
 
 IDENTITY = ("scheme", "settings", "data")
@@ -45,6 +46,7 @@ def describe(dataset: Dataset, view: LearningView, settings: Mapping[str, Any]) 
         "input": view.cutting.says,
         "output": "float32 (n, height, width, classes), softmax",
         "patch": list(view.cutting.patch) if isinstance(view.cutting, PatchCutting) else None,
+        "whole_slices_only": NETWORKS[settings["network"]].whole,
         "turns": [turn.round(6).tolist() for turn in view.turns],
         "settings": dict(settings),
         "cases": {split.value: [case.name for case in cases] for split, cases in used.items()},

@@ -31,6 +31,7 @@ def write_measures_json(path: Path, case: str, side: Side, scheme: Scheme, findi
         "side": side.value,
         "scheme": scheme.name,
         "interface": {name: "inferred" if one.inferred else "bone" for name, one in findings.interfaces.items()},
+        "parts_along": findings.landmarks and ("knee" if findings.landmarks.own_axes else "image"),
         "notes": list(findings.notes),
         "measures": [
             {"tissue": one.tissue, "region": one.region, "measure": one.measure, "unit": one.unit, "value": one.value}

@@ -146,7 +146,9 @@ class Segmenter:
     def _opinion(self, image: Volume, name: str, keep: Keep | None) -> tuple[Opinion, str]:
         """An opinion, and why it is of the whole knee where that was not asked for."""
         ensemble, why = self.trained.ensemble, ""
-        if self.method.fast:
+        if self.method.fast and self.trained.whole_only:
+            why = f"the networks of {', '.join(self.trained.whole_only)} must see whole slices"
+        elif self.method.fast:
             views = self.trained.planes
             slices = sum(len(survey_slices(image, view.plane.axis)) for view in views.values())
             with progress(f"{name}: quick look", slices) as advance:

@@ -170,10 +170,18 @@ def _origin(folder: Path, case: str) -> Origin | None:
         settings = {name: value for name, value in record["settings"].items() if name not in _NO_MATTER}
         made_by |= _flat("setting", settings)
         made_by["version"] = record["knee3d"]
+        made_by |= _axes_of_parts(folder)
         made_by["voxels"] = " x ".join(f"{mm:.2f}" for mm in sorted(record["spacing_mm"])) + " mm"
         return Origin(str(record["side"]), str(record["scheme"]), record["input"], made_by, tuple(record["flags"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{folder / RECORD} is damaged, or not knee3d's; segment the knee again") from error
+
+
+def _axes_of_parts(folder: Path) -> dict[str, str]:
+    """Whose axes parts were cut along: parts along those of the image are others than along those of the knee."""
+    path = folder / REPORT / "measures.json"
+    along = json.loads(path.read_text())["parts_along"] if path.is_file() else None
+    return {} if along is None else {"parts cut along the axes of": f"the {along}"}
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:

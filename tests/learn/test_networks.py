@@ -252,6 +252,8 @@ def test_a_format_without_volumes_says_so(tmp_path):
 def test_every_network_trains_and_segments(slim, balls, name, tmp_path):
     settings = settings_of(name, epochs=1, precision="mixed_bfloat16", augment="light")
     training.train_view(balls, view_of(name), tmp_path, settings)
+    card = json.loads((tmp_path / view_of(name) / "card.json").read_text())
+    assert card["whole_slices_only"] == (name in ("deeplab", "pspnet"))
     case = balls.cases[-1]
     opinion = load_models(tmp_path, fused=False).ensemble.opinion(balls.image(case), "looking")
     assert opinion.labels.shape == case.shape

@@ -21,12 +21,14 @@ class Architecture:
             gives them.
         stride: Height and width come as multiples of it.
         encoders: What it may begin with, keys of `ENCODERS`; the first is the default.
+        whole: Whether means over the whole slice have a say, so that it knows nothing of a part that is cut out.
         solid: Whether it takes patches of a volume, (batch, inferior, posterior, left, 1), instead of slices.
     """
 
     body: Callable[[int, str], keras.Model]
     stride: int
     encoders: tuple[str, ...] = tuple(ENCODERS)
+    whole: bool = False
     solid: bool = False
 
 
@@ -36,9 +38,9 @@ NETWORKS: Mapping[str, Architecture] = {
     "unet": Architecture(library.unet, library.STRIDE),
     "fcn": Architecture(fcn.fcn8s, fcn.STRIDE, _VGG),
     "deconvnet": Architecture(deconvnet.deconvnet, deconvnet.STRIDE, _VGG),
-    "deeplab": Architecture(deeplab.deeplab, deeplab.STRIDE, _VGG),
+    "deeplab": Architecture(deeplab.deeplab, deeplab.STRIDE, _VGG, whole=True),
     "segnet": Architecture(segnet.segnet, segnet.STRIDE, _VGG),
-    "pspnet": Architecture(pspnet.pspnet, pspnet.STRIDE),
+    "pspnet": Architecture(pspnet.pspnet, pspnet.STRIDE, whole=True),
     "fpn": Architecture(library.fpn, library.STRIDE),
     "linknet": Architecture(library.linknet, library.STRIDE),
     "unet3d": Architecture(unet3d.unet3d, unet3d.STRIDE, (NO_ENCODER,), solid=True),
