@@ -132,7 +132,7 @@ def test_the_papers_weights_by_hand_from_the_command_line(journey, tmp_path):
     assert load_models(models).ensemble.weights == paper
     for words, message in [
         ([*given[:2]], "weights must be at least 0 and add up to 1"),
-        (["--weight", "0.5"], "is not PLANE=VALUE"),
+        (["--weight", "0.5"], "is not VIEW=VALUE"),
         (["--weight", "oblique=1"], "should name each of"),
         ([*given, *given[:2]], "at most once"),
         (["--weight", f"{Plane.AXIAL.value}=1"], "but views are"),

@@ -1,0 +1,116 @@
+"""Commands from trained networks to their fusion and its scores."""
+
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import click
+
+from knee3d.anatomy.plane import Plane
+from knee3d.cli.frame import (
+    FOLDER,
+    Command,
+    fill_option,
+    models_option,
+    remove_option,
+    seed_option,
+    show_scores,
+    views_option,
+)
+
+VIEWS = [*(plane.value for plane in Plane), "volume"]
+"""And oblique ones, which are numbered."""
+
+
+@click.command(cls=Command)
+@click.argument("dataset", type=FOLDER)
+@models_option
+@click.option(
+    "--objective",
+    type=click.Choice(["foreground", "tissues"]),
+    default="foreground",
+    show_default=True,
+    help="What to maximise: Dice of any tissue against background, as in the paper, or the tissues' mean Dice.",
+)
+@click.option(
+    "--rule",
+    type=click.Choice(["linear", "log", "vote"]),
+    default="linear",
+    show_default=True,
+    help="Weighted mean of probabilities, as in the paper, or of their logarithms, or votes.",
+)
+@click.option("--weight", multiple=True, metavar="VIEW=VALUE", help="Weights by hand, one for each view [fitted].")
+@click.option("--per-tissue", "per_class", is_flag=True, help="Weights for each tissue, where Dice gains.")
+@click.option("--thresholds", is_flag=True, help="A threshold for each tissue, where Dice gains.")
+@views_option
+@seed_option
+def fuse(dataset: Path, models: Path, weight: tuple[str, ...], oblique: int, **options: Any) -> None:
+    """Fit the weights of F = wc*C + wa*A + ws*S on the validation patients.
+
+    No other weights are better on them by more than is printed. Intervals are of 95 %, over patients drawn again and
+    again. What the networks say is kept in MODELS/fusion.evidence: a killed run goes on, and another way of fusion
+    takes seconds.
+
+    \b
+    knee3d fuse data/oai --models models
+    knee3d fuse data/oai --models models --objective tissues --rule log --per-tissue --thresholds
+    knee3d fuse data/oai --views oblique:6
+    knee3d fuse data/oai --weight sagittal=0.5077 --weight axial=0.4012 --weight coronal=0.0911
+    """
+    from knee3d import workflow
+
+    fusion = workflow.fuse(dataset, models, workflow.Wanted(weights=_weights(weight), **options), oblique)
+    for view, given in fusion.weights.items():
+        each = " ".join(f"{value:.4f}" for value in (given if isinstance(given, tuple) else (given,)))
+        low, high = fusion.intervals.get(view, (None, None))
+        interval = "" if low is None else f" ({low:.2f} to {high:.2f})"
+        click.echo(f"{view:<10} weight {each}{interval}   Dice alone {fusion.alone[view]:.4f}")
+    if fusion.thresholds is not None:
+        click.echo(f"thresholds {' '.join(f'{limit:.2f}' for limit in fusion.thresholds)}")
+    bound = "" if isnan(fusion.bound) else f", and no weights better by more than {fusion.bound:.4f}"
+    click.echo(
+        f"fused {fusion.objective} Dice on validation {fusion.dice:.4f}; equal weights {fusion.equal:.4f}{bound}"
+    )
+
+
+def _weights(texts: tuple[str, ...]) -> dict[str, float] | None:
+    weights: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            number = float(value)
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r} is not VIEW=VALUE, such as {VIEWS[0]}=0.5") from error
+        if not (name in VIEWS or name.startswith("oblique-")) or name in weights:
+            raise click.BadParameter(f"{text!r} should name each of {', '.join(VIEWS)} at most once")
+        weights[name] = number
+    return weights or None
+
+
+@click.command(cls=Command)
+@click.argument("dataset", type=FOLDER)
+@models_option
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option("--out", type=FOLDER, default="evaluation", show_default=True)
+@remove_option
+@fill_option
+@click.option("--compare", is_flag=True, help="Score other ways of fusion too: plain mean, log pool, votes, STAPLE.")
+@views_option
+@click.option("--surfaces/--no-surfaces", default=True, show_default=True, help="Measure distances of surfaces.")
+def evaluate(dataset: Path, models: Path, split: str, out: Path, oblique: int, **options: Any) -> None:
+    """Score each plane and their fusion: overlap, volume, distances of surfaces, for each tissue and all.
+
+    Pooled over cases, and as means over cases with 95 % intervals over patients. With --remove-below or --fill-below
+    the cleaned fusion is a column of its own; try them on --split val.
+
+    \b
+    knee3d evaluate data/oai --models models --split test --out results
+    knee3d evaluate data/oai --split val --remove-below 50 --fill-below 5 --compare --out validation
+    """
+    from knee3d import workflow
+    from knee3d.dataset.cases import Split
+
+    cleaning = workflow.Cleaning(options.pop("remove_below"), options.pop("fill_below"))
+    scoring = workflow.Scoring(cleaning=cleaning, **options)
+    show_scores(workflow.evaluate(dataset, models, Split(split), out, scoring, oblique))
+    click.echo(f"{out}/scores.json  scores.csv  confusion.png  overview/")
