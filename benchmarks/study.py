@@ -55,8 +55,8 @@ class Preset:
 
     config: TrainConfig
     solid: TrainConfig
-    knees: tuple[int, int] = (12, 6)
-    shares: tuple[float, float, float] = (0.5, 0.2, 0.3)
+    knees: tuple[int, int] = (16, 8)
+    shares: tuple[float, float, float] = (0.4, 0.2, 0.4)
 
 
 _SMALL = TrainConfig(
@@ -140,7 +140,7 @@ def scored(study: Study, kind: str, models: Path, ways: Mapping[str, str], obliq
     """
     out = study.folder / "evaluation" / models.name
     dataset = study.dataset(kind)
-    summary = workflow.evaluate(dataset, models, Split.TEST, out, workflow.Scoring(**scoring), oblique)
+    summary = workflow.evaluate(dataset, models, Split.TEST, out, workflow.Scoring(pictures=False, **scoring), oblique)
     patients = {case.name: case.patient for case in load_dataset(dataset).cases}
     return [
         {
@@ -220,15 +220,18 @@ def gflop(model: Any, shape: tuple[int, ...]) -> float:
     return sum(counted)
 
 
-def network_cell(name: str) -> Callable[[Study], Lines]:
-    """A network on each plane."""
+def planes_cell(name: str, kind: str) -> Callable[[Study], Lines]:
+    """A network on each plane, and their mean."""
 
     def run(study: Study) -> Lines:
-        models = study.trained(name, USUAL, PLANES, replace(study.preset.config, network=name))
-        workflow.fuse(study.dataset(USUAL), models)
-        lines = scored(study, USUAL, models, {view: view for view in PLANES} | {"fused": "three planes, fitted"})
-        return [line | {"network": name} | (costs(study, models, line["way"]) if line["way"] in PLANES else {})
-                for line in lines]  # fmt: skip
+        called = name if kind == USUAL else f"{name}, {kind}"
+        models = study.trained(called, kind, PLANES, replace(study.preset.config, network=name))
+        lines = scored(study, kind, models, {view: view for view in PLANES} | {"fused": "three planes, equal"})
+        timed = PLANES if kind == USUAL else ()
+        return [
+            line | {"network": name} | (costs(study, models, line["way"]) if line["way"] in timed else {})
+            for line in lines
+        ]
 
     return run
 
@@ -236,11 +239,13 @@ def network_cell(name: str) -> Callable[[Study], Lines]:
 def fusion_cell(study: Study) -> Lines:
     """Other ways to fuse the planes of the U-Net."""
     models, dataset = study.together("unet-fused", study.folder / "models" / "unet"), study.dataset(USUAL)
-    others = {"mean": "equal", "logarithmic": "logarithmic, equal", "vote": "vote", "STAPLE": "STAPLE"}
-    workflow.fuse(dataset, models, workflow.Wanted(weights=PAPER))
-    lines = scored(study, USUAL, models, {"fused": "the paper's weights"} | others, compare=True)
-    workflow.fuse(dataset, models, workflow.Wanted(per_class=True))
-    lines += scored(study, USUAL, models, {"fused": "weights for each tissue"})
+    ways = {"fitted": {}, "the paper's weights": {"weights": PAPER}, "weights for each tissue": {"per_class": True}}
+    others = {"logarithmic": "logarithmic, equal", "vote": "vote", "STAPLE": "STAPLE"}
+    lines: Lines = []
+    for way, wanted in ways.items():
+        workflow.fuse(dataset, models, workflow.Wanted(**wanted))
+        last = way == list(ways)[-1]
+        lines += scored(study, USUAL, models, {"fused": way} | (others if last else {}), compare=last)
     return [line | {"network": "unet", "way": f"three planes, {line['way']}"} for line in lines]
 
 
@@ -273,25 +278,13 @@ def solid_cell(study: Study) -> Lines:
     return [line | {"network": "unet3d", **costs(study, models, SOLID)} for line in lines]
 
 
-def spacing_cell(kind: str) -> Callable[[Study], Lines]:
-    """The U-Net's planes on the same knees in other voxels."""
-
-    def run(study: Study) -> Lines:
-        models = study.trained(f"unet, {kind}", kind, PLANES, study.preset.config)
-        workflow.fuse(study.dataset(kind), models)
-        lines = scored(study, kind, models, {view: view for view in PLANES} | {"fused": "three planes, fitted"})
-        return [line | {"network": "unet"} for line in lines]
-
-    return run
-
-
 CELLS: Mapping[str, Callable[[Study], Lines]] = {
-    **{name: network_cell(name) for name in FLAT},
+    **{name: planes_cell(name, USUAL) for name in FLAT},
     "fusion": fusion_cell,
     "oblique, shared": oblique_cell(shared=True),
     "oblique, each": oblique_cell(shared=False),
     "unet3d": solid_cell,
-    **{f"spacing, {kind}": spacing_cell(kind) for kind in OTHERS},
+    **{f"spacing, {kind}": planes_cell("unet", kind) for kind in OTHERS},
 }
 RENDERED_ONLY = {f"spacing, {kind}" for kind in OTHERS}
 
@@ -358,7 +351,7 @@ def answers(lines: Lines) -> Iterator[str]:
         change = _numbers(first["dice"]["mean"]) - _numbers(second["dice"]["mean"])
         interval = mean_interval(change, first["patients"])
         p = stats.wilcoxon(change).pvalue if np.any(change) else 1.0
-        clear = interval.low > 0 or interval.high < 0
+        clear = (interval.low > 0 or interval.high < 0) and p < 0.05
         return (
             f"- {title}: {one[1]} ({one[0]}) against {other[1]} ({other[0]}), {one[2]}: mean Dice {interval.mean:+.3f} "
             f"({interval.low:+.3f} to {interval.high:+.3f}), Wilcoxon p = {p:.3f}, {len(change)} knees; "

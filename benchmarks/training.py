@@ -25,7 +25,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-import knee3d.learn  # noqa: F401, I001 before TensorFlow, which it quiets
+import knee3d.learn  # noqa: F401, I001 sets how many threads TensorFlow has, as in a training
 from knee3d.anatomy.plane import Plane
 from knee3d.dataset.cases import load_dataset
 from knee3d.learn.augment import STRENGTHS

@@ -191,8 +191,9 @@ def test_an_evaluation_is_numbers_and_pictures_of_unseen_knees(journey, tmp_path
 
 @pytest.mark.slow
 def test_other_ways_of_fusion_and_a_cleaned_one_are_scored_beside_it(journey, tmp_path):
-    scoring = workflow.Scoring(compare=True, cleaning=workflow.Cleaning(30.0, 5.0), surfaces=False)
+    scoring = workflow.Scoring(compare=True, cleaning=workflow.Cleaning(30.0, 5.0), surfaces=False, pictures=False)
     summary = workflow.evaluate(journey / "dataset", journey / "models", Split.VAL, tmp_path, scoring)
+    assert not (tmp_path / "overview").exists()
     ways = {*(plane.value for plane in Plane), "fused, cleaned", "mean", "logarithmic", "vote", "STAPLE"}
     assert set(summary["planes"]) == ways
     assert summary["cleaning"] == {"remove_below_mm3": 30.0, "fill_below_mm3": 5.0, "keep_largest": False}

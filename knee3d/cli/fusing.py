@@ -97,6 +97,7 @@ def _weights(texts: tuple[str, ...]) -> dict[str, float] | None:
 @click.option("--compare", is_flag=True, help="Score other ways of fusion too: plain mean, log pool, votes, STAPLE.")
 @views_option
 @click.option("--surfaces/--no-surfaces", default=True, show_default=True, help="Measure distances of surfaces.")
+@click.option("--pictures/--no-pictures", default=True, show_default=True, help="Draw each case.")
 def evaluate(dataset: Path, models: Path, split: str, out: Path, oblique: int, **options: Any) -> None:
     """Score each plane and their fusion: overlap, volume, distances of surfaces, for each tissue and all.
 
@@ -113,4 +114,4 @@ def evaluate(dataset: Path, models: Path, split: str, out: Path, oblique: int, *
     cleaning = workflow.Cleaning(options.pop("remove_below"), options.pop("fill_below"))
     scoring = workflow.Scoring(cleaning=cleaning, **options)
     show_scores(workflow.evaluate(dataset, models, Split(split), out, scoring, oblique))
-    click.echo(f"{out}/scores.json  scores.csv  confusion.png  overview/")
+    click.echo(f"{out}/scores.json  scores.csv  confusion.png{'  overview/' if scoring.pictures else ''}")

@@ -9,6 +9,7 @@ cost no second read, and memory depends on the stacks open at a time, not on how
 about 30 ready, 1.5 GB at OAI size.
 """
 
+import os
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -84,13 +85,13 @@ def training_batches(
             return batched
         return batched.enumerate().map(
             lambda step, pair: augment(*pair, tf.random.experimental.stateless_fold_in(seed, step), strength),
-            num_parallel_calls=tf.data.AUTOTUNE,
+            num_parallel_calls=os.cpu_count() or 1,
             deterministic=True,
         )
 
     stream = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch)
     known = tf.data.experimental.assert_cardinality(len(epochs) * visits.steps(batch_size))
-    return stream.apply(known).prefetch(tf.data.AUTOTUNE)
+    return _untuned(stream.apply(known).prefetch(READ_AHEAD))
 
 
 def validation_batches(
@@ -113,7 +114,14 @@ def validation_batches(
     )
     batched = stream.padded_batch(batch_size, (cutting.image_shape, cutting.mask_shape, ()))
     known = tf.data.experimental.assert_cardinality(visits.steps(batch_size))
-    return batched.apply(known).prefetch(tf.data.AUTOTUNE)
+    return _untuned(batched.apply(known).prefetch(READ_AHEAD))
+
+
+def _untuned(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Keep tf.data's tuner away: whoever lets go of an iterator waits until it has slept, up to a minute (D72)."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.with_options(options)
 
 
 def shares(batches: tf.data.Dataset, replicas: int, mine: range) -> tf.data.Dataset:

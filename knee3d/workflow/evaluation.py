@@ -109,11 +109,13 @@ class Scoring:
         compare: Whether to score other ways of fusion too: the plain mean, the logarithmic pool, votes and STAPLE.
         cleaning: What the fusion is scored without, in a row of its own.
         surfaces: Whether to measure distances between surfaces.
+        pictures: Whether to draw each case.
     """
 
     compare: bool = False
     cleaning: Cleaning = NOTHING
     surfaces: bool = True
+    pictures: bool = True
 
 
 def evaluate(
@@ -159,8 +161,9 @@ def evaluate(
         qualities[case.name] = quality(opinion.labels, opinion.looks, names, trained.reference)
         mine = {way: assess(truth, labels, names, scoring.surfaces) for way, labels in found.items()}
         assessed[case.name] = mine
-        picture = out / "overview" / f"{case.name}.png"
-        overview_figure(image, found[FUSED], dataset.scheme, picture, case.name, truth)
+        if scoring.pictures:
+            picture = out / "overview" / f"{case.name}.png"
+            overview_figure(image, found[FUSED], dataset.scheme, picture, case.name, truth)
         flags = "".join(f"; {flag}" for flag in qualities[case.name].flags)
         log.info("%s: fused foreground Dice %.4f%s", case.name, mine[FUSED].scores.foreground_dice, flags)
     patients = {case.name: case.patient for case in cases}

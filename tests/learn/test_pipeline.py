@@ -56,6 +56,16 @@ def test_unshuffled_is_every_slice_in_order(balls, plane, context):
         np.testing.assert_array_equal(mask, true_mask)
 
 
+def test_no_tuner_holds_up_who_lets_go_of_a_stream(balls):
+    slices = visits(balls, balls.of_split(Split.VAL), Plane.SAGITTAL)
+    cutting = SliceCutting(1)
+    for batches in (
+        pipeline.training_batches(slices, cutting, 5, pipeline.Order(0), range(1)),
+        pipeline.validation_batches(slices, cutting, 5),
+    ):
+        assert batches.options().autotune.enabled is False
+
+
 def epochs_of(dataset, plane, epochs, order, read=None, batch_size=3):
     """The pairs of each epoch."""
     slices = visits(dataset, dataset.of_split(Split.TRAIN), plane)
