@@ -55,7 +55,7 @@ class Command(click.Command):
 
     def _failed(self, words: str) -> click.ClickException:
         failed = click.ClickException(words)
-        failed.exit_code = self.failure
+        failed.exit_code = self.failure  # type: ignore[misc] # click's documentation does so
         return failed
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from knee3d.anatomy.box import box_around, whole_box
 from knee3d.anatomy.volume import Volume
-from knee3d.postprocess.predict import Part, check_image
+from knee3d.postprocess.predict import Classifier, Part, check_image
 from knee3d.postprocess.rectangles import within
 
 SOLID = "volume"
@@ -27,18 +27,14 @@ LEAST_WEIGHT = 1e-3
 Patch = tuple[int, int, int]
 
 
-class PatchPredictor(Protocol):
+class PatchPredictor(Classifier, Protocol):
     """Whatever turns patches of a volume into probabilities."""
-
-    @property
-    def classes(self) -> int:
-        """Number of classes, background included."""
 
     @property
     def patch(self) -> Patch:
         """Its shape: what the network was trained on."""
 
-    def __call__(self, patches: np.ndarray) -> np.ndarray:
+    def __call__(self, patches: np.ndarray, /) -> np.ndarray:
         """Uint8 (n, *patch) -> float32 (n, *patch, classes), adding up to 1."""
 
 

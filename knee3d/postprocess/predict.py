@@ -20,12 +20,16 @@ Part = tuple[Any, np.ndarray]
 """Where in the volume, as numpy indexes (Inferior, Posterior, Left), and (..., classes) float32."""
 
 
-class Predictor(Protocol):
-    """Whatever turns slices into probabilities: a SavedModel, an ONNX session, a made-up function in a test."""
+class Classifier(Protocol):
+    """What a view asks, whatever it shows it."""
 
     @property
     def classes(self) -> int:
         """Number of classes, background included."""
+
+
+class Predictor(Classifier, Protocol):
+    """Whatever turns slices into probabilities: a SavedModel, an ONNX session, a made-up function in a test."""
 
     @property
     def context(self) -> int:
@@ -39,7 +43,7 @@ class View(Protocol):
     """A direction of looking at a knee, and the network that does it."""
 
     @property
-    def predictor(self) -> Predictor:
+    def predictor(self) -> Classifier:
         """The network."""
 
     def steps(self, image: Volume) -> int:

@@ -83,8 +83,10 @@ def read_smallest(path: Path) -> tuple[dict[Quantity, Smallest], dict[str, str]]
             tissue, region, measure = (str(row[key]) for key in _KEYS[:3])
             if row["unit"] != UNITS[measure]:
                 raise ValueError(f"{measure} is in {UNITS[measure]}")
-            numbers = (math.nan if row[key] is None else float(row[key]) for key in ("sdc", "sdc_low", "sdc_high"))
-            found[tissue, region, measure] = Smallest(*numbers, int(row["pairs"]))
+            sdc, low, high = (
+                math.nan if row[key] is None else float(row[key]) for key in ("sdc", "sdc_low", "sdc_high")
+            )
+            found[tissue, region, measure] = Smallest(sdc, low, high, int(row["pairs"]))
         made_by = {str(name): str(words) for name, words in content["made_by"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no reproducibility.json of knee3d ({error}); make it again") from error

@@ -60,7 +60,7 @@ def confusion_figure(scores: Mapping[str, Scores], path: Path) -> None:
     bar.set_ticks([0, 0.01, 0.1, 0.25, 0.5, 1], labels=["0", "1 %", "10 %", "25 %", "50 %", "100 %"])
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, length=0)
-    undated = {"metadata": {"CreationDate": None}} if path.suffix == ".pdf" else {}
+    undated: dict[str, Any] = {"metadata": {"CreationDate": None}} if path.suffix == ".pdf" else {}
     with whole_file(path) as partial:
         figure.savefig(partial, **undated)
 

@@ -265,7 +265,8 @@ def _made_by(pairs: Sequence[Pair]) -> tuple[dict[str, str], list[str]]:
 def _matched(baseline: Mapping[str, Visit], followup: Mapping[str, Visit]) -> tuple[list[Pair], dict[str, str]]:
     """Knees of the same name; single ones whatever they are called."""
     if len(baseline) == len(followup) == 1:
-        return [Pair(*baseline.values(), *followup.values())], {}
+        [one], [other] = baseline.values(), followup.values()
+        return [Pair(one, other)], {}
     common = [case for case in baseline if case in followup]
     if not common:
         some = [", ".join([*visits][:3]) for visits in (baseline, followup)]

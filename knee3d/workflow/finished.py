@@ -108,7 +108,7 @@ def maps_of(labels: Volume, fused: Volume | None, views: Mapping[str, Volume]) -
     maps = {"probability": fused.with_array(1 - fused.array[..., 0] / np.float32(255))}
     if len(views) > 1:
         others = [view.array[box] != labels.array[box] for view in views.values()]
-        maps["disagreement"] = fused.with_array(np.mean(others, axis=0, dtype=np.float32))
+        maps["disagreement"] = fused.with_array(np.asarray(np.mean(others, axis=0, dtype=np.float32)))
     return maps
 
 

@@ -11,10 +11,9 @@ report.json         what it was made of
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,6 @@ from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_folder
 from knee3d.dataset.files.volumefile import write_volume
-from knee3d.dataset.intake import digest
 from knee3d.postprocess.confusion import Scores
 from knee3d.postprocess.ensemble import FUSED
 from knee3d.quantify.field import around, field
@@ -35,6 +33,16 @@ from knee3d.quantify.thickness import THICKNESS
 from knee3d.quantify.volumes import tissue_volumes
 from knee3d.workflow.finished import Given, image_of, labels_of, maps_of, opinion_of, scores_of
 from knee3d.workflow.record import REPORT, SEEN
+from knee3d.workflow.report_record import (
+    MEASURES,
+    PAGE,
+    REPORT_RECORD,
+    SEEN_WORDS,
+    ReportWish,
+    mark_of_report,
+    mark_of_results,
+    report_digests,
+)
 
 if TYPE_CHECKING:
     from knee3d.quantify.mesh import Mesh
@@ -43,53 +51,6 @@ if TYPE_CHECKING:
 
 OFF = 0.01
 """A surface whose volume differs more from that of the voxels is said to."""
-SEEN_WORDS = {
-    "train": "The networks were trained on this patient: scores flatter, and say nothing of other knees.",
-    "val": "The networks were chosen and fused by this patient: scores flatter a little.",
-}
-SEEN_SHORT = {"train": "trained on this patient", "val": "chosen by this patient"}
-"""What is to be said of a patient whom the networks know, see `record.SEEN`."""
-PAGE, MEASURES, REPORT_RECORD = "report.html", "measures.csv", "report.json"
-
-
-@dataclass(frozen=True)
-class ReportWish:
-    """How reports are made.
-
-    Attributes:
-        meshes: Format of the surfaces: "ply", "stl", "glb" or "vtp".
-        keep: Share of their triangles that is kept.
-    """
-
-    meshes: str = "ply"
-    keep: float = 1.0
-
-
-def mark_of_results(record: Mapping[str, Any]) -> str:
-    """A fingerprint of what `segment` wrote of a knee."""
-    return hashlib.sha256(json.dumps([record["mark"], record["files"]]).encode()).hexdigest()
-
-
-def mark_of_report(given: Given, wish: ReportWish) -> str:
-    """A fingerprint of all that a report is made of."""
-    mask = digest(given.mask) if given.mask else ""
-    names = sorted(given.numbering.names.items()) if given.numbering else None
-    told = [
-        __version__,
-        mark_of_results(given.record),
-        given.record.get(SEEN, ""),
-        given.entry is not None,
-        mask,
-        names,
-        asdict(wish),
-    ]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
-
-
-def report_digests(folder: Path) -> dict[str, str]:
-    """Names of the files of a report, but its record, to a hash of what they hold."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != REPORT_RECORD)
-    return {str(path.relative_to(folder)): digest(path) for path in files}
 
 
 def make_report(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any]:
@@ -105,14 +66,14 @@ def make_report(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any]:
     """
     from knee3d.report.tables import write_json
 
-    image = given.entry and image_of(given.entry, given.side)
+    image = image_of(given.entry, given.side) if given.entry else None
     labels = labels_of(folder, given, image)
     fused, views = opinion_of(folder, labels, given.scheme)
     findings = measure(labels, given.scheme, given.side, fused)
     surfaces, said = _surfaces(labels, given.scheme, fused, wish.keep)
     findings = replace(findings, notes=(*findings.notes, *said))
     made = Made(
-        image and image.shown,
+        image.shown if image else None,
         labels,
         findings,
         thickness_map(labels, given.scheme, findings.interfaces),

@@ -22,18 +22,18 @@ from knee3d.progress import progress
 from knee3d.threads import as_finished
 from knee3d.workflow.finished import Given
 from knee3d.workflow.outcome import NoRoom, Outcome, in_a_line, watching_room
-from knee3d.workflow.pages import (
+from knee3d.workflow.pages import make_report
+from knee3d.workflow.record import RECORD, REPORT, SEEN, check_unchanged, record_of
+from knee3d.workflow.report_record import (
     MEASURES,
     PAGE,
     REPORT_RECORD,
     SEEN_SHORT,
     ReportWish,
-    make_report,
     mark_of_report,
     mark_of_results,
     report_digests,
 )
-from knee3d.workflow.record import RECORD, REPORT, SEEN, check_unchanged, record_of
 
 log = logging.getLogger(__name__)
 

@@ -125,7 +125,9 @@ def check_same_knee(first: Visit, second: Visit) -> list[str]:
         )
     notes = [f"made differently, which may change measures by itself: {words}"
              for words in differences(mine.made_by, other.made_by)]  # fmt: skip
-    notes += [f"the side of {visit.case} is not known" for visit in (first, second) if not visit.origin.side]
+    notes += [
+        f"the side of {visit.case} is not known" for visit in (first, second) if visit.origin and not visit.origin.side
+    ]
     notes += [f"{visit.case} is flagged: {'; '.join(visit.origin.flags)}"
               for visit in (first, second) if visit.origin and visit.origin.flags]  # fmt: skip
     if mine.image == other.image:

@@ -18,16 +18,15 @@ from knee3d.postprocess.contested import (
     save_contested,
 )
 from knee3d.postprocess.decide import decide
+from knee3d.postprocess.merit import OBJECTIVES, merit
+from knee3d.postprocess.search import CLOSE_ENOUGH
 from knee3d.postprocess.weights import (
-    CLOSE_ENOUGH,
-    OBJECTIVES,
     Wanted,
     fit,
     fit_class_weights,
     fit_thresholds,
     fit_weights,
     given_weights,
-    merit,
     sum_of,
 )
 

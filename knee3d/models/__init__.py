@@ -1,0 +1,30 @@
+"""A models folder: one network per view of a knee, and the weights of their fusion.
+
+MODELS/<plane>/         see `learn.savedmodel`
+MODELS/volume/          the same, of a network that sees patches of the volume
+MODELS/oblique/         the same, of a network that was trained on oblique slices of several directions,
+MODELS/oblique-2-of-6/  or of one direction of so many
+MODELS/fusion.json      weights keyed by view, and what they were fitted on
+"""
+
+from knee3d.models.checks import check_match, check_not_tested
+from knee3d.models.folder import all_trained, is_trained, mark, trained_networks, trained_views
+from knee3d.models.fusion import FUSION_FILE, load_fusion, save_fusion
+from knee3d.models.trained import Trained, fusion_mark, load_models, model_files
+
+__all__ = [
+    "FUSION_FILE",
+    "Trained",
+    "all_trained",
+    "check_match",
+    "check_not_tested",
+    "fusion_mark",
+    "is_trained",
+    "load_fusion",
+    "load_models",
+    "mark",
+    "model_files",
+    "save_fusion",
+    "trained_networks",
+    "trained_views",
+]

@@ -1,0 +1,83 @@
+"""Which networks lie in a models folder."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from knee3d.anatomy.plane import Plane
+from knee3d.postprocess.oblique import OBLIQUE, one_direction
+from knee3d.postprocess.patches import SOLID
+
+
+def is_trained(models: Path, view: str) -> bool:
+    """Whether a view's network was trained to the end."""
+    return (models / view / "card.json").is_file()
+
+
+def trained_views(models: Path) -> list[str]:
+    """The planes, and the volume, of a models folder that were trained to the end."""
+    return [view for view in (*(plane.value for plane in Plane), SOLID) if is_trained(models, view)]
+
+
+def all_trained(models: Path) -> list[str]:
+    """`trained_views`, and the networks of oblique slices.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    oblique = [path.parent.name for path in sorted(models.glob(f"{OBLIQUE}*/card.json"))]
+    found = [*trained_views(models), *(name for name in oblique if not name.endswith(".training"))]
+    if not found:
+        raise _nothing_trained(models)
+    return found
+
+
+def _nothing_trained(models: Path) -> FileNotFoundError:
+    """What to say of a folder without networks."""
+    return FileNotFoundError(f"{models} holds no trained plane; train first: knee3d-train DATASET --models {models}")
+
+
+def trained_networks(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> tuple[str, ...]:
+    """The folders of the networks that look at a knee together.
+
+    Args:
+        models: Where they lie.
+        planes: Which of `trained_views`; none is every one.
+        oblique: How many oblique views there are besides. One network is behind them all, or, where there is none, one
+            behind each, which was trained on its direction of so many.
+
+    Raises:
+        FileNotFoundError: There is none, or one that is asked for is not there.
+    """
+    there = trained_views(models)
+    names = ", ".join(there) or "none of a plane"
+    if not there and not oblique:
+        raise _nothing_trained(models)
+    missing = [view for view in planes if view not in there]
+    if missing:
+        raise FileNotFoundError(f"{models} holds no {' and no '.join(missing)} plane, only {names}")
+    wanted = [view for view in there if not planes or view in planes]
+    if not oblique:
+        return tuple(wanted)
+    if is_trained(models, OBLIQUE):
+        return (*wanted, OBLIQUE)
+    each = [one_direction(number, oblique) for number in range(1, oblique + 1)]
+    if not all(is_trained(models, view) for view in each):
+        raise FileNotFoundError(
+            f"{models} holds no network that was trained on oblique slices, only {names}; train one with "
+            f"knee3d-train DATASET --plane {OBLIQUE} --models {models}, or segment without oblique views"
+        )
+    return (*wanted, *each)
+
+
+def mark(models: Path, name: str) -> str:
+    """A fingerprint of the weights in a network's folder: of the index that holds a checksum of each tensor.
+
+    Raises:
+        ValueError: There is no such index.
+    """
+    path = models / name / "saved_model" / "variables" / "variables.index"
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); train this plane again") from error

@@ -1,0 +1,95 @@
+"""fusion.json: how the opinions of views become labels, and what that was fitted on."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from knee3d.atomic import whole_file
+from knee3d.dataset.cases import Case
+from knee3d.postprocess.blend import only
+from knee3d.postprocess.ensemble import Ensemble
+from knee3d.postprocess.oblique import is_oblique
+from knee3d.postprocess.quality import Reference
+from knee3d.postprocess.weights import Fusion
+
+log = logging.getLogger(__name__)
+
+FUSION_FILE = "fusion.json"
+
+
+def save_fusion(
+    fusion: Fusion, cases: Sequence[Case], reference: Reference, marks: Mapping[str, str], models: Path
+) -> None:
+    """Write fusion.json.
+
+    It holds how opinions become labels, the networks and cases it was fitted on, its Dice there, and what later knees
+    are compared with.
+    """
+    content = {
+        "weights": dict(fusion.weights),
+        "rule": fusion.rule,
+        "thresholds": fusion.thresholds,
+        "objective": fusion.objective,
+        "dice": {"fused": fusion.dice, "equal weights": fusion.equal, **fusion.alone},
+        "no_weights_better_by": fusion.bound if np.isfinite(fusion.bound) else None,
+        "intervals": dict(fusion.intervals),
+        "fitted_on": {"split": cases[0].split.value, "cases": [case.name for case in cases]},
+        "reference": {key: None if value != value else value for key, value in asdict(reference).items()},
+        "networks": dict(marks),
+    }
+    with whole_file(models / FUSION_FILE) as path:
+        path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def load_fusion(models: Path) -> dict[str, Any] | None:
+    """What fusion.json holds; None where there is none.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    path = models / FUSION_FILE
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text())
+        weights = {str(name): np.asarray(weight, dtype=float).tolist() for name, weight in content["weights"].items()}
+        thresholds = content["thresholds"] and tuple(map(float, content["thresholds"]))
+        texts = {key: str(content[key]) for key in ("rule", "objective")}
+        volumes = {name: (float(low), float(high)) for name, (low, high) in content["reference"]["volumes_mm3"].items()}
+        borders = {name: float(area) for name, area in content["reference"]["border_mm2"].items()}
+        seen = (float("nan") if content["reference"][key] is None else float(content["reference"][key])
+                for key in ("agreement", "doubt"))  # fmt: skip
+        reference = Reference(volumes, borders, *seen)
+        checked = {"weights": weights, "thresholds": thresholds, "networks": dict(content["networks"])}
+        return content | texts | checked | {"reference": reference}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a readable weight file ({error!r}); run knee3d fuse again") from error
+
+
+def with_fusion(equal: Ensemble, fusion: Mapping[str, Any], marks: Mapping[str, str], partly: bool) -> Ensemble:
+    """The same views, weighted as fusion.json says.
+
+    Args:
+        equal: Views that count equally.
+        fusion: From `load_fusion`.
+        marks: Of the networks at hand; those that it was not fitted on are named in a warning.
+        partly: Whether they are some of the folder's views only, which then share what the others weigh.
+
+    Returns:
+        `equal` itself where views are oblique, and the weights are for others.
+    """
+    if any(map(is_oblique, marks)) and set(equal.views) != set(fusion["weights"]):
+        log.warning("%s is not for these oblique views: all views count equally", FUSION_FILE)
+        return equal
+    stale = [view for view, one in marks.items() if fusion["networks"].get(view, one) != one]
+    if stale:
+        log.warning("%s is older than the networks of %s: run knee3d fuse again", FUSION_FILE, ", ".join(stale))
+    weights = fusion["weights"]
+    if partly and set(equal.views) < set(weights):
+        weights = only(weights, equal.views)
+    return Ensemble(equal.views, weights, fusion["rule"], fusion["thresholds"])

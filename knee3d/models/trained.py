@@ -1,0 +1,180 @@
+"""The networks of a models folder, loaded: views that look at knees together."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.resample import spread_turns
+from knee3d.anatomy.tissue import SCHEMES, Scheme
+from knee3d.anatomy.volume import Volume
+from knee3d.dataset.cases import Split
+from knee3d.models.folder import mark, trained_networks, trained_views
+from knee3d.models.fusion import FUSION_FILE, load_fusion, with_fusion
+from knee3d.postprocess.ensemble import Ensemble
+from knee3d.postprocess.oblique import OBLIQUE, ObliqueView, is_oblique, one_direction
+from knee3d.postprocess.patches import SOLID, PatchView
+from knee3d.postprocess.predict import PlaneView, View
+from knee3d.postprocess.quality import Reference
+
+if TYPE_CHECKING:
+    from knee3d.learn.engines import Engine
+
+log = logging.getLogger(__name__)
+
+SPACING_FACTOR = 1.25
+ISOTROPIC_MM = 1e-3
+"""Cards round voxel sizes to less than this."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a models folder holds.
+
+    Attributes:
+        ensemble: The networks and their fusion weights: equal ones until `fuse` has fitted some.
+        scheme: The classes they tell apart.
+        patients: Whom they were trained and validated on.
+        spacing_mm: (planes, 3) voxel sizes along Inferior, Posterior, Left that each was trained on, the median.
+            Oblique views are not among them: they resample to a spacing of their own.
+        marks: Name of each network's folder to a fingerprint of its weights.
+        reference: What `fuse` saw, for flags of quality; None before.
+        whole_only: Folders of networks that must see whole slices, see `networks.Architecture`.
+    """
+
+    ensemble: Ensemble
+    scheme: Scheme
+    patients: Mapping[Split, frozenset[str]]
+    spacing_mm: np.ndarray
+    marks: Mapping[str, str]
+    reference: Reference | None
+    whole_only: tuple[str, ...] = ()
+
+    @property
+    def planes(self) -> dict[str, PlaneView]:
+        """Those of the views that are planes."""
+        return {name: view for name, view in self.ensemble.views.items() if isinstance(view, PlaneView)}
+
+    def mark_with(self, text: str) -> str:
+        """A fingerprint of all networks and the text."""
+        return hashlib.sha256(json.dumps([sorted(self.marks.items()), text]).encode()).hexdigest()[:16]
+
+    def of_other_voxels(self, image: Volume) -> str:
+        """What is wrong where voxels differ from those of training by more than `SPACING_FACTOR`; empty if nothing is.
+
+        The networks see pixels, not millimetres: anatomy of another size in pixels is new to them.
+        """
+        if not len(self.spacing_mm):
+            return ""
+        factors = image.spacing_mm / self.spacing_mm
+        worst = np.maximum(factors, 1 / factors).max(axis=1)
+        if worst.max() <= SPACING_FACTOR:
+            return ""
+        sizes = (image.spacing_mm, self.spacing_mm[worst.argmax()])
+        mine, theirs = (" x ".join(f"{mm:.2f}" for mm in size) for size in sizes)
+        return f"voxels of {mine} mm, while the networks know {theirs} mm: they would see anatomy of another size"
+
+
+def load_models(
+    models: Path,
+    fused: bool = True,
+    planes: Sequence[str] = (),
+    engine: "Engine | None" = None,
+    oblique: int = 0,
+) -> Trained:
+    """The networks of planes that were trained to the end, and perhaps the one for oblique slices.
+
+    Args:
+        models: Their folder.
+        fused: Whether to take the weights of fusion.json; otherwise views count equally, as before any fit. With
+            oblique views they also do where fusion.json is not for exactly these views.
+        planes: Which of `trained_views`; none is every one. What the others weigh is shared out among them.
+        engine: What computes them; TensorFlow in float32 by default.
+        oblique: How many oblique views to add: oblique-1, oblique-2, ...
+
+    Raises:
+        FileNotFoundError: There is none, or one that is asked for is not there.
+        ValueError: They were trained on different schemes, fusion.json is for other planes, or the network for oblique
+            slices was trained on more than one spacing.
+    """
+    names = trained_networks(models, planes, oblique)
+    from knee3d.learn.card import load_card
+
+    cards = {name: load_card(models, name) for name in names}
+    for name, card in cards.items():
+        if not {"patients", "spacing_mm"} <= set(card):
+            raise ValueError(f"the card of {models / name} lacks patients or spacing_mm; train this plane again")
+    schemes = {card["scheme"] for card in cards.values()}
+    if len(schemes) > 1:
+        raise ValueError(f"the planes in {models} were trained on different schemes: {', '.join(sorted(schemes))}")
+    patients = {
+        split: frozenset(patient for card in cards.values() for patient in card["patients"][split.value])
+        for split in (Split.TRAIN, Split.VAL)
+    }
+    views = _views(models, cards, engine, oblique)
+    ensemble = Ensemble(views, dict.fromkeys(views, 1 / len(views)))
+    marks = {name: mark(models, name) for name in names}
+    fusion = load_fusion(models) if fused else None
+    if fusion is not None:
+        partly = len([name for name in names if not is_oblique(name)]) < len(trained_views(models))
+        ensemble = with_fusion(ensemble, fusion, marks, partly)
+    elif fused:
+        log.warning("%s is missing: planes count equally; fit weights with knee3d fuse", models / FUSION_FILE)
+    spacing = np.array([card["spacing_mm"] for name, card in cards.items() if not is_oblique(name)])
+    reference = fusion["reference"] if fusion else None
+    whole_only = tuple(name for name, card in cards.items() if card.get("whole_slices_only", False))
+    return Trained(ensemble, SCHEMES[schemes.pop()], patients, spacing, marks, reference, whole_only)
+
+
+def _views(
+    models: Path, cards: Mapping[str, Mapping[str, Any]], engine: "Engine | None", oblique: int
+) -> dict[str, View]:
+    """The views of some networks, those of planes first."""
+    from knee3d.learn.engines import load_predictor
+
+    views: dict[str, View] = {}
+    predictors = {name: load_predictor(models, name, engine) for name in cards}
+    for name in cards:
+        if name == SOLID:
+            views[name] = PatchView(predictors[name])
+        elif not is_oblique(name):
+            views[name] = PlaneView(Plane(name), predictors[name])
+    for number, turn in enumerate(spread_turns(oblique) if oblique else (), start=1):
+        name = OBLIQUE if OBLIQUE in cards else one_direction(number, oblique)
+        spacing = np.array(cards[name]["spacing_mm"], dtype=np.float64)
+        if spacing.shape != (3,) or np.ptp(spacing) > ISOTROPIC_MM:
+            raise ValueError(
+                f"{models / name / 'card.json'} says voxels of {spacing.tolist()} mm; oblique slices need a network "
+                "that was trained on voxels of one length, three times the same"
+            )
+        views[f"{OBLIQUE}-{number}"] = ObliqueView(turn, float(spacing.mean()), predictors[name])
+    return views
+
+
+def fusion_mark(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> str:
+    """A fingerprint of the networks of `trained_networks` and of what fuses them.
+
+    Raises:
+        FileNotFoundError: There is no trained plane, or a network that is asked for is not there.
+        ValueError: Weights cannot be read.
+    """
+    names = trained_networks(models, planes, oblique)
+    fusion = load_fusion(models)
+    rule = fusion and [*(fusion[key] for key in ("weights", "rule", "thresholds")), asdict(fusion["reference"])]
+    content = [[name, mark(models, name)] for name in names]
+    return hashlib.sha256(json.dumps([content, rule]).encode()).hexdigest()[:16]
+
+
+def model_files(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> tuple[str, ...]:
+    """Names of the files that `load_models` reads for the same views, with those of their folders."""
+    names = trained_networks(models, planes, oblique)
+    files = [path for name in names for path in (models / name / "saved_model").rglob("*") if path.is_file()]
+    files += [models / name / "card.json" for name in names]
+    files += [path for path in (models / FUSION_FILE,) if path.is_file()]
+    return tuple(str(path.relative_to(models)) for path in files)
