@@ -4,39 +4,72 @@ Where ../shared is not there, made-up knees alone serve.
 """
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from knee3d import workflow
 from knee3d.anatomy.tissue import SCHEMES
+from knee3d.dataset.cases import Split
 from knee3d.dataset.phantom.cohort import Cohort
 from knee3d.dataset.prepare import Preparation
 from knee3d.dataset.table import LABELS_FILE, read_table, write_table
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "labels"
 SCHEME = "compartments"
+Shape = tuple[int, int, int]
+"""Voxels along Inferior, Posterior, Left; the field of view stays, so that spacing changes with it."""
 
 
 def make_dataset(
-    folder: Path, shape: tuple[int, int, int], real: int, made_up: int, shares: tuple[float, float, float]
+    folder: Path, shape: Shape, real: int, made_up: int, shares: tuple[float, float, float] = (0.7, 0.15, 0.15)
 ) -> Path:
-    """Both kinds of knee in one dataset, split by patient; the same patients at any shape.
+    """Both kinds of knee in one dataset, split by patient at random; the same patients at any shape.
 
     Args:
         folder: Gets cohorts and the dataset.
-        shape: Voxels along Inferior, Posterior, Left; the field of view stays, so that spacing changes with it.
+        shape: Of the knees.
         real: Knees deformed from the real label maps,
         made_up: and from the parametric one, which also stands in where there are no label maps.
         shares: Of training, validation and test patients.
     """
-    sources = tuple(sorted(REAL.glob("*.nrrd"))) if REAL.is_dir() else ()
-    kinds = {"real": Cohort(real, shape, 1, sources)} if sources else {}
-    kinds["made-up"] = Cohort(made_up if sources else real + made_up, shape, 2)
+    sources = _sources()
+    cohorts = {"real": Cohort(real, shape, 1, sources)} if sources else {}
+    cohorts["made-up"] = Cohort(made_up if sources else real + made_up, shape, 2)
+    return _prepared(folder, cohorts, {}, shares)
+
+
+def make_apart(folder: Path, shape: Shape, counts: Mapping[Split, tuple[int, int]]) -> Path:
+    """A dataset whose test knees share no anatomy with the others: they are deformed from a label map of their own.
+
+    Args:
+        folder: Gets cohorts and the dataset.
+        shape: Of the knees; the same patients at any shape.
+        counts: For each split, knees deformed from a real label map, and made-up ones.
+    """
+    sources, cohorts, splits = _sources(), {}, {}
+    for seed, (split, (real, made_up)) in enumerate(counts.items()):
+        mine = sources[-1:] if split is Split.TEST else sources[:1]
+        if mine:
+            cohorts[f"{split.value}-real"] = Cohort(real, shape, 10 + seed, mine)
+        cohorts[f"{split.value}-made-up"] = Cohort(made_up if mine else real + made_up, shape, 20 + seed)
+        splits |= dict.fromkeys((f"{split.value}-real", f"{split.value}-made-up"), split)
+    return _prepared(folder, cohorts, splits, (0.7, 0.15, 0.15))
+
+
+def _sources() -> tuple[Path, ...]:
+    return tuple(sorted(REAL.glob("*.nrrd"))) if REAL.is_dir() else ()
+
+
+def _prepared(
+    folder: Path, cohorts: Mapping[str, Cohort], splits: Mapping[str, Split], shares: tuple[float, float, float]
+) -> Path:
     knees = []
-    for kind, cohort in kinds.items():
+    for kind, cohort in cohorts.items():
         table = workflow.phantom(cohort, folder / kind, 2)
         knees += [
-            replace(knee, case=f"{kind}-{knee.case}", patient=f"{kind}-{knee.patient}") for knee in read_table(table)
+            replace(knee, case=f"{kind}-{knee.case}", patient=f"{kind}-{knee.patient}", split=splits.get(kind))
+            for knee in read_table(table)
         ]
         shutil.copy(table.with_name(LABELS_FILE), folder)
     write_table(folder / "knees.csv", tuple(knees))

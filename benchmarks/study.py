@@ -2,7 +2,7 @@
 
 Each cell trains what it needs, is scored on test patients, who serve for nothing else, and adds its lines to
 results.jsonl; a finished cell is not done again, so the command can be killed and repeated. At the end it prints the
-table and the answers, which are also in study.md.
+table and the answers, which are also in study.md. Rendered test knees come from a label map of their own.
 
     python benchmarks/study.py runs/study                              small: 90 minutes on 2 cores, rendered knees
     python benchmarks/study.py /data/study --preset full --dataset data/oai     for a lab with GPUs
@@ -12,24 +12,23 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rendered import make_dataset
-from scipy import stats
+from rendered import make_apart
+from study_answers import written
 
 from knee3d import workflow
 from knee3d.anatomy.plane import Plane
-from knee3d.dataset.cases import Dataset, Split, load_dataset
+from knee3d.dataset.cases import Split, load_dataset
 from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.networks import NETWORKS
 from knee3d.models import load_models
-from knee3d.postprocess.intervals import mean_interval
-from knee3d.postprocess.oblique import OBLIQUE
+from knee3d.postprocess.oblique import OBLIQUE, is_oblique, one_direction
 from knee3d.postprocess.patches import SOLID
 
 PLANES = [plane.value for plane in Plane]
@@ -37,7 +36,7 @@ FLAT = [name for name, network in NETWORKS.items() if not network.solid]
 PAPER = dict(zip(("sagittal", "axial", "coronal"), (0.5077, 0.4012, 0.0911), strict=True))
 """Weights of the paper's fusion, by their anatomical names (decision D2)."""
 DIRECTIONS = 6
-SHAPES = {"thick along Left, as OAI": (72, 72, 36), "thick along Inferior": (36, 72, 72), "even": (57, 57, 57)}
+SHAPES = {"thick along Left, as OAI": (64, 64, 32), "thick along Inferior": (32, 64, 64), "even": (51, 51, 51)}
 """Of the rendered knees: the same field of view, cut into as many voxels otherwise."""
 USUAL, *OTHERS = SHAPES
 
@@ -47,20 +46,26 @@ class Preset:
     """How much is done.
 
     Attributes:
-        config: Of networks of slices; the same for all.
+        config: Of networks of slices; the same for all, but for `rates`.
         solid: Of the network of the volume.
-        knees: Rendered from real label maps, and made up.
-        shares: Of training, validation and test patients.
+        rates: Learning rate of networks that want another one.
+        knees: For each split, rendered from a real label map, and made up.
     """
 
     config: TrainConfig
     solid: TrainConfig
-    knees: tuple[int, int] = (16, 8)
-    shares: tuple[float, float, float] = (0.4, 0.2, 0.4)
+    rates: Mapping[str, float] = field(default_factory=dict)
+    knees: Mapping[Split, tuple[int, int]] = field(
+        default_factory=lambda: {Split.TRAIN: (8, 4), Split.VAL: (3, 2), Split.TEST: (8, 4)}
+    )
+
+    def of(self, network: str) -> TrainConfig:
+        """How a network of slices is trained."""
+        return replace(self.config, network=network, learning_rate=self.rates.get(network, self.config.learning_rate))
 
 
 _SMALL = TrainConfig(
-    epochs=4, batch_size=16, learning_rate=1e-3, schedule="cosine", augment="none", limit_slices=288,
+    epochs=6, batch_size=16, learning_rate=1e-3, schedule="cosine", augment="none", limit_slices=288,
     foreground_fraction=0.8, precision="mixed_bfloat16",
 )  # fmt: skip
 _FULL = TrainConfig(batch_size=16, precision="mixed_bfloat16", xla=True)
@@ -68,6 +73,7 @@ PRESETS = {
     "small": Preset(
         _SMALL,
         replace(_SMALL, network="unet3d", encoder=None, batch_size=2, patch=(48, 48, 32), limit_slices=72),
+        {"fcn": 1e-4},  # it has no batch normalisation
     ),
     "full": Preset(_FULL, replace(_FULL, network="unet3d", encoder=None, batch_size=2, patch=(96, 96, 64))),
 }
@@ -105,7 +111,21 @@ class Study:
         """Knees of a kind of voxel."""
         if kind == USUAL and self.given is not None:
             return self.given
-        return make_dataset(self.folder / "knees" / kind, SHAPES[kind], *self.preset.knees, self.preset.shares)
+        return make_apart(self.folder / "knees" / kind, SHAPES[kind], self.preset.knees)
+
+    def begin(self, name: str) -> None:
+        """Make the folder, or refuse one of another study.
+
+        Raises:
+            SystemExit: It is.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "study.json"
+        wanted = {"preset": name, "dataset": str(self.given or "rendered"), "settings": asdict(self.preset.config)}
+        text = json.dumps(wanted, indent=1, default=str) + "\n"
+        if path.exists() and path.read_text() != text:
+            raise SystemExit(f"{path} is of another study; give another folder")
+        path.write_text(text)
 
     def trained(self, name: str, kind: str, views: Sequence[str], config: TrainConfig) -> Path:
         """A models folder whose views are trained."""
@@ -142,44 +162,49 @@ def scored(study: Study, kind: str, models: Path, ways: Mapping[str, str], obliq
     dataset = study.dataset(kind)
     summary = workflow.evaluate(dataset, models, Split.TEST, out, workflow.Scoring(pictures=False, **scoring), oblique)
     patients = {case.name: case.patient for case in load_dataset(dataset).cases}
+    cases = list(summary["cases"].values())
     return [
         {
             "way": called, "knees": kind,
             "patients": [patients[case] for case in summary["cases"]],
             "weights": summary["weights"] if way == "fused" else None,
-            **{measure: {tissue: [views[way][measure].get(tissue) for views in summary["cases"].values()]
-                         for tissue in views_of(summary)[way][measure]}
+            **{measure: {tissue: [views[way][measure].get(tissue) for views in cases]
+                         for tissue in cases[0][way][measure]}
                for measure in ("dice", "assd_mm", "volume_difference")},
         }
         for way, called in ways.items()
     ]  # fmt: skip
 
 
-def views_of(summary: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of the first case."""
-    return next(iter(summary["cases"].values()))
-
-
-def costs(study: Study, models: Path, view: str, oblique: int = 0) -> dict[str, float]:
-    """Parameters of a view's network, GFLOP and seconds of a test knee, after another one to warm up."""
+def costs(study: Study, models: Path, oblique: int = 0) -> dict[str, dict[str, float]]:
+    """Of each view, and of all as "fused": parameters; GFLOP and seconds of a test knee, after one to warm up."""
     import keras
 
     dataset = load_dataset(study.dataset(USUAL))
-    first, *_, last = (dataset.image(case) for case in dataset.of_split(Split.TEST))
+    cases = dataset.of_split(Split.TEST)
+    first, last = dataset.image(cases[0]), dataset.image(cases[-1])
     ensemble = load_models(models, fused=False, oblique=oblique).ensemble
-    one = ensemble.views[view]
-    for _ in one.parts(first):
-        pass
-    shown: list[tuple[int, ...]] = []
-    started = time.perf_counter()
-    for _ in replace(one, predictor=Counting(one.predictor, shown)).parts(last):
-        pass
-    seconds = time.perf_counter() - started
-    folder = view if (models / view).exists() else OBLIQUE
-    model = keras.models.load_model(models / folder / "model.keras", compile=False)
-    per_shape = {shape: gflop(model, shape) for shape in {shape[1:] for shape in shown}}
-    work = sum(shape[0] * per_shape[shape[1:]] for shape in shown)
-    return {"parameters": model.count_params(), "gflop": work, "seconds": seconds}
+    found: dict[str, dict[str, float]] = {}
+    networks: dict[str, int] = {}
+    for name, view in ensemble.views.items():
+        folder = name
+        if is_oblique(name):
+            number = int(name.rpartition("-")[2])
+            folder = OBLIQUE if (models / OBLIQUE).exists() else one_direction(number, oblique)
+        for _ in view.parts(first):
+            pass
+        shown: list[tuple[int, ...]] = []
+        started = time.perf_counter()
+        for _ in replace(view, predictor=Counting(view.predictor, shown)).parts(last):
+            pass
+        seconds = time.perf_counter() - started
+        model = keras.models.load_model(models / folder / "model.keras", compile=False)
+        per_shape = {shape: gflop(model, shape) for shape in {shape[1:] for shape in shown}}
+        work = sum(shape[0] * per_shape[shape[1:]] for shape in shown)
+        networks[folder] = model.count_params()
+        found[name] = {"parameters": networks[folder], "gflop": work, "seconds": seconds}
+    all_of_them = {key: sum(one[key] for one in found.values()) for key in ("gflop", "seconds")}
+    return found | {"fused": {"parameters": sum(networks.values()), **all_of_them}}
 
 
 @dataclass(frozen=True)
@@ -225,13 +250,11 @@ def planes_cell(name: str, kind: str) -> Callable[[Study], Lines]:
 
     def run(study: Study) -> Lines:
         called = name if kind == USUAL else f"{name}, {kind}"
-        models = study.trained(called, kind, PLANES, replace(study.preset.config, network=name))
-        lines = scored(study, kind, models, {view: view for view in PLANES} | {"fused": "three planes, equal"})
-        timed = PLANES if kind == USUAL else ()
-        return [
-            line | {"network": name} | (costs(study, models, line["way"]) if line["way"] in timed else {})
-            for line in lines
-        ]
+        models = study.trained(called, kind, PLANES, study.preset.of(name))
+        ways = {view: view for view in PLANES} | {"fused": "three planes, equal"}
+        lines = scored(study, kind, models, ways)
+        cost = costs(study, models) if kind == USUAL else {}
+        return [line | {"network": name, **cost.get(way, {})} for way, line in zip(ways, lines, strict=True)]
 
     return run
 
@@ -262,11 +285,9 @@ def oblique_cell(shared: bool) -> Callable[[Study], Lines]:
         both = study.together(f"planes and oblique, {name}", study.folder / "models" / "unet", models)
         lines = []
         for folder, way in ((models, f"{DIRECTIONS} oblique views"), (both, f"three planes and {DIRECTIONS} oblique")):
-            lines += scored(study, USUAL, folder, {"fused": f"{way}, {name}, equal"}, DIRECTIONS)
-        return [line | {"network": "unet"} for line in lines] + [
-            {"way": "oblique view", "network": "unet", "knees": USUAL, "patients": [],
-             **costs(study, models, f"{OBLIQUE}-1", DIRECTIONS)}
-        ]  # fmt: skip
+            found = scored(study, USUAL, folder, {"fused": f"{way}, {name}, equal"}, DIRECTIONS)
+            lines += [line | {"network": "unet", **costs(study, folder, DIRECTIONS)["fused"]} for line in found]
+        return lines
 
     return run
 
@@ -275,7 +296,7 @@ def solid_cell(study: Study) -> Lines:
     """The volume at once."""
     models = study.trained("unet3d", USUAL, [SOLID], study.preset.solid)
     lines = scored(study, USUAL, models, {SOLID: SOLID})
-    return [line | {"network": "unet3d", **costs(study, models, SOLID)} for line in lines]
+    return [line | {"network": "unet3d", **costs(study, models)[SOLID]} for line in lines]
 
 
 CELLS: Mapping[str, Callable[[Study], Lines]] = {
@@ -287,87 +308,6 @@ CELLS: Mapping[str, Callable[[Study], Lines]] = {
     **{f"spacing, {kind}": planes_cell("unet", kind) for kind in OTHERS},
 }
 RENDERED_ONLY = {f"spacing, {kind}" for kind in OTHERS}
-
-
-def balance(dataset: Dataset) -> Iterator[str]:
-    """Of each plane: spacing within its slices, how many have tissue, how much of these is tissue."""
-    cases = dataset.of_split(Split.TRAIN)
-    masks = [dataset.mask(case) for case in cases]
-    for plane in Plane:
-        across = tuple(axis for axis in range(3) if axis != plane.axis)
-        spacing = np.median([mask.spacing_mm for mask in masks], axis=0)
-        counts = [np.count_nonzero(mask.array, axis=across) / np.prod([mask.shape[axis] for axis in across])
-                  for mask in masks]  # fmt: skip
-        shares = np.concatenate(counts)
-        yield (
-            f"- {plane.value}: pixels of {spacing[across[0]]:.2f} x {spacing[across[1]]:.2f} mm, slices "
-            f"{spacing[plane.axis]:.2f} mm apart; {np.mean(shares > 0):.0%} of them show cartilage, which is "
-            f"{np.mean(shares[shares > 0]):.1%} of these"
-        )
-
-
-def written(study: Study) -> str:
-    """The table and the answers, as Markdown."""
-    lines = [line for line in study.lines() if line["patients"]]
-    rows = [_row(line) for line in sorted(lines, key=lambda line: (line["knees"] != USUAL, line["network"]))]
-    head = ["network", "way", "knees", "femoral", "tibial", "patellar", "mean Dice (95 %)", "ASSD mm", "volume error",
-            "million parameters", "GFLOP a knee", "s a knee"]  # fmt: skip
-    table = [head, ["---"] * len(head), *rows]
-    dataset = load_dataset(study.dataset(USUAL))
-    counts = ", ".join(
-        f"{len(dataset.of_split(split))} {split.value}" for split in (Split.TRAIN, Split.VAL, Split.TEST)
-    )
-    text = [f"Knees: {counts}.", "", *("| " + " | ".join(row) + " |" for row in table), "", *answers(lines), ""]
-    return "\n".join([*text, "What each plane sees of the training knees:", "", *balance(dataset), ""])
-
-
-def _row(line: Mapping[str, Any]) -> list[str]:
-    tissues = [name for name in line["dice"] if name not in ("foreground", "mean")]
-    mean = mean_interval(_numbers(line["dice"]["mean"]), line["patients"])
-    known = [f"{value:.3g}" if value else "" for value in (
-        line.get("parameters", 0) / 1e6, line.get("gflop", 0), line.get("seconds", 0))]  # fmt: skip
-    return [
-        line["network"], line["way"], line["knees"],
-        *(f"{np.nanmean(_numbers(line['dice'][tissue])):.3f}" for tissue in tissues),
-        f"{mean.mean:.3f} ({mean.low:.3f} to {mean.high:.3f})",
-        f"{np.nanmean(_numbers(line['assd_mm']['mean'])):.2f}",
-        f"{np.nanmean(np.abs(_numbers(line['volume_difference']['mean']))):.1%}",
-        *known,
-    ]  # fmt: skip
-
-
-def _numbers(values: Sequence[float | None]) -> np.ndarray:
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-
-
-def answers(lines: Lines) -> Iterator[str]:
-    """What the numbers say, in words; differences are paired by knee."""
-    found = {(line["network"], line["way"], line["knees"]): line for line in lines}
-
-    def compared(title: str, one: tuple[str, str, str], other: tuple[str, str, str]) -> str:
-        if one not in found or other not in found:
-            return f"- {title}: not run yet."
-        first, second = found[one], found[other]
-        change = _numbers(first["dice"]["mean"]) - _numbers(second["dice"]["mean"])
-        interval = mean_interval(change, first["patients"])
-        p = stats.wilcoxon(change).pvalue if np.any(change) else 1.0
-        clear = (interval.low > 0 or interval.high < 0) and p < 0.05
-        return (
-            f"- {title}: {one[1]} ({one[0]}) against {other[1]} ({other[0]}), {one[2]}: mean Dice {interval.mean:+.3f} "
-            f"({interval.low:+.3f} to {interval.high:+.3f}), Wilcoxon p = {p:.3f}, {len(change)} knees; "
-            f"{'a difference' if clear else 'no difference that these knees could show'}."
-        )
-
-    planes = [key for key in found if key[0] == "unet" and key[1] in PLANES and key[2] == USUAL]
-    best = max(planes, key=lambda key: np.nanmean(_numbers(found[key]["dice"]["mean"])), default=("", "", ""))
-    fused = ("unet", "three planes, fitted", USUAL)
-    yield compared("Does fusion beat the best plane (chosen on these knees, which favours it)", fused, best)
-    for kind in SHAPES:
-        yield compared("Does the axial plane lose", ("unet", PLANES[0], kind), ("unet", PLANES[2], kind))
-    for way in ("one network", "a network each"):
-        more = ("unet", f"three planes and {DIRECTIONS} oblique, {way}, equal", USUAL)
-        yield compared("Do more axes help", more, ("unet", "three planes, equal", USUAL))
-    yield compared("What does 3D gain", ("unet3d", SOLID, USUAL), fused)
 
 
 def main() -> None:
@@ -382,7 +322,7 @@ def main() -> None:
     preset = PRESETS[given.preset]
     preset = replace(preset, config=replace(preset.config, encoder_weights=given.encoder_weights))
     study = Study(given.folder, preset, given.dataset)
-    given.folder.mkdir(parents=True, exist_ok=True)
+    study.begin(given.preset)
     for name in given.cells:
         if name in study.done or (given.dataset is not None and name in RENDERED_ONLY):
             continue
@@ -392,7 +332,7 @@ def main() -> None:
             file.writelines(json.dumps(line) + "\n" for line in lines)
             os.fsync(file.fileno())
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
-    text = written(study)
+    text = written(study.lines(), load_dataset(study.dataset(USUAL)), list(SHAPES))
     (given.folder / "study.md").write_text(text)
     print(text)
 

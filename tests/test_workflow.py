@@ -194,6 +194,7 @@ def test_other_ways_of_fusion_and_a_cleaned_one_are_scored_beside_it(journey, tm
     scoring = workflow.Scoring(compare=True, cleaning=workflow.Cleaning(30.0, 5.0), surfaces=False, pictures=False)
     summary = workflow.evaluate(journey / "dataset", journey / "models", Split.VAL, tmp_path, scoring)
     assert not (tmp_path / "overview").exists()
+    assert summary["other_voxels"] == {}
     ways = {*(plane.value for plane in Plane), "fused, cleaned", "mean", "logarithmic", "vote", "STAPLE"}
     assert set(summary["planes"]) == ways
     assert summary["cleaning"] == {"remove_below_mm3": 30.0, "fill_below_mm3": 5.0, "keep_largest": False}

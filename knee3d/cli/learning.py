@@ -159,10 +159,7 @@ def train(dataset: Path, plane: str | None, models: Path, **options: Any) -> Non
     from knee3d.learn.config import Going, TrainConfig
 
     views = _views(plane, options["network"], options["directions"])
-    if options["patch"] is not None and options["network"] != SOLID:
-        raise click.UsageError(f"--patch is of --network {SOLID}")
-    if options["spacing_mm"] is not None and not views[0].startswith(OTHER_VIEWS[0]):
-        raise click.UsageError("--spacing is of oblique slices; planes are seen as they were prepared")
+    _refuse_idle_options(options["network"] == SOLID, views[0].startswith(OTHER_VIEWS[0]), options["encoder_weights"])
     going = Going(**{name: options.pop(name) for name in ("overwrite", "resume", "cache")})
     launcher = _launcher(going, **{name: options.pop(name) for name in ("launcher", "address", "retries", "slurm")})
     folds, fold = options.pop("folds"), options.pop("fold")
@@ -179,6 +176,28 @@ def train(dataset: Path, plane: str | None, models: Path, **options: Any) -> Non
         done = len(scores["val_dice"])
         click.echo(f"{name:<10} validation Dice {scores['mean']:.4f}{spread} over {done} of {folds} folds")
     click.echo(f"{models}/folds.json")
+
+
+def _refuse_idle_options(solid: bool, oblique: bool, encoder_weights: str) -> None:
+    """Refuse options that say nothing of what is trained, rather than let anyone believe that they do.
+
+    Raises:
+        UsageError: Names the option.
+    """
+    of_oblique, of_slices = "is of oblique slices, --plane oblique", f"is of slices; {SOLID} sees the volume"
+    idle = {
+        "patch": (not solid, f"is of --network {SOLID}"),
+        "directions": (not oblique, of_oblique),
+        "spacing_mm": (not oblique, f"{of_oblique}; planes are seen as they were prepared"),
+        "context": (solid, of_slices),
+        "freeze_encoder_epochs": (solid, of_slices),
+        "encoder_weights": (solid and encoder_weights not in ("imagenet", "none"), of_slices),
+    }
+    context = click.get_current_context()
+    for option in context.command.params:
+        refused, why = idle.get(option.name or "", (False, ""))
+        if refused and context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option.opts[0]} {why}")
 
 
 def _views(plane: str | None, network: str, directions: int) -> list[str]:

@@ -57,7 +57,7 @@ def facts_of(case: Case, mask: Volume | None, names: Sequence[str]) -> Facts:
         names: Of the scheme's tissues.
     """
     voxels, notes = None, []
-    spacing = np.linalg.norm(case.affine[:3, :3], axis=0)
+    spacing = case.spacing_mm
     if not case.side:
         notes.append("side unknown")
     if mask is not None:

@@ -66,6 +66,11 @@ class Case:
     labelled: bool
     fingerprint: str
 
+    @property
+    def spacing_mm(self) -> np.ndarray:
+        """(3,) float64, between voxels along Inferior, Posterior, Left."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

@@ -50,10 +50,17 @@ class Folds:
     Attributes:
         count: How many there are.
         only: The one to train, from 1 on; None trains all.
+
+    Raises:
+        ValueError: There is no such fold.
     """
 
     count: int
     only: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < 2 or (self.only is not None and not 1 <= self.only <= self.count):
+            raise ValueError(f"--fold must be 1 to {self.count}, of 2 --folds or more; got {self.only}")
 
     @property
     def chosen(self) -> range:

@@ -120,9 +120,15 @@ class PatchCutting:
         return self.patch
 
     def places(self, shape: tuple[int, int, int]) -> np.ndarray:
-        """See `Cutting`: tiles from the first voxel on."""
-        begins = np.meshgrid(*map(np.arange, (0, 0, 0), shape, self.patch), indexing="ij")
-        return np.ravel_multi_index([one.ravel() for one in begins], shape)
+        """See `Cutting`: tiles, within the volume where it is as large as a patch.
+
+        The last of a row ends at the border, as inference has it, and what it shares with the one before counts twice.
+        """
+        along = [
+            np.minimum(np.arange(0, size, length), max(size - length, 0))
+            for size, length in zip(shape, self.patch, strict=True)
+        ]
+        return np.ravel_multi_index([one.ravel() for one in np.meshgrid(*along, indexing="ij")], shape)
 
     def visits(self, places: tf.Tensor, mask: tf.Tensor, foreground: float | None, seed: tf.Tensor) -> tf.Tensor:
         """See `Cutting`; anywhere within the stack, a share of them around a voxel of tissue."""

@@ -89,7 +89,7 @@ def fit(model: keras.Model, task: Task, run: Run, cache: str | None, hooks: Hook
     except tf.errors.ResourceExhaustedError as error:
         raise ValueError(
             f"out of memory with --batch-size {config.batch_size}; try --batch-size {max(config.batch_size // 2, 1)}, "
-            "--precision mixed_bfloat16 or a smaller --context"
+            "--precision mixed_bfloat16, or see less at a time: a smaller --context, or --patch of unet3d"
         ) from error
     except tf.errors.OpError as error:
         for stack in (*task.train.stacks, *task.val.stacks):
@@ -131,6 +131,7 @@ def _epochs(
     log.info("%s", HEADER)
     for epoch in epochs:
         rate = decisions.begin(epoch)
+        _seed_dropout(model, config.seed, epoch)
         frozen = epoch < config.freeze_encoder_epochs
         if epoch == config.freeze_encoder_epochs > 0:
             _forget_moments(model.optimizer)
@@ -168,6 +169,14 @@ def _epochs(
         if stop:
             log.info("%s: no better validation Dice for %d epochs", task.name, config.stop_patience)
             return
+
+
+def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
+    """Let what is dropped be a function of seed and epoch, too (D32): Keras keeps no count of it in its files."""
+    generators = [layer.seed_generator for layer in model._flatten_layers() if hasattr(layer, "seed_generator")]
+    for number, generator in enumerate(generators):
+        state = np.random.SeedSequence([seed, epoch, number]).generate_state(2)
+        generator.state.assign(state.astype(generator.state.dtype))
 
 
 def _forget_moments(optimizer: keras.optimizers.Optimizer) -> None:

@@ -79,6 +79,7 @@ def train_view(
             _finish(run, model, card, task)
             shutil.rmtree(folder, ignore_errors=True)
             run.folder.rename(folder)
+            _tidy(Run(folder))  # last: as long as the name is not its own, a killed run finds its checkpoints
     return folder
 
 
@@ -115,6 +116,9 @@ def _is_done(models: Path, view: Plane | str, card: dict[str, Any], going: Going
     folder = model_folder(models, view)
     if going.overwrite or not (folder / "card.json").exists():
         return False
+    under_way = Run(run_folder(models, view)).read_json("card.json")
+    if going.resume and under_way is not None and not differences(under_way, card):
+        return False  # begun with `overwrite`, and interrupted
     differ = differences(load_card(models, view), card)
     if differ:
         raise ValueError(f"{folder} holds a model with other {differ}; choose another --models or give --overwrite")
@@ -173,6 +177,10 @@ def _finish(run: Run, trained: keras.Model, card: dict[str, Any], task: Task) ->
             "environment": run.read_json("environment.json"),
         },
     )
+
+
+def _tidy(run: Run) -> None:
+    """Remove what only a training under way needs."""
     shutil.rmtree(run.folder / "checkpoints")
     run.best.unlink()
     (run.folder / LOCK).unlink()

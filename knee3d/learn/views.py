@@ -67,7 +67,7 @@ def learning_view(name: str, config: TrainConfig, cases: Sequence[Case]) -> Lear
     if solid != (name == SOLID):
         others = f"any view but {SOLID}" if not solid else SOLID
         raise ValueError(f"{config.network} takes {others}, not {name}")
-    spacings = np.array([np.linalg.norm(case.affine[:3, :3], axis=0) for case in cases])
+    spacings = np.array([case.spacing_mm for case in cases])
     middle = np.median(spacings, axis=0)
     if solid:
         patch = config.patch or _patch_within(cases)

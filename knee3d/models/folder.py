@@ -19,15 +19,15 @@ def trained_views(models: Path) -> list[str]:
     return [view for view in (*(plane.value for plane in Plane), SOLID) if is_trained(models, view)]
 
 
-def all_trained(models: Path) -> list[str]:
+def all_trained(models: Path, need: bool = True) -> list[str]:
     """`trained_views`, and the networks of oblique slices.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: There is none, and one is needed.
     """
     oblique = [path.parent.name for path in sorted(models.glob(f"{OBLIQUE}*/card.json"))]
     found = [*trained_views(models), *(name for name in oblique if not name.endswith(".training"))]
-    if not found:
+    if need and not found:
         raise _nothing_trained(models)
     return found
 
@@ -63,6 +63,13 @@ def trained_networks(models: Path, planes: Sequence[str] = (), oblique: int = 0)
         return (*wanted, OBLIQUE)
     each = [one_direction(number, oblique) for number in range(1, oblique + 1)]
     if not all(is_trained(models, view) for view in each):
+        cards = models.glob(f"{OBLIQUE}-*-of-*/card.json")
+        counts = sorted({int(path.parent.name.rpartition("-")[2]) for path in cards})
+        if counts:
+            raise FileNotFoundError(
+                f"{models} holds no network for each of {oblique} oblique directions, but some for "
+                f"{' or '.join(map(str, counts))}; say --views {OBLIQUE}:{counts[-1]}, or train the others"
+            )
         raise FileNotFoundError(
             f"{models} holds no network that was trained on oblique slices, only {names}; train one with "
             f"knee3d-train DATASET --plane {OBLIQUE} --models {models}, or segment without oblique views"

@@ -13,7 +13,6 @@ import numpy as np
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.resample import spread_turns
 from knee3d.anatomy.tissue import SCHEMES, Scheme
-from knee3d.anatomy.volume import Volume
 from knee3d.dataset.cases import Split
 from knee3d.models.folder import mark, trained_networks, trained_views
 from knee3d.models.fusion import FUSION_FILE, load_fusion, with_fusion
@@ -65,18 +64,18 @@ class Trained:
         """A fingerprint of all networks and the text."""
         return hashlib.sha256(json.dumps([sorted(self.marks.items()), text]).encode()).hexdigest()[:16]
 
-    def of_other_voxels(self, image: Volume) -> str:
+    def of_other_voxels(self, spacing_mm: np.ndarray) -> str:
         """What is wrong where voxels differ from those of training by more than `SPACING_FACTOR`; empty if nothing is.
 
         The networks see pixels, not millimetres: anatomy of another size in pixels is new to them.
         """
         if not len(self.spacing_mm):
             return ""
-        factors = image.spacing_mm / self.spacing_mm
+        factors = spacing_mm / self.spacing_mm
         worst = np.maximum(factors, 1 / factors).max(axis=1)
         if worst.max() <= SPACING_FACTOR:
             return ""
-        sizes = (image.spacing_mm, self.spacing_mm[worst.argmax()])
+        sizes = (spacing_mm, self.spacing_mm[worst.argmax()])
         mine, theirs = (" x ".join(f"{mm:.2f}" for mm in size) for size in sizes)
         return f"voxels of {mine} mm, while the networks know {theirs} mm: they would see anatomy of another size"
 
@@ -153,7 +152,8 @@ def _views(
                 f"{models / name / 'card.json'} says voxels of {spacing.tolist()} mm; oblique slices need a network "
                 "that was trained on voxels of one length, three times the same"
             )
-        views[f"{OBLIQUE}-{number}"] = ObliqueView(turn, float(spacing.mean()), predictors[name])
+        whole = cards[name].get("whole_slices_only", False)
+        views[f"{OBLIQUE}-{number}"] = ObliqueView(turn, float(spacing.mean()), predictors[name], whole)
     return views
 
 

@@ -44,11 +44,13 @@ class ObliqueView:
             turned third axis.
         spacing_mm: Between pixels and between slices, the same along each axis: what the network was trained on.
         predictor: A network that was trained on oblique slices.
+        whole: Whether it must see whole slices, as it did in training; otherwise it sees the parts that are wanted.
     """
 
     turn: np.ndarray
     spacing_mm: float
     predictor: Predictor
+    whole: bool = False
 
     def steps(self, image: Volume) -> int:
         """Layers of the image: each lies between two oblique slices."""
@@ -59,14 +61,15 @@ class ObliqueView:
     ) -> Iterator[Part]:
         """See `View`. Each voxel that is wanted, and no other, comes once, slab by slab of the oblique slices.
 
-        What a network sees of a slice is the rectangle that holds the voxels, with its surroundings.
+        What a network sees of a slice is the rectangle that holds the voxels, with its surroundings, unless it must
+        see all of it.
 
         Raises:
             ValueError: The image is not 3-D uint8, or the predictor returns another shape than it should.
         """
         check_image(image)
         grid = oblique_grid(image, self.turn, self.spacing_mm)
-        sorted_voxels = _Sorted.of(image, grid, region)
+        sorted_voxels = _Sorted.of(image, grid, region, self.whole)
         last: _Slices | None = None
         for layers in sorted_voxels.slabs():
             rectangle = sorted_voxels.rectangle(layers)
@@ -159,7 +162,7 @@ class _Sorted:
         size: Rows and columns of the grid.
         order: (n,) flat indices of the voxels, layer after layer.
         begins: (layers + 1,) where each layer begins in it.
-        spans: (layers, 2, 2) for rows and columns the first and the one after the last around the layer's voxels.
+        spans: (layers, 2, 2) for rows and columns the first and the one after the last that are computed for the layer.
     """
 
     steps: np.ndarray
@@ -169,8 +172,8 @@ class _Sorted:
     spans: np.ndarray = field(repr=False)
 
     @classmethod
-    def of(cls, image: Volume, grid: Volume, region: np.ndarray | None) -> _Sorted:
-        """Sort them."""
+    def of(cls, image: Volume, grid: Volume, region: np.ndarray | None, whole: bool) -> _Sorted:
+        """Sort them; slices are computed around the voxels of a layer, or whole."""
         steps = np.linalg.solve(grid.affine, image.affine)
         layers = _layers(image.shape, steps[2], _count_layers(grid))
         if region is None:
@@ -186,6 +189,8 @@ class _Sorted:
             voxels = order[begins[layer] : begins[layer + 1]]
             around = _places(np.unravel_index(voxels, image.shape), steps[:2])
             spans[layer] = np.stack([np.floor(around.min(axis=1)), np.floor(around.max(axis=1)) + 2], axis=-1)
+            if whole:
+                spans[layer] = [[0, size] for size in grid.shape[:2]]
         spans = np.clip(spans, 0, np.array(grid.shape[:2])[:, None])
         return cls(steps, grid.shape[:2], order, begins, spans)
 

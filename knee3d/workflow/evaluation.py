@@ -15,7 +15,7 @@ from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Case, Dataset, Split, load_dataset
-from knee3d.models import check_match, check_not_tested, load_models, save_fusion
+from knee3d.models import Trained, check_match, check_not_tested, load_models, save_fusion
 from knee3d.postprocess.assess import Assessment, assess
 from knee3d.postprocess.clean import NOTHING, Cleaning, cleaned
 from knee3d.postprocess.contested import Stored, contested, save_contested
@@ -50,6 +50,7 @@ def fuse(folder: Path, models: Path, wanted: Wanted | None = None, oblique: int 
     cases = dataset.of_split(Split.VAL)
     check_match(dataset, trained, cases, (Split.TRAIN,))
     check_not_tested(dataset, trained, cases)
+    _of_other_voxels(dataset, trained, cases)
     looked = " ".join(trained.ensemble.views)  # one network may be behind any number of oblique ones
     marks = [trained.mark_with(f"{looked} {case.fingerprint}") for case in cases]
     paths = [models / EVIDENCE / f"{case.name}-{mark}.npz" for case, mark in zip(cases, marks, strict=True)]
@@ -149,6 +150,7 @@ def evaluate(
     cases = dataset.of_split(split)
     unseen = {Split.TEST: (Split.TRAIN, Split.VAL), Split.VAL: (Split.TRAIN,)}.get(split, ())
     check_match(dataset, trained, cases, unseen)
+    others = _of_other_voxels(dataset, trained, cases)
     assessed: dict[str, dict[str, Assessment]] = {}
     qualities: dict[str, Quality] = {}
     for case in cases:
@@ -172,6 +174,7 @@ def evaluate(
         "weights": dict(trained.ensemble.weights),
         "cleaning": asdict(scoring.cleaning),
         **evaluation_summary(assessed, patients),
+        "other_voxels": others,
         "quality": {name: plain(asdict(one)) for name, one in qualities.items()},
     }
     pooled = {way: [mine[way].scores for mine in assessed.values()] for way in next(iter(assessed.values()))}
@@ -179,6 +182,15 @@ def evaluate(
     write_scores_csv(summary, out / "scores.csv")
     write_json(summary, out / "scores.json")
     return summary
+
+
+def _of_other_voxels(dataset: Dataset, trained: Trained, cases: Sequence[Case]) -> dict[str, str]:
+    """Cases whose voxels the networks do not know, and what is wrong with them, which is also warned of."""
+    said = {case.name: trained.of_other_voxels(case.spacing_mm) for case in cases}
+    found = {name: words for name, words in said.items() if words}
+    for name, words in found.items():
+        log.warning("%s: %s; segment refuses such a knee", name, words)
+    return found
 
 
 def _ways(opinion: Opinion, views: Mapping[str, Volume], scoring: Scoring, scheme: Scheme) -> dict[str, Volume]:

@@ -141,6 +141,6 @@ def _class_names(scheme: Scheme) -> tuple[str, ...]:
 def _warn_of_spacing(segmenter: Segmenter, volume: Volume, case: str) -> None:
     from knee3d.anatomy.orientation import to_canonical
 
-    other = segmenter.trained.of_other_voxels(to_canonical(volume))
+    other = segmenter.trained.of_other_voxels(to_canonical(volume).spacing_mm)
     if other:
         log.warning("%s: %s; do not trust the labels", case, other)

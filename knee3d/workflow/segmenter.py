@@ -111,7 +111,7 @@ class Segmenter:
             raise ValueError(f"side {side!r} is none; a knee is R, L or '' (unknown)")
         side = Side(side)
         image, _ = canonical_image(volume, side)
-        other = self.trained.of_other_voxels(image)
+        other = self.trained.of_other_voxels(image.spacing_mm)
         if other and not self.method.any_spacing:
             raise ValueError(f"{other}; train on such voxels, or say --any-spacing and do not trust the labels")
         codes = axis_codes(volume.affine)

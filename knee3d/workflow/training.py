@@ -129,7 +129,8 @@ def cross_validate(
     ]
     _train(tasks, launcher)
     dice: dict[str, dict[str, float]] = {}
-    for view in dict.fromkeys([*_names(list(Plane)), *_names(views)]):
+    there = [view for home in homes.values() for view in all_trained(home, need=False)]
+    for view in dict.fromkeys([*_names(list(Plane)), *there]):
         done = {number: load_card(home, view) for number, home in homes.items() if is_trained(home, view)}
         if done:
             dice[view] = {str(number): card["scores"]["val_dice"] for number, card in done.items()}

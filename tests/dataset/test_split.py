@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knee3d.dataset.cases import Dataset, Split
-from knee3d.dataset.split import check_no_leak, fold_of, split_patients
+from knee3d.dataset.split import Folds, check_no_leak, fold_of, split_patients
 
 
 @given(st.lists(st.integers(0, 30).map(str), min_size=3), st.integers(0, 5))
@@ -76,3 +76,9 @@ def test_folds_that_cannot_be_are_refused(balls, folds, fold):
     dataset = of_knees(balls, [(f"P{number}", Split.TRAIN) for number in range(4)])
     with pytest.raises(ValueError, match="--fold"):
         fold_of(dataset, folds, fold, seed=0)
+
+
+@pytest.mark.parametrize(("count", "only"), [(5, 7), (5, 0), (1, None)])
+def test_folds_that_are_not_there_are_refused(count, only):
+    with pytest.raises(ValueError, match=r"--fold must be 1 to"):
+        Folds(count, only)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -180,6 +181,42 @@ def test_a_broken_checkpoint_gives_way_to_the_one_before(balls, tmp_path, half_d
     assert len(metrics(tmp_path).splitlines()) == 4
     assert not (tmp_path / PLANE.value / "checkpoints").exists()
     assert not list(tmp_path.rglob(".partial-*"))
+
+
+@pytest.mark.slow
+def test_killed_while_it_replaces_a_model_or_finishes_it_goes_on(balls, tmp_path, monkeypatch):
+    settings = config.TrainConfig(encoder_weights="none", epochs=1, limit_slices=2)
+    training.train_view(balls, PLANE, tmp_path, settings)
+    before = (tmp_path / PLANE.value / "card.json").read_bytes()
+    save, epochs = runs.Run.save, []
+
+    def save_and_stop(run, model, history):
+        save(run, model, history)
+        epochs.append(len(history))
+        if len(epochs) == 1:
+            raise KeyboardInterrupt
+
+    remove = shutil.rmtree
+
+    def remove_but_it(path, ignore_errors=False):
+        if path == tmp_path / PLANE.value:
+            raise KeyboardInterrupt
+        remove(path, ignore_errors)
+
+    longer = config.TrainConfig(encoder_weights="none", epochs=2, limit_slices=2)
+    monkeypatch.setattr(runs.Run, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        training.train_view(balls, PLANE, tmp_path, longer, config.Going(overwrite=True))
+    assert (tmp_path / PLANE.value / "card.json").read_bytes() == before
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", remove_but_it)
+        with pytest.raises(KeyboardInterrupt):
+            training.train_view(balls, PLANE, tmp_path, longer, config.Going(resume=True))
+    training.train_view(balls, PLANE, tmp_path, longer, config.Going(resume=True))
+    assert epochs == [1, 2]  # none was done twice
+    assert len(metrics(tmp_path).splitlines()) == 3
+    assert not (tmp_path / PLANE.value / "checkpoints").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [PLANE.value]
 
 
 @pytest.mark.slow

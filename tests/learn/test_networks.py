@@ -278,6 +278,8 @@ def test_networks_with_dropout_and_of_patches_resume(slim, balls, name, tmp_path
         with pytest.raises(KeyboardInterrupt):
             training.train_view(balls, view, tmp_path / "killed", settings)
     training.train_view(balls, view, tmp_path / "killed", settings, config.Going(resume=True))
+    histories = [(tmp_path / one / view / "metrics.csv").read_text() for one in ("whole", "killed")]
+    assert histories[0] == histories[1]  # of the second epoch, too, whichever was the best
     whole, killed = (keras.models.load_model(tmp_path / one / view / "model.keras") for one in ("whole", "killed"))
     for one, other in zip(whole.weights, killed.weights, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -207,6 +207,25 @@ def test_slices_are_seen_in_rectangles_that_begin_at_a_multiple_of_the_stride():
     assert {side for shape in seen for side in shape[1:3]} <= {32, 64}
 
 
+def test_slices_are_whole_for_a_network_that_must_see_them_so():
+    seen = []
+
+    class Watching(Constant):
+        def __call__(self, slices: np.ndarray) -> np.ndarray:
+            seen.append(slices.shape)
+            return super().__call__(slices)
+
+    image = noise(np.diag([1.0, 1, 1, 1]), (50, 60, 40))
+    region = np.zeros(image.shape, dtype=bool)
+    region[20:24, 30:34, 5:9] = True
+    turn = spread_turns(3)[1]
+    parts = {whole: list(ObliqueView(turn, 1.0, Watching(), whole).parts(image, region)) for whole in (True, False)}
+    size = oblique_grid(image, turn, 1.0).shape[:2]
+    assert seen[0][1:3] == size
+    assert seen[-1][1:3] != size
+    assert sum(len(where[0]) for where, _ in parts[True]) == sum(len(where[0]) for where, _ in parts[False])
+
+
 def test_what_a_network_may_not_say_or_see_is_refused():
     class Wrong(Constant):
         def __call__(self, slices: np.ndarray) -> np.ndarray:

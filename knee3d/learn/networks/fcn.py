@@ -9,6 +9,9 @@ STRIDE = 32
 UNITS = 4096
 """Of the two layers that were VGG's fully connected ones."""
 DROPOUT = 0.5
+SCALES = {4: 1e-2, 3: 1e-4}
+"""Of the skips, so that all streams are of a size: without, Adam's first steps give scores of hundreds, a softmax of
+ones and zeros, and no slope to learn from. Those of FCN-8s "at once" (Shelhamer, Long and Darrell 2017)."""
 
 
 def fcn8s(classes: int, encoder: str) -> keras.Model:
@@ -25,12 +28,11 @@ def fcn8s(classes: int, encoder: str) -> keras.Model:
         features = keras.layers.Conv2D(UNITS, size, padding="same", activation="relu", name=name)(features)
         features = keras.layers.Dropout(DROPOUT, name=f"{name}_dropout")(features)
     scores = _score(features, classes, "score_fr")
-    scores = keras.layers.Add(name="fuse_pool4")([
-        _up(scores, classes, 2, "upscore2"), _score(pooled[4], classes, "score_pool4")
-    ])  # fmt: skip
-    scores = keras.layers.Add(name="fuse_pool3")([
-        _up(scores, classes, 2, "upscore_pool4"), _score(pooled[3], classes, "score_pool3")
-    ])  # fmt: skip
+    for number, name in ((4, "upscore2"), (3, "upscore_pool4")):
+        skip = keras.layers.Rescaling(SCALES[number], name=f"scale_pool{number}")(pooled[number])
+        scores = keras.layers.Add(name=f"fuse_pool{number}")([
+            _up(scores, classes, 2, name), _score(skip, classes, f"score_pool{number}")
+        ])  # fmt: skip
     return keras.Model(image, _up(scores, classes, 8, "upscore8"), name="fcn8s")
 
 
