@@ -46,22 +46,16 @@ class Preset:
     """How much is done.
 
     Attributes:
-        config: Of networks of slices; the same for all, but for `rates`.
+        config: Of networks of slices; the same for all.
         solid: Of the network of the volume.
-        rates: Learning rate of networks that want another one.
         knees: For each split, rendered from a real label map, and made up.
     """
 
     config: TrainConfig
     solid: TrainConfig
-    rates: Mapping[str, float] = field(default_factory=dict)
     knees: Mapping[Split, tuple[int, int]] = field(
         default_factory=lambda: {Split.TRAIN: (8, 4), Split.VAL: (3, 2), Split.TEST: (8, 4)}
     )
-
-    def of(self, network: str) -> TrainConfig:
-        """How a network of slices is trained."""
-        return replace(self.config, network=network, learning_rate=self.rates.get(network, self.config.learning_rate))
 
 
 _SMALL = TrainConfig(
@@ -73,7 +67,6 @@ PRESETS = {
     "small": Preset(
         _SMALL,
         replace(_SMALL, network="unet3d", encoder=None, batch_size=2, patch=(48, 48, 32), limit_slices=72),
-        {"fcn": 1e-4},  # it has no batch normalisation
     ),
     "full": Preset(_FULL, replace(_FULL, network="unet3d", encoder=None, batch_size=2, patch=(96, 96, 64))),
 }
@@ -250,7 +243,7 @@ def planes_cell(name: str, kind: str) -> Callable[[Study], Lines]:
 
     def run(study: Study) -> Lines:
         called = name if kind == USUAL else f"{name}, {kind}"
-        models = study.trained(called, kind, PLANES, study.preset.of(name))
+        models = study.trained(called, kind, PLANES, replace(study.preset.config, network=name))
         ways = {view: view for view in PLANES} | {"fused": "three planes, equal"}
         lines = scored(study, kind, models, ways)
         cost = costs(study, models) if kind == USUAL else {}

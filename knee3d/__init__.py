@@ -23,7 +23,7 @@ from knee3d.anatomy.tissue import SCHEMES, Scheme
 from knee3d.anatomy.volume import Volume
 
 __version__ = "0.1.0"
-__all__ = ["SCHEMES", "Plane", "Scheme", "Side", "Volume", "__version__", "load", "read"]
+__all__ = ["SCHEMES", "Plane", "Scheme", "Side", "Volume", "__version__", "load", "read", "write"]
 
 if TYPE_CHECKING:
     from knee3d.workflow.segmenter import Segmenter
@@ -49,3 +49,18 @@ def read(path: Path | str, **choice: Any) -> tuple[Volume, Side]:
     from knee3d.dataset.source import Choice, read_image
 
     return read_image(Path(path), Choice(**choice))
+
+
+def write(volume: Volume, path: Path | str) -> None:
+    """Save a volume, labels or any other, with its place in the patient.
+
+    Args:
+        volume: Three axes.
+        path: Ending in .nii, .nii.gz, .nrrd or .mha; the file appears whole or not at all.
+
+    Raises:
+        ValueError: The ending is another one, or the form cannot hold the volume.
+    """
+    from knee3d.dataset.files.volumefile import write_volume
+
+    write_volume(volume, Path(path))

@@ -120,7 +120,9 @@ def test_strides_are_those_of_the_papers(narrow, name):
     ],
 )
 def test_as_many_parameters_as_the_papers_say(name, classes, millions):
-    count = networks.NETWORKS[name].body(classes, "vgg16").count_params()
+    body = networks.NETWORKS[name].body(classes, "vgg16")
+    ours = [layer for layer in body.layers if name == "fcn" and isinstance(layer, keras.layers.BatchNormalization)]
+    count = body.count_params() - sum(layer.count_params() for layer in ours)
     assert f"{count / 1e6:.0f}" == millions
     if name == "segnet":
         assert round(count * 4 / 1e6) in (117, 118)
