@@ -8,10 +8,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from knee3d import workflow
+from knee3d.anatomy.orientation import to_canonical
 from knee3d.anatomy.tissue import SCHEMES
 from knee3d.dataset.cases import Split
+from knee3d.dataset.files.volumefile import read_volume
 from knee3d.dataset.phantom.cohort import Cohort
+from knee3d.dataset.phantom.knee import parametric_knee
 from knee3d.dataset.prepare import Preparation
 from knee3d.dataset.table import LABELS_FILE, read_table, write_table
 
@@ -44,7 +49,8 @@ def make_apart(folder: Path, shape: Shape, counts: Mapping[Split, tuple[int, int
 
     Args:
         folder: Gets cohorts and the dataset.
-        shape: Of the knees; the same patients at any shape.
+        shape: Of the knees from label maps; the same patients at any shape. Made-up ones, which show less around the
+            joint, have as many voxels as makes these as large.
         counts: For each split, knees deformed from a real label map, and made-up ones.
     """
     sources, cohorts, splits = _sources(), {}, {}
@@ -52,9 +58,18 @@ def make_apart(folder: Path, shape: Shape, counts: Mapping[Split, tuple[int, int
         mine = sources[-1:] if split is Split.TEST else sources[:1]
         if mine:
             cohorts[f"{split.value}-real"] = Cohort(real, shape, 10 + seed, mine)
-        cohorts[f"{split.value}-made-up"] = Cohort(made_up if mine else real + made_up, shape, 20 + seed)
+        smaller = _as_fine(shape, mine[0]) if mine else shape
+        cohorts[f"{split.value}-made-up"] = Cohort(made_up if mine else real + made_up, smaller, 20 + seed)
         splits |= dict.fromkeys((f"{split.value}-real", f"{split.value}-made-up"), split)
     return _prepared(folder, cohorts, splits, (0.7, 0.15, 0.15))
+
+
+def _as_fine(shape: Shape, source: Path) -> Shape:
+    """The shape of a made-up knee whose voxels are as large as those of a label map's knee of another shape."""
+    theirs, ours = to_canonical(read_volume(source)), parametric_knee((64, 64, 48), 0)
+    share = (ours.spacing_mm * ours.shape) / (theirs.spacing_mm * theirs.shape)
+    first, second, third = np.maximum(np.rint(shape * share), 16).astype(int).tolist()
+    return first, second, third
 
 
 def _sources() -> tuple[Path, ...]:
