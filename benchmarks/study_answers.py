@@ -26,7 +26,7 @@ def written(lines: Sequence[Line], dataset: Dataset, kinds: Sequence[str]) -> st
     head = ["network", "way", "knees", *tissues, "mean Dice (95 %)", "ASSD mm", "missed", "volume error", *COSTS]
     ordered = sorted(lines, key=lambda line: (kinds.index(line["knees"]), line["network"]))
     table = [head, ["---"] * len(head), *(_row(line, tissues) for line in ordered)]
-    counts = {split: dataset.of_split(split) for split in Split}
+    counts = {split: dataset.of_split(split) for split in (Split.TRAIN, Split.VAL, Split.TEST)}
     said = ", ".join(
         f"{len(cases)} {split.value} ({len({case.patient for case in cases})} patients)"
         for split, cases in counts.items()

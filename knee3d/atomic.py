@@ -39,12 +39,22 @@ def whole_folder(path: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-        if path.exists():
-            path.rename(old)  # removing it in place could be interrupted half-way
-        partial.rename(path)
+        replace_folder(partial, path)
     finally:
         _put_back(old, path)
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Give a folder another's name; what stood there is gone only when the new one stands there."""
+    old = path.with_name(f".old-{path.name}")
+    _put_back(old, path)
+    if path.exists():
+        path.rename(old)  # removing it in place could be interrupted half-way
+    try:
+        new.rename(path)
+    finally:
+        _put_back(old, path)
 
 
 def _put_back(old: Path, path: Path) -> None:

@@ -166,7 +166,7 @@ def test_another_oblique_network_is_other_models(place, tmp_path):
             lambda models: edit(models / OBLIQUE / "card.json", spacing_mm=[0.5, 0.5, 0.7]),
             "voxels of [0.5, 0.5, 0.7] mm",
         ),
-        (lambda models: edit(models / OBLIQUE / "card.json", spacing_mm=[0.5]), "three times the same"),
+        (lambda models: edit(models / OBLIQUE / "card.json", spacing_mm=[0.5]), "no three distances"),
         (lambda models: edit(models / OBLIQUE / "card.json", scheme="compartments"), "on different schemes"),
         (lambda models: edit(models / OBLIQUE / "card.json", classes=["background", "bone"]), "different trainings"),
         (lambda models: swap(models), f"holds a network of the {PLANES[0]} plane"),
@@ -238,15 +238,23 @@ def test_fitted_weights_are_taken_where_they_are_for_these_views(place, tmp_path
     weights = dict(zip(views, (0.4, 0.2, 0.1, 0.2, 0.1), strict=True))
     reference = {"volumes_mm3": {}, "border_mm2": {}, "agreement": None, "doubt": None}
     fusion = {"weights": weights, "rule": "log", "thresholds": None, "objective": "", "reference": reference}
-    (models / FUSION_FILE).write_text(json.dumps(fusion | {"networks": {}}))
+    marks = {name: models_folder.mark(models, name) for name in (*PLANES, OBLIQUE)}
+    (models / FUSION_FILE).write_text(json.dumps(fusion | {"networks": marks}))
     fitted = load_models(models, oblique=2).ensemble
     assert (fitted.weights, fitted.rule) == (weights, "log")
     assert not caplog.records
-    for planes, count in (((), 3), ((PLANES[0],), 2)):
-        equal = load_models(models, planes=planes, oblique=count).ensemble
-        assert (len({*equal.weights.values()}), equal.rule) == (1, "linear")
-        assert "all views count equally" in caplog.text
-        caplog.clear()
+    some = load_models(models, planes=(PLANES[0],), oblique=2).ensemble  # share what the others weigh, as planes do
+    assert some.rule == "log"
+    assert some.weights == pytest.approx({PLANES[0]: 4 / 7, "oblique-1": 2 / 7, "oblique-2": 1 / 7})
+    assert not caplog.records
+    equal = load_models(models, oblique=3).ensemble
+    assert (len({*equal.weights.values()}), equal.rule) == (1, "linear")
+    assert "all views count equally" in caplog.text
+    (models / FUSION_FILE).write_text(json.dumps(fusion | {"networks": {}}))
+    caplog.clear()
+    load_models(models, oblique=2)
+    assert "is older than the networks of" in caplog.text
+    caplog.clear()
     load_models(models, fused=False, oblique=3)
     assert not caplog.records
 

@@ -39,7 +39,9 @@ VIEWS = [*(plane.value for plane in Plane), "volume"]
     show_default=True,
     help="Weighted mean of probabilities, as in the paper, or of their logarithms, or votes.",
 )
-@click.option("--weight", multiple=True, metavar="VIEW=VALUE", help="Weights by hand, one for each view [fitted].")
+@click.option(
+    "--weight", multiple=True, metavar="VIEW=VALUE", help="By hand, one for each view, adding up to 1 [fitted]."
+)
 @click.option("--per-tissue", "per_class", is_flag=True, help="Weights for each tissue, where Dice gains.")
 @click.option("--thresholds", is_flag=True, help="A threshold for each tissue, where Dice gains.")
 @views_option

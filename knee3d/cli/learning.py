@@ -116,7 +116,11 @@ OTHER_VIEWS = ["oblique", "oblique-each", "volume"]
 @click.option("--folds", type=click.IntRange(2), help="Cross-validate: deal training and validation patients out anew.")
 @click.option("--fold", type=click.IntRange(1), help="Train this fold only, from 1 on [all].")
 @click.option("--resume", is_flag=True, help="Go on with a training that was interrupted.")
-@click.option("--overwrite", is_flag=True, help="Replace models trained with other settings, or an interrupted one.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace models trained with other settings, or an interrupted one; with --resume only where settings differ.",
+)
 @click.option(
     "--launcher",
     type=click.Choice(["local", "ray", "slurm"]),
@@ -252,5 +256,11 @@ def export(models: Path, name: str, out: Path) -> None:
     """
     from knee3d import workflow
 
-    for folder, difference in workflow.export(models, name, out).items():
-        click.echo(f"{folder}   differs from the network by {difference:.1e}")
+    failed = []
+    for folder, difference in workflow.export(models, name, out):
+        if isinstance(difference, Exception):
+            failed.append(str(difference))
+        else:
+            click.echo(f"{folder}   differs from the network by {difference:.1e}")
+    if failed:
+        raise click.ClickException("; ".join(dict.fromkeys(failed)))

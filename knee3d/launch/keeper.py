@@ -1,14 +1,13 @@
 """A Ray cluster: joining it, and moving files between this machine and those that work."""
 
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
 from typing import Any
 
-from knee3d.atomic import LOCK
+from knee3d.atomic import LOCK, replace_folder
 from knee3d.launch.job import LaunchError
 
 PIECE = 32 * 2**20
@@ -50,8 +49,7 @@ class Keeper:
         for folder in sorted((path for path in working.rglob("*") if path.is_dir()), reverse=True):
             if not any(folder.iterdir()):
                 folder.rmdir()
-        shutil.rmtree(final, ignore_errors=True)
-        working.rename(final)
+        replace_folder(working, final)
 
 
 def ask(keeper: Any, method: str, *arguments: Any) -> Any:

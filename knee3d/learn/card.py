@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from knee3d import __version__
 from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.tissue import SCHEMES
 from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.dataset.intensity import PERCENTILES
 from knee3d.learn.cutting import PatchCutting
@@ -89,9 +92,30 @@ def load_card(models: Path, view: Plane | str) -> dict[str, Any]:
         missing = [key for key in NEEDED if key not in card]
         if missing:
             raise ValueError(f"it lacks {', '.join(missing)}")
+        _check(card)
         return card
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is not a readable model card ({error}); train this plane again") from error
+
+
+def _check(card: Mapping[str, Any]) -> None:
+    """Look at what is used of a card.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: It is of another kind than it should be.
+    """
+    if card["scheme"] not in SCHEMES or not all(isinstance(name, str) for name in card["classes"]):
+        raise ValueError(f"unknown scheme {card['scheme']!r}, or classes without names")
+    if int(card["settings"]["context"]) < 0:
+        raise ValueError("a context below 0")
+    if "patients" in card and not all(isinstance(card["patients"][split], list) for split in ("train", "val")):
+        raise ValueError("patients are no lists")
+    if "spacing_mm" in card:
+        spacing = np.asarray(card["spacing_mm"], dtype=np.float64)
+        if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
+            raise ValueError(f"spacing_mm is no three distances above 0: {card['spacing_mm']}")
+    if card.get("patch") is not None and not (len(card["patch"]) == 3 and min(map(int, card["patch"])) > 0):
+        raise ValueError(f"patch is no three sides above 0: {card['patch']}")
 
 
 def differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

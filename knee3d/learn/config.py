@@ -1,5 +1,6 @@
 """TrainConfig: how to train. Going: what to do about what is there already."""
 
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ class TrainConfig:
                       "plateau_cooldown", "plateau_min_lr", "seed")  # fmt: skip
         for name in (*above_0, *at_least_0):
             value = getattr(self, name)
-            if value is not None and (value < 0 or (name in above_0 and value == 0)):
+            if value is not None and not (0 < value < math.inf or (name in at_least_0 and value == 0)):
                 raise ValueError(f"{name} must be {'above 0' if name in above_0 else '0 or more'}, got {value}")
         if self.patch is not None and (len(self.patch) != 3 or min(self.patch) < 1):
             raise ValueError(f"a patch has three sides of 1 or more voxels, got {self.patch}")
@@ -126,7 +127,7 @@ class Going:
     """What to do about what is there already, and where voxels are kept meanwhile.
 
     Attributes:
-        overwrite: Replace a model that was trained otherwise, or a training that was interrupted.
+        overwrite: Replace a model, or a training that was interrupted; with `resume` only those with other settings.
         resume: Go on with a training that was interrupted.
         cache: See `reading.reader`.
     """

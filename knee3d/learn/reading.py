@@ -106,15 +106,26 @@ def _kept_in_memory(stacks: Sequence[Stack]) -> Callable[[int], np.ndarray]:
 
 
 def _kept_in_files(stacks: Sequence[Stack], folder: Path) -> Callable[[int], np.ndarray]:
-    """The same from a file for each stack."""
+    """The same from a file for each stack; one that is damaged is written anew."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--cache {folder} is a file; name a folder")
     files = [folder / f"{stack.key}.npy" for stack in stacks]
     with progress(f"decoding into {folder}", len(files)) as advance:
         for file, stack in zip(files, stacks, strict=True):
-            if not file.exists():
+            if not _is_kept(file, stack):
                 with whole_file(file) as partial, partial.open("wb") as stream:
                     np.save(stream, stack.load())
             advance(1)
     return lambda number: np.load(files[number])
+
+
+def _is_kept(file: Path, stack: Stack) -> bool:
+    """Whether a file holds as many voxels as the stack has."""
+    try:
+        kept = np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return False
+    return kept.dtype == np.uint8 and kept.shape == (2, *stack.shape)
 
 
 def ragged(rows: Sequence[Sequence[int | str]], dtype: tf.DType) -> tf.RaggedTensor:

@@ -26,11 +26,16 @@ import numpy as np
 import tensorflow as tf
 
 from knee3d import __version__
-from knee3d.atomic import whole_file
+from knee3d.atomic import LOCK, whole_file
 
 log = logging.getLogger(__name__)
 
 HISTORY = "knee3d-history.json"
+FILES = {
+    LOCK, "config.json", "environment.json", "cases.json", "metrics.csv", "logs", "checkpoints", "best.keras",
+    "card.json", "model.keras", "saved_model", "curves.png",
+}  # fmt: skip
+"""What a training leaves, and `card` beside it."""
 KEPT = 2
 
 History = list[dict[str, float]]
@@ -87,6 +92,50 @@ class Run:
                     shutil.copyfile(partial, copy)  # no link: what damages one should leave the other
         for old in self.checkpoints[KEPT:]:
             old.unlink()
+
+    def check_ours(self) -> None:
+        """Refuse a folder that cannot be replaced, or in which lies what no training has put there.
+
+        Raises:
+            ValueError: Names the folder, and the files.
+        """
+        if self.folder.is_symlink() or (self.folder.exists() and not self.folder.is_dir()):
+            raise ValueError(f"{self.folder} is no folder of its own but a link or a file; choose another --models")
+        if not self.folder.is_dir():
+            return
+        there = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith(".partial-"))
+        others = [name for name in there if name not in FILES]
+        if others:
+            raise ValueError(
+                f"{self.folder} holds {', '.join(others[:3])}, which no training has put there and would be lost; "
+                "move it away, or choose another --models"
+            )
+
+    def tidy(self) -> None:
+        """Remove what only a training under way needs."""
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        self.best.unlink(missing_ok=True)
+        (self.folder / LOCK).unlink(missing_ok=True)
+
+    def load_best(self, model: keras.Model) -> History:
+        """Load the best epoch, or where its file is damaged the newest of the other checkpoints, and say so.
+
+        Returns:
+            The scores up to that epoch.
+
+        Raises:
+            ValueError: None can be read.
+        """
+        for path in (self.best, *self.checkpoints):
+            try:
+                history = load_checkpoint(model, path)
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                log.warning("%s cannot be read (%s); taking another checkpoint", path, error)
+                continue
+            if path != self.best:
+                log.warning("the best epoch is lost: the model is that of epoch %d", len(history))
+            return history
+        raise ValueError(f"{self.folder} has no checkpoint that can be read; begin anew with --overwrite")
 
     def restore(self, model: keras.Model) -> History:
         """Load the newest checkpoint that is whole.

@@ -122,7 +122,7 @@ def load_savedmodel(folder: Path) -> Any:
     try:
         model = tf.saved_model.load(str(folder))
         model.serve  # noqa: B018 the endpoint that a predictor calls
-    except (OSError, ValueError, AttributeError, tf.errors.OpError) as error:
+    except (OSError, ValueError, AttributeError, IndexError, tf.errors.OpError) as error:
         raise ValueError(f"{folder} is not a readable SavedModel; train this plane again") from error
     return model
 

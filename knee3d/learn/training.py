@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from knee3d.anatomy.plane import Plane
-from knee3d.atomic import LOCK, alone, whole_file
+from knee3d.atomic import LOCK, alone, replace_folder, whole_file
 from knee3d.dataset.cases import Dataset, Split
 from knee3d.learn.building import build
 from knee3d.learn.card import describe, differences, for_saved_model, load_card, model_folder
@@ -20,7 +20,7 @@ from knee3d.learn.fitting import Task, fit
 from knee3d.learn.monitor import Hooks
 from knee3d.learn.networks.encoder import find_encoder_weights
 from knee3d.learn.reading import visits_of
-from knee3d.learn.run import Run, environment, load_checkpoint
+from knee3d.learn.run import Run, environment
 from knee3d.learn.savedmodel import export
 from knee3d.learn.views import learning_view
 
@@ -77,9 +77,8 @@ def train_view(
         fit(model, task, run, going.cache, hooks)
         if is_chief():
             _finish(run, model, card, task)
-            shutil.rmtree(folder, ignore_errors=True)
-            run.folder.rename(folder)
-            _tidy(Run(folder))  # last: as long as the name is not its own, a killed run finds its checkpoints
+            replace_folder(run.folder, folder)
+            Run(folder).tidy()  # last: as long as the name is not its own, a killed run finds its checkpoints
     return folder
 
 
@@ -114,14 +113,27 @@ def _is_done(models: Path, view: Plane | str, card: dict[str, Any], going: Going
         ValueError: It was trained otherwise and must not be overwritten.
     """
     folder = model_folder(models, view)
-    if going.overwrite or not (folder / "card.json").exists():
+    for one in (folder, run_folder(models, view)):
+        Run(one).check_ours()
+    if (going.overwrite and not going.resume) or not (folder / "card.json").exists():
         return False
     under_way = Run(run_folder(models, view)).read_json("card.json")
     if going.resume and under_way is not None and not differences(under_way, card):
         return False  # begun with `overwrite`, and interrupted
-    differ = differences(load_card(models, view), card)
+    try:
+        differ = differences(load_card(models, view), card)
+    except ValueError as error:
+        if going.overwrite:
+            return False
+        raise ValueError(f"{error}, with --overwrite") from error
+    if differ and going.overwrite:
+        return False
     if differ:
-        raise ValueError(f"{folder} holds a model with other {differ}; choose another --models or give --overwrite")
+        raise ValueError(
+            f"{folder} holds a model with other {differ}; choose another --models or give --overwrite, with --resume "
+            "to keep what was done with these settings"
+        )
+    Run(folder).tidy()
     log.info("%s: already trained with these settings on these cases, in %s", folder.name, folder)
     return True
 
@@ -133,17 +145,22 @@ def _begin(run: Run, card: dict[str, Any], going: Going) -> None:
         ValueError: There is a training that was interrupted, and it is not said what to do, or it was another one.
     """
     there = run.read_json("card.json")
+    differ = differences(there if isinstance(there, dict) else {}, card)
+    anew = going.overwrite and (differ or not going.resume)
+    if run.checkpoints and not anew and not isinstance(there, dict):
+        raise ValueError(
+            f"{run.folder} holds checkpoints, but its card.json cannot be read, so that nobody knows of what; bring it "
+            "back, or begin anew with --overwrite"
+        )
     if run.checkpoints and not going.overwrite and not going.resume:
         raise ValueError(
             f"{run.folder} holds an interrupted training; go on with --resume, or begin anew with --overwrite"
         )
-    if going.resume and not going.overwrite and (there is not None or run.checkpoints):
-        differ = differences(there or {}, card)
-        if differ:
-            raise ValueError(
-                f"{run.folder} holds a training with other {differ}; go on with those, or begin anew with --overwrite"
-            )
-    if going.overwrite or not run.checkpoints:
+    if going.resume and not going.overwrite and there is not None and differ:
+        raise ValueError(
+            f"{run.folder} holds a training with other {differ}; go on with those, or begin anew with --overwrite"
+        )
+    if anew or not run.checkpoints:
         for leftover in run.folder.iterdir():
             if leftover.name != LOCK:
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
@@ -160,7 +177,7 @@ def _begin(run: Run, card: dict[str, Any], going: Going) -> None:
 
 def _finish(run: Run, trained: keras.Model, card: dict[str, Any], task: Task) -> None:
     """Export the best epoch, computing in float32 whatever it was trained in, and write the card."""
-    scores = load_checkpoint(trained, run.best)
+    scores = run.load_best(trained)
     model = build(task.scheme.classes, replace(task.config, precision="float32"), None)
     model.set_weights(trained.get_weights())
     with whole_file(run.folder / "model.keras") as partial:
@@ -177,10 +194,3 @@ def _finish(run: Run, trained: keras.Model, card: dict[str, Any], task: Task) ->
             "environment": run.read_json("environment.json"),
         },
     )
-
-
-def _tidy(run: Run) -> None:
-    """Remove what only a training under way needs."""
-    shutil.rmtree(run.folder / "checkpoints")
-    run.best.unlink()
-    (run.folder / LOCK).unlink()

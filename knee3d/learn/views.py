@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,16 +14,16 @@ from knee3d.learn.config import PATCH, TrainConfig
 from knee3d.learn.cutting import Cutting, PatchCutting, SliceCutting
 from knee3d.learn.networks import NETWORKS
 from knee3d.learn.stacks import ObliqueStack, PlaneStack, Stack
-from knee3d.postprocess.oblique import OBLIQUE
+from knee3d.postprocess.oblique import OBLIQUE, direction_of
 from knee3d.postprocess.patches import SOLID
 
 PLANES: Mapping[str, Plane] = {plane.value: plane for plane in Plane}
 _FIRST_AXIS = next(plane for plane in Plane if plane.axis == 0)
 _DEEPEST = max(network.stride for network in NETWORKS.values() if network.solid)
+_FINEST_MM, _COARSEST_MM = 0.05, 10.0
 _LEAST_VOXELS = 27
 """In the deepest layer of a patch. With 8 and fewer, kernels of three axes had NaN as slopes in bfloat16 on CPUs
 (TensorFlow 2.21); with 27 and more, never."""
-_ONE_OF = re.compile(rf"{OBLIQUE}-(\d+)-of-(\d+)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +65,13 @@ def learning_view(name: str, config: TrainConfig, cases: Sequence[Case]) -> Lear
     solid = NETWORKS[config.network].solid
     if solid != (name == SOLID):
         others = f"any view but {SOLID}" if not solid else SOLID
-        raise ValueError(f"{config.network} takes {others}, not {name}")
+        raise ValueError(f"--network {config.network} takes {others}, not --plane {name}")
     spacings = np.array([case.spacing_mm for case in cases])
     middle = np.median(spacings, axis=0)
     if solid:
         patch = config.patch or _patch_within(cases)
+        if min(patch) < _DEEPEST:
+            raise ValueError(f"a patch has {_DEEPEST} voxels or more each way, got {patch}; give a larger --patch")
         if config.precision != "float32" and np.prod(np.ceil(np.array(patch) / _DEEPEST)) < _LEAST_VOXELS:
             raise ValueError(
                 f"patches of {patch} voxels are too small for {config.precision}: on CPUs TensorFlow then gives NaN; "
@@ -81,16 +82,20 @@ def learning_view(name: str, config: TrainConfig, cases: Sequence[Case]) -> Lear
     if name in PLANES:
         return LearningView(name, cutting, middle)
     turns = _turns(name, config.directions)
-    return LearningView(name, cutting, np.full(3, config.spacing_mm or np.median(spacings.min(axis=1))), turns)
+    spacing = config.spacing_mm or np.median(spacings.min(axis=1))
+    if not _FINEST_MM <= spacing <= _COARSEST_MM:
+        raise ValueError(f"--spacing of oblique slices is {_FINEST_MM} to {_COARSEST_MM} mm, got {spacing:g}")
+    return LearningView(name, cutting, np.full(3, spacing), turns)
 
 
 def _turns(name: str, directions: int) -> tuple[np.ndarray, ...]:
     if name == OBLIQUE:
         return spread_turns(directions)
-    one = _ONE_OF.fullmatch(name)
-    if one is None or not 1 <= int(one[1]) <= int(one[2]):
+    one = direction_of(name)
+    if one is None:
         raise ValueError(f"there is no view {name!r}; there are {', '.join(PLANES)}, {OBLIQUE} and {SOLID}")
-    return (spread_turns(int(one[2]))[int(one[1]) - 1],)
+    number, count = one
+    return (spread_turns(count)[number - 1],)
 
 
 def _patch_within(cases: Sequence[Case]) -> tuple[int, int, int]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from knee3d.anatomy.plane import Plane
-from knee3d.postprocess.oblique import OBLIQUE, one_direction
+from knee3d.postprocess.oblique import OBLIQUE, direction_of, one_direction
 from knee3d.postprocess.patches import SOLID
 
 
@@ -26,7 +26,7 @@ def all_trained(models: Path, need: bool = True) -> list[str]:
         FileNotFoundError: There is none, and one is needed.
     """
     oblique = [path.parent.name for path in sorted(models.glob(f"{OBLIQUE}*/card.json"))]
-    found = [*trained_views(models), *(name for name in oblique if not name.endswith(".training"))]
+    found = [*trained_views(models), *(name for name in oblique if name == OBLIQUE or direction_of(name))]
     if need and not found:
         raise _nothing_trained(models)
     return found
@@ -48,6 +48,7 @@ def trained_networks(models: Path, planes: Sequence[str] = (), oblique: int = 0)
 
     Raises:
         FileNotFoundError: There is none, or one that is asked for is not there.
+        ValueError: Oblique views could be of one network or of many.
     """
     there = trained_views(models)
     names = ", ".join(there) or "none of a plane"
@@ -59,12 +60,18 @@ def trained_networks(models: Path, planes: Sequence[str] = (), oblique: int = 0)
     wanted = [view for view in there if not planes or view in planes]
     if not oblique:
         return tuple(wanted)
+    each = [one_direction(number, oblique) for number in range(1, oblique + 1)]
+    all_of_each = all(is_trained(models, view) for view in each)
+    if is_trained(models, OBLIQUE) and all_of_each:
+        raise ValueError(
+            f"{models} holds one network for oblique slices and one for each of {oblique} directions, too; which is "
+            "meant? Move the others away"
+        )
     if is_trained(models, OBLIQUE):
         return (*wanted, OBLIQUE)
-    each = [one_direction(number, oblique) for number in range(1, oblique + 1)]
-    if not all(is_trained(models, view) for view in each):
-        cards = models.glob(f"{OBLIQUE}-*-of-*/card.json")
-        counts = sorted({int(path.parent.name.rpartition("-")[2]) for path in cards})
+    if not all_of_each:
+        known = [direction_of(path.parent.name) for path in models.glob(f"{OBLIQUE}-*-of-*/card.json")]
+        counts = sorted({direction[1] for direction in known if direction})
         if counts:
             raise FileNotFoundError(
                 f"{models} holds no network for each of {oblique} oblique directions, but some for "

@@ -83,13 +83,20 @@ def with_fusion(equal: Ensemble, fusion: Mapping[str, Any], marks: Mapping[str, 
     Returns:
         `equal` itself where views are oblique, and the weights are for others.
     """
-    if any(map(is_oblique, marks)) and set(equal.views) != set(fusion["weights"]):
+    views, weights = set(equal.views), fusion["weights"]
+    if any(map(is_oblique, marks)) and views != set(weights) and not (partly and views < set(weights)):
         log.warning("%s is not for these oblique views: all views count equally", FUSION_FILE)
         return equal
-    stale = [view for view, one in marks.items() if fusion["networks"].get(view, one) != one]
+    stale = [view for view, one in marks.items() if fusion["networks"].get(view) != one]
     if stale:
         log.warning("%s is older than the networks of %s: run knee3d fuse again", FUSION_FILE, ", ".join(stale))
-    weights = fusion["weights"]
-    if partly and set(equal.views) < set(weights):
+    if partly and views < set(weights):
         weights = only(weights, equal.views)
-    return Ensemble(equal.views, weights, fusion["rule"], fusion["thresholds"])
+    try:
+        classes = {len(weight) for weight in weights.values() if isinstance(weight, list)}
+        if classes - {equal.classes}:
+            raise ValueError(f"it has weights for {classes} classes, the networks {equal.classes}")
+        return Ensemble(equal.views, weights, fusion["rule"], fusion["thresholds"])
+    except ValueError as error:
+        hint = "; it was fitted with oblique views, see --views" if any(map(is_oblique, set(weights) - views)) else ""
+        raise ValueError(f"{FUSION_FILE} does not fit the networks: {error}{hint}") from error

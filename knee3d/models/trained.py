@@ -92,7 +92,7 @@ def load_models(
     Args:
         models: Their folder.
         fused: Whether to take the weights of fusion.json; otherwise views count equally, as before any fit. With
-            oblique views they also do where fusion.json is not for exactly these views.
+            oblique views they also do where fusion.json is not for these views.
         planes: Which of `trained_views`; none is every one. What the others weigh is shared out among them.
         engine: What computes them; TensorFlow in float32 by default.
         oblique: How many oblique views to add: oblique-1, oblique-2, ...

@@ -6,6 +6,7 @@ trilinearly and a few slices at a time: the oblique volume, several times as lar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -18,6 +19,8 @@ from knee3d.postprocess.rectangles import Rectangle, on_strides, within
 
 OBLIQUE = "oblique"
 """The folder of the network that was trained on oblique slices. Its views are called after it, and numbered."""
+_ONE_OF = re.compile(rf"{OBLIQUE}-(\d+)-of-(\d+)")
+_OBLIQUE = re.compile(rf"{OBLIQUE}(-\d+(-of-\d+)?)?")
 VOXELS = 1 << 16
 """Interpolated at a time: few enough to stay in the cache."""
 
@@ -30,9 +33,15 @@ def one_direction(number: int, count: int) -> str:
     return f"{OBLIQUE}-{number}-of-{count}"
 
 
-def is_oblique(network: str) -> bool:
-    """Whether a network's folder is one for oblique slices."""
-    return network.split("-")[0] == OBLIQUE
+def direction_of(folder: str) -> tuple[int, int] | None:
+    """Which direction of how many a folder is for; None if it is no such folder."""
+    one = _ONE_OF.fullmatch(folder)
+    return (int(one[1]), int(one[2])) if one is not None and 1 <= int(one[1]) <= int(one[2]) else None
+
+
+def is_oblique(name: str) -> bool:
+    """Whether it is a network's folder for oblique slices, or an oblique view."""
+    return _OBLIQUE.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,6 +51,8 @@ def fuse(folder: Path, models: Path, wanted: Wanted | None = None, oblique: int 
     check_match(dataset, trained, cases, (Split.TRAIN,))
     check_not_tested(dataset, trained, cases)
     _of_other_voxels(dataset, trained, cases)
+    if (models / EVIDENCE).exists() and not (models / EVIDENCE).is_dir():
+        raise ValueError(f"{models / EVIDENCE} is a file, where fuse keeps a folder; move it away")
     looked = " ".join(trained.ensemble.views)  # one network may be behind any number of oblique ones
     marks = [trained.mark_with(f"{looked} {case.fingerprint}") for case in cases]
     paths = [models / EVIDENCE / f"{case.name}-{mark}.npz" for case, mark in zip(cases, marks, strict=True)]
@@ -68,7 +70,7 @@ def fuse(folder: Path, models: Path, wanted: Wanted | None = None, oblique: int 
     fusion = fit(Stored(tuple(paths)), wanted or Wanted())
     known = [case for case in dataset.cases if case.labelled and case.split in (Split.TRAIN, Split.VAL)]
     masks = _mask_extents(dataset, known, models / EVIDENCE / "masks.json")
-    reference = reference_of(masks, [_kept(_seen(path)) for path in paths])
+    reference = reference_of(masks, [_kept(_seen(path), list) for path in paths])
     save_fusion(fusion, cases, reference, trained.marks, models)
     return fusion
 
@@ -79,7 +81,7 @@ def _seen(evidence: Path) -> Path:
 
 def _mask_extents(dataset: Dataset, cases: Sequence[Case], cache: Path) -> list[dict[str, tuple[float, float]]]:
     """`extents` of each mask; masks that were measured before are not read again."""
-    known: dict[str, dict[str, tuple[float, float]]] = _kept(cache) if cache.is_file() else {}
+    known: dict[str, dict[str, tuple[float, float]]] = _kept(cache, dict) if cache.is_file() else {}
     with progress("measuring masks", len(cases)) as advance:
         found = {}
         for case in cases:
@@ -95,9 +97,12 @@ def _keep(content: Any, path: Path) -> None:
         partial.write_text(json.dumps(content))
 
 
-def _kept(path: Path) -> Any:
+def _kept(path: Path, kind: type) -> Any:
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        if not isinstance(content, kind):
+            raise ValueError(f"it holds no {kind.__name__}")
+        return content
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and run the command again") from error
 

@@ -3,7 +3,7 @@
 import csv
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -218,7 +218,7 @@ def card(models: Path) -> Path:
     return page
 
 
-def export(models: Path, name: str, out: Path) -> dict[Path, float]:
+def export(models: Path, name: str, out: Path) -> Iterator[tuple[Path, float | Exception]]:
     """Write every trained network for another runtime.
 
     Args:
@@ -226,15 +226,19 @@ def export(models: Path, name: str, out: Path) -> dict[Path, float]:
         name: Key of `learn.exporting.FORMATS`.
         out: Gets a folder for each network.
 
-    Returns:
-        Folders and by how much the runtime's probabilities differ from the network's.
+    Yields:
+        Each folder, and by how much the runtime's probabilities differ from the network's, or why it was not written.
 
     Raises:
         FileNotFoundError: No network was trained to the end.
     """
     from knee3d.learn.exporting import export_view
 
-    return {out / view: export_view(models, view, name, out / view) for view in all_trained(models)}
+    for view in all_trained(models):
+        try:
+            yield out / view, export_view(models, view, name, out / view)
+        except (ValueError, RuntimeError) as error:
+            yield out / view, error
 
 
 def _history(path: Path) -> dict[str, list[float]]:

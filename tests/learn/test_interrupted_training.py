@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -196,12 +195,8 @@ def test_killed_while_it_replaces_a_model_or_finishes_it_goes_on(balls, tmp_path
         if len(epochs) == 1:
             raise KeyboardInterrupt
 
-    remove = shutil.rmtree
-
-    def remove_but_it(path, ignore_errors=False):
-        if path == tmp_path / PLANE.value:
-            raise KeyboardInterrupt
-        remove(path, ignore_errors)
+    def stop(new, path):
+        raise KeyboardInterrupt
 
     longer = config.TrainConfig(encoder_weights="none", epochs=2, limit_slices=2)
     monkeypatch.setattr(runs.Run, "save", save_and_stop)
@@ -209,7 +204,7 @@ def test_killed_while_it_replaces_a_model_or_finishes_it_goes_on(balls, tmp_path
         training.train_view(balls, PLANE, tmp_path, longer, config.Going(overwrite=True))
     assert (tmp_path / PLANE.value / "card.json").read_bytes() == before
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", remove_but_it)
+        patch.setattr(training, "replace_folder", stop)
         with pytest.raises(KeyboardInterrupt):
             training.train_view(balls, PLANE, tmp_path, longer, config.Going(resume=True))
     training.train_view(balls, PLANE, tmp_path, longer, config.Going(resume=True))
@@ -224,3 +219,57 @@ def test_two_trainings_do_not_share_a_folder(balls, tmp_path):
     settings = config.TrainConfig(encoder_weights="none", epochs=1, limit_slices=2)
     with atomic.alone(tmp_path / f"{PLANE.value}.training"), pytest.raises(ValueError, match="another process"):
         training.train_view(balls, PLANE, tmp_path, settings)
+
+
+@pytest.mark.parametrize("name", [PLANE.value, f"{PLANE.value}.training"])
+def test_files_of_others_are_not_removed(balls, tmp_path, name):
+    settings = config.TrainConfig(encoder_weights="none", epochs=1, limit_slices=2)
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds notes\.txt, which no training has put there"):
+        training.train_view(balls, PLANE, tmp_path, settings, config.Going(overwrite=True))
+    (tmp_path / name).rename(tmp_path / "elsewhere")
+    (tmp_path / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="a link or a file"):
+        training.train_view(balls, PLANE, tmp_path, settings, config.Going(overwrite=True))
+    assert (tmp_path / "elsewhere" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_a_lost_best_epoch_gives_way_to_the_newest(balls, tmp_path, half_done, caplog):
+    folder = tmp_path / f"{PLANE.value}.training"
+    (folder / "best.keras").write_bytes(b"half")
+    (folder / "checkpoints" / "epoch-0001.keras").unlink()
+    save = runs.Run.save
+
+    def save_without_best(run, model, history):
+        save(run, model, history)
+        run.best.write_bytes(b"half")
+
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level("WARNING"):
+        patch.setattr(runs.Run, "save", save_without_best)
+        training.train_view(balls, PLANE, tmp_path, half_done, config.Going(resume=True))
+    assert "the best epoch is lost: the model is that of epoch 3" in caplog.text
+    assert json.loads((tmp_path / PLANE.value / "card.json").read_text())["scores"]["best_epoch"] == 3
+
+
+@pytest.mark.slow
+def test_overwriting_and_resuming_keeps_what_has_these_settings(balls, tmp_path, half_done):
+    training.train_view(balls, PLANE, tmp_path, half_done, config.Going(resume=True, overwrite=True))
+    done = (tmp_path / PLANE.value / "card.json").stat().st_mtime_ns
+    assert len(metrics(tmp_path).splitlines()) == 4
+    training.train_view(balls, PLANE, tmp_path, half_done, config.Going(resume=True, overwrite=True))
+    assert (tmp_path / PLANE.value / "card.json").stat().st_mtime_ns == done
+    other = config.TrainConfig(encoder_weights="none", epochs=1, limit_slices=2)
+    training.train_view(balls, PLANE, tmp_path, other, config.Going(resume=True, overwrite=True))
+    assert len(metrics(tmp_path).splitlines()) == 2
+
+
+def test_a_training_whose_card_is_lost_is_not_said_to_be_another(balls, tmp_path):
+    checkpoints = tmp_path / f"{PLANE.value}.training" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "epoch-0001.keras").write_bytes(b"")
+    settings = config.TrainConfig(encoder_weights="none", epochs=1, limit_slices=2)
+    with pytest.raises(ValueError, match=r"its card\.json cannot be read"):
+        training.train_view(balls, PLANE, tmp_path, settings, config.Going(resume=True))
+    assert (checkpoints / "epoch-0001.keras").exists()

@@ -15,6 +15,7 @@ from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.slicing import to_slices
 from knee3d.dataset.cases import Dataset, Split
 from knee3d.dataset.split import Folds
+from knee3d.models import all_trained, trained_networks
 from knee3d.postprocess.confusion import Scores, confusion_matrix, dice
 from knee3d.postprocess.decide import decide
 from knee3d.postprocess.predict import predict_volume, with_neighbours
@@ -265,7 +266,7 @@ def test_models_that_are_not_there(tmp_path):
     card.write_text("{")
     with pytest.raises(ValueError, match=r"card\.json is not a readable"):
         cards.load_card(tmp_path, PLANE)
-    content = {"plane": PLANE.value, "scheme": "cartilage", "classes": ["background", "cartilage"], "patients": {}}
+    content = {"plane": PLANE.value, "scheme": "cartilage", "classes": ["background", "cartilage"]}
     card.write_text(json.dumps(content | {"settings": {"context": 1}, "spacing_mm": [1, 1, 1]}))
     with pytest.raises(ValueError, match="not a readable SavedModel"):
         engines.load_predictor(tmp_path, PLANE)
@@ -290,3 +291,32 @@ def test_folds_are_trained_one_by_one_and_summed_up(balls, tmp_path):
     assert json.loads((tmp_path / "folds.json").read_text()) == both
     validated = [patient for card in scores for patient in card["patients"]["val"]]
     assert sorted(validated) == ["P0", "P1", "P2"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"settings": None}, {"settings": {}}, {"classes": 5}, {"patients": {}}, {"patients": []},
+        {"scheme": ["cartilage"]}, {"scheme": "none"}, {"spacing_mm": "abc"}, {"spacing_mm": [0, 0, 0]},
+        {"spacing_mm": [None] * 3}, {"spacing_mm": [1]}, {"patch": "ab"}, {"patch": [0, 1, 2]},
+    ],
+)  # fmt: skip
+def test_a_card_that_makes_no_sense_is_one_clear_line(tmp_path, wrong):
+    card = {"plane": PLANE.value, "scheme": "cartilage", "classes": ["background", "cartilage"],
+            "settings": {"context": 1}, "patients": {"train": [], "val": []}, "spacing_mm": [1, 1, 1]}  # fmt: skip
+    (tmp_path / PLANE.value).mkdir()
+    path = tmp_path / PLANE.value / "card.json"
+    path.write_text(json.dumps(card))
+    assert cards.load_card(tmp_path, PLANE) == card
+    path.write_text(json.dumps(card | wrong))
+    with pytest.raises(ValueError, match=r"card\.json is not a readable model card"):
+        cards.load_card(tmp_path, PLANE)
+
+
+def test_names_that_are_no_views_are_passed_over(tmp_path):
+    for name in ("oblique-2-of-6.training", "oblique-x-of-y", "obliquely", "oblique-old", "oblique-7-of-6"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "card.json").write_text("{}")
+    assert all_trained(tmp_path, need=False) == []
+    with pytest.raises(FileNotFoundError, match="no network that was trained on oblique slices"):
+        trained_networks(tmp_path, (), 6)

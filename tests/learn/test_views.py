@@ -83,8 +83,8 @@ def test_one_direction_of_several_is_that_one(balls):
     [
         ("oblique-7-of-6", "unet", "there is no view 'oblique-7-of-6'"),
         ("front", "unet", "there is no view 'front'"),
-        ("volume", "unet", "unet takes any view but volume, not volume"),
-        (Plane.AXIAL.value, "unet3d", f"unet3d takes volume, not {Plane.AXIAL.value}"),
+        ("volume", "unet", "--network unet takes any view but volume, not --plane volume"),
+        (Plane.AXIAL.value, "unet3d", f"--network unet3d takes volume, not --plane {Plane.AXIAL.value}"),
     ],
 )
 def test_what_no_network_sees_is_refused(balls, name, network, said):
@@ -187,7 +187,9 @@ def test_volume_and_oblique_networks_train_fuse_and_segment_as_planes_do(balls, 
     run("--plane", "oblique", "--directions", "2", "--cache", str(tmp_path / "cache"))
     assert trained_networks(models, (), 5) == ("volume", "oblique")
     assert len(list((tmp_path / "cache").iterdir())) == 6
-    for count in (2, 3):  # behind both is the same network, and yet they are other views
+    with pytest.raises(ValueError, match="one for each of 2 directions, too; which is meant"):
+        trained_networks(models, (), 2)
+    for count in (3, 4):  # behind both is the same network, and yet they are other views
         more[-1] = f"oblique:{count}"
         again = CliRunner().invoke(main, ["fuse", str(balls.folder), *more])
         assert again.exit_code == 0, again.output
