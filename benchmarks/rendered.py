@@ -26,9 +26,7 @@ Shape = tuple[int, int, int]
 """Voxels along Inferior, Posterior, Left; the field of view stays, so that spacing changes with it."""
 
 
-def make_dataset(
-    folder: Path, shape: Shape, real: int, made_up: int, shares: tuple[float, float, float] = (0.7, 0.15, 0.15)
-) -> Path:
+def make_dataset(folder: Path, shape: Shape, real: int, made_up: int, shares: tuple[float, float, float]) -> Path:
     """Both kinds of knee in one dataset, split by patient at random; the same patients at any shape.
 
     Args:
@@ -51,7 +49,8 @@ def make_apart(folder: Path, shape: Shape, counts: Mapping[Split, tuple[int, int
         folder: Gets cohorts and the dataset.
         shape: Of the knees from label maps; the same patients at any shape. Made-up ones, which show less around the
             joint, have as many voxels as makes these as large.
-        counts: For each split, knees deformed from a real label map, and made-up ones.
+        counts: For each split, patients deformed from a real label map, and made-up ones; of each the first comes
+            twice.
     """
     sources, cohorts, splits = _sources(), {}, {}
     for seed, (split, (real, made_up)) in enumerate(counts.items()):

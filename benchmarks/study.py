@@ -4,7 +4,7 @@ Each cell trains what it needs, is scored on test patients, who serve for nothin
 results.jsonl; a finished cell is not done again, so the command can be killed and repeated. At the end it prints the
 table and the answers, which are also in study.md. Rendered test knees come from a label map of their own.
 
-    python benchmarks/study.py runs/study                              small: 90 minutes on 2 cores, rendered knees
+    python benchmarks/study.py runs/study                              small: for 2 cores, on rendered knees
     python benchmarks/study.py /data/study --preset full --dataset data/oai     for a lab with GPUs
 """
 
@@ -114,7 +114,7 @@ class Study:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "study.json"
-        wanted = {"preset": name, "dataset": str(self.given or "rendered"), "settings": asdict(self.preset.config)}
+        wanted = {"preset": name, "dataset": str(self.given or "rendered"), **asdict(self.preset), "shapes": SHAPES}
         text = json.dumps(wanted, indent=1, default=str) + "\n"
         if path.exists() and path.read_text() != text:
             raise SystemExit(f"{path} is of another study; give another folder")

@@ -41,7 +41,6 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield partial
         replace_folder(partial, path)
     finally:
-        _put_back(old, path)
         shutil.rmtree(partial, ignore_errors=True)
 
 

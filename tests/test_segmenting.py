@@ -428,11 +428,15 @@ def test_probabilities_lie_on_the_grid_of_the_image(place, tmp_path, plainly, si
         read_probabilities(tmp_path / entry.case / "labels.nii.gz")
 
 
-def test_three_lines_in_a_notebook(place):
+def test_three_lines_in_a_notebook(place, tmp_path):
     image, side = knee3d.read(entries(place)[0].source.path)
     found = knee3d.load(place / "models", precision="float32").segment(image, side)
     assert found.labels.same_grid(image)
     assert found.volumes_mm3["cartilage"] == pytest.approx(np.count_nonzero(found.labels.array) * image.voxel_mm3)
+    knee3d.write(found.labels, tmp_path / "labels.nii.gz")
+    again, _ = knee3d.read(tmp_path / "labels.nii.gz")
+    assert again.same_grid(image)
+    np.testing.assert_array_equal(again.array, found.labels.array)
     with pytest.raises(ValueError, match="there is no device gpu:7"):
         knee3d.load(place / "models", device="gpu:7")
 

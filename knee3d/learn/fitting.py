@@ -94,7 +94,8 @@ def fit(model: keras.Model, task: Task, run: Run, cache: str | None, hooks: Hook
     except tf.errors.OpError as error:
         for stack in (*task.train.stacks, *task.val.stacks):
             stack.load()  # names the PNG, if any, that stopped TensorFlow: its own account may lack the name
-        raise ValueError(f"training stopped: {error.message.strip().splitlines()[0]}") from error
+        first_line, *_ = error.message.strip().split("\n")  # what follows is TensorFlow's own stack
+        raise ValueError(f"training stopped: {first_line}") from error
 
 
 def _warn_of_missed(task: Task, validated: Validated) -> None:

@@ -65,6 +65,12 @@ class Run:
         except (OSError, ValueError):
             return None
 
+    @property
+    def card(self) -> dict[str, Any] | None:
+        """What card.json holds; None if there is none, or none that can be read."""
+        content = self.read_json("card.json")
+        return content if isinstance(content, dict) else None
+
     def write_json(self, name: str, content: Any) -> None:
         """Write a file of the folder, whole or not at all."""
         with whole_file(self.folder / name) as path:

@@ -117,7 +117,7 @@ def _is_done(models: Path, view: Plane | str, card: dict[str, Any], going: Going
         Run(one).check_ours()
     if (going.overwrite and not going.resume) or not (folder / "card.json").exists():
         return False
-    under_way = Run(run_folder(models, view)).read_json("card.json")
+    under_way = Run(run_folder(models, view)).card
     if going.resume and under_way is not None and not differences(under_way, card):
         return False  # begun with `overwrite`, and interrupted
     try:
@@ -144,10 +144,10 @@ def _begin(run: Run, card: dict[str, Any], going: Going) -> None:
     Raises:
         ValueError: There is a training that was interrupted, and it is not said what to do, or it was another one.
     """
-    there = run.read_json("card.json")
-    differ = differences(there if isinstance(there, dict) else {}, card)
+    there = run.card
+    differ = differences(there or {}, card)
     anew = going.overwrite and (differ or not going.resume)
-    if run.checkpoints and not anew and not isinstance(there, dict):
+    if run.checkpoints and not anew and there is None:
         raise ValueError(
             f"{run.folder} holds checkpoints, but its card.json cannot be read, so that nobody knows of what; bring it "
             "back, or begin anew with --overwrite"

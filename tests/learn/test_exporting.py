@@ -1,6 +1,7 @@
 """A trained plane says the same in every runtime."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -62,6 +63,23 @@ def test_a_difference_is_an_error_and_leaves_nothing(models, tmp_path, monkeypat
     assert run.exit_code == 1
     assert "differs from the network by" in run.output
     assert [path.name for path in (tmp_path / PLANE.value).iterdir()] == ["old"]
+
+
+def test_a_network_that_fails_does_not_stop_the_others(models, tmp_path, monkeypatch):
+    network = keras.models.load_model(models / PLANE.value / "model.keras")
+    form = exporting.Format(".onnx", (), lambda path: lambda slices: np.asarray(network(slices)))
+    monkeypatch.setitem(exporting.FORMATS, "onnx", form)
+    monkeypatch.setattr(keras.Model, "export", lambda self, path, format, verbose: Path(path).write_text("model"))
+    shutil.copytree(models, tmp_path / "models")
+    broken = tmp_path / "models" / Plane.AXIAL.value
+    shutil.copytree(models / PLANE.value, broken)
+    (broken / "model.keras").write_text("none")
+    words = ["export", str(tmp_path / "models"), "--format", "onnx", "--out", str(tmp_path / "out")]
+    run = CliRunner().invoke(main, words)
+    assert run.exit_code == 1
+    assert str(broken) in run.output.splitlines()[-1]
+    assert f"{tmp_path / 'out' / PLANE.value}   differs from the network by" in run.output
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [PLANE.value]
 
 
 def test_what_is_missing_is_named(models, tmp_path, monkeypatch):

@@ -265,11 +265,19 @@ def test_overwriting_and_resuming_keeps_what_has_these_settings(balls, tmp_path,
     assert len(metrics(tmp_path).splitlines()) == 2
 
 
-def test_a_training_whose_card_is_lost_is_not_said_to_be_another(balls, tmp_path):
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_a_training_whose_card_is_lost_is_not_said_to_be_another(balls, tmp_path, content):
     checkpoints = tmp_path / f"{PLANE.value}.training" / "checkpoints"
     checkpoints.mkdir(parents=True)
+    (tmp_path / PLANE.value).mkdir()
+    (tmp_path / PLANE.value / "card.json").write_text("[]")
+    if content is not None:
+        (checkpoints.parent / "card.json").write_text(content)
     (checkpoints / "epoch-0001.keras").write_bytes(b"")
     settings = config.TrainConfig(encoder_weights="none", epochs=1, limit_slices=2)
+    with pytest.raises(ValueError, match=r"card\.json is not a readable model card .* with --overwrite"):
+        training.train_view(balls, PLANE, tmp_path, settings, config.Going(resume=True))
+    (tmp_path / PLANE.value / "card.json").unlink()
     with pytest.raises(ValueError, match=r"its card\.json cannot be read"):
         training.train_view(balls, PLANE, tmp_path, settings, config.Going(resume=True))
     assert (checkpoints / "epoch-0001.keras").exists()

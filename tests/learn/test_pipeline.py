@@ -131,7 +131,14 @@ def test_caches_hold_the_same_slices(balls, tmp_path):
     for cache in ("memory", tmp_path / "cache", tmp_path / "cache"):
         cached = epochs_of(balls, Plane.CORONAL, range(2), pipeline.Order(3), cache)
         assert [fingerprints(epoch) for epoch in cached] == [fingerprints(epoch) for epoch in plain]
-    assert len(list((tmp_path / "cache").iterdir())) == len(balls.of_split(Split.TRAIN))
+    kept = sorted((tmp_path / "cache").iterdir())
+    assert len(kept) == len(balls.of_split(Split.TRAIN))
+    kept[0].write_bytes(kept[0].read_bytes()[:-100])
+    np.save(kept[1], np.zeros((2, 3, 4, 5), np.uint8))
+    mended = epochs_of(balls, Plane.CORONAL, range(2), pipeline.Order(3), tmp_path / "cache")
+    assert [fingerprints(epoch) for epoch in mended] == [fingerprints(epoch) for epoch in plain]
+    with pytest.raises(ValueError, match="is a file; name a folder"):
+        epochs_of(balls, Plane.CORONAL, range(1), pipeline.Order(3), kept[0])
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 3, 8])

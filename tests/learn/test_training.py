@@ -25,6 +25,7 @@ keras = pytest.importorskip("keras")
 training = pytest.importorskip("knee3d.learn.training")
 building = pytest.importorskip("knee3d.learn.building")
 cards = pytest.importorskip("knee3d.learn.card")
+runs = pytest.importorskip("knee3d.learn.run")
 config = pytest.importorskip("knee3d.learn.config")
 encoder = pytest.importorskip("knee3d.learn.networks.encoder")
 engines = pytest.importorskip("knee3d.learn.engines")
@@ -100,6 +101,7 @@ def test_the_cards_of_a_folder_make_a_page(models):
     assert "P0" not in page
     assert "ball0" not in page
     assert (models / PLANE.value / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in (models / PLANE.value).iterdir()} < runs.FILES  # it may be replaced
 
 
 def test_no_page_without_planes(tmp_path):
@@ -241,6 +243,8 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path):
         {"batch_size": 0},
         {"context": -1},
         {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"spacing_mm": float("inf")},
         {"clip_norm": 0.0},
         {"stop_patience": 0},
         {"plateau_factor": 1.0},

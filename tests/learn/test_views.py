@@ -92,6 +92,19 @@ def test_what_no_network_sees_is_refused(balls, name, network, said):
         views.learning_view(name, config.TrainConfig(network=network), balls.of_split(Split.TRAIN))
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("volume", {"network": "unet3d", "patch": (8, 8, 7)}, "a patch has 8 voxels or more each way"),
+        ("oblique", {"spacing_mm": 1e-7}, "0.05 to 10.0 mm"),
+        ("oblique", {"spacing_mm": 1e9}, "0.05 to 10.0 mm"),
+    ],
+)
+def test_what_is_too_small_or_too_large_to_be_meant_is_refused(balls, name, settings, said):
+    with pytest.raises(ValueError, match=said):
+        views.learning_view(name, config.TrainConfig(**settings), balls.of_split(Split.TRAIN))
+
+
 def test_patches_too_small_for_half_precision_are_refused(balls):
     small = config.TrainConfig(network="unet3d", patch=(16, 16, 16), precision="mixed_bfloat16")
     with pytest.raises(ValueError, match="too small for mixed_bfloat16.*--precision float32"):

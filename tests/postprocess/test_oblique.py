@@ -189,37 +189,38 @@ def test_progress_goes_as_far_as_was_said():
         assert sum(told) == view.steps(image)
 
 
-def test_slices_are_seen_in_rectangles_that_begin_at_a_multiple_of_the_stride():
-    seen = []
+@pytest.fixture
+def watching():
+    """A network that writes down the shapes that it is shown, and these."""
+    seen: list[tuple[int, ...]] = []
 
     class Watching(Constant):
         def __call__(self, slices: np.ndarray) -> np.ndarray:
             seen.append(slices.shape)
             return super().__call__(slices)
 
+    return Watching(), seen
+
+
+def test_slices_are_seen_in_rectangles_that_begin_at_a_multiple_of_the_stride(watching):
+    network, seen = watching
     image = noise(np.diag([1.0, 1, 1, 1]), (150, 160, 140))
     region = np.zeros(image.shape, dtype=bool)
     region[70:74, 80:84, 50:74] = True
-    list(ObliqueView(spread_turns(3)[1], 1.0, Watching()).parts(image, region))
+    list(ObliqueView(spread_turns(3)[1], 1.0, network).parts(image, region))
     assert 1 < max(shape[0] for shape in seen) <= oblique.SLAB + 1
     assert 15 < sum(shape[0] for shape in seen) < 40
     assert {shape[3] for shape in seen} == {5}
     assert {side for shape in seen for side in shape[1:3]} <= {32, 64}
 
 
-def test_slices_are_whole_for_a_network_that_must_see_them_so():
-    seen = []
-
-    class Watching(Constant):
-        def __call__(self, slices: np.ndarray) -> np.ndarray:
-            seen.append(slices.shape)
-            return super().__call__(slices)
-
+def test_slices_are_whole_for_a_network_that_must_see_them_so(watching):
+    network, seen = watching
     image = noise(np.diag([1.0, 1, 1, 1]), (50, 60, 40))
     region = np.zeros(image.shape, dtype=bool)
     region[20:24, 30:34, 5:9] = True
     turn = spread_turns(3)[1]
-    parts = {whole: list(ObliqueView(turn, 1.0, Watching(), whole).parts(image, region)) for whole in (True, False)}
+    parts = {whole: list(ObliqueView(turn, 1.0, network, whole).parts(image, region)) for whole in (True, False)}
     size = oblique_grid(image, turn, 1.0).shape[:2]
     assert seen[0][1:3] == size
     assert seen[-1][1:3] != size

@@ -1,0 +1,75 @@
+"""Fusing and scoring with networks that were made in a second: what is said of what does not fit."""
+
+import json
+
+import pytest
+from made_up_models import make_models
+
+from knee3d import workflow
+from knee3d.anatomy.plane import Plane
+from knee3d.dataset.cases import Split
+from knee3d.models import FUSION_FILE, load_models
+
+pytest.importorskip("knee3d.learn")
+PLAIN = workflow.Scoring(surfaces=False, pictures=False)
+
+
+@pytest.fixture
+def models(balls, tmp_path):
+    spacing = balls.cases[0].spacing_mm.tolist()
+    return make_models(tmp_path / "models", tuple(spacing), brightness=120)
+
+
+def test_voxels_of_another_size_are_warned_of_and_written_down(balls, tmp_path, caplog):
+    coarse = make_models(tmp_path / "models", tuple(2 * balls.cases[0].spacing_mm), brightness=120)
+    summary = workflow.evaluate(balls.folder, coarse, Split.TEST, tmp_path / "out", PLAIN)
+    (case,) = balls.of_split(Split.TEST)
+    assert "anatomy of another size" in summary["other_voxels"][case.name]
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["other_voxels"] == summary["other_voxels"]
+    assert f"{case.name}: voxels of" in caplog.text
+    caplog.clear()
+    workflow.fuse(balls.folder, coarse)
+    assert f"{balls.of_split(Split.VAL)[0].name}: voxels of" in caplog.text
+
+
+def test_pictures_are_drawn_unless_not_wanted(balls, models, tmp_path, monkeypatch):
+    monkeypatch.setattr("knee3d.report.figures.overview_figure", lambda *args: args[3].write_bytes(b""))
+    (tmp_path / "drawn" / "overview").mkdir(parents=True)
+    assert workflow.evaluate(balls.folder, models, Split.TEST, tmp_path / "plain", PLAIN)["other_voxels"] == {}
+    assert not (tmp_path / "plain" / "overview").exists()
+    workflow.evaluate(balls.folder, models, Split.TEST, tmp_path / "drawn", workflow.Scoring(surfaces=False))
+    assert len(list((tmp_path / "drawn" / "overview").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rule": "foo"}, f"{FUSION_FILE} does not fit the networks: .*foo"),
+        ({"weights": dict.fromkeys(map(str, Plane), [1 / 3] * 4)}, "weights for .4. classes, the networks 2"),
+        ({"weights": {"oblique-1": 0.5, **dict.fromkeys(map(str, Plane), 0.5 / 3)}}, "fitted with oblique views"),
+    ],
+)
+def test_weights_that_do_not_fit_name_their_file(balls, models, change, words):
+    workflow.fuse(balls.folder, models)
+    path = models / FUSION_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=words):
+        load_models(models)
+
+
+def test_evidence_that_is_none_is_one_clear_line(balls, models):
+    (models / "fusion.evidence").write_text("")
+    with pytest.raises(ValueError, match="is a file, where fuse keeps a folder"):
+        workflow.fuse(balls.folder, models)
+    (models / "fusion.evidence").unlink()
+    workflow.fuse(balls.folder, models)
+    (models / "fusion.evidence" / "masks.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"masks\.json is damaged"):
+        workflow.fuse(balls.folder, models)
+
+
+def test_weights_cut_off_are_one_clear_line(models):
+    data = next((models / Plane.AXIAL.value / "saved_model" / "variables").glob("variables.data*"))
+    data.write_bytes(data.read_bytes()[:-20])
+    with pytest.raises(ValueError, match="is not a readable SavedModel"):
+        load_models(models)
