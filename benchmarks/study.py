@@ -10,7 +10,6 @@ table and the answers, which are also in study.md. Rendered test knees come from
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -24,6 +23,7 @@ from study_answers import written
 
 from knee3d import workflow
 from knee3d.anatomy.plane import Plane
+from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Split, load_dataset
 from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.networks import NETWORKS
@@ -321,9 +321,8 @@ def main() -> None:
             continue
         started = time.perf_counter()
         lines = [line | {"cell": name} for line in CELLS[name](study)]
-        with study.results.open("a") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
-            os.fsync(file.fileno())
+        with whole_file(study.results) as part:
+            part.write_text("".join(json.dumps(line) + "\n" for line in study.lines() + lines))
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
     text = written(study.lines(), load_dataset(study.dataset(USUAL)), list(SHAPES))
     (given.folder / "study.md").write_text(text)
