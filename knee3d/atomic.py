@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all, and folders that one process has to itself."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LOCK = ".lock"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where a disk is full."""
 
 
 @contextmanager
@@ -15,12 +18,14 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; what is written there is renamed to `path` if the block succeeds.
 
     The temporary name ends like the wanted one, for writers that choose a format by the ending. Missing parent folders
-    are made. On an error the temporary file is removed and whatever stood at `path` stays.
+    are made. On an error the temporary file is removed and whatever stood at `path` stays; a full disk, of which the
+    system does not say which, is said with the path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
-        yield partial
+        with _full_disk_named(path):
+            yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -30,7 +35,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; it takes the place of `path` if the block succeeds.
 
-    On an error, and after a kill at any moment, what stood at `path` is there again.
+    On an error, and after a kill at any moment, what stood at `path` is there again. A full disk is said with the path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, old = (path.with_name(f".{word}-{path.name}") for word in ("partial", "old"))
@@ -38,10 +43,21 @@ def whole_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        yield partial
+        with _full_disk_named(path):
+            yield partial
         replace_folder(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _full_disk_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def replace_folder(new: Path, path: Path) -> None:

@@ -104,3 +104,14 @@ def test_a_folder_is_back_after_a_failed_or_killed_exchange(tmp_path, monkeypatc
         raise ValueError("not now")
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
     assert [path.name for path in target.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("whole", [whole_file, whole_folder])
+def test_a_full_disk_is_said_with_the_path(whole, tmp_path):
+    def full() -> None:
+        with whole(tmp_path / "wanted"):
+            Path("/dev/full").write_bytes(b"more than there is room for")
+
+    message = str(pytest.raises(OSError, full).value)
+    assert "No space left" in message
+    assert str(tmp_path / "wanted") in message

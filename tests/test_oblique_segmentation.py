@@ -21,7 +21,7 @@ from knee3d.dataset.phantom.cohort import Cohort
 from knee3d.dataset.prepare import canonical_image
 from knee3d.dataset.source import read_image
 from knee3d.dataset.table import read_table
-from knee3d.models import FUSION_FILE, load_models
+from knee3d.models import fusion_file, load_models
 from knee3d.postprocess.confusion import confusion_matrix, dice
 from knee3d.postprocess.oblique import OBLIQUE, ObliqueView
 from knee3d.postprocess.predict import PlaneView
@@ -239,7 +239,7 @@ def test_fitted_weights_are_taken_where_they_are_for_these_views(place, tmp_path
     reference = {"volumes_mm3": {}, "border_mm2": {}, "agreement": None, "doubt": None}
     fusion = {"weights": weights, "rule": "log", "thresholds": None, "objective": "", "reference": reference}
     marks = {name: models_folder.mark(models, name) for name in (*PLANES, OBLIQUE)}
-    (models / FUSION_FILE).write_text(json.dumps(fusion | {"networks": marks}))
+    fusion_file(models, 2).write_text(json.dumps(fusion | {"networks": marks}))
     fitted = load_models(models, oblique=2).ensemble
     assert (fitted.weights, fitted.rule) == (weights, "log")
     assert not caplog.records
@@ -249,8 +249,9 @@ def test_fitted_weights_are_taken_where_they_are_for_these_views(place, tmp_path
     assert not caplog.records
     equal = load_models(models, oblique=3).ensemble
     assert (len({*equal.weights.values()}), equal.rule) == (1, "linear")
-    assert "all views count equally" in caplog.text
-    (models / FUSION_FILE).write_text(json.dumps(fusion | {"networks": {}}))
+    assert "fusion-oblique-3.json is missing: all views count equally" in caplog.text
+    assert "fit weights with knee3d fuse --views oblique:3" in caplog.text
+    fusion_file(models, 2).write_text(json.dumps(fusion | {"networks": {}}))
     caplog.clear()
     load_models(models, oblique=2)
     assert "is older than the networks of" in caplog.text

@@ -8,7 +8,7 @@ from made_up_models import make_models
 from knee3d import workflow
 from knee3d.anatomy.plane import Plane
 from knee3d.dataset.cases import Split
-from knee3d.models import FUSION_FILE, load_models
+from knee3d.models import fusion_file, load_models
 
 pytest.importorskip("knee3d.learn")
 PLAIN = workflow.Scoring(surfaces=False, pictures=False)
@@ -44,14 +44,14 @@ def test_pictures_are_drawn_unless_not_wanted(balls, models, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"rule": "foo"}, f"{FUSION_FILE} does not fit the networks: .*foo"),
+        ({"rule": "foo"}, "fusion.json does not fit the networks: .*foo"),
         ({"weights": dict.fromkeys(map(str, Plane), [1 / 3] * 4)}, "weights for .4. classes, the networks 2"),
-        ({"weights": {"oblique-1": 0.5, **dict.fromkeys(map(str, Plane), 0.5 / 3)}}, "fitted with oblique views"),
+        ({"weights": {"oblique-1": 0.5, **dict.fromkeys(map(str, Plane), 0.5 / 3)}}, "but the networks are for"),
     ],
 )
 def test_weights_that_do_not_fit_name_their_file(balls, models, change, words):
     workflow.fuse(balls.folder, models)
-    path = models / FUSION_FILE
+    path = fusion_file(models, 0)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ValueError, match=words):
         load_models(models)

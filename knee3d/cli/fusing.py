@@ -51,7 +51,7 @@ def fuse(dataset: Path, models: Path, weight: tuple[str, ...], oblique: int, **o
 
     No other weights are better on them by more than is printed. Intervals are of 95 %, over patients drawn again and
     again. What the networks say is kept in MODELS/fusion.evidence: a killed run goes on, and another way of fusion
-    takes seconds.
+    takes seconds. Oblique views have weights of their own, in MODELS/fusion-oblique-6.json.
 
     \b
     knee3d fuse data/oai --models models

@@ -5,19 +5,21 @@ MODELS/volume/          the same, of a network that sees patches of the volume
 MODELS/oblique/         the same, of a network that was trained on oblique slices of several directions,
 MODELS/oblique-2-of-6/  or of one direction of so many
 MODELS/fusion.json      weights keyed by view, and what they were fitted on
+MODELS/fusion-oblique-6.json    the same, with six oblique views besides
 """
 
 from knee3d.models.checks import check_match, check_not_tested
 from knee3d.models.folder import all_trained, is_trained, mark, trained_networks, trained_views
-from knee3d.models.fusion import FUSION_FILE, load_fusion, save_fusion
+from knee3d.models.fusion import fusion_file, fusion_files, load_fusion, save_fusion
 from knee3d.models.trained import Trained, fusion_mark, load_models, model_files
 
 __all__ = [
-    "FUSION_FILE",
     "Trained",
     "all_trained",
     "check_match",
     "check_not_tested",
+    "fusion_file",
+    "fusion_files",
     "fusion_mark",
     "is_trained",
     "load_fusion",

@@ -1,4 +1,4 @@
-"""fusion.json: how the opinions of views become labels, and what that was fitted on."""
+"""fusion.json, one for each set of views: how their opinions become labels, and what that was fitted on."""
 
 import json
 import logging
@@ -13,19 +13,31 @@ from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Case
 from knee3d.postprocess.blend import only
 from knee3d.postprocess.ensemble import Ensemble
-from knee3d.postprocess.oblique import is_oblique
+from knee3d.postprocess.oblique import OBLIQUE
 from knee3d.postprocess.quality import Reference
 from knee3d.postprocess.weights import Fusion
 
 log = logging.getLogger(__name__)
 
-FUSION_FILE = "fusion.json"
+_FILE = "fusion.json"
+
+
+def fusion_file(models: Path, oblique: int) -> Path:
+    """Where the fusion of planes, or of planes and so many oblique views, is kept."""
+    path = models / _FILE
+    return path.with_stem(f"{path.stem}-{OBLIQUE}-{oblique}") if oblique else path
+
+
+def fusion_files(models: Path) -> list[Path]:
+    """All that were fitted in a models folder."""
+    path = models / _FILE
+    return sorted(there for there in models.glob(f"{path.stem}*{path.suffix}") if there.is_file())
 
 
 def save_fusion(
-    fusion: Fusion, cases: Sequence[Case], reference: Reference, marks: Mapping[str, str], models: Path
+    fusion: Fusion, cases: Sequence[Case], reference: Reference, marks: Mapping[str, str], path: Path
 ) -> None:
-    """Write fusion.json.
+    """Write a `fusion_file`.
 
     It holds how opinions become labels, the networks and cases it was fitted on, its Dice there, and what later knees
     are compared with.
@@ -42,17 +54,16 @@ def save_fusion(
         "reference": {key: None if value != value else value for key, value in asdict(reference).items()},
         "networks": dict(marks),
     }
-    with whole_file(models / FUSION_FILE) as path:
-        path.write_text(json.dumps(content, indent=2) + "\n")
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def load_fusion(models: Path) -> dict[str, Any] | None:
-    """What fusion.json holds; None where there is none.
+def load_fusion(path: Path) -> dict[str, Any] | None:
+    """What a `fusion_file` holds; None where there is none.
 
     Raises:
         ValueError: It cannot be read.
     """
-    path = models / FUSION_FILE
     if not path.exists():
         return None
     try:
@@ -71,25 +82,25 @@ def load_fusion(models: Path) -> dict[str, Any] | None:
         raise ValueError(f"{path} is not a readable weight file ({error!r}); run knee3d fuse again") from error
 
 
-def with_fusion(equal: Ensemble, fusion: Mapping[str, Any], marks: Mapping[str, str], partly: bool) -> Ensemble:
-    """The same views, weighted as fusion.json says.
+def with_fusion(
+    equal: Ensemble, fusion: Mapping[str, Any], name: str, marks: Mapping[str, str], partly: bool
+) -> Ensemble:
+    """The same views, weighted as their `fusion_file` says.
 
     Args:
         equal: Views that count equally.
-        fusion: From `load_fusion`.
+        fusion: From `load_fusion`,
+        name: of the file of this name.
         marks: Of the networks at hand; those that it was not fitted on are named in a warning.
         partly: Whether they are some of the folder's views only, which then share what the others weigh.
 
-    Returns:
-        `equal` itself where views are oblique, and the weights are for others.
+    Raises:
+        ValueError: The weights are for other views, or for another number of classes.
     """
     views, weights = set(equal.views), fusion["weights"]
-    if any(map(is_oblique, marks)) and views != set(weights) and not (partly and views < set(weights)):
-        log.warning("%s is not for these oblique views: all views count equally", FUSION_FILE)
-        return equal
     stale = [view for view, one in marks.items() if fusion["networks"].get(view) != one]
     if stale:
-        log.warning("%s is older than the networks of %s: run knee3d fuse again", FUSION_FILE, ", ".join(stale))
+        log.warning("%s is older than the networks of %s: run knee3d fuse again", name, ", ".join(stale))
     if partly and views < set(weights):
         weights = only(weights, equal.views)
     try:
@@ -98,5 +109,4 @@ def with_fusion(equal: Ensemble, fusion: Mapping[str, Any], marks: Mapping[str, 
             raise ValueError(f"it has weights for {classes} classes, the networks {equal.classes}")
         return Ensemble(equal.views, weights, fusion["rule"], fusion["thresholds"])
     except ValueError as error:
-        hint = "; it was fitted with oblique views, see --views" if any(map(is_oblique, set(weights) - views)) else ""
-        raise ValueError(f"{FUSION_FILE} does not fit the networks: {error}{hint}") from error
+        raise ValueError(f"{name} does not fit the networks: {error}") from error

@@ -15,7 +15,7 @@ from knee3d.anatomy.resample import spread_turns
 from knee3d.anatomy.tissue import SCHEMES, Scheme
 from knee3d.dataset.cases import Split
 from knee3d.models.folder import mark, trained_networks, trained_views
-from knee3d.models.fusion import FUSION_FILE, load_fusion, with_fusion
+from knee3d.models.fusion import fusion_file, load_fusion, with_fusion
 from knee3d.postprocess.ensemble import Ensemble
 from knee3d.postprocess.oblique import OBLIQUE, ObliqueView, is_oblique, one_direction
 from knee3d.postprocess.patches import SOLID, PatchView
@@ -91,15 +91,14 @@ def load_models(
 
     Args:
         models: Their folder.
-        fused: Whether to take the weights of fusion.json; otherwise views count equally, as before any fit. With
-            oblique views they also do where fusion.json is not for these views.
+        fused: Whether to take the weights of their `fusion_file`; otherwise views count equally, as before any fit.
         planes: Which of `trained_views`; none is every one. What the others weigh is shared out among them.
         engine: What computes them; TensorFlow in float32 by default.
         oblique: How many oblique views to add: oblique-1, oblique-2, ...
 
     Raises:
         FileNotFoundError: There is none, or one that is asked for is not there.
-        ValueError: They were trained on different schemes, fusion.json is for other planes, or the network for oblique
+        ValueError: They were trained on different schemes, fusion.json is for other views, or the network for oblique
             slices was trained on more than one spacing.
     """
     names = trained_networks(models, planes, oblique)
@@ -119,12 +118,14 @@ def load_models(
     views = _views(models, cards, engine, oblique)
     ensemble = Ensemble(views, dict.fromkeys(views, 1 / len(views)))
     marks = {name: mark(models, name) for name in names}
-    fusion = load_fusion(models) if fused else None
+    fitted = fusion_file(models, oblique)
+    fusion = load_fusion(fitted) if fused else None
     if fusion is not None:
         partly = len([name for name in names if not is_oblique(name)]) < len(trained_views(models))
-        ensemble = with_fusion(ensemble, fusion, marks, partly)
+        ensemble = with_fusion(ensemble, fusion, fitted.name, marks, partly)
     elif fused:
-        log.warning("%s is missing: planes count equally; fit weights with knee3d fuse", models / FUSION_FILE)
+        more = f" --views {OBLIQUE}:{oblique}" if oblique else ""
+        log.warning("%s is missing: all views count equally; fit weights with knee3d fuse%s", fitted, more)
     spacing = np.array([card["spacing_mm"] for name, card in cards.items() if not is_oblique(name)])
     reference = fusion["reference"] if fusion else None
     whole_only = tuple(name for name, card in cards.items() if card.get("whole_slices_only", False))
@@ -165,7 +166,7 @@ def fusion_mark(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> s
         ValueError: Weights cannot be read.
     """
     names = trained_networks(models, planes, oblique)
-    fusion = load_fusion(models)
+    fusion = load_fusion(fusion_file(models, oblique))
     rule = fusion and [*(fusion[key] for key in ("weights", "rule", "thresholds")), asdict(fusion["reference"])]
     content = [[name, mark(models, name)] for name in names]
     return hashlib.sha256(json.dumps([content, rule]).encode()).hexdigest()[:16]
@@ -176,5 +177,5 @@ def model_files(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> t
     names = trained_networks(models, planes, oblique)
     files = [path for name in names for path in (models / name / "saved_model").rglob("*") if path.is_file()]
     files += [models / name / "card.json" for name in names]
-    files += [path for path in (models / FUSION_FILE,) if path.is_file()]
+    files += [path for path in (fusion_file(models, oblique),) if path.is_file()]
     return tuple(str(path.relative_to(models)) for path in files)

@@ -48,12 +48,12 @@ def curves_figure(history: Mapping[str, Sequence[float]], title: str, path: Path
         figure.savefig(partial)
 
 
-def model_cards(cards: Mapping[str, Mapping[str, Any]], fusion: Mapping[str, Any] | None, curves: str) -> str:
+def model_cards(cards: Mapping[str, Mapping[str, Any]], fusions: Sequence[Mapping[str, Any]], curves: str) -> str:
     """One page about all networks of a folder.
 
     Args:
         cards: Plane name -> what card.json holds.
-        fusion: What fusion.json holds; None if no weights were fitted.
+        fusions: What each fusion.json holds.
         curves: Name of the picture of the curves in each plane's folder.
 
     Returns:
@@ -87,7 +87,7 @@ def model_cards(cards: Mapping[str, Mapping[str, Any]], fusion: Mapping[str, Any
             f"| {scores['val_foreground_dice']:.4f} | {counts[0]} | {counts[1]} |"
         )
     lines += ["", "Validation chose the epoch, so these scores flatter; `knee3d evaluate` scores patients unseen.", ""]
-    if fusion is not None:
+    for fusion in fusions:
         weights = ", ".join(f"{name} {_weight(weight)}" for name, weight in fusion["weights"].items())
         lines += [
             f"Fusion ({fusion['rule']}): {weights}; {fusion['objective']} Dice {fusion['dice']['fused']:.4f} on "

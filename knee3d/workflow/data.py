@@ -12,6 +12,7 @@ import numpy as np
 
 from knee3d import __version__
 from knee3d.anatomy.orientation import from_canonical
+from knee3d.atomic import NO_ROOM
 from knee3d.dataset import inspection
 from knee3d.dataset.audit import facts_of, summary_of, with_outliers
 from knee3d.dataset.cases import Case, Dataset, load_dataset, save_dataset
@@ -22,7 +23,6 @@ from knee3d.dataset.prepare import Preparation, assign_splits, prepare_knees
 from knee3d.dataset.source import ANY, Choice
 from knee3d.dataset.table import LABELS_FILE, Knee, read_numbering, read_table, write_table
 from knee3d.progress import progress
-from knee3d.workflow.outcome import NO_ROOM
 from knee3d.workflow.place import check_place
 
 log = logging.getLogger(__name__)

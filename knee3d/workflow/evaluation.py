@@ -15,7 +15,7 @@ from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Case, Dataset, Split, load_dataset
-from knee3d.models import Trained, check_match, check_not_tested, load_models, save_fusion
+from knee3d.models import Trained, check_match, check_not_tested, fusion_file, load_models, save_fusion
 from knee3d.postprocess.assess import Assessment, assess
 from knee3d.postprocess.clean import NOTHING, Cleaning, cleaned
 from knee3d.postprocess.contested import Stored, contested, save_contested
@@ -28,18 +28,16 @@ from knee3d.progress import progress
 
 log = logging.getLogger(__name__)
 
-EVIDENCE = "fusion.evidence"
-
 
 def fuse(folder: Path, models: Path, wanted: Wanted | None = None, oblique: int = 0) -> Fusion:
     """Fit fusion weights on the validation split and write them beside the models.
 
-    What the networks say of each knee is kept in MODELS/fusion.evidence, as far as fusion depends on it, so that a
-    killed run goes on, and other ways of fusion need no networks.
+    What the networks say of each knee is kept in a folder beside the weights, fusion.evidence, as far as fusion depends
+    on it, so that a killed run goes on, and other ways of fusion need no networks.
 
     Args:
         folder: The dataset's.
-        models: The networks'; gets fusion.json.
+        models: The networks'; gets their `fusion_file`.
         wanted: How; the paper's way by default.
         oblique: How many oblique views there are beside the planes, see `models.load_models`.
 
@@ -51,11 +49,12 @@ def fuse(folder: Path, models: Path, wanted: Wanted | None = None, oblique: int 
     check_match(dataset, trained, cases, (Split.TRAIN,))
     check_not_tested(dataset, trained, cases)
     _of_other_voxels(dataset, trained, cases)
-    if (models / EVIDENCE).exists() and not (models / EVIDENCE).is_dir():
-        raise ValueError(f"{models / EVIDENCE} is a file, where fuse keeps a folder; move it away")
-    looked = " ".join(trained.ensemble.views)  # one network may be behind any number of oblique ones
-    marks = [trained.mark_with(f"{looked} {case.fingerprint}") for case in cases]
-    paths = [models / EVIDENCE / f"{case.name}-{mark}.npz" for case, mark in zip(cases, marks, strict=True)]
+    fitted = fusion_file(models, oblique)
+    evidence = fitted.with_suffix(".evidence")
+    if evidence.exists() and not evidence.is_dir():
+        raise ValueError(f"{evidence} is a file, where fuse keeps a folder; move it away")
+    marks = [trained.mark_with(case.fingerprint) for case in cases]
+    paths = [evidence / f"{case.name}-{mark}.npz" for case, mark in zip(cases, marks, strict=True)]
     for case, path in zip(cases, paths, strict=True):
         if not (path.is_file() and _seen(path).is_file()):
             views: dict[str, Volume] = {}
@@ -64,14 +63,14 @@ def fuse(folder: Path, models: Path, wanted: Wanted | None = None, oblique: int 
             path.parent.mkdir(exist_ok=True)
             _keep([agreement([*looks.values()]), doubt([*looks.values()])], _seen(path))
             save_contested(contested(dataset.mask(case), views, case.patient), path)
-    for old in set((models / EVIDENCE).glob("*.npz")) - set(paths):
+    for old in set(evidence.glob("*.npz")) - set(paths):
         old.unlink()
         _seen(old).unlink(missing_ok=True)
     fusion = fit(Stored(tuple(paths)), wanted or Wanted())
     known = [case for case in dataset.cases if case.labelled and case.split in (Split.TRAIN, Split.VAL)]
-    masks = _mask_extents(dataset, known, models / EVIDENCE / "masks.json")
+    masks = _mask_extents(dataset, known, evidence / "masks.json")
     reference = reference_of(masks, [_kept(_seen(path), list) for path in paths])
-    save_fusion(fusion, cases, reference, trained.marks, models)
+    save_fusion(fusion, cases, reference, trained.marks, fitted)
     return fusion
 
 
@@ -136,7 +135,7 @@ def evaluate(
 
     Args:
         folder: The dataset's.
-        models: The networks', with fusion.json.
+        models: The networks', with their `fusion_file`.
         split: Which cases.
         out: Gets scores.json, scores.csv, confusion.png, and overview/<case>.png with prediction and truth.
         scoring: What else is scored. Comparing keeps the probabilities of all planes in memory.

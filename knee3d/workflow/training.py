@@ -17,7 +17,7 @@ from knee3d.dataset.split import Folds, fold_of
 from knee3d.launch.job import Job
 from knee3d.launch.on_ray import run_on_ray
 from knee3d.launch.on_slurm import run_on_slurm
-from knee3d.models import all_trained, is_trained, load_fusion
+from knee3d.models import all_trained, fusion_files, is_trained, load_fusion
 from knee3d.postprocess.confusion import Scores
 from knee3d.postprocess.oblique import one_direction
 
@@ -199,7 +199,7 @@ def card(models: Path) -> Path:
 
     Raises:
         FileNotFoundError: No plane was trained to the end.
-        ValueError: A card, metrics.csv or fusion.json cannot be read.
+        ValueError: A card, metrics.csv or a fusion.json cannot be read.
     """
     from knee3d.learn.card import load_card
     from knee3d.report.modelcard import curves_figure, model_cards
@@ -212,7 +212,8 @@ def card(models: Path) -> Path:
     page = models / "CARD.md"
     with whole_file(page) as partial:
         try:
-            partial.write_text(model_cards(cards, load_fusion(models), CURVES))
+            fusions = [fusion for path in fusion_files(models) if (fusion := load_fusion(path))]
+            partial.write_text(model_cards(cards, fusions, CURVES))
         except (KeyError, TypeError) as error:
             raise ValueError(f"a card in {models} is not one that this version wrote ({error}); train again") from error
     return page

@@ -11,7 +11,7 @@ from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.resample import LINEAR, NEAREST, oblique_grid, resample, spread_turns
 from knee3d.cli import main
 from knee3d.dataset.cases import Split
-from knee3d.models import load_models, trained_networks
+from knee3d.models import fusion_file, fusion_files, load_models, trained_networks
 from knee3d.postprocess.confusion import confusion_matrix, dice
 from knee3d.postprocess.oblique import ObliqueView
 from knee3d.postprocess.patches import PatchView
@@ -193,7 +193,7 @@ def test_volume_and_oblique_networks_train_fuse_and_segment_as_planes_do(balls, 
     assert fused.exit_code == 0, fused.output
     weights = load_models(models, oblique=2).ensemble.weights
     assert set(weights) == {"volume", "oblique-1", "oblique-2"}
-    assert weights == json.loads((models / "fusion.json").read_text())["weights"]
+    assert weights == json.loads(fusion_file(models, 2).read_text())["weights"]
     scored = CliRunner().invoke(main, ["evaluate", str(balls.folder), *more, "--out", str(tmp_path / "scores")])
     assert scored.exit_code == 0, scored.output
     assert all(name in scored.output for name in ("volume", "oblique-1", "oblique-2", "fused"))
@@ -206,10 +206,13 @@ def test_volume_and_oblique_networks_train_fuse_and_segment_as_planes_do(balls, 
         more[-1] = f"oblique:{count}"
         again = CliRunner().invoke(main, ["fuse", str(balls.folder), *more])
         assert again.exit_code == 0, again.output
-        assert len(json.loads((models / "fusion.json").read_text())["weights"]) == 1 + count
+        assert len(json.loads(fusion_file(models, count).read_text())["weights"]) == 1 + count
+    assert fusion_files(models) == [fusion_file(models, count) for count in (2, 3, 4)]  # none replaced another
     page = CliRunner().invoke(main, ["card", str(models)])
     assert page.exit_code == 0, page.output
-    assert "unet3d" in (models / "CARD.md").read_text()
+    written = (models / "CARD.md").read_text()
+    assert "unet3d" in written
+    assert written.count("oblique-2 0.") == 3
 
 
 @pytest.mark.parametrize(
