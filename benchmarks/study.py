@@ -11,7 +11,7 @@ table and the answers, which are also in study.md. Rendered test knees come from
 import argparse
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,13 +23,18 @@ from study_answers import written
 
 from knee3d import workflow
 from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Split, load_dataset
 from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.networks import NETWORKS
 from knee3d.models import load_models
+from knee3d.postprocess.assess import assess
+from knee3d.postprocess.decide import fused_labels
+from knee3d.postprocess.ensemble import Keep
 from knee3d.postprocess.oblique import OBLIQUE, is_oblique, one_direction
 from knee3d.postprocess.patches import SOLID
+from knee3d.report.tables import plain
 
 PLANES = [plane.value for plane in Plane]
 FLAT = [name for name, network in NETWORKS.items() if not network.solid]
@@ -138,9 +143,10 @@ class Study:
 
 
 Lines = list[dict[str, Any]]
+MEASURES = ("dice", "assd_mm", "volume_difference")
 
 
-def scored(study: Study, kind: str, models: Path, ways: Mapping[str, str], oblique: int = 0, **scoring: Any) -> Lines:
+def scored(study: Study, kind: str, models: Path, ways: Mapping[str, str], **scoring: Any) -> Lines:
     """A line for each way of looking: scores of every test knee.
 
     Args:
@@ -148,12 +154,11 @@ def scored(study: Study, kind: str, models: Path, ways: Mapping[str, str], obliq
         kind: Of the knees.
         models: With fusion.json, if fusion is among the ways.
         ways: Name in the evaluation to what it is called in the study.
-        oblique: Views beside the planes.
         scoring: See `workflow.Scoring`.
     """
     out = study.folder / "evaluation" / models.name
     dataset = study.dataset(kind)
-    summary = workflow.evaluate(dataset, models, Split.TEST, out, workflow.Scoring(pictures=False, **scoring), oblique)
+    summary = workflow.evaluate(dataset, models, Split.TEST, out, workflow.Scoring(pictures=False, **scoring))
     patients = {case.name: case.patient for case in load_dataset(dataset).cases}
     cases = list(summary["cases"].values())
     return [
@@ -161,24 +166,63 @@ def scored(study: Study, kind: str, models: Path, ways: Mapping[str, str], obliq
             "way": called, "knees": kind,
             "patients": [patients[case] for case in summary["cases"]],
             "weights": summary["weights"] if way == "fused" else None,
-            **{measure: {tissue: [views[way][measure].get(tissue) for views in cases]
-                         for tissue in cases[0][way][measure]}
-               for measure in ("dice", "assd_mm", "volume_difference")},
+            **_by_tissue([views[way] for views in cases]),
         }
         for way, called in ways.items()
     ]  # fmt: skip
 
 
-def costs(study: Study, models: Path, oblique: int = 0) -> dict[str, dict[str, float]]:
-    """Of each view, and of all as "fused": parameters; GFLOP and seconds of a test knee, after one to warm up."""
+def scored_among(study: Study, models: Path, ways: Mapping[str, Callable[[str], bool]]) -> Lines:
+    """A line for each way of choosing among planes and oblique views, which look at each knee once; all count equally.
+
+    Args:
+        study: Where things lie.
+        models: With networks of planes and of oblique slices.
+        ways: What it is called to whether a view is chosen.
+    """
+    dataset, trained = load_dataset(study.dataset(USUAL)), load_models(models, fused=False, oblique=DIRECTIONS)
+    cases, names = dataset.of_split(Split.TEST), dataset.scheme.names
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
+    for case in cases:
+        seen: dict[str, Volume] = {}
+        trained.ensemble.opinion(dataset.image(case), case.name, keep=Keep(np.float32, seen.__setitem__))
+        for way, is_chosen in ways.items():
+            chosen = {view: said for view, said in seen.items() if is_chosen(view)}
+            labels = fused_labels(chosen, dict.fromkeys(chosen, 1 / len(chosen)))
+            found[way].append(plain(assess(dataset.mask(case), labels, names).measures))
+    patients = [case.patient for case in cases]
+    return [
+        {"way": way, "knees": USUAL, "patients": patients, "weights": None, **_by_tissue(measures)}
+        for way, measures in found.items()
+    ]
+
+
+def _by_tissue(cases: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float | None]]]:
+    return {
+        measure: {tissue: [case[measure].get(tissue) for case in cases] for tissue in cases[0][measure]}
+        for measure in MEASURES
+    }
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a view: its network's folder and parameters; GFLOP and seconds of a test knee."""
+
+    network: str
+    parameters: int
+    gflop: float
+    seconds: float
+
+
+def costs(study: Study, models: Path, oblique: int = 0) -> dict[str, Cost]:
+    """Of each view of a models folder, after a knee to warm up."""
     import keras
 
     dataset = load_dataset(study.dataset(USUAL))
     cases = dataset.of_split(Split.TEST)
     first, last = dataset.image(cases[0]), dataset.image(cases[-1])
     ensemble = load_models(models, fused=False, oblique=oblique).ensemble
-    found: dict[str, dict[str, float]] = {}
-    networks: dict[str, int] = {}
+    found: dict[str, Cost] = {}
     for name, view in ensemble.views.items():
         folder = name
         if is_oblique(name):
@@ -194,10 +238,19 @@ def costs(study: Study, models: Path, oblique: int = 0) -> dict[str, dict[str, f
         model = keras.models.load_model(models / folder / "model.keras", compile=False)
         per_shape = {shape: gflop(model, shape) for shape in {shape[1:] for shape in shown}}
         work = sum(shape[0] * per_shape[shape[1:]] for shape in shown)
-        networks[folder] = model.count_params()
-        found[name] = {"parameters": networks[folder], "gflop": work, "seconds": seconds}
-    all_of_them = {key: sum(one[key] for one in found.values()) for key in ("gflop", "seconds")}
-    return found | {"fused": {"parameters": sum(networks.values()), **all_of_them}}
+        found[name] = Cost(folder, model.count_params(), work, seconds)
+    return found
+
+
+def summed(found: Iterable[Cost]) -> dict[str, float]:
+    """Of views that are fused, as a line has it; a network behind several has its parameters once."""
+    views = list(found)
+    networks = {view.network: view.parameters for view in views}
+    return {
+        "parameters": sum(networks.values()),
+        "gflop": sum(view.gflop for view in views),
+        "seconds": sum(view.seconds for view in views),
+    }
 
 
 @dataclass(frozen=True)
@@ -246,7 +299,8 @@ def planes_cell(name: str, kind: str) -> Callable[[Study], Lines]:
         models = study.trained(called, kind, PLANES, replace(study.preset.config, network=name))
         ways = {view: view for view in PLANES} | {"fused": "three planes, equal"}
         lines = scored(study, kind, models, ways)
-        cost = costs(study, models) if kind == USUAL else {}
+        found = costs(study, models) if kind == USUAL else {}
+        cost = {view: summed([found[view]]) for view in found} | ({"fused": summed(found.values())} if found else {})
         return [line | {"network": name, **cost.get(way, {})} for way, line in zip(ways, lines, strict=True)]
 
     return run
@@ -276,11 +330,15 @@ def oblique_cell(shared: bool) -> Callable[[Study], Lines]:
             config = replace(config, limit_slices=2 * config.limit_slices)
         models = study.trained(f"oblique, {name}", USUAL, views, replace(config, directions=DIRECTIONS))
         both = study.together(f"planes and oblique, {name}", study.folder / "models" / "unet", models)
-        lines = []
-        for folder, way in ((models, f"{DIRECTIONS} oblique views"), (both, f"three planes and {DIRECTIONS} oblique")):
-            found = scored(study, USUAL, folder, {"fused": f"{way}, {name}, equal"}, DIRECTIONS)
-            lines += [line | {"network": "unet", **costs(study, folder, DIRECTIONS)["fused"]} for line in found]
-        return lines
+        found = costs(study, both, DIRECTIONS)
+        alone = [cost for view, cost in found.items() if is_oblique(view)]
+        ways: dict[str, Callable[[str], bool]] = {
+            f"{DIRECTIONS} oblique views, {name}, equal": is_oblique,
+            f"three planes and {DIRECTIONS} oblique, {name}, equal": lambda view: True,
+        }
+        lines = scored_among(study, both, ways)
+        cost = (summed(alone), summed(found.values()))
+        return [line | {"network": "unet", **one} for line, one in zip(lines, cost, strict=True)]
 
     return run
 
@@ -289,7 +347,7 @@ def solid_cell(study: Study) -> Lines:
     """The volume at once."""
     models = study.trained("unet3d", USUAL, [SOLID], study.preset.solid)
     lines = scored(study, USUAL, models, {SOLID: SOLID})
-    return [line | {"network": "unet3d", **costs(study, models)[SOLID]} for line in lines]
+    return [line | {"network": "unet3d", **summed(costs(study, models).values())} for line in lines]
 
 
 CELLS: Mapping[str, Callable[[Study], Lines]] = {
@@ -305,6 +363,8 @@ RENDERED_ONLY = {f"spacing, {kind}" for kind in OTHERS}
 
 def main() -> None:
     """Do what is left, and write the table."""
+    import keras
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="gets knees, models and results")
     parser.add_argument("--preset", choices=PRESETS, default="small")
@@ -321,6 +381,7 @@ def main() -> None:
             continue
         started = time.perf_counter()
         lines = [line | {"cell": name} for line in CELLS[name](study)]
+        keras.backend.clear_session()  # or the networks of all cells stay in memory
         with whole_file(study.results) as part:
             part.write_text("".join(json.dumps(line) + "\n" for line in study.lines() + lines))
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)

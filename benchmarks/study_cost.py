@@ -9,7 +9,6 @@ weight are two more). Not counted is what else takes time: reading, resampling o
 
 import argparse
 
-import keras
 import numpy as np
 from study import DIRECTIONS, FLAT, PRESETS, gflop
 
@@ -32,6 +31,8 @@ def pixels(shape: tuple[int, int, int], stride: int) -> float:
 
 def main() -> None:
     """Print the table."""
+    import keras
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--knees", type=int, nargs=2, default=(120, 28), help="training, validation [IWOAI's]")
     parser.add_argument("--shape", type=int, nargs=3, default=(384, 384, 160), help="Inferior, Posterior, Left [OAI's]")

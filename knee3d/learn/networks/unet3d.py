@@ -10,7 +10,9 @@ FILTERS = (32, 64, 128, 256)
 def unet3d(classes: int, encoder: str = "none", channels: int = 1) -> keras.Model:
     """See `Architecture.body`, with one more axis.
 
-    Convolutions are padded by zeros, where the paper's shrink, so that scores come out for every voxel.
+    Convolutions are padded by zeros, where the paper's shrink, so that scores come out for every voxel. Each patch is
+    normalised by its own mean and variance, in training and after it: what the paper's batch normalisation comes to,
+    whose batches are of one patch, and which it applies with these, not with running ones, at test time, too.
 
     Args:
         classes: Background included.
@@ -36,5 +38,5 @@ def unet3d(classes: int, encoder: str = "none", channels: int = 1) -> keras.Mode
 
 def _rectified(features: keras.KerasTensor, width: int, name: str) -> keras.KerasTensor:
     features = keras.layers.Conv3D(width, 3, padding="same", name=name)(features)
-    features = keras.layers.BatchNormalization(name=f"{name}_bn")(features)
+    features = keras.layers.GroupNormalization(groups=-1, name=f"{name}_norm")(features)
     return keras.layers.ReLU(name=f"{name}_relu")(features)
