@@ -1,9 +1,11 @@
 """Trained planes in the formats of other runtimes, each checked against the network before it is handed out."""
 
+import gc
 import importlib.util
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +92,23 @@ FORMATS: Mapping[str, Format] = {
 }
 
 
+@contextmanager
+def _collecting_often() -> Iterator[None]:
+    """Let go of copies early: tf2onnx makes one of the graph, weights and all, for each of its optimisations.
+
+    They are cycles, which Python frees rarely in a process of so many objects: a U-Net of 95 MB took up to 11 GB.
+    """
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(thresholds[0], 5, 2)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
 def export_view(models: Path, view: Plane | str, name: str, out: Path) -> float:
     """Write a trained network for another runtime.
 
@@ -126,7 +145,7 @@ def export_view(models: Path, view: Plane | str, name: str, out: Path) -> float:
         file = partial / f"model{form.suffix}"
         adapted = form.adapt(model)
         adapted(np.zeros((1, 32, 32, model.input_shape[-1] or 32), np.uint8))  # Keras wants it called once
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _collecting_often():
             warnings.simplefilter("ignore", FutureWarning)  # Keras asks NumPy for the old np.object
             adapted.export(str(file), format=name, verbose=False)
         (partial / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
