@@ -1,8 +1,10 @@
 """A trained plane says the same in every runtime."""
 
+import gc
 import json
 import shutil
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,29 @@ def models(request, tmp_path_factory):
             "input": "", "output": ""}  # fmt: skip
     (folder / "card.json").write_text(json.dumps(card))
     return folder.parent
+
+
+def test_copies_that_a_converter_leaves_are_gone_early(models, tmp_path, monkeypatch):
+    class Copy:
+        def __init__(self):
+            self.itself, self.nodes = self, [[] for _ in range(2000)]
+
+    alive, most = weakref.WeakSet(), []
+
+    def convert(self, path, format, verbose):
+        for _ in range(100):
+            alive.add(Copy())
+            most.append(len(alive))
+        Path(path).write_text("model")
+
+    before = gc.get_threshold(), gc.get_freeze_count()
+    monkeypatch.setattr(keras.Model, "export", convert)
+    monkeypatch.setattr(exporting, "worst_difference", lambda *what: 0.0)
+    monkeypatch.setitem(exporting.FORMATS, "onnx", exporting.Format(".onnx", (), lambda path: None))
+    exporting.export_view(models, PLANE, "onnx", tmp_path / "out")
+    assert len(most) == 100
+    assert max(most) < 20
+    assert (gc.get_threshold(), gc.get_freeze_count()) == before
 
 
 @pytest.mark.slow
