@@ -68,7 +68,7 @@ class Preset:
 
 
 _SMALL = TrainConfig(
-    epochs=5, batch_size=16, learning_rate=1e-3, schedule="cosine", augment="none", limit_slices=288,
+    epochs=5, batch_size=8, learning_rate=1e-3, schedule="cosine", augment="none", limit_slices=160,
     foreground_fraction=0.8, precision="mixed_bfloat16",
 )  # fmt: skip
 _FULL = TrainConfig(batch_size=16, precision="mixed_bfloat16", xla=True)
@@ -391,10 +391,12 @@ def main() -> None:
             continue
         started = time.perf_counter()
         lines = [line | {"cell": name} for line in CELLS[name](study)]
+        took = time.perf_counter() - started
         keras.backend.clear_session()  # or the networks of all cells stay in memory
         with whole_file(study.results) as part:
-            part.write_text("".join(json.dumps(line) + "\n" for line in study.lines() + lines))
-        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+            done = study.lines() + [line | {"took": took} for line in lines]
+            part.write_text("".join(json.dumps(line) + "\n" for line in done))
+        print(f"{name}: {took:.0f} s", flush=True)
     text = written(study.lines(), load_dataset(study.dataset(USUAL)), list(SHAPES))
     (given.folder / "study.md").write_text(text)
     print(text)

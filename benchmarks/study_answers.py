@@ -32,7 +32,7 @@ def written(lines: Sequence[Line], dataset: Dataset, kinds: Sequence[str]) -> st
         for split, cases in counts.items()
     )
     return "\n".join([
-        f"Knees: {said}.", "",
+        f"Knees: {said}. Took {sum({line['cell']: line['took'] for line in lines}.values()) / 60:.0f} minutes.", "",
         *("| " + " | ".join(row) + " |" for row in table), "",
         *answers(lines, kinds), "",
         "What each plane sees of the training knees:", "", *balance(dataset), "",

@@ -1,0 +1,57 @@
+"""What the study says of its numbers; the study itself takes an hour and a half."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+PATIENTS = ["A", "A", "B", "C", "D", "E", "F", "G"]
+KNEES = "even"
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return pytest.importorskip("study_answers")
+
+
+def line(network, way, dice, assd=0.5, **more):
+    """As the study writes it."""
+    count = len(dice)
+    tissues = {"cartilage": list(dice), "foreground": list(dice), "mean": list(dice)}
+    return {
+        "cell": network, "network": network, "way": way, "knees": KNEES, "patients": PATIENTS[:count], "took": 60.0,
+        "dice": tissues, "assd_mm": {"cartilage": [assd] * (count - 1) + [None]},
+        "volume_difference": {"cartilage": [-0.1, 0.3] * (count // 2)}, **more,
+    }  # fmt: skip
+
+
+def test_a_difference_is_paired_by_knee_and_each_patient_counts_once(answers):
+    one = np.array([0.9, 0.7, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8])
+    gain = np.array([0.1, 0.3, 0.11, 0.12, 0.13, 0.14, 0.15, 0.16])
+    found = {("a", "x", KNEES): line("a", "x", one), ("b", "x", KNEES): line("b", "x", one - gain)}
+    said = answers.compared(found, ("a", "x", KNEES), ("b", "x", KNEES))
+    each = [0.2, *gain[2:]]
+    assert f"mean Dice {np.mean(each):+.3f}" in said
+    assert f"p = {stats.wilcoxon(each).pvalue:.3f}, 7 patients; a difference." in said
+    same = answers.compared(found, ("a", "x", KNEES), ("a", "x", KNEES))
+    assert "mean Dice +0.000" in same
+    assert "no difference that these knees could show" in same
+    assert answers.compared(found, ("a", "x", KNEES), ("c", "x", KNEES)) == "Not run yet."
+
+
+def test_the_table_has_every_line_and_errors_do_not_cancel(answers, balls):
+    lines = [
+        line("unet", plane, [0.5] * 8, parameters=2e6, gflop=99.0, seconds=1.5)
+        for plane in ("axial", "coronal", "sagittal")
+    ] + [line("unet", "three planes, equal", [0.6] * 8)]
+    text = answers.written(lines, balls, [KNEES])
+    assert "Knees: 2 train (2 patients), 1 val (1 patients), 1 test (1 patients). Took 1 minutes." in text
+    (row,) = [row for row in text.splitlines() if row.startswith("| unet | axial")]
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells == ["unet", "axial", KNEES, "0.500", "0.500 (0.500 to 0.500)", "0.50", "1", "20.0%", "2", "99", "1.5"]
+    assert "three planes, equal (unet) against axial (unet)" in text
+    assert "Do fitted weights beat equal ones? Not run yet." in text
+    assert text.count("show tissue") == 3
