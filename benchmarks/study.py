@@ -24,7 +24,7 @@ from study_answers import written
 from knee3d import workflow
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.volume import Volume
-from knee3d.atomic import whole_file
+from knee3d.atomic import alone, whole_file
 from knee3d.dataset.cases import Split, load_dataset
 from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.networks import NETWORKS
@@ -137,6 +137,10 @@ class Study:
         models = self.folder / "models" / name
         workflow.train(self.dataset(kind), views, models, config, workflow.Launcher(going=Going(resume=True)))
         return models
+
+    def unet(self) -> Path:
+        """The models folder of the U-Net of each plane, which is trained if it was not yet."""
+        return self.trained("unet", USUAL, PLANES, self.preset.config)
 
     def together(self, name: str, *sources: Path) -> Path:
         """A models folder of the networks of others."""
@@ -318,7 +322,7 @@ def planes_cell(name: str, kind: str) -> Callable[[Study], Lines]:
 
 def fusion_cell(study: Study) -> Lines:
     """Other ways to fuse the planes of the U-Net."""
-    models, dataset = study.together("unet-fused", study.folder / "models" / "unet"), study.dataset(USUAL)
+    models, dataset = study.together("unet-fused", study.unet()), study.dataset(USUAL)
     ways = {"fitted": {}, "the paper's weights": {"weights": PAPER}, "weights for each tissue": {"per_class": True}}
     others = {"logarithmic": "logarithmic, equal", "vote": "vote", "STAPLE": "STAPLE"}
     lines: Lines = []
@@ -339,7 +343,7 @@ def oblique_cell(shared: bool) -> Callable[[Study], Lines]:
         if shared and config.limit_slices is not None:
             config = replace(config, limit_slices=2 * config.limit_slices)
         models = study.trained(f"oblique, {name}", USUAL, views, replace(config, directions=DIRECTIONS))
-        both = study.together(f"planes and oblique, {name}", study.folder / "models" / "unet", models)
+        both = study.together(f"planes and oblique, {name}", study.unet(), models)
         found = costs(study, both, DIRECTIONS)
         alone = [cost for view, cost in found.items() if is_oblique(view)]
         ways: dict[str, Callable[[str], bool]] = {
@@ -385,21 +389,22 @@ def main() -> None:
     preset = PRESETS[given.preset]
     preset = replace(preset, config=replace(preset.config, encoder_weights=given.encoder_weights))
     study = Study(given.folder, preset, given.dataset)
-    study.begin(given.preset)
-    for name in given.cells:
-        if name in study.done or (given.dataset is not None and name in RENDERED_ONLY):
-            continue
-        started = time.perf_counter()
-        lines = [line | {"cell": name} for line in CELLS[name](study)]
-        took = time.perf_counter() - started
-        keras.backend.clear_session()  # or the networks of all cells stay in memory
-        with whole_file(study.results) as part:
-            done = study.lines() + [line | {"took": took} for line in lines]
-            part.write_text("".join(json.dumps(line) + "\n" for line in done))
-        print(f"{name}: {took:.0f} s", flush=True)
-    text = written(study.lines(), load_dataset(study.dataset(USUAL)), list(SHAPES))
-    (given.folder / "study.md").write_text(text)
-    print(text)
+    with alone(given.folder):
+        study.begin(given.preset)
+        for name in given.cells:
+            if name in study.done or (given.dataset is not None and name in RENDERED_ONLY):
+                continue
+            started = time.perf_counter()
+            lines = [line | {"cell": name} for line in CELLS[name](study)]
+            took = time.perf_counter() - started
+            keras.backend.clear_session()  # or the networks of all cells stay in memory
+            with whole_file(study.results) as part:
+                done = study.lines() + [line | {"took": took} for line in lines]
+                part.write_text("".join(json.dumps(line) + "\n" for line in done))
+            print(f"{name}: {took:.0f} s", flush=True)
+        text = written(study.lines(), load_dataset(study.dataset(USUAL)), list(SHAPES))
+        (given.folder / "study.md").write_text(text)
+        print(text)
 
 
 if __name__ == "__main__":
