@@ -125,7 +125,11 @@ def load_models(
         ensemble = with_fusion(ensemble, fusion, fitted.name, marks, partly)
     elif fused:
         more = f" --views {OBLIQUE}:{oblique}" if oblique else ""
-        log.warning("%s is missing: all views count equally; fit weights with knee3d fuse%s", fitted, more)
+        log.warning(
+            "%s is missing: all views count equally, and flags know no usual volumes; fit weights with knee3d fuse%s",
+            fitted,
+            more,
+        )
     spacing = np.array([card["spacing_mm"] for name, card in cards.items() if not is_oblique(name)])
     reference = fusion["reference"] if fusion else None
     whole_only = tuple(name for name, card in cards.items() if card.get("whole_slices_only", False))

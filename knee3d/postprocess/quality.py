@@ -184,13 +184,14 @@ def quality(labels: Volume, looks: Mapping[str, Look], names: Sequence[str], ref
     flags = []
     for name, (mm3, mm2) in found.items():
         low, high = (0.0, np.inf) if reference is None else reference.volumes_mm3.get(name, (0.0, np.inf))
-        usual = BORDER_MM2 if reference is None else max(BORDER_MM2, reference.border_mm2.get(name, 0.0))
+        masked = None if reference is None else reference.border_mm2.get(name)
         if mm3 < MISSING * low:
             flags.append(f"{name} missing: {mm3:.0f} mm3, at least {low:.0f} in masks")
         elif not low / VOLUME_FACTOR <= mm3 <= high * VOLUME_FACTOR:
             flags.append(f"{name} implausible: {mm3:.0f} mm3, {low:.0f} to {high:.0f} in masks")
-        if mm2 > usual:
-            flags.append(f"{name} cut off: {mm2:.0f} mm2 on a border of the image, up to {usual:.0f} in masks")
+        if mm2 > max(BORDER_MM2, masked or 0.0):
+            compared = "" if masked is None else f", up to {masked:.0f} in masks"
+            flags.append(f"{name} cut off: {mm2:.0f} mm2 on a border of the image{compared}")
     for view, one in looks.items():
         alone = np.bincount(one.labels.array.reshape(-1), minlength=len(names) + 1) * labels.voxel_mm3
         missed = [name for (name, (mm3, _)), mine in zip(found.items(), alone[1:], strict=True) if mine < MISSING * mm3]
