@@ -114,7 +114,10 @@ def table(folder: Path, out: Path) -> None:
 @click.option("--scheme", type=click.Choice(list(SCHEMES)), default="cartilage", show_default=True, help="Classes.")
 @click.option("--labels", help="What mask values mean: a name or JSON file [labels.json beside the table].")
 @click.option(
-    "--split", type=Numbers(float, "0.7,0.15,0.15"), default=(0.7, 0.15, 0.15), help="Patients for train,val,test."
+    "--split",
+    type=Numbers(float, "0.7,0.15,0.15"),
+    default=(0.7, 0.15, 0.15),
+    help="Shares of patients for train,val,test [0.7,0.15,0.15].",
 )
 @click.option(
     "--bits", type=click.Choice(["8", "16"]), default="8", show_default=True, help="Of image pixels; networks see 8."

@@ -28,7 +28,10 @@ def split_patients(patients: Sequence[str], fractions: tuple[float, float, float
     if wanted.shape != (3,) or (wanted < 0).any() or wanted[0] == 0 or abs(wanted.sum() - 1) > 1e-6:
         raise ValueError(f"--split needs three fractions that add up to 1, train above 0; got {fractions}")
     if len(unique) < np.count_nonzero(wanted):
-        raise ValueError(f"{len(unique)} labelled patients cannot fill {np.count_nonzero(wanted)} splits {fractions}")
+        raise ValueError(
+            f"{len(unique)} labelled patients cannot fill {np.count_nonzero(wanted)} splits {fractions}; add "
+            "patients, or leave a split out (--split 0.5,0.5,0 has no test)"
+        )
     counts = np.where(wanted[1:] > 0, np.maximum(1, np.rint(wanted[1:] * len(unique))), 0).astype(int)
     while counts.sum() >= len(unique):
         counts[counts.argmax()] -= 1

@@ -79,7 +79,7 @@ def trained_networks(models: Path, planes: Sequence[str] = (), oblique: int = 0)
             )
         raise FileNotFoundError(
             f"{models} holds no network that was trained on oblique slices, only {names}; train one with "
-            f"knee3d-train DATASET --plane {OBLIQUE} --models {models}, or segment without oblique views"
+            f"knee3d-train DATASET --plane {OBLIQUE} --models {models}, or leave --views out"
         )
     return (*wanted, *each)
 
