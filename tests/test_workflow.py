@@ -347,6 +347,24 @@ def test_a_table_may_lose_knees_but_not_all_of_them(tmp_path, caplog):
     assert len(load_dataset(tmp_path / "d").cases) == 2
 
 
+def test_a_finished_dataset_keeps_its_scheme_and_says_who_changes_split(tmp_path, caplog):
+    def told(dataset):
+        return {case.name: (case.fingerprint, case.split) for case in dataset.cases}
+
+    table = workflow.phantom(Cohort(4, (16, 16, 16)), tmp_path / "cohort", jobs=2)
+    first = workflow.prepare(table, tmp_path / "d", PREPARATION, None, jobs=2)
+    other = next(scheme for scheme in SCHEMES.values() if scheme.name != PREPARATION.scheme.name)
+    with pytest.raises(ValueError, match=f"has masks of the scheme {PREPARATION.scheme.name}.*give another folder"):
+        workflow.prepare(table, tmp_path / "d", replace(PREPARATION, scheme=other), None, jobs=2)
+    assert told(load_dataset(tmp_path / "d")) == told(first)
+    assert told(workflow.prepare(table, tmp_path / "d", PREPARATION, None, jobs=2)) == told(first)
+    assert "in another split" not in caplog.text
+    again = workflow.prepare(table, tmp_path / "d", replace(PREPARATION, fractions=(1, 0, 0)), None, jobs=2)
+    moved = {case.patient for case in first.cases if case.split is not Split.TRAIN}
+    assert {case.split for case in again.cases} == {Split.TRAIN}
+    assert f"{len(moved)} of 4 patients are in another split than before" in caplog.text
+
+
 def read_by_simpleitk(folder: Path, echo: int) -> Volume:
     """The same slices through SimpleITK's own reader: GDCM sorts them and makes the geometry."""
     headers = {path: pydicom.dcmread(path, force=True) for path in folder.rglob("*") if path.is_file()}

@@ -19,19 +19,17 @@ from knee3d.postprocess.weights import Fusion
 
 log = logging.getLogger(__name__)
 
-_FILE = "fusion.json"
-
 
 def fusion_file(models: Path, oblique: int) -> Path:
     """Where the fusion of planes, or of planes and so many oblique views, is kept."""
-    path = models / _FILE
-    return path.with_stem(f"{path.stem}-{OBLIQUE}-{oblique}") if oblique else path
+    return models / (f"fusion-{OBLIQUE}-{oblique}.json" if oblique else "fusion.json")
 
 
 def fusion_files(models: Path) -> list[Path]:
-    """All that were fitted in a models folder."""
-    path = models / _FILE
-    return sorted(there for there in models.glob(f"{path.stem}*{path.suffix}") if there.is_file())
+    """All that were fitted in a models folder, that of the planes first."""
+    numbers = [path.stem.rpartition("-")[2] for path in models.glob(f"fusion-{OBLIQUE}-*.json")]
+    wanted = (0, *sorted(int(number) for number in numbers if number.isdecimal()))
+    return [path for oblique in wanted if (path := fusion_file(models, oblique)).is_file()]
 
 
 def save_fusion(

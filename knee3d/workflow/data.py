@@ -15,7 +15,7 @@ from knee3d.anatomy.orientation import from_canonical
 from knee3d.atomic import NO_ROOM
 from knee3d.dataset import inspection
 from knee3d.dataset.audit import facts_of, summary_of, with_outliers
-from knee3d.dataset.cases import Case, Dataset, load_dataset, save_dataset
+from knee3d.dataset.cases import Case, Dataset, Split, load_dataset, save_dataset
 from knee3d.dataset.discover import discover
 from knee3d.dataset.files.volumefile import write_volume
 from knee3d.dataset.phantom.cohort import TABLE_FILE, Cohort, write_cohort
@@ -99,7 +99,7 @@ def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | N
 
     Raises:
         ValueError: Some knees cannot be prepared (said after all others were), a patient would be in two splits, or
-            the folder is the dataset of quite another table.
+            the folder is the dataset of quite another table, or of another scheme.
         OSError: There is no room left.
     """
     knees = read_table(table)
@@ -107,7 +107,7 @@ def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | N
     source = labels or (str(beside) if beside.is_file() else None)
     preparation = replace(preparation, numbering=read_numbering(source) if source else None)
     known = load_dataset(folder) if (folder / "cases.json").is_file() else Dataset(folder, preparation.scheme, ())
-    _check_same_dataset(known, knees, table)
+    _check_same_dataset(known, knees, preparation, table)
     cases: dict[str, Case] = {}
     errors: list[str] = []
     saved = time.monotonic()
@@ -133,6 +133,13 @@ def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | N
     if errors:
         raise ValueError(f"{len(errors)} of {len(knees)} knees could not be prepared:\n" + "\n".join(sorted(errors)))
     dataset = replace(done, cases=assign_splits(done.cases, knees, preparation))
+    before = {case.patient: case.split for case in known.cases if case.split is not Split.NONE}
+    moved = {case.patient for case in dataset.cases if case.split is not before.get(case.patient, case.split)}
+    if moved:
+        log.warning(
+            "%d of %d patients are in another split than before: networks that were trained on them are refused their "
+            "scores; a column split in %s keeps patients where they are", len(moved), len(before), table
+        )  # fmt: skip
     save_dataset(dataset)
     return dataset
 
@@ -174,8 +181,13 @@ def audit(folder: Path, out: Path) -> dict[str, Any]:
     return summary
 
 
-def _check_same_dataset(known: Dataset, knees: Sequence[Knee], table: Path) -> None:
-    """Cases that are no longer in the table leave the dataset; a table without any of them is a mistake."""
+def _check_same_dataset(known: Dataset, knees: Sequence[Knee], preparation: Preparation, table: Path) -> None:
+    """Cases that are no longer in the table leave the dataset; another scheme, or a table of none, is a mistake."""
+    if known.cases and known.scheme.name != preparation.scheme.name:
+        raise ValueError(
+            f"{known.folder} has masks of the scheme {known.scheme.name}, on which networks may rely; for "
+            f"{preparation.scheme.name} give another folder, or remove it"
+        )
     wanted = {knee.case for knee in knees}
     dropped = [case.name for case in known.cases if case.name not in wanted]
     if dropped and len(dropped) == len(known.cases):

@@ -366,7 +366,7 @@ def test_a_page_with_nothing_to_say_says_nothing(page):
     bare = KneePage(case="c", side="", labels=page.labels.with_array(page.labels.array * 0), scheme=page.scheme)
     seen = Seen(html_of(bare))
     words = "".join(seen.text)
-    assert "Nothing looks wrong" in words
+    assert "No flag was raised" in words
     assert "Side not known" in words
     assert not seen.tables
     assert not seen.named("img")

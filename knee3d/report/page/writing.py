@@ -57,7 +57,7 @@ def html_of(page: KneePage) -> str:
 def flags_section(flags: Sequence[str]) -> str:
     """What looks wrong, at the top."""
     if not flags:
-        return '<section class="flags good" aria-labelledby="flags"><h2 id="flags">Nothing looks wrong</h2></section>'
+        return '<section class="flags good" aria-labelledby="flags"><h2 id="flags">No flag was raised</h2></section>'
     words = "One thing looks wrong" if len(flags) == 1 else f"{len(flags)} things look wrong"
     items = "".join(f"<li>{escape(flag)}</li>" for flag in flags)
     return f'<section class="flags bad" aria-labelledby="flags"><h2 id="flags">{words}</h2><ul>{items}</ul></section>'
