@@ -1,6 +1,7 @@
 """A models folder made in a second: networks that know tissue by its brightness, exported as trained ones are."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,18 @@ def make_models(
 
 
 def make_network(
-    folder: Path, name: str, spacing_mm: tuple[float, float, float], scheme: str, brightness: float
+    folder: Path,
+    name: str,
+    spacing_mm: tuple[float, float, float],
+    scheme: str,
+    brightness: float,
+    turns: Sequence[np.ndarray] = (),
 ) -> None:
-    """Write one network's SavedModel and card into the folder of its name; see `make_models`."""
+    """Write one network's SavedModel and card into the folder of its name; see `make_models`.
+
+    Args:
+        turns: Of a network of oblique slices.
+    """
     import keras
 
     classes = SCHEMES[scheme].classes
@@ -46,7 +56,7 @@ def make_network(
     kernel[1, 1, 1, 1], kernel[1, 1, [0, 2], 1] = 0.1, 0.01
     bias[:2] = 0, -0.12 * brightness
     conv.set_weights([kernel, bias])
-    _write(network, folder, name, spacing_mm, scheme)
+    _write(network, folder / name, spacing_mm, scheme, turns=[turn.tolist() for turn in turns])
 
 
 def make_volume_network(
@@ -62,23 +72,16 @@ def make_volume_network(
     kernel, bias = np.zeros((1, 1, 1, 1, classes)), np.full(classes, -50.0)
     kernel[..., 1], bias[:2] = 0.1, (0, -0.1 * brightness)
     conv.set_weights([kernel, bias])
-    _write(network, folder, "volume", spacing_mm, scheme, patch)
+    _write(network, folder / "volume", spacing_mm, scheme, patch=list(patch))
 
 
-def _write(
-    network: Any,
-    folder: Path,
-    name: str,
-    spacing_mm: tuple[float, float, float],
-    scheme: str,
-    patch: tuple[int, int, int] | None = None,
-) -> None:
+def _write(network: Any, place: Path, spacing_mm: tuple[float, float, float], scheme: str, **more: Any) -> None:
     from knee3d.learn.card import for_saved_model
     from knee3d.learn.savedmodel import export
 
     card = {
         "knee3d": "test",
-        "plane": name,
+        "plane": place.name,
         "scheme": scheme,
         "classes": ["background", *SCHEMES[scheme].names],
         "input": "",
@@ -87,10 +90,9 @@ def _write(
         "cases": {"train": [], "val": []},
         "patients": {"train": [], "val": []},
         "spacing_mm": list(spacing_mm),
-        "patch": patch and list(patch),
         "scores": {"val_dice": 0.5},
+        **more,
     }
-    place = folder / name
     place.mkdir(parents=True)
     export(network, place / "saved_model", for_saved_model(card))
     (place / "card.json").write_text(json.dumps(card))

@@ -1,5 +1,6 @@
 """The command line: what it says, and how it fails."""
 
+import math
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ from click.testing import CliRunner, Result
 from knee3d import __version__
 from knee3d.cli import main, train
 from knee3d.cli.frame import Command
+from knee3d.cli.fusing import proven
 
 
 def run(*words: object) -> Result:
@@ -20,6 +22,15 @@ def test_every_command_explains_itself_with_an_example(command):
     result = run(command, "--help")
     assert result.exit_code == 0
     assert f"knee3d {command}" in result.output or "knee3d-train" in result.output
+
+
+@pytest.mark.parametrize(
+    ("bound", "words"),
+    [(0.0001, "no weights better by more than 0.0001"), (0.32, "a search found them"), (math.nan, ""), (math.inf, "")],
+)
+def test_weights_are_said_to_be_the_best_only_where_that_is_proven(bound, words):
+    assert words in proven(bound)
+    assert bool(proven(bound)) == bool(words)
 
 
 def test_version_and_the_short_form_of_train():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from knee3d import models as models_folder
 from knee3d import workflow
 from knee3d.anatomy.orientation import to_canonical
 from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.resample import spread_turns
 from knee3d.dataset.files.probabilities import read_probabilities
 from knee3d.dataset.files.volumefile import read_volume
 from knee3d.dataset.phantom.cohort import Cohort
@@ -41,7 +43,7 @@ def place(tmp_path_factory) -> Path:
     spacing = to_canonical(image).spacing_mm
     make_models(folder / "planes-only", tuple(spacing.tolist()))
     shutil.copytree(folder / "planes-only", folder / "models")
-    make_network(folder / "models", OBLIQUE, (float(spacing.min()),) * 3, "cartilage", 170)
+    make_network(folder / "models", OBLIQUE, (float(spacing.min()),) * 3, "cartilage", 170, spread_turns(4))
     return folder
 
 
@@ -65,6 +67,11 @@ def record_of(out: Path, case: str = "P001-baseline") -> dict[str, Any]:
 
 def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def card_with(**changes: Any) -> Callable[[Path], None]:
+    """What changes the card of the oblique network in a models folder."""
+    return lambda models: edit(models / OBLIQUE / "card.json", **changes)
 
 
 def test_labels_are_much_as_they_are_without_and_the_record_names_all_views(place, tmp_path):
@@ -151,7 +158,7 @@ def test_another_oblique_network_is_other_models(place, tmp_path):
     spacing = json.loads((models / OBLIQUE / "card.json").read_text())["spacing_mm"]
     before = index.read_bytes()
     shutil.rmtree(models / OBLIQUE)
-    make_network(models, OBLIQUE, tuple(spacing), "cartilage", 150)
+    make_network(models, OBLIQUE, tuple(spacing), "cartilage", 150, spread_turns(4))
     assert index.read_bytes() != before
     assert models_folder.fusion_mark(models) == planes  # whoever asks for planes only does not notice
     refused = run(*words)
@@ -162,13 +169,14 @@ def test_another_oblique_network_is_other_models(place, tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (
-            lambda models: edit(models / OBLIQUE / "card.json", spacing_mm=[0.5, 0.5, 0.7]),
-            "voxels of [0.5, 0.5, 0.7] mm",
-        ),
-        (lambda models: edit(models / OBLIQUE / "card.json", spacing_mm=[0.5]), "no three distances"),
-        (lambda models: edit(models / OBLIQUE / "card.json", scheme="compartments"), "on different schemes"),
-        (lambda models: edit(models / OBLIQUE / "card.json", classes=["background", "bone"]), "different trainings"),
+        (card_with(spacing_mm=[0.5, 0.5, 0.7]), "voxels of [0.5, 0.5, 0.7] mm"),
+        (card_with(spacing_mm=[0.5]), "no three distances"),
+        (card_with(turns=[]), "card.json lacks turns"),
+        (card_with(turns=[np.ones((3, 3)).tolist()]), "not a readable model card"),
+        (card_with(turns=[[1, 2]]), "turns are no rotations"),
+        (card_with(turns=[(2 * np.eye(3)).tolist()]), "turns are no rotations"),
+        (card_with(scheme="compartments"), "on different schemes"),
+        (card_with(classes=["background", "bone"]), "different trainings"),
         (lambda models: swap(models), f"holds a network of the {PLANES[0]} plane"),
         (
             lambda models: (models / OBLIQUE / "saved_model" / "variables" / "variables.index").unlink(),
@@ -204,6 +212,17 @@ def test_views_share_a_network_and_have_a_spacing_of_their_own(place):
     assert list(load_models(place / "models").ensemble.views) == PLANES
 
 
+def test_a_network_looks_where_it_was_trained_to_look(place, tmp_path, caplog):
+    shutil.copytree(place / "models", tmp_path / "models")
+    own = [turn.tolist() for turn in spread_turns(5)[:2]]
+    edit(tmp_path / "models" / OBLIQUE / "card.json", turns=own)
+    for count, expected in ((2, np.array(own)), (3, spread_turns(3))):
+        caplog.clear()
+        views = load_models(tmp_path / "models", fused=False, oblique=count).ensemble.views
+        np.testing.assert_allclose([views[f"oblique-{number + 1}"].turn for number in range(count)], expected)
+        assert ("was trained on 2 directions, which are others than the 3" in caplog.text) == (count == 3)
+
+
 def test_a_network_of_the_volume_segments_alone_and_beside_planes(place, tmp_path):
     card = json.loads((place / "models" / PLANES[0] / "card.json").read_text())
     shutil.copytree(place / "planes-only", tmp_path / "models")
@@ -234,6 +253,7 @@ def test_patients_of_the_oblique_network_count_as_seen(place, tmp_path):
 def test_fitted_weights_are_taken_where_they_are_for_these_views(place, tmp_path, caplog):
     models = tmp_path / "models"
     shutil.copytree(place / "models", models)
+    card_with(turns=[turn.tolist() for turn in spread_turns(2)])(models)
     views = [*PLANES, "oblique-1", "oblique-2"]
     weights = dict(zip(views, (0.4, 0.2, 0.1, 0.2, 0.1), strict=True))
     reference = {"volumes_mm3": {}, "border_mm2": {}, "agreement": None, "doubt": None}
@@ -250,7 +270,7 @@ def test_fitted_weights_are_taken_where_they_are_for_these_views(place, tmp_path
     equal = load_models(models, oblique=3).ensemble
     assert (len({*equal.weights.values()}), equal.rule) == (1, "linear")
     assert "fusion-oblique-3.json is missing: all views count equally" in caplog.text
-    assert "fit weights with knee3d fuse --views oblique:3" in caplog.text
+    assert f"fit weights with knee3d fuse DATASET --models {models} --views oblique:3" in caplog.text
     fusion_file(models, 2).write_text(json.dumps(fusion | {"networks": {}}))
     caplog.clear()
     load_models(models, oblique=2)

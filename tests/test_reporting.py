@@ -146,7 +146,9 @@ def test_the_page_tells_the_truth_flags_and_how_it_was_made(place):
     assert "fast no, cleaning (remove below mm3 0.0, fill below mm3 0.0, keep largest no), any spacing no" in page
     assert "{" not in page.partition("How it was made</h2>")[2].partition("</section>")[0]
     assert str(place) not in page
+    assert f"Not checked: {record['unchecked']}." in page
     index = (place / "results" / "index.html").read_text()
+    assert "2 whose volumes were not compared" in index
     for case in ("P001", "P002"):
         assert f"{case}/report/report.html" in index
 

@@ -97,6 +97,8 @@ def test_what_happened_is_a_json_object_a_line(place, tmp_path, plainly):
     log = tmp_path / "log" / "what.jsonl"
     done = run(place / "cohort", "--models", place / "models", "--out", tmp_path / "out", "--log", log, "--quiet")
     assert (done.exit_code, done.output) == (0, "")
+    quality = json.loads((tmp_path / "out" / "P001-baseline" / "quality.json").read_text())
+    assert "before weights are fitted" in quality["unchecked"]
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["event"] for line in lines] == ["begin", *["knee"] * 4, "end"]
     assert lines[-1]["done"] == 4
@@ -155,6 +157,7 @@ def test_finished_knees_are_kept_and_others_never_replaced_unasked(place, tmp_pa
         lambda record: json.dumps(record | {"volumes_mm3": None}),
         lambda record: json.dumps(record | {"engine": 5}),
         lambda record: json.dumps(record | {"flags": "none"}),
+        lambda record: json.dumps(record | {"unchecked": ["volumes"]}),
     ],
 )
 def test_a_damaged_record_fails_its_own_knee_only(place, tmp_path, plainly, damage):

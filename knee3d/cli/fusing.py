@@ -1,6 +1,6 @@
 """Commands from trained networks to their fusion and its scores."""
 
-from math import isnan
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from knee3d.cli.frame import (
 
 VIEWS = [*(plane.value for plane in Plane), "volume"]
 """And oblique ones, which are numbered."""
+CLOSE = 0.01
+"""A bound of Dice beyond which weights count as found, not as proven."""
 
 
 @click.command(cls=Command)
@@ -69,10 +71,19 @@ def fuse(dataset: Path, models: Path, weight: tuple[str, ...], oblique: int, **o
         click.echo(f"{view:<10} weight {each}{interval}   Dice alone {fusion.alone[view]:.4f}")
     if fusion.thresholds is not None:
         click.echo(f"thresholds {' '.join(f'{limit:.2f}' for limit in fusion.thresholds)}")
-    bound = "" if isnan(fusion.bound) else f", and no weights better by more than {fusion.bound:.4f}"
     click.echo(
-        f"fused {fusion.objective} Dice on validation {fusion.dice:.4f}; equal weights {fusion.equal:.4f}{bound}"
+        f"fused {fusion.objective} Dice on validation {fusion.dice:.4f}; equal weights {fusion.equal:.4f}"
+        f"{proven(fusion.bound)}"
     )
+
+
+def proven(bound: float) -> str:
+    """How far the best weights may be away, in words."""
+    if not isfinite(bound):
+        return ""
+    if bound <= CLOSE:
+        return f", and no weights better by more than {bound:.4f}"
+    return f"; a search found them, which proves only that no others are better by more than {bound:.2f}"
 
 
 def _weights(texts: tuple[str, ...]) -> dict[str, float] | None:

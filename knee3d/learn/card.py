@@ -50,7 +50,7 @@ def describe(dataset: Dataset, view: LearningView, settings: Mapping[str, Any]) 
         "output": "float32 (n, height, width, classes), softmax",
         "patch": list(view.cutting.patch) if isinstance(view.cutting, PatchCutting) else None,
         "whole_slices_only": NETWORKS[settings["network"]].whole,
-        "turns": [turn.round(6).tolist() for turn in view.turns],
+        "turns": [turn.tolist() for turn in view.turns],
         "settings": dict(settings),
         "cases": {split.value: [case.name for case in cases] for split, cases in used.items()},
         "patients": {split.value: sorted({case.patient for case in cases}) for split, cases in used.items()},
@@ -116,6 +116,10 @@ def _check(card: Mapping[str, Any]) -> None:
             raise ValueError(f"spacing_mm is no three distances above 0: {card['spacing_mm']}")
     if card.get("patch") is not None and not (len(card["patch"]) == 3 and min(map(int, card["patch"])) > 0):
         raise ValueError(f"patch is no three sides above 0: {card['patch']}")
+    if card.get("turns"):
+        turns = np.asarray(card["turns"], dtype=np.float64)
+        if turns.shape[1:] != (3, 3) or not np.allclose(np.linalg.inv(turns), turns.transpose(0, 2, 1), atol=1e-4):
+            raise ValueError("turns are no rotations")
 
 
 def differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

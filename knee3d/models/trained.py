@@ -17,7 +17,7 @@ from knee3d.dataset.cases import Split
 from knee3d.models.folder import mark, trained_networks, trained_views
 from knee3d.models.fusion import fusion_file, load_fusion, with_fusion
 from knee3d.postprocess.ensemble import Ensemble
-from knee3d.postprocess.oblique import OBLIQUE, ObliqueView, is_oblique, one_direction
+from knee3d.postprocess.oblique import OBLIQUE, ObliqueView, is_oblique
 from knee3d.postprocess.patches import SOLID, PatchView
 from knee3d.postprocess.predict import PlaneView, View
 from knee3d.postprocess.quality import Reference
@@ -124,12 +124,11 @@ def load_models(
         partly = len([name for name in names if not is_oblique(name)]) < len(trained_views(models))
         ensemble = with_fusion(ensemble, fusion, fitted.name, marks, partly)
     elif fused:
-        more = f" --views {OBLIQUE}:{oblique}" if oblique else ""
         log.warning(
-            "%s is missing: all views count equally, and flags know no usual volumes; fit weights with knee3d fuse%s",
-            fitted,
-            more,
-        )
+            "%s is missing: all views count equally, and flags know no usual volumes; fit weights with "
+            "knee3d fuse DATASET --models %s%s",
+            fitted, models, f" --views {OBLIQUE}:{oblique}" if oblique else "",
+        )  # fmt: skip
     spacing = np.array([card["spacing_mm"] for name, card in cards.items() if not is_oblique(name)])
     reference = fusion["reference"] if fusion else None
     whole_only = tuple(name for name, card in cards.items() if card.get("whole_slices_only", False))
@@ -149,8 +148,8 @@ def _views(
             views[name] = PatchView(predictors[name])
         elif not is_oblique(name):
             views[name] = PlaneView(Plane(name), predictors[name])
-    for number, turn in enumerate(spread_turns(oblique) if oblique else (), start=1):
-        name = OBLIQUE if OBLIQUE in cards else one_direction(number, oblique)
+    directions = _directions(models, cards, oblique) if oblique else []
+    for number, (name, turn) in enumerate(directions, start=1):
         spacing = np.array(cards[name]["spacing_mm"], dtype=np.float64)
         if np.ptp(spacing) > ISOTROPIC_MM:
             raise ValueError(
@@ -160,6 +159,26 @@ def _views(
         whole = cards[name].get("whole_slices_only", False)
         views[f"{OBLIQUE}-{number}"] = ObliqueView(turn, float(spacing.mean()), predictors[name], whole)
     return views
+
+
+def _directions(models: Path, cards: Mapping[str, Mapping[str, Any]], count: int) -> list[tuple[str, np.ndarray]]:
+    """Network and turn of so many oblique views: those it was trained on, as its card has them.
+
+    A network of several directions can be asked for other ones, as in MultiPlanarUNet; it is said.
+    """
+    turned = {name: np.array(card.get("turns") or []) for name, card in cards.items() if is_oblique(name)}
+    for name in turned:
+        if not len(turned[name]):
+            raise ValueError(f"{models / name / 'card.json'} lacks turns; train this network again")
+    if OBLIQUE not in turned:
+        return [(name, turns[0]) for name, turns in turned.items()]
+    known = turned[OBLIQUE]
+    if len(known) != count:
+        log.warning(
+            "%s was trained on %d directions, which are others than the %d of --views %s:%d; say %s:%d for its own",
+            models / OBLIQUE, len(known), count, OBLIQUE, count, OBLIQUE, len(known),
+        )  # fmt: skip
+    return [(OBLIQUE, turn) for turn in (known if len(known) == count else spread_turns(count))]
 
 
 def fusion_mark(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> str:

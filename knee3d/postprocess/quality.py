@@ -30,6 +30,7 @@ VOLUME_FACTOR = 1.5
 BORDER_MM2 = 10.0
 AGREEMENT_FACTOR = 0.9
 DOUBT_FACTOR = 1.25
+UNCHECKED = "what volumes, agreement and doubt are usual is not known before weights are fitted"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +73,7 @@ class Quality:
         agreement: Mean foreground Dice of pairs of views; NaN with one view, or where none finds tissue.
         doubt: Mean over the views of `Look.doubt`.
         flags: What looks wrong, in words; empty for a case that looks right.
+        unchecked: What could not be looked at, in words; empty where all was.
     """
 
     volumes_mm3: Mapping[str, float]
@@ -79,6 +81,7 @@ class Quality:
     agreement: float
     doubt: float
     flags: tuple[str, ...]
+    unchecked: str = ""
 
 
 class Looking:
@@ -204,7 +207,7 @@ def quality(labels: Volume, looks: Mapping[str, Look], names: Sequence[str], ref
         if unsure > DOUBT_FACTOR * reference.doubt:
             flags.append(f"doubtful: entropy {unsure:.2f} within tissue, at most {reference.doubt:.2f} before")
     volumes, borders = ({name: extent[which] for name, extent in found.items()} for which in (0, 1))
-    return Quality(volumes, borders, agreed, unsure, tuple(flags))
+    return Quality(volumes, borders, agreed, unsure, tuple(flags), UNCHECKED if reference is None else "")
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -29,6 +29,7 @@ class IndexRow:
         report: Path of its page, relative to this one.
         side: "R", "L", or "" where it is not known.
         flags: What looks wrong, in words.
+        unchecked: Whether something could not be looked at, as its page says.
         agreement: Of the views, 0 to 1; NaN where it is not known.
         doubt: Of the networks, 0 to 1; NaN where it is not known.
         volumes_mm3: Tissue to volume.
@@ -44,6 +45,7 @@ class IndexRow:
     report: str
     side: str = ""
     flags: Sequence[str] = ()
+    unchecked: bool = False
     agreement: float = math.nan
     doubt: float = math.nan
     volumes_mm3: Mapping[str, float] = field(default_factory=dict)
@@ -75,8 +77,9 @@ def write_index(rows: Sequence[IndexRow], path: Path, title: str = "Knees") -> N
         path: Of the HTML file. It appears whole or not at all.
         title: Heading.
     """
-    flagged = sum(bool(row.flags) for row in rows)
+    flagged, unchecked = sum(bool(row.flags) for row in rows), sum(row.unchecked for row in rows)
     count = f"{len(rows):,} {'knee' if len(rows) == 1 else 'knees'}, {flagged:,} with something to look at"
+    count += f", {unchecked:,} whose volumes were not compared with those of masks" if unchecked else ""
     body = (
         f'<a class="skip" href="#knees">Skip to the table</a><header><h1>{escape(title)}</h1><p>{count}</p></header>'
         f"<main>{_search()}{_table(rows)}</main><footer><p>{NOT_A_DEVICE}</p></footer>"

@@ -113,6 +113,7 @@ def segment_knee(entry: Entry, segmenter: Segmenter, wish: Wish, mark: str, fold
         "spacing_mm": volume.spacing_mm.round(5).tolist(),
         "volumes_mm3": dict(found.volumes_mm3),
         "flags": list(found.quality.flags),
+        "unchecked": found.quality.unchecked,
         "files": digests(folder),
         "mark": mark_of(content, source, wish, mark),
     }

@@ -161,6 +161,7 @@ def record_of(folder: Path) -> dict[str, Any] | None:
 
 def _is_whole(record: Mapping[str, Any]) -> bool:
     texts = all(isinstance(record[key], str) for key in ("knee3d", "case", "mark", "input", "engine", "whole_because"))
+    texts = texts and isinstance(record.get("unchecked", ""), str)
     flags = isinstance(record["flags"], list) and all(isinstance(flag, str) for flag in record["flags"])
     files = all(isinstance(one, str) for one in record["files"].values())
     volumes = all(isinstance(mm3, float) and math.isfinite(mm3) for mm3 in record["volumes_mm3"].values())

@@ -215,6 +215,7 @@ def _write_index(results: Path, outcomes: Sequence[Outcome]) -> None:
                 report=f"{outcome.case}/{REPORT}/{PAGE}",
                 side=record["side"],
                 flags=record["flags"],
+                unchecked=bool(record.get("unchecked")),
                 agreement=_number(seen["agreement"]),
                 doubt=_number(seen["doubt"]),
                 volumes_mm3=of_all["volume"],

@@ -57,6 +57,12 @@ def test_volumes_are_compared_with_masks(labels, words):
     assert flags(labels, reference=None) == ()
 
 
+def test_what_is_not_compared_is_said():
+    looks = named([Look(GOOD, 0.1)] * 3)
+    assert quality(GOOD, looks, NAMES, USUAL).unchecked == ""
+    assert "before weights are fitted" in quality(GOOD, looks, NAMES, None).unchecked
+
+
 def test_a_view_that_misses_a_tissue_is_named():
     looks = [Look(GOOD, 0.1), Look(knee(600, 5), 0.1), Look(GOOD, 0.1)]
     said = ("the view 2 view finds no tibial cartilage: the other views decide alone",)

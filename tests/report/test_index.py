@@ -45,6 +45,12 @@ def test_every_knee_has_a_row_and_every_tissue_a_column(tmp_path):
     assert sorted(columns) == list(range(1, 10))
 
 
+def test_knees_that_were_not_compared_are_counted(tmp_path):
+    write_index([row("one"), row("two", unchecked=True)], tmp_path / "index.html")
+    said = "0 with something to look at, 1 whose volumes were not compared with those of masks</p>"
+    assert said in (tmp_path / "index.html").read_text()
+
+
 def test_no_knee_is_a_page_too(tmp_path):
     write_index([], tmp_path / "new" / "index.html")
     assert "0 knees" in (tmp_path / "new" / "index.html").read_text()

@@ -378,6 +378,16 @@ def test_flags_stand_at_the_top(page):
     assert words.index("2 things look wrong") < words.index("one") < words.index("two") < words.index("The knee")
 
 
+@pytest.mark.parametrize(
+    ("flags", "kind", "heading"), [([], "unchecked", "No flag was raised"), (["one"], "bad", "One")]
+)
+def test_what_was_not_looked_at_stands_with_the_flags(page, flags, kind, heading):
+    text = html_of(replace(page, flags=flags, unchecked="volumes"))
+    assert f'<section class="flags {kind}"' in text
+    words = "".join(Seen(text).text)
+    assert words.index(heading) < words.index("Not checked: volumes.") < words.index("The knee")
+
+
 def test_every_heading_is_there_in_order(text):
     levels = [int(tag[1]) for tag, _ in Seen(text).elements if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1

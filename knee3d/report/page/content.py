@@ -37,6 +37,7 @@ class KneePage:
         scores: View, "fused" among them, to tissue or "foreground" to Dice; None where the truth is not known.
         confusion: View to its confusion matrix; None where the truth is not known.
         flags: What looks wrong, in words.
+        unchecked: What could not be looked at, in words; empty where all was.
         notes: What to bear in mind, in words.
         made: How it was made: models, weights, versions, settings. Of no one's identity.
         seen: That the networks know this patient, in words; empty where they do not, as far as is known.
@@ -58,6 +59,7 @@ class KneePage:
     scores: Mapping[str, Mapping[str, float]] | None = None
     confusion: Mapping[str, Scores] | None = None
     flags: Sequence[str] = ()
+    unchecked: str = ""
     notes: Sequence[str] = ()
     made: Mapping[str, str] = field(default_factory=dict)
     seen: str = ""

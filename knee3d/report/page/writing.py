@@ -40,7 +40,7 @@ def html_of(page: KneePage) -> str:
         '<a class="skip" href="#measures">Skip to the measures</a>',
         f"<header><h1>{escape(page.case)}</h1><p>{SIDES[Side(page.side)]}</p></header>",
         "<main>",
-        flags_section(page.flags),
+        flags_section(page.flags, page.unchecked),
         viewer_section(page, scene),
         _pictures(page.pictures),
         _section("measures", "Measures", _measures(page)),
@@ -54,13 +54,15 @@ def html_of(page: KneePage) -> str:
     return document(f"{page.case}, knee3d", "".join(body), styles, scripts)
 
 
-def flags_section(flags: Sequence[str]) -> str:
-    """What looks wrong, at the top."""
-    if not flags:
-        return '<section class="flags good" aria-labelledby="flags"><h2 id="flags">No flag was raised</h2></section>'
-    words = "One thing looks wrong" if len(flags) == 1 else f"{len(flags)} things look wrong"
+def flags_section(flags: Sequence[str], unchecked: str) -> str:
+    """What looks wrong, at the top, and what could not be looked at."""
+    kind = "bad" if flags else "unchecked" if unchecked else "good"
+    words = {0: "No flag was raised", 1: "One thing looks wrong"}.get(len(flags), f"{len(flags)} things look wrong")
     items = "".join(f"<li>{escape(flag)}</li>" for flag in flags)
-    return f'<section class="flags bad" aria-labelledby="flags"><h2 id="flags">{words}</h2><ul>{items}</ul></section>'
+    listed = f"<ul>{items}</ul>" if flags else ""
+    said = f"<p>Not checked: {escape(unchecked)}.</p>" if unchecked else ""
+    heading = f'<h2 id="flags">{words}</h2>'
+    return f'<section class="flags {kind}" aria-labelledby="flags">{heading}{listed}{said}</section>'
 
 
 def _section(name: str, heading: str, content: str) -> str:
