@@ -363,6 +363,10 @@ def test_a_finished_dataset_keeps_its_scheme_and_says_who_changes_split(tmp_path
     moved = {case.patient for case in first.cases if case.split is not Split.TRAIN}
     assert {case.split for case in again.cases} == {Split.TRAIN}
     assert f"{len(moved)} of 4 patients are in another split than before" in caplog.text
+    assert "were sliced again" not in caplog.text
+    count = len(first.cases)
+    workflow.prepare(table, tmp_path / "d", replace(PREPARATION, fractions=(1, 0, 0), bits=16), None, jobs=2)
+    assert f"{count} of {count} knees were sliced again" in caplog.text
 
 
 def read_by_simpleitk(folder: Path, echo: int) -> Volume:

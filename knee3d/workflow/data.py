@@ -133,6 +133,20 @@ def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | N
     if errors:
         raise ValueError(f"{len(errors)} of {len(knees)} knees could not be prepared:\n" + "\n".join(sorted(errors)))
     dataset = replace(done, cases=assign_splits(done.cases, knees, preparation))
+    _warn_of_changes(known, dataset, table)
+    save_dataset(dataset)
+    return dataset
+
+
+def _warn_of_changes(known: Dataset, dataset: Dataset, table: Path) -> None:
+    """Say what is not as an earlier run left it: networks may rely on that."""
+    prints = {case.name: case.fingerprint for case in known.cases}
+    again = sum(case.fingerprint != prints.get(case.name, case.fingerprint) for case in dataset.cases)
+    if again:
+        log.warning(
+            "%d of %d knees were sliced again, as their files or the settings (--labels, --bits, --echo and others) are "
+            "not what they were: networks that were trained before know other slices", again, len(known.cases)
+        )  # fmt: skip
     before = {case.patient: case.split for case in known.cases if case.split is not Split.NONE}
     moved = {case.patient for case in dataset.cases if case.split is not before.get(case.patient, case.split)}
     if moved:
@@ -140,8 +154,6 @@ def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | N
             "%d of %d patients are in another split than before: networks that were trained on them are refused their "
             "scores; a column split in %s keeps patients where they are", len(moved), len(before), table
         )  # fmt: skip
-    save_dataset(dataset)
-    return dataset
 
 
 def audit(folder: Path, out: Path) -> dict[str, Any]:
