@@ -131,6 +131,11 @@ def read_image(path: Path, choice: Choice = ANY) -> tuple[Volume, Side]:
         if volume.array.ndim != 3:
             raise hdf5.Hdf5Error(f"{path.name} has channels, {volume.array.shape}: is it a mask?")
         return volume, Side.UNKNOWN
+    if path.is_file() and not _is_known(path):
+        forms = ", ".join((*READABLE, *hdf5.ENDINGS))
+        raise VolumeFileError(
+            f"{path.name} is none of the forms that are read: a folder of DICOM, a zip of it, {forms}; convert it"
+        )
     return read_volume(path), Side.UNKNOWN
 
 

@@ -63,16 +63,19 @@ def write_change_csv(knees: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]
 
 
 def change_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """`change_rows` of a knee for the terminal; columns of error only where it is known."""
+    """`change_rows` of a knee for the terminal; columns of error only where it is known.
+
+    Measures that neither visit has are left out, and counted.
+    """
     with_error = any(row["smallest_detectable_change"] is not None for row in rows)
-    table = Table(title=escape(title), caption=_by_chance(rows), caption_justify="left")
+    table = Table(title=escape(title), caption=_caption(rows), caption_justify="left")
     for column in ("tissue", "region", "measure"):
         table.add_column(column)
     for column in ("baseline", "follow-up", "change", "%", *(("SDC",) if with_error else ())):
         table.add_column(column, justify="right", no_wrap=True)
     if with_error:
         table.add_column("is it change?", no_wrap=True)
-    for row in rows:
+    for row in filter(_is_measured, rows):
         unit = row["unit"]
         cells = [number(row[key], unit) for key in ("baseline", "followup", "change")]
         cells.append(number(row["change_percent"], "%"))
@@ -83,13 +86,16 @@ def change_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def changes_table(knees: Sequence[Sequence[Mapping[str, Any]]]) -> Table:
-    """`change_rows` of many knees, together: means, and how many knees have less or more beyond error."""
+    """`change_rows` of many knees, together: means, and how many knees have less or more beyond error.
+
+    Measures that no visit has are left out, and counted.
+    """
     every = [row for rows in knees for row in rows]
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
-    for row in every:
+    for row in filter(_is_measured, every):
         groups.setdefault((row["tissue"], row["region"], row["measure"]), []).append(row)
     title = f"Change of {len(knees)} knees: means over knees, and knees beyond error"
-    table = Table(title=title, caption=_by_chance(every), caption_justify="left")
+    table = Table(title=title, caption=_caption(every), caption_justify="left")
     for column in ("tissue", "region", "measure"):
         table.add_column(column)
     for column in ("knees", "baseline", "change", "SD of change", "%", "less", "more", "cannot tell"):
@@ -108,6 +114,20 @@ def changes_table(knees: Sequence[Sequence[Mapping[str, Any]]]) -> Table:
             str(sum(beyond)), str(len(beyond) - sum(beyond)), str(unsure),
         )  # fmt: skip
     return table
+
+
+def _caption(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """What to bear in mind below a table; nothing where there is nothing."""
+    every, measured = (
+        {(row["tissue"], row["region"], row["measure"]) for row in some} for some in (rows, filter(_is_measured, rows))
+    )
+    missing = len(every - measured)
+    left_out = f"Left out: {missing} measures that no visit has." if missing else None
+    return "\n".join(filter(None, (_by_chance(rows), left_out))) or None
+
+
+def _is_measured(row: Mapping[str, Any]) -> bool:
+    return _is_known(row["baseline"]) or _is_known(row["followup"])
 
 
 def _by_chance(rows: Sequence[Mapping[str, Any]]) -> str | None:

@@ -144,7 +144,7 @@ def _warn_of_changes(known: Dataset, dataset: Dataset, table: Path) -> None:
     again = sum(case.fingerprint != prints.get(case.name, case.fingerprint) for case in dataset.cases)
     if again:
         log.warning(
-            "%d of %d knees were sliced again, as their files or the settings (--labels, --bits, --echo and others) are "
+            "%d of %d knees were sliced again, as their files or settings (--labels, --bits, --echo and others) are "
             "not what they were: networks that were trained before know other slices", again, len(known.cases)
         )  # fmt: skip
     before = {case.patient: case.split for case in known.cases if case.split is not Split.NONE}

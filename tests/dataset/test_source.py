@@ -34,6 +34,14 @@ def test_image_from_a_file_has_no_side(tmp_path):
     assert side is Side.UNKNOWN
 
 
+def test_another_form_is_told_all_that_are_read(tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(
+        VolumeFileError, match=r"notes.txt is none of .*DICOM.*\.nii\.gz.*\.nrrd.*\.im, .*\.h5.*; convert it"
+    ):
+        read_image(tmp_path / "notes.txt")
+
+
 @pytest.mark.parametrize("choice", [Choice(series="8"), Choice(echo="1")])
 def test_a_file_has_no_series_to_choose(tmp_path, choice):
     write_volume(Volume(voxels(), place()), tmp_path / "v.nii.gz")

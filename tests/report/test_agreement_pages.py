@@ -203,6 +203,16 @@ def test_changes_in_words_and_numbers(tmp_path):
     json.dumps(plain(rows), allow_nan=False)
 
 
+@pytest.mark.parametrize("table", [lambda rows: change_table("a", rows), lambda rows: changes_table([rows])])
+def test_what_no_visit_has_is_left_out_and_counted(table):
+    rows = plain(change_rows([Change(FEMUR, 1000, 900), Change(AREA, np.nan, np.nan)]))
+    text = shown(table(rows))
+    assert "femur" in text
+    assert text.count("area") == 0
+    assert "Left out: 1 measures that no visit has." in text
+    assert "Left out" not in shown(table(plain(change_rows([Change(FEMUR, 1000, 900), Change(AREA, 50, np.nan)]))))
+
+
 def test_many_knees_are_counted():
     smallest = {FEMUR: Smallest(60, 40, 80, 6)}
     knees = [change_rows([Change(FEMUR, 1000, later)], smallest) for later in (900, 930, 1010, 1100, np.nan)]
