@@ -1,7 +1,9 @@
 """Commands from knees to numbers, and the whole journey."""
 
 import logging
+import sys
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -172,7 +174,9 @@ def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> None:
     show_scores(scores)
     click.echo(f"scores    {out}/evaluation/scores.json")
     click.echo(f"pictures  {out}/evaluation/confusion.png  {out}/evaluation/overview/")
-    click.echo(f"curves    tensorboard --logdir {out}/models")
+    beside = Path(sys.argv[0]).with_name("tensorboard")  # of a virtual environment that is not active
+    tensorboard = beside if beside.is_file() and which("tensorboard") is None else "tensorboard"
+    click.echo(f"curves    {tensorboard} --logdir {out}/models")
     click.echo(f"repeated  {out}/reproducibility/reproducibility.csv  bland-altman.pdf")
     click.echo(f"change    {out}/change/compare.csv")
     click.echo(f"          {loss}")

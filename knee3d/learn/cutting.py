@@ -19,6 +19,10 @@ class Cutting(Protocol):
     """How parts are cut from a stack's image and mask, both (slices, height, width) uint8."""
 
     @property
+    def called(self) -> str:
+        """What its parts are: "slices" or "patches"."""
+
+    @property
     def says(self) -> str:
         """What a network is shown, for its card."""
 
@@ -56,6 +60,11 @@ class SliceCutting:
     """
 
     context: int
+
+    @property
+    def called(self) -> str:
+        """See `Cutting`."""
+        return "slices"
 
     @property
     def says(self) -> str:
@@ -103,6 +112,11 @@ class PatchCutting:
     """
 
     patch: tuple[int, int, int]
+
+    @property
+    def called(self) -> str:
+        """See `Cutting`."""
+        return "patches"
 
     @property
     def says(self) -> str:

@@ -17,7 +17,7 @@ from knee3d.learn.cutting import Cutting
 from knee3d.learn.distribution import is_chief, strategy, sum_over_devices
 from knee3d.learn.loop import Validated, distributed, train_epoch, training_step, validate, validation_step
 from knee3d.learn.losses import LOSSES
-from knee3d.learn.monitor import HEADER, DrawConfusion, Hooks, TensorBoard, table_line
+from knee3d.learn.monitor import DrawConfusion, Hooks, TensorBoard, table_head, table_line
 from knee3d.learn.networks.encoder import without_encoder
 from knee3d.learn.pipeline import Order, training_batches, validation_batches
 from knee3d.learn.reading import Visits, reader
@@ -59,7 +59,7 @@ def fit(model: keras.Model, task: Task, run: Run, cache: str | None, hooks: Hook
     devices = strategy().num_replicas_in_sync
     if sum_over_devices(float(len(history))) != len(history) * devices:
         raise ValueError(f"not every worker sees the same checkpoints in {run.folder}; it must be one shared folder")
-    log.info("%s: %d training and %d validation parts", task.name, task.train.count, task.val.count)
+    log.info("%s: %d training and %d validation %s", task.name, task.train.count, task.val.count, task.cutting.called)
     decisions = Decisions(
         deciding_callbacks(
             config.learning_rate,
@@ -129,7 +129,7 @@ def _epochs(
     loss, names = LOSSES[config.loss], task.scheme.names
     step = None
     val_step = validation_step(model, loss, config.loss_background, len(task.val.stacks))
-    log.info("%s", HEADER)
+    log.info("%s", table_head(task.cutting.called))
     for epoch in epochs:
         rate = decisions.begin(epoch)
         _seed_dropout(model, config.seed, epoch)

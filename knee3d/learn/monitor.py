@@ -40,11 +40,13 @@ class Hooks:
     after_epoch: Callable[[], object] | None = None
 
 
-HEADER = "    epoch     loss   Dice  val loss   Dice      rate  slices/s  waits  left"
+def table_head(called: str) -> str:
+    """Above the lines of the table; what is shown at a time is called slices, or patches."""
+    return f"    epoch     loss   Dice  val loss   Dice      rate {called + '/s':>9}  waits  left"
 
 
 def table_line(epoch: int, epochs: int, scores: dict[str, float], seconds_left: float) -> str:
-    """One line of the table under `HEADER`."""
+    """One line of the table under `table_head`."""
     hours, minutes = divmod(round(seconds_left / 60), 60)
     left = f"{hours} h {minutes:02d} min" if hours else f"{minutes} min" if minutes else f"{seconds_left:.0f} s"
     return (

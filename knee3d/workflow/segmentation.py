@@ -259,8 +259,8 @@ def _report(outcome: Outcome, diary: Diary) -> None:
     if outcome.status == "failed":
         log.error("%s: %s", outcome.case, outcome.message)
     if outcome.status == "done":
-        for flag in record["flags"]:
-            log.warning("%s: %s", outcome.case, flag)
+        if record["flags"]:
+            log.warning("%s: %s", outcome.case, "; ".join(record["flags"]))
         if record["whole_because"]:
             log.info("%s: computed whole, as %s", outcome.case, record["whole_because"])
 
