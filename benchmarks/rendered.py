@@ -43,7 +43,7 @@ def make_dataset(folder: Path, shape: Shape, real: int, made_up: int, shares: tu
 
 
 def make_apart(folder: Path, shape: Shape, counts: Mapping[Split, tuple[int, int]]) -> Path:
-    """A dataset whose test knees share no anatomy with the others: they are deformed from a label map of their own.
+    """A dataset whose test knees are deformed from a label map of their own; made-up ones are from other seeds.
 
     Args:
         folder: Gets cohorts and the dataset.
@@ -51,8 +51,13 @@ def make_apart(folder: Path, shape: Shape, counts: Mapping[Split, tuple[int, int
             joint, have as many voxels as makes these as large.
         counts: For each split, patients deformed from a real label map, and made-up ones; of each the first comes
             twice.
+
+    Raises:
+        ValueError: There is one label map only, so that test knees would share their anatomy with the others.
     """
     sources, cohorts, splits = _sources(), {}, {}
+    if len(sources) == 1:
+        raise ValueError(f"{REAL} has one label map; test knees need one of their own")
     for seed, (split, (real, made_up)) in enumerate(counts.items()):
         mine = sources[-1:] if split is Split.TEST else sources[:1]
         if mine:

@@ -25,9 +25,10 @@ from knee3d import workflow
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import alone, whole_file
-from knee3d.dataset.cases import Split, load_dataset
+from knee3d.dataset.cases import Dataset, Split, load_dataset
 from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.networks import NETWORKS
+from knee3d.learn.views import learning_view
 from knee3d.models import load_models
 from knee3d.postprocess.assess import assess
 from knee3d.postprocess.decide import fused_labels
@@ -44,6 +45,8 @@ DIRECTIONS = 6
 SHAPES = {"thick along Left, as OAI": (64, 64, 32), "thick along Inferior": (32, 64, 64), "even": (51, 51, 51)}
 """Of the rendered knees: the same field of view, cut into as many voxels otherwise."""
 USUAL, *OTHERS = SHAPES
+PATCHES = 112
+"""Of an epoch of the small 3D U-Net, which then takes about as long as the networks of three planes together."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class Preset:
         config: Of networks of slices; the same for all.
         solid: Of the network of the volume, by nnU-Net's loss: with soft Dice alone, much of the background stayed
             patella (D69).
+        shown: Share of the training knees' voxels that an epoch of a plane's network sees. Slices of planes differ in
+            size and number with the voxels' shape: as many slices of each would show more of the knees to one of them.
+            None is all of them, in batches as `config` says.
+        step: Voxels in a step, where a share is shown: batches are as many slices as have them, so that networks of
+            all planes learn in as many steps, from as many voxels.
         slower: Networks of slices that learn at a tenth of the rate: at the whole one they end as background everywhere
             within an epoch, as their loss in training says.
         knees: For each split, patients rendered from a real label map, and made up; the first of them comes twice.
@@ -61,6 +69,8 @@ class Preset:
 
     config: TrainConfig
     solid: TrainConfig
+    shown: float | None = None
+    step: int = 0
     slower: tuple[str, ...] = ()
     knees: Mapping[Split, tuple[int, int]] = field(
         default_factory=lambda: {Split.TRAIN: (8, 4), Split.VAL: (3, 2), Split.TEST: (6, 2)}
@@ -68,14 +78,16 @@ class Preset:
 
 
 _SMALL = TrainConfig(
-    epochs=5, batch_size=8, learning_rate=1e-3, schedule="cosine", augment="none", limit_slices=160,
-    foreground_fraction=0.8, precision="mixed_bfloat16",
+    epochs=6, learning_rate=1e-3, schedule="cosine", augment="none", foreground_fraction=0.8,
+    precision="mixed_bfloat16",
 )  # fmt: skip
 _FULL = TrainConfig(batch_size=16, precision="mixed_bfloat16", xla=True)
 PRESETS = {
     "small": Preset(
         _SMALL,
-        replace(_SMALL, network="unet3d", encoder=None, batch_size=2, patch=(48, 48, 32), loss="dice-ce"),
+        replace(_SMALL, network="unet3d", encoder=None, patch=(48, 48, 32), loss="dice-ce", limit_slices=PATCHES),
+        shown=0.2,
+        step=16384,
         slower=("fcn", "pspnet"),
     ),
     "full": Preset(
@@ -132,11 +144,32 @@ class Study:
             raise SystemExit(f"{path} is of another study; give another folder")
         path.write_text(text)
 
-    def trained(self, name: str, kind: str, views: Sequence[str], config: TrainConfig) -> Path:
-        """A models folder whose views are trained."""
+    def trained(self, name: str, kind: str, views: Sequence[str], config: TrainConfig, planes: int = 1) -> Path:
+        """A models folder whose views are trained.
+
+        Args:
+            name: Of the folder.
+            kind: Of the knees.
+            views: Of networks of slices, or that of the volume.
+            config: How.
+            planes: How many networks of planes one of these takes the place of, and sees as many voxels as.
+        """
         models = self.folder / "models" / name
-        workflow.train(self.dataset(kind), views, models, config, workflow.Launcher(going=Going(resume=True)))
+        for view in views:
+            shown = config if view == SOLID else self._shown(view, config, load_dataset(self.dataset(kind)), planes)
+            workflow.train(self.dataset(kind), [view], models, shown, workflow.Launcher(going=Going(resume=True)))
         return models
+
+    def _shown(self, view: str, config: TrainConfig, dataset: Dataset, planes: int) -> TrainConfig:
+        """As many slices in an epoch and in a step as the preset shows voxels."""
+        if self.preset.shown is None:
+            return config
+        cases = dataset.of_split(Split.TRAIN)
+        voxels = sum(np.prod(case.shape) for case in cases) * self.preset.shown * planes
+        shapes = np.array([stack.shape for stack in learning_view(view, config, cases).stacks(dataset, cases)])
+        pixels = np.average(shapes[:, 1] * shapes[:, 2], weights=shapes[:, 0])
+        batch = max(1, round(self.preset.step / pixels))
+        return replace(config, limit_slices=round(voxels / pixels), batch_size=batch)
 
     def unet(self) -> Path:
         """The models folder of the U-Net of each plane, which is trained if it was not yet."""
@@ -339,10 +372,8 @@ def oblique_cell(shared: bool) -> Callable[[Study], Lines]:
     def run(study: Study) -> Lines:
         name = "one network" if shared else "a network each"
         views = [OBLIQUE] if shared else workflow.each_direction(DIRECTIONS)
-        config = study.preset.config
-        if shared and config.limit_slices is not None:
-            config = replace(config, limit_slices=2 * config.limit_slices)
-        models = study.trained(f"oblique, {name}", USUAL, views, replace(config, directions=DIRECTIONS))
+        config, planes = replace(study.preset.config, directions=DIRECTIONS), len(PLANES) if shared else 1
+        models = study.trained(f"oblique, {name}", USUAL, views, config, planes)
         both = study.together(f"planes and oblique, {name}", study.unet(), models)
         found = costs(study, both, DIRECTIONS)
         alone = [cost for view, cost in found.items() if is_oblique(view)]
@@ -383,7 +414,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="gets knees, models and results")
     parser.add_argument("--preset", choices=PRESETS, default="small")
     parser.add_argument("--dataset", type=Path, help="prepared knees instead of rendered ones")
-    parser.add_argument("--cells", nargs="*", choices=CELLS, default=list(CELLS), help="these only")
+    parser.add_argument("--cells", nargs="*", choices=CELLS, default=list(CELLS), help="these only, each once")
     parser.add_argument("--encoder-weights", default="imagenet")
     given = parser.parse_args()
     preset = PRESETS[given.preset]
@@ -391,7 +422,7 @@ def main() -> None:
     study = Study(given.folder, preset, given.dataset)
     with alone(given.folder):
         study.begin(given.preset)
-        for name in given.cells:
+        for name in dict.fromkeys(given.cells):
             if name in study.done or (given.dataset is not None and name in RENDERED_ONLY):
                 continue
             started = time.perf_counter()

@@ -31,10 +31,11 @@ def written(lines: Sequence[Line], dataset: Dataset, kinds: Sequence[str]) -> st
         f"{len(cases)} {split.value} ({len({case.patient for case in cases})} patients)"
         for split, cases in counts.items()
     )
+    said_of = list(answers(lines, kinds))
     return "\n".join([
         f"Knees: {said}. Took {sum({line['cell']: line['took'] for line in lines}.values()) / 60:.0f} minutes.", "",
         *("| " + " | ".join(row) + " |" for row in table), "",
-        *answers(lines, kinds), "",
+        f"Each network was trained once. {len(said_of)} comparisons, not corrected for their number:", "", *said_of, "",
         "What each plane sees of the training knees:", "", *balance(dataset), "",
     ])  # fmt: skip
 
@@ -79,7 +80,10 @@ def answers(lines: Sequence[Line], kinds: Sequence[str]) -> Iterator[str]:
 
 
 def compared(found: Mapping[tuple[str, str, str], Line], one: tuple[str, str, str], other: tuple[str, str, str]) -> str:
-    """The difference of two ways in mean Dice, each patient counting once, and whether it is more than chance."""
+    """The difference of two ways in mean Dice, each patient counting once, and whether these networks differ.
+
+    Of networks that were trained anew with another seed it says nothing: there is one training of each.
+    """
     if one not in found or other not in found:
         return "Not run yet."
     change = _numbers(found[one]["dice"]["mean"]) - _numbers(found[other]["dice"]["mean"])
@@ -91,7 +95,7 @@ def compared(found: Mapping[tuple[str, str, str], Line], one: tuple[str, str, st
     return (
         f"{one[1]} ({one[0]}) against {other[1]} ({other[0]}), {one[2]}: mean Dice {interval.mean:+.3f} "
         f"({interval.low:+.3f} to {interval.high:+.3f}), Wilcoxon p = {p:.3f}, {len(each)} patients; "
-        f"{'a difference' if clear else 'no difference that these knees could show'}."
+        f"{'these networks differ' if clear else 'no difference that these knees could show'}."
     )
 
 

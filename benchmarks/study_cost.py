@@ -12,8 +12,9 @@ import argparse
 import numpy as np
 from study import DIRECTIONS, FLAT, PRESETS, gflop
 
+from knee3d.anatomy.directions import sphere
 from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.resample import oblique_grid, spread_turns
+from knee3d.anatomy.resample import oblique_grid
 from knee3d.anatomy.tissue import SCHEMES
 from knee3d.anatomy.volume import Volume
 from knee3d.learn.cutting import PatchCutting
@@ -42,7 +43,7 @@ def main() -> None:
     preset, classes = PRESETS["full"], len(SCHEMES["compartments"].names) + 1
     knee = Volume(np.broadcast_to(np.uint8(0), tuple(given.shape)), np.diag((*given.spacing, 1.0)))
     planes = [(knee.shape[plane.axis], *np.delete(knee.shape, plane.axis)) for plane in Plane]
-    grids = [oblique_grid(knee, turn).shape for turn in spread_turns(DIRECTIONS)]
+    grids = [oblique_grid(knee, turn).shape for turn in sphere(DIRECTIONS)]
     oblique = [(slices, height, width) for height, width, slices in grids]
 
     def of_slices(name: str, stacks: list[tuple[int, int, int]]) -> float:

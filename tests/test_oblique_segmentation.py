@@ -14,9 +14,9 @@ from made_up_models import make_models, make_network, make_volume_network
 
 from knee3d import models as models_folder
 from knee3d import workflow
+from knee3d.anatomy.directions import radial, sphere
 from knee3d.anatomy.orientation import to_canonical
 from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.resample import spread_turns
 from knee3d.dataset.files.probabilities import read_probabilities
 from knee3d.dataset.files.volumefile import read_volume
 from knee3d.dataset.phantom.cohort import Cohort
@@ -43,7 +43,7 @@ def place(tmp_path_factory) -> Path:
     spacing = to_canonical(image).spacing_mm
     make_models(folder / "planes-only", tuple(spacing.tolist()))
     shutil.copytree(folder / "planes-only", folder / "models")
-    make_network(folder / "models", OBLIQUE, (float(spacing.min()),) * 3, "cartilage", 170, spread_turns(4))
+    make_network(folder / "models", OBLIQUE, (float(spacing.min()),) * 3, "cartilage", 170, sphere(4))
     return folder
 
 
@@ -158,7 +158,7 @@ def test_another_oblique_network_is_other_models(place, tmp_path):
     spacing = json.loads((models / OBLIQUE / "card.json").read_text())["spacing_mm"]
     before = index.read_bytes()
     shutil.rmtree(models / OBLIQUE)
-    make_network(models, OBLIQUE, tuple(spacing), "cartilage", 150, spread_turns(4))
+    make_network(models, OBLIQUE, tuple(spacing), "cartilage", 150, sphere(4))
     assert index.read_bytes() != before
     assert models_folder.fusion_mark(models) == planes  # whoever asks for planes only does not notice
     refused = run(*words)
@@ -214,13 +214,18 @@ def test_views_share_a_network_and_have_a_spacing_of_their_own(place):
 
 def test_a_network_looks_where_it_was_trained_to_look(place, tmp_path, caplog):
     shutil.copytree(place / "models", tmp_path / "models")
-    own = [turn.tolist() for turn in spread_turns(5)[:2]]
+    own = [turn.tolist() for turn in sphere(5)[:2]]
     edit(tmp_path / "models" / OBLIQUE / "card.json", turns=own)
-    for count, expected in ((2, np.array(own)), (3, spread_turns(3))):
+    for count, expected in ((2, np.array(own)), (3, sphere(3))):
         caplog.clear()
         views = load_models(tmp_path / "models", fused=False, oblique=count).ensemble.views
         np.testing.assert_allclose([views[f"oblique-{number + 1}"].turn for number in range(count)], expected)
         assert ("was trained on 2 directions, which are others than the 3" in caplog.text) == (count == 3)
+    card_with(settings={"context": 1, "network": "unet", "encoder_weights": "none", "spread": "radial"})(
+        tmp_path / "models"
+    )
+    asked = load_models(tmp_path / "models", fused=False, oblique=4).ensemble.views
+    np.testing.assert_allclose([asked[f"oblique-{number}"].turn for number in range(1, 5)], radial(4))
 
 
 def test_a_network_of_the_volume_segments_alone_and_beside_planes(place, tmp_path):
@@ -253,7 +258,7 @@ def test_patients_of_the_oblique_network_count_as_seen(place, tmp_path):
 def test_fitted_weights_are_taken_where_they_are_for_these_views(place, tmp_path, caplog):
     models = tmp_path / "models"
     shutil.copytree(place / "models", models)
-    card_with(turns=[turn.tolist() for turn in spread_turns(2)])(models)
+    card_with(turns=[turn.tolist() for turn in sphere(2)])(models)
     views = [*PLANES, "oblique-1", "oblique-2"]
     weights = dict(zip(views, (0.4, 0.2, 0.1, 0.2, 0.1), strict=True))
     reference = {"volumes_mm3": {}, "border_mm2": {}, "agreement": None, "doubt": None}

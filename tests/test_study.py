@@ -36,7 +36,7 @@ def test_a_difference_is_paired_by_knee_and_each_patient_counts_once(answers):
     said = answers.compared(found, ("a", "x", KNEES), ("b", "x", KNEES))
     each = [0.2, *gain[2:]]
     assert f"mean Dice {np.mean(each):+.3f}" in said
-    assert f"p = {stats.wilcoxon(each).pvalue:.3f}, 7 patients; a difference." in said
+    assert f"p = {stats.wilcoxon(each).pvalue:.3f}, 7 patients; these networks differ." in said
     same = answers.compared(found, ("a", "x", KNEES), ("a", "x", KNEES))
     assert "mean Dice +0.000" in same
     assert "no difference that these knees could show" in same

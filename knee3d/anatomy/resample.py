@@ -10,11 +10,6 @@ from scipy import ndimage
 from knee3d.anatomy.volume import Volume
 
 LINEAR, NEAREST = 1, 0
-_GOLDEN = (5**0.5 - 1) / 2
-_FIRST = 0.36
-"""How far the first direction is from the pole and the last from the rim, which keeps neighbours furthest apart."""
-_PHASE = 0.1
-"""Of a turn: with up to 12 directions none is within 10 degrees of an axis, where a plane looks already."""
 
 
 def resample(volume: Volume, grid: Volume, order: int, outside: float | Sequence[float] = 0.0) -> Volume:
@@ -74,38 +69,3 @@ def oblique_grid(volume: Volume, turn: np.ndarray, spacing_mm: float | None = No
     affine[:3, :3] = directions * step
     affine[:3, 3] = directions @ (middle - (shape - 1) / 2 * step)
     return Volume(np.broadcast_to(np.uint8(0), tuple(shape.tolist())), affine)
-
-
-def spread_turns(count: int) -> tuple[np.ndarray, ...]:
-    """Rotations whose slices look at a knee from directions spread evenly: the same ones each time.
-
-    The directions lie on a Fibonacci lattice (Swinbank and Purser 2006) over the half sphere around Left; the other
-    half holds their opposites, which are the same slices in reverse. Each rotation is the smallest that takes Left,
-    the third canonical axis, to its direction, so that slices are turned within their plane as little as can be. A
-    volume whose axes are tilted is turned from where it lies.
-
-    Args:
-        count: How many, from 1 on.
-
-    Returns:
-        (3, 3) each, in the scanner's frame, for `oblique_grid`.
-
-    Raises:
-        ValueError: There is nothing to spread.
-    """
-    if count < 1:
-        raise ValueError(f"expected at least one direction, got {count}")
-    number = np.arange(count)
-    towards_left = 1 - (number + _FIRST) / count
-    around = 2 * np.pi * (number * _GOLDEN + _PHASE)
-    radius = np.sqrt(1 - towards_left**2)
-    left = np.array([-1.0, 0.0, 0.0])
-    directions = np.stack([-towards_left, radius * np.cos(around), radius * np.sin(around)], axis=-1)
-    return tuple(_smallest_turn(left, direction) for direction in directions)
-
-
-def _smallest_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """The rotation in the plane of two unit vectors, not opposite, that takes one to the other (Rodrigues)."""
-    x, y, z = np.cross(start, end)
-    across = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + across + across @ across / (1 + start @ end)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from knee3d.anatomy.directions import SPREADS
 from knee3d.anatomy.plane import Plane
 from knee3d.cli.frame import (
     FOLDER,
@@ -52,6 +53,13 @@ OTHER_VIEWS = ["oblique", "oblique-each", "volume"]
     default=6,
     show_default=True,
     help="Of oblique slices; one network learns all, or with --plane oblique-each one each.",
+)
+@click.option(
+    "--spread",
+    type=click.Choice(list(SPREADS)),
+    default="sphere",
+    show_default=True,
+    help="Of the directions: over the half sphere, or around the long axis, which all slices then contain.",
 )
 @click.option(
     "--spacing",
@@ -193,6 +201,7 @@ def _refuse_idle_options(solid: bool, oblique: bool, encoder_weights: str) -> No
     idle = {
         "patch": (not solid, f"is of --network {SOLID}"),
         "directions": (not oblique, of_oblique),
+        "spread": (not oblique, of_oblique),
         "spacing_mm": (not oblique, f"{of_oblique}; planes are seen as they were prepared"),
         "context": (solid, of_slices),
         "freeze_encoder_epochs": (solid, of_slices),

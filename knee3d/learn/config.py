@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from knee3d.anatomy.directions import SPREADS
 from knee3d.learn.augment import STRENGTHS
 from knee3d.learn.losses import LOSSES
 from knee3d.learn.networks import NETWORKS
@@ -23,7 +24,8 @@ class TrainConfig:
         encoder: One of those that the network takes, see `Architecture`; None is its first.
         encoder_weights: "imagenet", "none" or a path, see `find_encoder_weights`.
         context: Neighbouring slices on each side, as channels.
-        directions: How many directions of oblique slices one network learns, see `anatomy.resample.spread_turns`.
+        directions: How many directions of oblique slices one network learns,
+        spread: and how they lie: key of `anatomy.directions.SPREADS`.
         spacing_mm: Of oblique slices; None is the finest of the training knees, their median.
         patch: Shape of the patches of a volume, Inferior x Posterior x Left; None is `PATCH`, or what the training
             knees have if they are smaller.
@@ -58,6 +60,7 @@ class TrainConfig:
     encoder_weights: str = "imagenet"
     context: int = 1
     directions: int = 6
+    spread: str = "sphere"
     spacing_mm: float | None = None
     patch: tuple[int, int, int] | None = None
     epochs: int = 100
@@ -84,7 +87,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         tables = {"network": NETWORKS, "schedule": SCHEDULES, "loss": LOSSES, "augment": STRENGTHS,
-                  "precision": PRECISIONS}  # fmt: skip
+                  "precision": PRECISIONS, "spread": SPREADS}  # fmt: skip
         for name, table in tables.items():
             if getattr(self, name) not in table:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; there are: {', '.join(table)}")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from knee3d.anatomy.directions import turns_of
 from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.resample import spread_turns
 from knee3d.dataset.cases import Case, Dataset
 from knee3d.learn.config import PATCH, TrainConfig
 from knee3d.learn.cutting import Cutting, PatchCutting, SliceCutting
@@ -55,7 +55,8 @@ def learning_view(name: str, config: TrainConfig, cases: Sequence[Case]) -> Lear
     """The view of a name.
 
     Args:
-        name: "oblique" is one network for `config.directions` directions, "oblique-2-of-6" one for the second of six.
+        name: "oblique" is one network for `config.directions` directions, "oblique-2-of-6" one for the second of six,
+            whatever `config.directions`.
         config: How it is trained.
         cases: Of training: spacing and patch are the median's.
 
@@ -81,21 +82,21 @@ def learning_view(name: str, config: TrainConfig, cases: Sequence[Case]) -> Lear
     cutting = SliceCutting(config.context)
     if name in PLANES:
         return LearningView(name, cutting, middle)
-    turns = _turns(name, config.directions)
+    turns = _turns(name, config)
     spacing = config.spacing_mm or np.median(spacings.min(axis=1))
     if not _FINEST_MM <= spacing <= _COARSEST_MM:
         raise ValueError(f"--spacing of oblique slices is {_FINEST_MM} to {_COARSEST_MM} mm, got {spacing:g}")
     return LearningView(name, cutting, np.full(3, spacing), turns)
 
 
-def _turns(name: str, directions: int) -> tuple[np.ndarray, ...]:
+def _turns(name: str, config: TrainConfig) -> tuple[np.ndarray, ...]:
     if name == OBLIQUE:
-        return spread_turns(directions)
+        return turns_of(config.spread, config.directions)
     one = direction_of(name)
     if one is None:
         raise ValueError(f"there is no view {name!r}; there are {', '.join(PLANES)}, {OBLIQUE} and {SOLID}")
     number, count = one
-    return (spread_turns(count)[number - 1],)
+    return (turns_of(config.spread, count)[number - 1],)
 
 
 def _patch_within(cases: Sequence[Case]) -> tuple[int, int, int]:

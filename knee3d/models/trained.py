@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from knee3d.anatomy.directions import turns_of
 from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.resample import spread_turns
 from knee3d.anatomy.tissue import SCHEMES, Scheme
 from knee3d.dataset.cases import Split
 from knee3d.models.folder import mark, trained_networks, trained_views
@@ -178,7 +178,8 @@ def _directions(models: Path, cards: Mapping[str, Mapping[str, Any]], count: int
             "%s was trained on %d directions, which are others than the %d of --views %s:%d; say %s:%d for its own",
             models / OBLIQUE, len(known), count, OBLIQUE, count, OBLIQUE, len(known),
         )  # fmt: skip
-    return [(OBLIQUE, turn) for turn in (known if len(known) == count else spread_turns(count))]
+        known = np.array(turns_of(cards[OBLIQUE]["settings"].get("spread", "sphere"), count))
+    return [(OBLIQUE, turn) for turn in known]
 
 
 def fusion_mark(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> str:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from knee3d.anatomy.directions import sphere
 from knee3d.anatomy.orientation import to_canonical
-from knee3d.anatomy.resample import LINEAR, NEAREST, oblique_grid, resample, spread_turns
+from knee3d.anatomy.resample import LINEAR, NEAREST, oblique_grid, resample
 from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, map_labels
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.files.volumefile import read_volume
@@ -107,36 +108,7 @@ def test_what_does_not_turn_is_refused(turn):
         oblique_grid(noise(4, 4, 4), turn)
 
 
-@pytest.mark.parametrize("count", range(1, 31))
-def test_turns_are_rotations_to_directions_spread_over_the_half_sphere(count):
-    turns = np.array(spread_turns(count))
-    assert turns.shape == (count, 3, 3)
-    np.testing.assert_allclose(turns @ turns.transpose(0, 2, 1), np.broadcast_to(np.eye(3), turns.shape), atol=1e-12)
-    np.testing.assert_allclose(np.linalg.det(turns), 1)
-    left = np.array([-1.0, 0, 0])
-    towards = turns @ left
-    assert (towards @ left > 0).all()
-    # A direction and its opposite are the same slices: no two lines are closer than half of what a square patch of the
-    # half sphere, an equal share of it for each, is wide.
-    between = np.degrees(np.arccos(np.clip(np.abs(towards @ towards.T), 0, 1)))[~np.eye(count, dtype=bool)]
-    assert between.min(initial=90) > np.degrees(np.sqrt(2 * np.pi / count)) / 2
-    assert between.min(initial=90) > 14
-    # Evenly: about as much along each axis, as far as few directions can.
-    if count >= 6:
-        np.testing.assert_allclose(towards.T @ towards / count, np.eye(3) / 3, atol=0.15)
-
-
-def test_turns_are_the_smallest_that_lead_there_and_always_the_same():
-    for turn, again in zip(spread_turns(9), spread_turns(9), strict=True):
-        np.testing.assert_array_equal(turn, again)
-        rotation = Rotation.from_matrix(turn)
-        towards = turn @ [-1, 0, 0]
-        assert rotation.magnitude() == pytest.approx(np.arccos(-towards[0]))
-    with pytest.raises(ValueError, match="at least one direction, got 0"):
-        spread_turns(0)
-
-
-@pytest.mark.parametrize("turn", spread_turns(5))
+@pytest.mark.parametrize("turn", sphere(5))
 def test_the_grid_counts_its_slices_along_the_turned_third_axis(turn):
     grid = oblique_grid(noise(9, 10, 11), turn, 0.5)
     np.testing.assert_allclose(grid.affine[:3, 2] / 0.5, turn @ [-1, 0, 0], atol=1e-12)

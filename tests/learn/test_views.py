@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from knee3d.anatomy.directions import radial, sphere
 from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.resample import LINEAR, NEAREST, oblique_grid, resample, spread_turns
+from knee3d.anatomy.resample import LINEAR, NEAREST, oblique_grid, resample
 from knee3d.cli import main
 from knee3d.dataset.cases import Split
 from knee3d.models import fusion_file, fusion_files, load_models, trained_networks
@@ -31,7 +32,7 @@ UNET3D = config.TrainConfig(network="unet3d")
 
 
 def test_oblique_slices_are_those_that_the_view_cuts(balls):
-    case, turn = balls.cases[0], spread_turns(6)[1]
+    case, turn = balls.cases[0], sphere(6)[1]
     stack = stacks.ObliqueStack(balls, case, turn, 0.5)
     image, mask = stack.load()
     assert image.shape == mask.shape == stack.shape
@@ -74,8 +75,12 @@ def test_oblique_slices_stream(balls, tmp_path, cache):
 def test_one_direction_of_several_is_that_one(balls):
     cases = balls.of_split(Split.TRAIN)
     view = views.learning_view("oblique-2-of-6", config.TrainConfig(spacing_mm=0.7), cases)
-    np.testing.assert_array_equal(view.turns[0], spread_turns(6)[1])
+    np.testing.assert_array_equal(view.turns[0], sphere(6)[1])
     assert view.spacing_mm.tolist() == [0.7] * 3
+    radials = [views.learning_view(name, config.TrainConfig(spread="radial", directions=3), cases).turns
+               for name in ("oblique", "oblique-2-of-6")]  # fmt: skip
+    np.testing.assert_array_equal(radials[0], radial(3))
+    np.testing.assert_array_equal(radials[1], radial(6)[1:2])
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from knee3d.anatomy.directions import sphere
 from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.resample import oblique_grid, resample, spread_turns
+from knee3d.anatomy.resample import oblique_grid, resample
 from knee3d.anatomy.volume import Volume
 from knee3d.postprocess import oblique
 from knee3d.postprocess.confusion import confusion_matrix, dice
@@ -89,7 +90,7 @@ def gathered(view: View, image: Volume, region: np.ndarray | None = None) -> tup
 
 @pytest.mark.parametrize("affine", [CANONICAL, TILTED], ids=["anisotropic", "tilted"])
 @pytest.mark.parametrize("spacing_mm", [0.35, 0.9])
-@pytest.mark.parametrize("turn", spread_turns(4))
+@pytest.mark.parametrize("turn", sphere(4))
 def test_every_voxel_that_is_wanted_comes_once(affine, spacing_mm, turn):
     image = noise(affine)
     view = ObliqueView(turn, spacing_mm, Constant())
@@ -104,7 +105,7 @@ def test_every_voxel_that_is_wanted_comes_once(affine, spacing_mm, turn):
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 8), (7, 1, 6), (1, 1, 1), (5, 6, 1)])
-@pytest.mark.parametrize("turn", [np.eye(3), *spread_turns(2)])
+@pytest.mark.parametrize("turn", [np.eye(3), *sphere(2)])
 def test_an_image_may_be_as_thin_as_a_slice(shape, turn):
     count, found = gathered(ObliqueView(turn, 0.6, Constant()), noise(CANONICAL, shape))
     assert (count == 1).all()
@@ -146,7 +147,7 @@ def test_a_smooth_blob_is_found_where_it_is_from_every_side(affine):
     image = blob(affine)
     truth = (image.array > LIMIT).astype(np.uint8)
     assert 0.01 < truth.mean() < 0.3
-    views = {f"view-{number}": ObliqueView(turn, 0.45, Sure()) for number, turn in enumerate(spread_turns(6))}
+    views = {f"view-{number}": ObliqueView(turn, 0.45, Sure()) for number, turn in enumerate(sphere(6))}
     opinion = Ensemble(views, dict.fromkeys(views, 1 / 6)).opinion(image, "looking")
     assert dice(confusion_matrix(truth, opinion.labels.array, 2))[1] > 0.97
     np.testing.assert_allclose(opinion.fused.array.sum(axis=-1), 1, atol=1e-5)
@@ -157,7 +158,7 @@ def test_a_smooth_blob_is_found_where_it_is_from_every_side(affine):
     assert np.abs(image.array[differ].astype(int) - LIMIT).max() < 30
 
 
-@pytest.mark.parametrize("turn", spread_turns(3))
+@pytest.mark.parametrize("turn", sphere(3))
 def test_a_region_is_what_it_is_within_the_whole(turn):
     image = noise(TILTED, (40, 36, 30))
     region = blob(TILTED, (40, 36, 30), radius_mm=4).array > LIMIT
@@ -171,7 +172,7 @@ def test_it_counts_among_planes_in_an_ensemble_with_a_region():
     image = blob(CANONICAL)
     truth = image.array > LIMIT
     views: dict[str, View] = {plane.value: PlaneView(plane, Sure()) for plane in Plane}
-    views["turned"] = ObliqueView(spread_turns(1)[0], 0.5, Sure())
+    views["turned"] = ObliqueView(sphere(1)[0], 0.5, Sure())
     region = image.array > LIMIT - 60
     opinion = Ensemble(views, dict.fromkeys(views, 0.25)).opinion(image, "looking", region)
     assert dice(confusion_matrix(truth, opinion.labels.array, 2))[1] > 0.99
@@ -182,7 +183,7 @@ def test_progress_goes_as_far_as_was_said():
     image = noise(CANONICAL)
     region = np.zeros(image.shape, dtype=bool)
     region[4:8, 4:8, 4:8] = True
-    view = ObliqueView(spread_turns(2)[1], 0.4, Constant())
+    view = ObliqueView(sphere(2)[1], 0.4, Constant())
     for one in (None, region, np.zeros_like(region)):
         told: list[int] = []
         list(view.parts(image, one, told.append))
@@ -207,7 +208,7 @@ def test_slices_are_seen_in_rectangles_that_begin_at_a_multiple_of_the_stride(wa
     image = noise(np.diag([1.0, 1, 1, 1]), (150, 160, 140))
     region = np.zeros(image.shape, dtype=bool)
     region[70:74, 80:84, 50:74] = True
-    list(ObliqueView(spread_turns(3)[1], 1.0, network).parts(image, region))
+    list(ObliqueView(sphere(3)[1], 1.0, network).parts(image, region))
     assert 1 < max(shape[0] for shape in seen) <= oblique.SLAB + 1
     assert 15 < sum(shape[0] for shape in seen) < 40
     assert {shape[3] for shape in seen} == {5}
@@ -219,7 +220,7 @@ def test_slices_are_whole_for_a_network_that_must_see_them_so(watching):
     image = noise(np.diag([1.0, 1, 1, 1]), (50, 60, 40))
     region = np.zeros(image.shape, dtype=bool)
     region[20:24, 30:34, 5:9] = True
-    turn = spread_turns(3)[1]
+    turn = sphere(3)[1]
     parts = {whole: list(ObliqueView(turn, 1.0, network, whole).parts(image, region)) for whole in (True, False)}
     size = oblique_grid(image, turn, 1.0).shape[:2]
     assert seen[0][1:3] == size
@@ -243,7 +244,7 @@ def test_the_oblique_volume_is_never_held(monkeypatch):
     """Beyond the image there are its voxels' order, 14 bytes each while they are sorted, and a batch."""
     monkeypatch.setattr(oblique, "BATCH_PIXELS", 2 * 100 * 100)
     image, said = noise(np.diag([0.5, 0.5, 0.5, 1]), (100, 100, 100)), (0.1,) * 10
-    view = ObliqueView(spread_turns(3)[1], 0.5, Constant(said))
+    view = ObliqueView(sphere(3)[1], 0.5, Constant(said))
     volume = np.prod(oblique_grid(image, view.turn, 0.5).shape) * len(said) * 4
     tracemalloc.start()
     for _ in view.parts(image):
