@@ -369,6 +369,30 @@ def test_a_finished_dataset_keeps_its_scheme_and_says_who_changes_split(tmp_path
     assert f"{count} of {count} knees were sliced again" in caplog.text
 
 
+def test_a_broken_run_keeps_the_splits_and_what_is_said_of_them(tmp_path, caplog):
+    table = workflow.phantom(Cohort(4, (16, 16, 16)), tmp_path / "cohort", jobs=2)
+    lines = table.read_text().splitlines()
+    unlabelled = lines[1].rsplit(",", 1)[0].replace("baseline", "again", 2) + ","
+    shutil.copytree(table.parent / "P001-baseline", table.parent / "P001-again")
+    table.write_text("\n".join([*lines, unlabelled]) + "\n")
+    first = workflow.prepare(table, tmp_path / "d", PREPARATION, None, jobs=2)
+    assert [case.split for case in first.cases if not case.labelled] == [Split.NONE]
+    workflow.prepare(table, tmp_path / "d", PREPARATION, None, jobs=2)
+    assert "another split" not in caplog.text
+    table.write_text("\n".join([*lines, unlabelled, "new,new,,R,labels.json,"]) + "\n")
+    other = replace(PREPARATION, fractions=(1, 0, 0), bits=16)
+    with pytest.raises(ValueError, match="1 of 7 knees could not be prepared"):
+        workflow.prepare(table, tmp_path / "d", other, None, jobs=2)
+    assert "6 of 6 knees were sliced again" in caplog.text
+    broken = {case.name: case.split for case in load_dataset(tmp_path / "d").cases}
+    assert broken == {case.name: case.split for case in first.cases}
+    caplog.clear()
+    table.write_text("\n".join([*lines, unlabelled]) + "\n")
+    workflow.prepare(table, tmp_path / "d", other, None, jobs=2)
+    moved = {case.patient for case in first.cases if case.split in (Split.VAL, Split.TEST)}
+    assert f"{len(moved)} of 4 patients are in another split than before" in caplog.text
+
+
 def read_by_simpleitk(folder: Path, echo: int) -> Volume:
     """The same slices through SimpleITK's own reader: GDCM sorts them and makes the geometry."""
     headers = {path: pydicom.dcmread(path, force=True) for path in folder.rglob("*") if path.is_file()}

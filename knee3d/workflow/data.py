@@ -110,6 +110,10 @@ def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | N
     _check_same_dataset(known, knees, preparation, table)
     cases: dict[str, Case] = {}
     errors: list[str] = []
+
+    def so_far() -> Dataset:
+        return _with_splits_of(known, Dataset(folder, preparation.scheme, tuple(cases.values())))
+
     saved = time.monotonic()
     with progress("preparing", len(knees)) as advance:
         for outcome in prepare_knees(knees, known, preparation, jobs):
@@ -118,7 +122,7 @@ def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | N
                 cases[outcome.name] = outcome
             elif isinstance(outcome, OSError) and outcome.errno in NO_ROOM:
                 with suppress(OSError):
-                    save_dataset(Dataset(folder, preparation.scheme, tuple(cases.values())))
+                    save_dataset(so_far())
                 raise OSError(
                     f"no room left in {folder}; {len(cases)} of {len(knees)} knees are done and stay: make "
                     "room and run it again"
@@ -126,20 +130,34 @@ def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | N
             else:
                 errors.append(str(outcome))
             if time.monotonic() - saved > SAVE_EVERY_S:
-                save_dataset(Dataset(folder, preparation.scheme, tuple(cases.values())))
+                save_dataset(so_far())
                 saved = time.monotonic()
-    done = Dataset(folder, preparation.scheme, tuple(cases.values()))
+    done = so_far()
     save_dataset(done)
+    _warn_of_slices(known, done)
     if errors:
         raise ValueError(f"{len(errors)} of {len(knees)} knees could not be prepared:\n" + "\n".join(sorted(errors)))
     dataset = replace(done, cases=assign_splits(done.cases, knees, preparation))
-    _warn_of_changes(known, dataset, table)
+    _warn_of_splits(known, dataset, table)
     save_dataset(dataset)
     return dataset
 
 
-def _warn_of_changes(known: Dataset, dataset: Dataset, table: Path) -> None:
-    """Say what is not as an earlier run left it: networks may rely on that."""
+def _splits(dataset: Dataset) -> dict[str, Split]:
+    """Of its patients, as far as they have one."""
+    return {case.patient: case.split for case in dataset.cases if case.split is not Split.NONE}
+
+
+def _with_splits_of(known: Dataset, dataset: Dataset) -> Dataset:
+    """What is kept of an unfinished run: patients stay where they were, and a later run knows where that was."""
+    splits = _splits(known)
+    held = (replace(case, split=splits.get(case.patient, Split.NONE) if case.labelled else Split.NONE)
+            for case in dataset.cases)  # fmt: skip
+    return replace(dataset, cases=tuple(held))
+
+
+def _warn_of_slices(known: Dataset, dataset: Dataset) -> None:
+    """Say what was sliced again: networks may rely on how it was."""
     prints = {case.name: case.fingerprint for case in known.cases}
     again = sum(case.fingerprint != prints.get(case.name, case.fingerprint) for case in dataset.cases)
     if again:
@@ -147,8 +165,12 @@ def _warn_of_changes(known: Dataset, dataset: Dataset, table: Path) -> None:
             "%d of %d knees were sliced again, as their files or settings (--labels, --bits, --echo and others) are "
             "not what they were: networks that were trained before know other slices", again, len(known.cases)
         )  # fmt: skip
-    before = {case.patient: case.split for case in known.cases if case.split is not Split.NONE}
-    moved = {case.patient for case in dataset.cases if case.split is not before.get(case.patient, case.split)}
+
+
+def _warn_of_splits(known: Dataset, dataset: Dataset, table: Path) -> None:
+    """Say who is in another split than before: scores may rely on that."""
+    before, now = _splits(known), _splits(dataset)
+    moved = [patient for patient, split in now.items() if split is not before.get(patient, split)]
     if moved:
         log.warning(
             "%d of %d patients are in another split than before: networks that were trained on them are refused their "
