@@ -148,7 +148,7 @@ def test_the_page_tells_the_truth_flags_and_how_it_was_made(place):
     assert str(place) not in page
     assert f"Not checked: {record['unchecked']}." in page
     index = (place / "results" / "index.html").read_text()
-    assert "2 whose volumes were not compared" in index
+    assert "2 of which not all was checked" in index
     for case in ("P001", "P002"):
         assert f"{case}/report/report.html" in index
 

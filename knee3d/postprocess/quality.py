@@ -30,7 +30,6 @@ VOLUME_FACTOR = 1.5
 BORDER_MM2 = 10.0
 AGREEMENT_FACTOR = 0.9
 DOUBT_FACTOR = 1.25
-UNCHECKED = "what volumes, agreement and doubt are usual is not known before weights are fitted"
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +206,21 @@ def quality(labels: Volume, looks: Mapping[str, Look], names: Sequence[str], ref
         if unsure > DOUBT_FACTOR * reference.doubt:
             flags.append(f"doubtful: entropy {unsure:.2f} within tissue, at most {reference.doubt:.2f} before")
     volumes, borders = ({name: extent[which] for name, extent in found.items()} for which in (0, 1))
-    return Quality(volumes, borders, agreed, unsure, tuple(flags), UNCHECKED if reference is None else "")
+    return Quality(volumes, borders, agreed, unsure, tuple(flags), _unchecked(names, len(looks), reference))
+
+
+def _unchecked(names: Sequence[str], views: int, reference: Reference | None) -> str:
+    """Which rules had nothing to compare with, in words."""
+    if reference is None:
+        return "volumes, agreement and doubt: what is usual is not known before weights are fitted"
+    unseen = [name for name in names if name not in reference.volumes_mm3]
+    rules = {
+        f"volumes of {', '.join(unseen)}, which no mask had": unseen,
+        "agreement, as there is one view": views < 2,
+        "agreement, which was not known on validation": views > 1 and np.isnan(reference.agreement),
+        "doubt, which was not known on validation": np.isnan(reference.doubt),
+    }
+    return "; ".join(words for words, is_unchecked in rules.items() if is_unchecked)
 
 
 def _mean(values: Sequence[float]) -> float:

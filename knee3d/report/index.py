@@ -79,7 +79,7 @@ def write_index(rows: Sequence[IndexRow], path: Path, title: str = "Knees") -> N
     """
     flagged, unchecked = sum(bool(row.flags) for row in rows), sum(row.unchecked for row in rows)
     count = f"{len(rows):,} {'knee' if len(rows) == 1 else 'knees'}, {flagged:,} with something to look at"
-    count += f", {unchecked:,} whose volumes were not compared with those of masks" if unchecked else ""
+    count += f", {unchecked:,} of which not all was checked" if unchecked else ""
     body = (
         f'<a class="skip" href="#knees">Skip to the table</a><header><h1>{escape(title)}</h1><p>{count}</p></header>'
         f"<main>{_search()}{_table(rows)}</main><footer><p>{NOT_A_DEVICE}</p></footer>"

@@ -1,5 +1,7 @@
 """Flags: each rule rises for what it is about, and none for a knee like the others."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,14 @@ def test_what_is_not_compared_is_said():
     looks = named([Look(GOOD, 0.1)] * 3)
     assert quality(GOOD, looks, NAMES, USUAL).unchecked == ""
     assert "before weights are fitted" in quality(GOOD, looks, NAMES, None).unchecked
+    alone = quality(GOOD, {"view": Look(GOOD, 0.1)}, NAMES, USUAL)
+    assert alone.unchecked == "agreement, as there is one view"
+    little = replace(USUAL, volumes_mm3={NAMES[0]: USUAL.volumes_mm3[NAMES[0]]}, agreement=np.nan, doubt=np.nan)
+    assert quality(GOOD, looks, NAMES, little).unchecked.split("; ") == [
+        f"volumes of {NAMES[1]}, which no mask had",
+        "agreement, which was not known on validation",
+        "doubt, which was not known on validation",
+    ]
 
 
 def test_a_view_that_misses_a_tissue_is_named():

@@ -45,9 +45,9 @@ def test_every_knee_has_a_row_and_every_tissue_a_column(tmp_path):
     assert sorted(columns) == list(range(1, 10))
 
 
-def test_knees_that_were_not_compared_are_counted(tmp_path):
+def test_knees_that_were_not_checked_are_counted(tmp_path):
     write_index([row("one"), row("two", unchecked=True)], tmp_path / "index.html")
-    said = "0 with something to look at, 1 whose volumes were not compared with those of masks</p>"
+    said = "0 with something to look at, 1 of which not all was checked</p>"
     assert said in (tmp_path / "index.html").read_text()
 
 
