@@ -41,7 +41,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100, help="TFLOP/s that a GPU really does in such networks")
     given = parser.parse_args()
     preset, classes = PRESETS["full"], len(SCHEMES["compartments"].names) + 1
-    knee = Volume(np.broadcast_to(np.uint8(0), tuple(given.shape)), np.diag((*given.spacing, 1.0)))
+    affine = np.eye(4)
+    affine[:3, :3] = -np.eye(3)[::-1] * given.spacing  # Inferior, Posterior, Left in RAS
+    knee = Volume(np.broadcast_to(np.uint8(0), tuple(given.shape)), affine)
     planes = [(knee.shape[plane.axis], *np.delete(knee.shape, plane.axis)) for plane in Plane]
     grids = [oblique_grid(knee, turn).shape for turn in sphere(DIRECTIONS)]
     oblique = [(slices, height, width) for height, width, slices in grids]

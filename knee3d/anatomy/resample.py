@@ -40,6 +40,11 @@ def resample(volume: Volume, grid: Volume, order: int, outside: float | Sequence
     return Volume(found[..., 0] if volume.array.ndim == 3 else found, grid.affine)
 
 
+def is_rotation(turn: np.ndarray) -> bool:
+    """Whether a matrix turns and does nothing else, (3, 3), to 1e-6."""
+    return turn.shape == (3, 3) and np.abs(turn @ turn.T - np.eye(3)).max() <= 1e-6 and np.linalg.det(turn) > 0
+
+
 def oblique_grid(volume: Volume, turn: np.ndarray, spacing_mm: float | None = None) -> Volume:
     """A grid around the same centre with its axes turned, large enough to hold all of the volume.
 
@@ -56,7 +61,7 @@ def oblique_grid(volume: Volume, turn: np.ndarray, spacing_mm: float | None = No
         ValueError: The matrix is no rotation.
     """
     turn = np.asarray(turn, dtype=np.float64)
-    if turn.shape != (3, 3) or np.abs(turn @ turn.T - np.eye(3)).max() > 1e-6 or np.linalg.det(turn) < 0:
+    if not is_rotation(turn):
         raise ValueError(f"expected a rotation matrix, (3, 3), got {turn.tolist()}")
     step = float(volume.spacing_mm.min()) if spacing_mm is None else spacing_mm
     directions = turn @ (volume.affine[:3, :3] / volume.spacing_mm)

@@ -10,6 +10,7 @@ import numpy as np
 
 from knee3d import __version__
 from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.resample import is_rotation
 from knee3d.anatomy.tissue import SCHEMES
 from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.dataset.intensity import PERCENTILES
@@ -19,7 +20,7 @@ from knee3d.learn.views import LearningView
 
 IDENTITY = ("scheme", "settings", "data")
 """What makes two trainings the same."""
-NEEDED = ("plane", "scheme", "classes", "settings")
+NEEDED = ("knee3d", "plane", "scheme", "classes", "settings", "spacing_mm", "input", "output")
 """What a network cannot be used without."""
 
 
@@ -110,21 +111,22 @@ def _check(card: Mapping[str, Any]) -> None:
         raise ValueError("a context below 0")
     if "patients" in card and not all(isinstance(card["patients"][split], list) for split in ("train", "val")):
         raise ValueError("patients are no lists")
-    if "spacing_mm" in card:
-        spacing = np.asarray(card["spacing_mm"], dtype=np.float64)
-        if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
-            raise ValueError(f"spacing_mm is no three distances above 0: {card['spacing_mm']}")
+    spacing = np.asarray(card["spacing_mm"], dtype=np.float64)
+    if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
+        raise ValueError(f"spacing_mm is no three distances above 0: {card['spacing_mm']}")
     if card.get("patch") is not None and not (len(card["patch"]) == 3 and min(map(int, card["patch"])) > 0):
         raise ValueError(f"patch is no three sides above 0: {card['patch']}")
     if card.get("turns"):
         turns = np.asarray(card["turns"], dtype=np.float64)
-        if turns.shape[1:] != (3, 3) or not np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(3), atol=1e-6):
+        if turns.shape[1:] != (3, 3) or not all(is_rotation(turn) for turn in turns):
             raise ValueError("turns are no rotations")
 
 
 def differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """What two cards disagree about, in words; empty if they are of the same training."""
     found = [key for key in IDENTITY if there.get(key) != wanted[key]]
+    if (there.get("turns") or []) != wanted["turns"]:
+        found.append("the directions of its slices")
     if "settings" in found and isinstance(there.get("settings"), dict):
         names = [key for key, value in wanted["settings"].items() if there["settings"].get(key) != value]
         found[found.index("settings")] = f"settings ({', '.join(names)})"

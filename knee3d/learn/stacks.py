@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -95,8 +96,8 @@ class ObliqueStack:
     @property
     def key(self) -> str:
         """See `Stack`."""
-        how = "_".join(f"{value:.4f}" for value in (self.spacing_mm, *self.turn[:, 0]))
-        return f"{self.case}-oblique-{how}-{self.knee.fingerprint[:16]}"
+        turn = hashlib.sha256(self.turn.round(6).tobytes()).hexdigest()[:16]
+        return f"{self.case}-oblique-{self.spacing_mm:.4f}-{turn}-{self.knee.fingerprint[:16]}"
 
     @property
     def shape(self) -> tuple[int, int, int]:

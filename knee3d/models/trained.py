@@ -106,8 +106,8 @@ def load_models(
 
     cards = {name: load_card(models, name) for name in names}
     for name, card in cards.items():
-        if not {"patients", "spacing_mm"} <= set(card):
-            raise ValueError(f"the card of {models / name} lacks patients or spacing_mm; train this plane again")
+        if "patients" not in card:
+            raise ValueError(f"the card of {models / name} lacks patients; train this plane again")
     schemes = {card["scheme"] for card in cards.values()}
     if len(schemes) > 1:
         raise ValueError(f"the planes in {models} were trained on different schemes: {', '.join(sorted(schemes))}")

@@ -270,7 +270,8 @@ def test_models_that_are_not_there(tmp_path):
     card.write_text("{")
     with pytest.raises(ValueError, match=r"card\.json is not a readable"):
         cards.load_card(tmp_path, PLANE)
-    content = {"plane": PLANE.value, "scheme": "cartilage", "classes": ["background", "cartilage"]}
+    content = {"plane": PLANE.value, "scheme": "cartilage", "classes": ["background", "cartilage"], "knee3d": "0",
+               "input": "", "output": ""}  # fmt: skip
     card.write_text(json.dumps(content | {"settings": {"context": 1}, "spacing_mm": [1, 1, 1]}))
     with pytest.raises(ValueError, match="not a readable SavedModel"):
         engines.load_predictor(tmp_path, PLANE)
@@ -303,11 +304,13 @@ def test_folds_are_trained_one_by_one_and_summed_up(balls, tmp_path):
         {"settings": None}, {"settings": {}}, {"classes": 5}, {"patients": {}}, {"patients": []},
         {"scheme": ["cartilage"]}, {"scheme": "none"}, {"spacing_mm": "abc"}, {"spacing_mm": [0, 0, 0]},
         {"spacing_mm": [None] * 3}, {"spacing_mm": [1]}, {"patch": "ab"}, {"patch": [0, 1, 2]},
+        {"turns": "abc"}, {"turns": [[1, 2]]}, {"turns": [np.diag([1, 1, -1]).tolist()]},
     ],
 )  # fmt: skip
 def test_a_card_that_makes_no_sense_is_one_clear_line(tmp_path, wrong):
-    card = {"plane": PLANE.value, "scheme": "cartilage", "classes": ["background", "cartilage"],
-            "settings": {"context": 1}, "patients": {"train": [], "val": []}, "spacing_mm": [1, 1, 1]}  # fmt: skip
+    card = {"plane": PLANE.value, "scheme": "cartilage", "classes": ["background", "cartilage"], "knee3d": "0",
+            "settings": {"context": 1}, "patients": {"train": [], "val": []}, "spacing_mm": [1, 1, 1],
+            "input": "", "output": ""}  # fmt: skip
     (tmp_path / PLANE.value).mkdir()
     path = tmp_path / PLANE.value / "card.json"
     path.write_text(json.dumps(card))
