@@ -7,6 +7,8 @@ The plan of the house, one folder a room:
     learn        from slices to a SavedModel                                      TensorFlow and Keras, nowhere else
     postprocess  from three opinions to one volume, and its scores                numpy, scipy
     quantify     from labels to millimetres                                       scipy, VTK
+    models       a models folder: which networks, their fusion
+    launch       the same work on other machines                                  Ray, submitit
     report       from numbers to pictures and tables                              matplotlib, pyvista
     workflow     the journeys end to end: the only module that knows every room
     cli          the commands: each parses, calls one function of workflow, says what happened

@@ -19,6 +19,7 @@ MAY_USE = {
     "dataset": {"anatomy"},
     "launch": set(),
     "learn": {"anatomy", "dataset", "postprocess"},
+    "models": {"anatomy", "dataset", "learn", "postprocess"},
     "postprocess": {"anatomy"},
     "quantify": {"anatomy"},
     "report": {"anatomy", "postprocess", "quantify"},
@@ -112,6 +113,13 @@ def test_planes_are_named_in_one_file(path):
         if isinstance(node, ast.Name | ast.Attribute | ast.arg):
             name = getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "arg", "")
             assert not (words & set(name.lower().split("_"))) or name.isupper(), f"{path}:{node.lineno} {name}"
+
+
+def test_the_plan_of_the_house_names_every_module():
+    readme = (PACKAGE / "README.md").read_text()
+    rooms = readme.partition("## The rooms")[2].partition("## Who may use whom")[0]
+    named = set(re.findall(r"\w+\.py", rooms))
+    assert {path.name for path in MODULES if path.name != "__init__.py"} <= named | {"demo.py"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)

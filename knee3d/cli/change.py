@@ -52,7 +52,7 @@ def compare(baseline: Path, followup: Path, error: Path | None, out: Path | None
     sides or schemes are refused. The exit code is 0 if all knees can be compared, 1 if some can, 2 if none can.
 
     \b
-    knee3d compare results/9001-00 results/9001-12 --error reproducibility/reproducibility.json
+    knee3d compare labels/9001-00 labels/9001-12 --error reproducibility/reproducibility.json
     knee3d compare baseline month12 --error reproducibility.json --out change
     """
     from knee3d import workflow

@@ -68,9 +68,9 @@ def phantom(out: Path, knees: int, **options: Any) -> None:
 def inspect(path: Path, as_json: bool, spacing_mm: tuple[float, float, float] | None) -> None:
     """List what could be read from PATH, and what stands in the way.
 
-    PATH is a folder of DICOM, a zip of it, or a NIfTI, NRRD or MHA file. Descriptions are shown as the scanner wrote
-    them; they may name a person. In a terminal each series has a second line with its folder and description; into a
-    pipe it is one line. The exit code is 1 if nothing could be read.
+    PATH is a folder of DICOM, a zip of it, or a NIfTI, NRRD, MHA or HDF5 file. Descriptions are shown as the scanner
+    wrote them; they may name a person. In a terminal each series has a second line with its folder and description;
+    into a pipe it is one line. The exit code is 1 if nothing could be read.
 
     \b
     knee3d inspect path/to/dicom
@@ -130,9 +130,10 @@ def table(folder: Path, out: Path) -> None:
 def prepare(table: Path, dataset: Path, **options: Any) -> None:
     """Turn the knees of TABLE into PNG slices in three planes.
 
-    TABLE is CSV with the columns case, patient, visit, side (L, R or empty), image (a folder of DICOM, or NIfTI, NRRD,
-    MHA), mask (a label file on the same grid, DICOM-SEG, iMorphics' .mat, or empty), and optionally split. Splits are
-    by patient. Run it again after an interruption: finished knees are kept.
+    TABLE is CSV with the columns case, patient, visit, side (L, R or empty), image (a folder of DICOM, a zip of it, or
+    NIfTI, NRRD, MHA, HDF5), mask (labels or a channel for each tissue, on the same grid and in the same forms,
+    DICOM-SEG, iMorphics' .mat, or empty), and optionally split. Splits are by patient. Run it again after an
+    interruption: finished knees are kept.
 
     \b
     knee3d prepare knees.csv data/oai --scheme compartments --split 0.7,0.15,0.15 --seed 1

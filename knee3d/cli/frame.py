@@ -10,6 +10,10 @@ from typing import Any
 
 import click
 
+from knee3d.anatomy.plane import Plane
+
+VIEWS = (*(plane.value for plane in Plane), "volume")
+"""What has a name of its own; oblique views are numbered."""
 SOME_DONE, NONE_DONE, INTERRUPTED = 1, 2, 130
 """Exit codes where not all of the work could be done, and where the user stopped it, as shells have it."""
 

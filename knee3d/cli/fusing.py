@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from knee3d.anatomy.plane import Plane
 from knee3d.cli.frame import (
     FOLDER,
+    VIEWS,
     Command,
     fill_option,
     models_option,
@@ -18,8 +18,6 @@ from knee3d.cli.frame import (
     views_option,
 )
 
-VIEWS = [*(plane.value for plane in Plane), "volume"]
-"""And oblique ones, which are numbered."""
 CLOSE = 0.01
 """A bound of Dice beyond which weights count as found, not as proven."""
 

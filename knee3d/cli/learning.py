@@ -11,6 +11,7 @@ from knee3d.cli.frame import (
     FOLDER,
     Command,
     Numbers,
+    ObliqueViews,
     models_option,
     seed_option,
     weights_option,
@@ -49,7 +50,7 @@ OTHER_VIEWS = ["oblique", "oblique-each", "volume"]
 @click.option("--context", type=click.IntRange(0), default=1, show_default=True, help="Neighbours on each side.")
 @click.option(
     "--directions",
-    type=click.IntRange(1),
+    type=click.IntRange(1, ObliqueViews.most),
     default=6,
     show_default=True,
     help="Of oblique slices; one network learns all, or with --plane oblique-each one each.",

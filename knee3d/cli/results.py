@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from knee3d.anatomy.orientation import Side
-from knee3d.anatomy.plane import Plane
 from knee3d.cli.frame import (
     FOLDER,
     NONE_DONE,
+    VIEWS,
     Command,
     echo_option,
     fill_option,
@@ -31,8 +31,6 @@ from knee3d.cli.frame import (
 
 if TYPE_CHECKING:
     from knee3d import workflow
-
-VIEWS = [*(plane.value for plane in Plane), "volume"]
 
 
 @click.command(cls=Command, failure=NONE_DONE)
@@ -103,7 +101,7 @@ def segment(knees: Path, models: Path, out: Path, **options: Any) -> None:
     \b
     knee3d segment path/to/dicom --models models
     knee3d segment knee.nii.gz --models models --side L --fast
-    knee3d segment data/oai --models models --out labels --precision float32
+    knee3d segment path/to/knees --models models --out labels --precision float32
     knee3d segment knees.csv --models models --format dicom-seg --dry-run
     knee3d segment knees.csv --models models --launcher ray --address auto
     """

@@ -190,6 +190,10 @@ def test_volume_and_oblique_networks_train_fuse_and_segment_as_planes_do(balls, 
     trained = load_models(models, fused=False, oblique=2)
     kinds = {name: type(view) for name, view in trained.ensemble.views.items()}
     assert kinds == {"volume": PatchView, "oblique-1": ObliqueView, "oblique-2": ObliqueView}
+    for number, turn in enumerate(sphere(2), start=1):
+        np.testing.assert_array_equal(trained.ensemble.views[f"oblique-{number}"].turn, turn)
+        known = json.loads((models / f"oblique-{number}-of-2" / "card.json").read_text())["turns"]
+        np.testing.assert_array_equal(known, [turn])
     case = balls.cases[-1]
     opinion = trained.ensemble.opinion(balls.image(case), "looking")
     assert dice(confusion_matrix(balls.mask(case).array, opinion.labels.array, 2))[1] > 0.5

@@ -13,7 +13,8 @@ UNITS = 4096
 def deconvnet(classes: int, encoder: str) -> keras.Model:
     """See `Architecture.body`.
 
-    fc6 keeps its 7 x 7 kernel and slides: the paper's input of 224 pixels is one place of it, larger slices are many.
+    fc6 keeps its 7 x 7 kernel and slides over the features, padded: of the paper's 224 pixels, which were one place for
+    it, there are 7 x 7 places, and of smaller slices some.
     """
     image = features = keras.Input((None, None, 3), name="image")
     indices = {}

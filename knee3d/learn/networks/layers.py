@@ -7,9 +7,6 @@ LiteRT know. They want channels last.
 import keras
 import tensorflow as tf
 
-IMAGENET_MEANS = (103.939, 116.779, 123.68)
-"""What Keras' VGG weights were trained without."""
-
 
 @keras.saving.register_keras_serializable(package="knee3d")
 class ToEncoder(keras.layers.Layer):
@@ -22,7 +19,7 @@ class ToEncoder(keras.layers.Layer):
 
     def __init__(
         self,
-        means: tuple[float, ...] = IMAGENET_MEANS,
+        means: tuple[float, ...],
         deviations: tuple[float, ...] = (1.0, 1.0, 1.0),
         **kwargs: object,
     ) -> None:
