@@ -57,11 +57,12 @@ class Preset:
         config: Of networks of slices; the same for all.
         solid: Of the network of the volume, by nnU-Net's loss: with soft Dice alone, much of the background stayed
             patella (D69).
-        shown: Share of the training knees' voxels that an epoch of a plane's network sees. Slices of planes differ in
-            size and number with the voxels' shape: as many slices of each would show more of the knees to one of them.
-            None is all of them, in batches as `config` says.
+        shown: Share of its slices that an epoch of a plane's network sees. Slices of planes differ in size and number
+            with the voxels' shape: as many slices of each would show more of the knees to one of them. Oblique slices
+            then have voxels as large as those of the knees. None is all, in batches as `config` says.
         step: Voxels in a step, where a share is shown: batches are as many slices as have them, so that networks of
             all planes learn in as many steps, from as many voxels.
+        without: Cells that are left out unless they are asked for.
         slower: Networks of slices that learn at a tenth of the rate: at the whole one they end as background everywhere
             within an epoch, as their loss in training says.
         knees: For each split, patients rendered from a real label map, and made up; the first of them comes twice.
@@ -71,6 +72,7 @@ class Preset:
     solid: TrainConfig
     shown: float | None = None
     step: int = 0
+    without: tuple[str, ...] = ()
     slower: tuple[str, ...] = ()
     knees: Mapping[Split, tuple[int, int]] = field(
         default_factory=lambda: {Split.TRAIN: (8, 4), Split.VAL: (3, 2), Split.TEST: (6, 2)}
@@ -88,6 +90,7 @@ PRESETS = {
         replace(_SMALL, network="unet3d", encoder=None, patch=(48, 48, 32), loss="dice-ce", limit_slices=PATCHES),
         shown=0.2,
         step=16384,
+        without=("oblique, each",),
         slower=("fcn", "pspnet"),
     ),
     "full": Preset(
@@ -152,7 +155,7 @@ class Study:
             kind: Of the knees.
             views: Of networks of slices, or that of the volume.
             config: How.
-            planes: How many networks of planes one of these takes the place of, and sees as many voxels as.
+            planes: How many networks of planes one of these takes the place of, and sees as much of the knees as.
         """
         models = self.folder / "models" / name
         for view in views:
@@ -161,15 +164,17 @@ class Study:
         return models
 
     def _shown(self, view: str, config: TrainConfig, dataset: Dataset, planes: int) -> TrainConfig:
-        """As many slices in an epoch and in a step as the preset shows voxels."""
+        """As many slices in an epoch and in a step as the preset shows."""
         if self.preset.shown is None:
             return config
         cases = dataset.of_split(Split.TRAIN)
-        voxels = sum(np.prod(case.shape) for case in cases) * self.preset.shown * planes
-        shapes = np.array([stack.shape for stack in learning_view(view, config, cases).stacks(dataset, cases)])
-        pixels = np.average(shapes[:, 1] * shapes[:, 2], weights=shapes[:, 0])
-        batch = max(1, round(self.preset.step / pixels))
-        return replace(config, limit_slices=round(voxels / pixels), batch_size=batch)
+        if is_oblique(view):
+            config = replace(config, spacing_mm=float(np.median([np.cbrt(np.prod(case.spacing_mm)) for case in cases])))
+        seeing = learning_view(view, config, cases)
+        slices, height, width = np.array([stack.shape for stack in seeing.stacks(dataset, cases)]).T
+        limit = round(self.preset.shown * planes * slices.sum() / max(1, len(seeing.turns)))
+        batch = max(1, round(self.preset.step / np.average(height * width, weights=slices)))
+        return replace(config, limit_slices=limit, batch_size=batch)
 
     def unet(self) -> Path:
         """The models folder of the U-Net of each plane, which is trained if it was not yet."""
@@ -414,7 +419,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="gets knees, models and results")
     parser.add_argument("--preset", choices=PRESETS, default="small")
     parser.add_argument("--dataset", type=Path, help="prepared knees instead of rendered ones")
-    parser.add_argument("--cells", nargs="*", choices=CELLS, default=list(CELLS), help="these only, each once")
+    parser.add_argument("--cells", nargs="*", choices=CELLS, help="these only [all of the preset's]")
     parser.add_argument("--encoder-weights", default="imagenet")
     given = parser.parse_args()
     preset = PRESETS[given.preset]
@@ -422,7 +427,7 @@ def main() -> None:
     study = Study(given.folder, preset, given.dataset)
     with alone(given.folder):
         study.begin(given.preset)
-        for name in dict.fromkeys(given.cells):
+        for name in dict.fromkeys(given.cells or [cell for cell in CELLS if cell not in preset.without]):
             if name in study.done or (given.dataset is not None and name in RENDERED_ONLY):
                 continue
             started = time.perf_counter()

@@ -1,11 +1,18 @@
 """What the study says of its numbers; the study itself takes an hour and a half."""
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
+
+from knee3d import workflow
+from knee3d.anatomy.tissue import SCHEMES
+from knee3d.dataset.cases import Split
+from knee3d.dataset.phantom.cohort import Cohort
+from knee3d.dataset.prepare import Preparation
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PATIENTS = ["A", "A", "B", "C", "D", "E", "F", "G"]
@@ -56,3 +63,25 @@ def test_the_table_has_every_line_and_errors_do_not_cancel(answers, balls):
     assert "three planes, equal (unet) against axial (unet)" in text
     assert "Do fitted weights beat equal ones? Not run yet." in text
     assert text.count("show tissue") == 3
+
+
+def test_networks_are_shown_the_same_share_of_the_knees_in_as_many_steps(monkeypatch, tmp_path):
+    pytest.importorskip("knee3d.learn")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    study = importlib.import_module("study")
+    table = workflow.phantom(Cohort(3, (40, 30, 20)), tmp_path / "cohort", jobs=2)
+    preparation = Preparation(SCHEMES["cartilage"], None, fractions=(0.4, 0.3, 0.3))
+    dataset = workflow.prepare(table, tmp_path / "dataset", preparation, None, jobs=2)
+    shapes = np.array([case.shape for case in dataset.of_split(Split.TRAIN)])
+    preset = replace(study.PRESETS["small"], shown=0.25, step=2400)
+    small = study.Study(tmp_path, preset, dataset.folder)
+    for axis, (plane, batch) in enumerate(zip(study.PLANES, (4, 3, 2), strict=True)):
+        seen = small._shown(plane, preset.config, dataset, 1)
+        assert seen.limit_slices == round(0.25 * shapes[:, axis].sum())
+        assert seen.batch_size == batch
+    one, all_three = (small._shown("oblique", replace(preset.config, directions=6), dataset, count) for count in (1, 3))
+    voxels = [np.prod(case.spacing_mm) for case in dataset.of_split(Split.TRAIN)]
+    assert one.spacing_mm**3 == pytest.approx(np.median(voxels), rel=1e-6)
+    assert all_three.limit_slices == pytest.approx(3 * one.limit_slices, abs=2)
+    full = replace(small, preset=study.PRESETS["full"])
+    assert full._shown("oblique", full.preset.config, dataset, 3) is full.preset.config
