@@ -281,7 +281,7 @@ def test_fitted_weights_are_taken_where_they_are_for_these_views(place, tmp_path
     load_models(models, oblique=2)
     assert "is older than the networks of" in caplog.text
     caplog.clear()
-    load_models(models, fused=False, oblique=3)
+    load_models(models, fused=False, oblique=2)
     assert not caplog.records
 
 
