@@ -1,6 +1,6 @@
 """What a study found: its table, and answers in words."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,6 @@ def written(lines: Sequence[Line], dataset: Dataset, kinds: Sequence[str]) -> st
         dataset: Of the first of the kinds.
         kinds: Of voxels of the knees.
     """
-    tissues = dataset.scheme.names
-    head = ["network", "way", "knees", *tissues, "mean Dice (95 %)", "ASSD mm", "missed", "volume error", *COSTS]
-    ordered = sorted(lines, key=lambda line: (kinds.index(line["knees"]), line["network"]))
-    table = [head, ["---"] * len(head), *(_row(line, tissues) for line in ordered)]
     counts = {split: dataset.of_split(split) for split in (Split.TRAIN, Split.VAL, Split.TEST)}
     said = ", ".join(
         f"{len(cases)} {split.value} ({len({case.patient for case in cases})} patients)"
@@ -34,24 +30,37 @@ def written(lines: Sequence[Line], dataset: Dataset, kinds: Sequence[str]) -> st
     said_of = list(answers(lines, kinds))
     return "\n".join([
         f"Knees: {said}. Took {sum({line['cell']: line['took'] for line in lines}.values()) / 60:.0f} minutes.", "",
-        *("| " + " | ".join(row) + " |" for row in table), "",
+        *(row for kind in kinds for row in _table(kind, lines, dataset.scheme.names)),
         f"Each network was trained once. {len(said_of)} comparisons, not corrected for their number:", "", *said_of, "",
         "What each plane sees of the training knees:", "", *balance(dataset), "",
     ])  # fmt: skip
 
 
-def _row(line: Line, tissues: Sequence[str]) -> list[str]:
+def _table(kind: str, lines: Sequence[Line], tissues: Sequence[str]) -> Iterator[str]:
+    """Of the knees of a kind; what things cost only where it is known of any."""
+    mine = sorted(
+        (line for line in lines if line["knees"] == kind),
+        key=lambda line: (line["network"] != "unet", line["network"]),
+    )
+    if mine:
+        costs = {name: cost for name, cost in COSTS.items() if any(cost[0] in line for line in mine)}
+        head = ["network", "way", *tissues, "mean Dice (95 %)", "ASSD mm", "missed", "volume error", *costs]
+        rows = [head, ["---"] * len(head), *(_row(line, tissues, costs.values()) for line in mine)]
+        yield from (f"Voxels {kind}:", "", *("| " + " | ".join(row) + " |" for row in rows), "")
+
+
+def _row(line: Line, tissues: Sequence[str], costs: Iterable[tuple[str, float]]) -> list[str]:
     mean = mean_interval(_numbers(line["dice"]["mean"]), line["patients"])
     distances = np.array([_numbers(line["assd_mm"][tissue]) for tissue in tissues])
     errors = np.array([_numbers(line["volume_difference"][tissue]) for tissue in tissues])
     return [
-        line["network"], line["way"], line["knees"],
+        line["network"], line["way"],
         *(f"{np.nanmean(_numbers(line['dice'][tissue])):.3f}" for tissue in tissues),
         f"{mean.mean:.3f} ({mean.low:.3f} to {mean.high:.3f})",
         f"{np.nanmean(distances):.2f}" if np.isfinite(distances).any() else "",
         str(np.count_nonzero(np.isnan(distances))),
         f"{np.nanmean(np.abs(errors)):.1%}",
-        *(f"{line[key] * factor:.3g}" if key in line else "" for key, factor in COSTS.values()),
+        *(f"{line[key] * factor:.3g}" if key in line else "" for key, factor in costs),
     ]  # fmt: skip
 
 
