@@ -12,8 +12,10 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -157,10 +159,14 @@ class Study:
             config: How.
             planes: How many networks of planes one of these takes the place of, and sees as much of the knees as.
         """
-        models = self.folder / "models" / name
-        for view in views:
-            shown = config if view == SOLID else self._shown(view, config, load_dataset(self.dataset(kind)), planes)
-            workflow.train(self.dataset(kind), [view], models, shown, workflow.Launcher(going=Going(resume=True)))
+        models, dataset = self.folder / "models" / name, self.dataset(kind)
+        configs = {
+            view: config if view == SOLID else self._shown(view, config, load_dataset(dataset), planes)
+            for view in views
+        }
+        # What TensorFlow keeps of a training goes with its process: the largest networks do not fit beside each other.
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            pool.submit(train, dataset, models, configs).result()
         return models
 
     def _shown(self, view: str, config: TrainConfig, dataset: Dataset, planes: int) -> TrainConfig:
@@ -189,6 +195,12 @@ class Study:
                 if not (models / card.parent.name).exists():
                     (models / card.parent.name).symlink_to(card.parent.resolve())
         return models
+
+
+def train(dataset: Path, models: Path, configs: Mapping[str, TrainConfig]) -> None:
+    """Train views one after the other; what is finished is left alone."""
+    for view, config in configs.items():
+        workflow.train(dataset, [view], models, config, workflow.Launcher(going=Going(resume=True)))
 
 
 Lines = list[dict[str, Any]]

@@ -1,5 +1,6 @@
 """One view's network from slices to a SavedModel, however often it is interrupted."""
 
+import gc
 import logging
 import shutil
 from contextlib import nullcontext
@@ -71,6 +72,7 @@ def train_view(
     with alone(run.folder) if is_chief() else nullcontext():
         if is_chief():
             _begin(run, card, going)
+        gc.collect()  # the network of the view before refers to itself, and Python would let go of it too late
         keras.utils.set_random_seed(config.seed)
         with devices.scope():
             model = build(dataset.scheme.classes, config, weights)
