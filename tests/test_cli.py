@@ -1,6 +1,7 @@
 """The command line: what it says, and how it fails."""
 
 import math
+import sys
 from pathlib import Path
 
 import click
@@ -31,6 +32,18 @@ def test_every_command_explains_itself_with_an_example(command):
 def test_weights_are_said_to_be_the_best_only_where_that_is_proven(bound, words):
     assert words in proven(bound)
     assert bool(proven(bound)) == bool(words)
+
+
+@pytest.mark.parametrize(("active", "said"), [(False, "{bin}/tensorboard --logdir"), (True, " tensorboard --logdir")])
+def test_the_demo_ends_with_commands_that_are_there(monkeypatch, tmp_path, active, said):
+    program = tmp_path / "tensorboard"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path) if active else "/nowhere")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "knee3d")])
+    monkeypatch.setattr("knee3d.demo.demo", lambda *args: ({}, "a loss"))
+    monkeypatch.setattr("knee3d.cli.results.show_scores", lambda summary: None)
+    assert said.format(bin=tmp_path) in run("demo", "--out", tmp_path / "demo").output
 
 
 def test_version_and_the_short_form_of_train():

@@ -77,12 +77,12 @@ def test_networks_are_shown_the_same_share_of_the_knees_in_as_many_steps(monkeyp
     preset = replace(study.PRESETS["small"], shown=0.25, step=2400)
     small = study.Study(tmp_path, preset, dataset.folder)
     for axis, (plane, batch) in enumerate(zip(study.PLANES, (4, 3, 2), strict=True)):
-        seen = small._shown(plane, preset.config, dataset, 1)
+        seen = small.shown(plane, preset.config, dataset, 1)
         assert seen.limit_slices == round(0.25 * shapes[:, axis].sum())
         assert seen.batch_size == batch
-    one, all_three = (small._shown("oblique", replace(preset.config, directions=6), dataset, count) for count in (1, 3))
+    one, all_three = (small.shown("oblique", replace(preset.config, directions=6), dataset, count) for count in (1, 3))
     voxels = [np.prod(case.spacing_mm) for case in dataset.of_split(Split.TRAIN)]
     assert one.spacing_mm**3 == pytest.approx(np.median(voxels), rel=1e-6)
     assert all_three.limit_slices == pytest.approx(3 * one.limit_slices, abs=2)
     full = replace(small, preset=study.PRESETS["full"])
-    assert full._shown("oblique", full.preset.config, dataset, 3) is full.preset.config
+    assert full.shown("oblique", full.preset.config, dataset, 3) is full.preset.config

@@ -172,10 +172,14 @@ def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> None:
     show_scores(scores)
     click.echo(f"scores    {out}/evaluation/scores.json")
     click.echo(f"pictures  {out}/evaluation/confusion.png  {out}/evaluation/overview/")
-    beside = Path(sys.argv[0]).with_name("tensorboard")  # of a virtual environment that is not active
-    tensorboard = beside if beside.is_file() and which("tensorboard") is None else "tensorboard"
-    click.echo(f"curves    {tensorboard} --logdir {out}/models")
+    click.echo(f"curves    {_beside_us('tensorboard')} --logdir {out}/models")
     click.echo(f"repeated  {out}/reproducibility/reproducibility.csv  bland-altman.pdf")
     click.echo(f"change    {out}/change/compare.csv")
     click.echo(f"          {loss}")
     click.echo(f"reports   {out}/segmentation/index.html")
+
+
+def _beside_us(program: str) -> str:
+    """How to start a program of the environment that knee3d is in, which need not be active."""
+    beside = Path(sys.argv[0]).with_name(program)
+    return program if which(program) or not beside.is_file() else str(beside)
