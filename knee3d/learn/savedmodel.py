@@ -54,12 +54,13 @@ def export(model: keras.Model, folder: Path, description: Mapping[str, Any]) -> 
     slices = tf.TensorSpec((None, None, None, channels), tf.uint8, name="slices")
     stack = tf.TensorSpec((None, None, None), tf.uint8, name="stack")
 
+    @tf.function(input_signature=[slices])  # all three call the one graph, which is traced and written once
     def serve(slices: tf.Tensor) -> tf.Tensor:
         return model(slices, training=False)
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint("serve", serve, input_signature=[slices])
+    archive.add_endpoint("serve", serve)
     archive.add_endpoint(
         "labels", lambda slices: tf.cast(tf.argmax(serve(slices), axis=-1), tf.uint8), input_signature=[slices]
     )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -140,21 +141,29 @@ def test_two_devices_and_two_workers_train_what_one_does(balls, tmp_path):
     np.testing.assert_allclose(apart, two, rtol=1e-5)
 
 
-@pytest.fixture
-def half_done(balls, tmp_path, monkeypatch):
-    """A training of three epochs, interrupted in its third."""
+@pytest.fixture(scope="module")
+def interrupted(balls, tmp_path_factory):
+    """Models of a training of three epochs, interrupted in its third; and its settings."""
     settings = config.TrainConfig(encoder_weights="none", epochs=3, batch_size=4, limit_slices=8)
-    save = runs.Run.save
+    models, save = tmp_path_factory.mktemp("interrupted"), runs.Run.save
 
     def save_two(run, model, history):
         if len(history) == 3:
             raise KeyboardInterrupt
         save(run, model, history)
 
-    monkeypatch.setattr(runs.Run, "save", save_two)
-    with pytest.raises(KeyboardInterrupt):
-        training.train_view(balls, PLANE, tmp_path, settings)
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs.Run, "save", save_two)
+        with pytest.raises(KeyboardInterrupt):
+            training.train_view(balls, PLANE, models, settings)
+    return models, settings
+
+
+@pytest.fixture
+def half_done(interrupted, tmp_path):
+    """The settings of an interrupted training, of which the test's folder has a copy."""
+    models, settings = interrupted
+    shutil.copytree(models, tmp_path, dirs_exist_ok=True)
     return settings
 
 

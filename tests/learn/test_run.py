@@ -1,5 +1,6 @@
 """Checkpoints: the last two, the best, and none that is half there."""
 
+import errno
 import json
 import zipfile
 
@@ -78,6 +79,22 @@ def test_a_damaged_checkpoint_gives_way(tmp_path, caplog, damage):
         assert run.restore(model) == history(0.1)
     assert "epoch-0002.keras cannot be read" in caplog.text
     assert (model.weights[0].numpy() == 0).all()
+
+
+def test_a_checkpoint_for_which_there_is_no_room_is_not_taken_for_damaged(tmp_path, monkeypatch):
+    run = runs.Run(tmp_path)
+    run.save(network(0), history(0.1))
+
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runs.shutil, "copyfileobj", full)
+    for load in (run.restore, run.load_best):
+        with pytest.raises(OSError, match="No space left"):
+            load(network(-1))
+    monkeypatch.undo()
+    assert run.restore(network(-1)) == history(0.1)
+    assert not list(tmp_path.rglob(".partial-*"))
 
 
 def test_no_checkpoint_is_no_history(tmp_path):
