@@ -166,6 +166,34 @@ def test_another_oblique_network_is_other_models(place, tmp_path):
     assert "made of other models or settings" in said(refused)
 
 
+@pytest.mark.parametrize("looks", [{"turns": [turn.tolist() for turn in sphere(7)[3:]]}, {"spacing_mm": [0.9] * 3}])
+def test_a_network_that_looks_otherwise_is_another_one(place, tmp_path, looks):
+    models = tmp_path / "models"
+    shutil.copytree(place / "models", models)
+    marks = [models_folder.mark(models, name) for name in (OBLIQUE, PLANES[0])]
+    fused = models_folder.fusion_mark(models, oblique=4)
+    card_with(**looks)(models)
+    edit(models / PLANES[0] / "card.json", scores={"val_dice": 1})
+    assert models_folder.mark(models, OBLIQUE) != marks[0]
+    assert models_folder.mark(models, PLANES[0]) == marks[1]
+    assert models_folder.fusion_mark(models, oblique=4) != fused
+
+
+def test_networks_of_different_spreads_do_not_look_together(place, tmp_path):
+    models = tmp_path / "models"
+    shutil.copytree(place / "planes-only", models)
+    (spacing,) = {tuple(json.loads((place / "models" / OBLIQUE / "card.json").read_text())["spacing_mm"])}
+    make_network(models, "oblique-1-of-2", spacing, "cartilage", 170, sphere(2)[:1])
+    with pytest.raises(FileNotFoundError, match="no network for 2 of 2 oblique directions; train them: .* --resume"):
+        load_models(models, oblique=2)
+    make_network(models, "oblique-2-of-2", spacing, "cartilage", 170, radial(2)[1:])
+    assert load_models(models, fused=False, oblique=2)
+    settings = json.loads((models / "oblique-2-of-2" / "card.json").read_text())["settings"]
+    edit(models / "oblique-2-of-2" / "card.json", settings=settings | {"spread": "radial"})
+    with pytest.raises(ValueError, match="different spreads: radial, sphere"):
+        load_models(models, oblique=2)
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -175,6 +203,13 @@ def test_another_oblique_network_is_other_models(place, tmp_path):
         (card_with(turns=[np.ones((3, 3)).tolist()]), "not a readable model card"),
         (card_with(turns=[[1, 2]]), "turns are no rotations"),
         (card_with(turns=[(2 * np.eye(3)).tolist()]), "turns are no rotations"),
+        (card_with(turns=[[[10**400, 0, 0], [0, 1, 0], [0, 0, 1]]]), "not a readable model card"),
+        (card_with(spacing_mm=[1e-9] * 3), "spacings of 0.05 to 10.0 mm"),
+        (card_with(settings={"context": float("inf")}), "not a readable model card"),
+        (card_with(settings={"context": 1, "spread": ["sphere"]}), "spread has no name"),
+        (card_with(settings={"context": 1, "spread": "nobody's"}), "oblique/card.json: unknown spread"),
+        (card_with(patients={"train": [{}], "val": []}), "no lists of names"),
+        (lambda models: (models / OBLIQUE / "card.json").write_text("[" * 100_000), "not a readable model card"),
         (card_with(scheme="compartments"), "on different schemes"),
         (card_with(classes=["background", "bone"]), "different trainings"),
         (lambda models: swap(models), f"holds a network of the {PLANES[0]} plane"),

@@ -16,7 +16,7 @@ from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.dataset.intensity import PERCENTILES
 from knee3d.learn.cutting import PatchCutting
 from knee3d.learn.networks import NETWORKS
-from knee3d.learn.views import LearningView
+from knee3d.learn.views import COARSEST_MM, FINEST_MM, LearningView
 
 IDENTITY = ("scheme", "settings", "data")
 """What makes two trainings the same."""
@@ -95,7 +95,7 @@ def load_card(models: Path, view: Plane | str) -> dict[str, Any]:
             raise ValueError(f"it lacks {', '.join(missing)}")
         _check(card)
         return card
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{path} is not a readable model card ({error}); train this plane again") from error
 
 
@@ -103,23 +103,33 @@ def _check(card: Mapping[str, Any]) -> None:
     """Look at what is used of a card.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError: It is of another kind than it should be.
+        ValueError, TypeError, KeyError, AttributeError, OverflowError: It is of another kind than it should be.
     """
     if card["scheme"] not in SCHEMES or not all(isinstance(name, str) for name in card["classes"]):
         raise ValueError(f"unknown scheme {card['scheme']!r}, or classes without names")
     if int(card["settings"]["context"]) < 0:
         raise ValueError("a context below 0")
-    if "patients" in card and not all(isinstance(card["patients"][split], list) for split in ("train", "val")):
-        raise ValueError("patients are no lists")
+    for split in ("train", "val") if "patients" in card else ():
+        patients = card["patients"][split]
+        if not isinstance(patients, list) or not all(isinstance(patient, str) for patient in patients):
+            raise ValueError("patients are no lists of names")
     spacing = np.asarray(card["spacing_mm"], dtype=np.float64)
     if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
         raise ValueError(f"spacing_mm is no three distances above 0: {card['spacing_mm']}")
     if card.get("patch") is not None and not (len(card["patch"]) == 3 and min(map(int, card["patch"])) > 0):
         raise ValueError(f"patch is no three sides above 0: {card['patch']}")
     if card.get("turns"):
-        turns = np.asarray(card["turns"], dtype=np.float64)
-        if turns.shape[1:] != (3, 3) or not all(is_rotation(turn) for turn in turns):
-            raise ValueError("turns are no rotations")
+        _check_oblique(card, spacing)
+
+
+def _check_oblique(card: Mapping[str, Any], spacing: np.ndarray) -> None:
+    turns = np.asarray(card["turns"], dtype=np.float64)
+    if turns.shape[1:] != (3, 3) or not all(is_rotation(turn) for turn in turns):
+        raise ValueError("turns are no rotations")
+    if not FINEST_MM <= spacing.min() <= spacing.max() <= COARSEST_MM:
+        raise ValueError(f"oblique slices have spacings of {FINEST_MM} to {COARSEST_MM} mm, not {spacing.tolist()}")
+    if not isinstance(card["settings"].get("spread", ""), str):
+        raise ValueError("its spread has no name")
 
 
 def differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -10,13 +10,17 @@ best.keras          the checkpoint with the best validation Dice
 """
 
 import csv
+import errno
 import json
 import logging
 import os
 import platform
 import shutil
+import struct
 import subprocess
 import zipfile
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -27,13 +31,19 @@ import numpy as np
 import tensorflow as tf
 
 from knee3d import __version__
-from knee3d.atomic import LOCK, NO_ROOM, whole_file
+from knee3d.atomic import LOCK, whole_file
 
 log = logging.getLogger(__name__)
 
 HISTORY = "knee3d-history.json"
 WEIGHTS = "model.weights.h5"
 """Where Keras keeps those of network and optimizer in a .keras file."""
+DAMAGE = (
+    ValueError, KeyError, TypeError, EOFError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+"""What reading a broken archive may raise; of RuntimeError is what says that bits ask for an unknown compression."""
+NO_FAULT_OF_THE_SYSTEM = (None, errno.ENOENT, errno.EINVAL)
+"""Of an OSError: HDF5 gives none for damage, and a place before the file's beginning is invalid."""
 FILES = {
     LOCK, "config.json", "environment.json", "cases.json", "metrics.csv", "logs", "checkpoints", "best.keras",
     "card.json", "model.keras", "saved_model", "curves.png",
@@ -60,6 +70,9 @@ class Run:
     def checkpoints(self) -> list[Path]:
         """Newest first."""
         return sorted((self.folder / "checkpoints").glob("epoch-*.keras"), reverse=True)
+
+    def _checkpoint(self, epoch: int) -> Path:
+        return self.folder / "checkpoints" / f"epoch-{epoch:04d}.keras"
 
     def read_json(self, name: str) -> Any:
         """What a file of the folder holds; None if there is none that can be read."""
@@ -91,15 +104,15 @@ class Run:
 
         The history is a member of the same file, so that weights and epochs cannot come apart.
         """
-        path = self.folder / "checkpoints" / f"epoch-{len(history):04d}.keras"
-        with whole_file(path) as partial:
+        with whole_file(self._checkpoint(len(history))) as partial:
             model.save(partial)
             with zipfile.ZipFile(partial, "a") as archive:
                 archive.writestr(HISTORY, json.dumps(history))
             if best_epoch(history) == len(history) - 1:  # first, so that no epoch counts as done whose best is not kept
                 with whole_file(self.best) as copy:
                     shutil.copyfile(partial, copy)  # no link: what damages one should leave the other
-        for old in self.checkpoints[KEPT:]:
+        known = [self._checkpoint(epoch) for epoch in range(len(history), 0, -1)][:KEPT]
+        for old in set(self.checkpoints) - set(known):  # later epochs, too, that could not be read and were done again
             old.unlink()
 
     def check_ours(self) -> None:
@@ -133,37 +146,40 @@ class Run:
             The scores up to that epoch.
 
         Raises:
-            ValueError: None can be read.
+            ValueError: All are damaged.
+            OSError: See `load_checkpoint`.
         """
-        for path in (self.best, *self.checkpoints):
-            try:
-                history = load_checkpoint(model, path)
-            except ValueError as error:
-                log.warning("%s; taking another checkpoint", error)
-                continue
-            if path != self.best:
-                log.warning("the best epoch is lost: the model is that of epoch %d", len(history))
-            return history
-        raise ValueError(f"{self.folder} has no checkpoint that can be read; begin anew with --overwrite")
+        return self._first_whole(model, (self.best, *self.checkpoints))
 
     def restore(self, model: keras.Model) -> History:
-        """Load the newest checkpoint that is whole.
+        """Load the newest checkpoint, or where its file is damaged one before it, and say so.
+
+        A damaged file stays until the epoch is done again, for whoever can mend it.
 
         Args:
             model: As it was built, its optimizer too.
 
         Returns:
             Its history; empty where there is no checkpoint.
+
+        Raises:
+            ValueError: All are damaged.
+            OSError: See `load_checkpoint`.
         """
-        for path in self.checkpoints:
+        there = self.checkpoints
+        return self._first_whole(model, (*there, self.best)) if there else []
+
+    def _first_whole(self, model: keras.Model, paths: Sequence[Path]) -> History:
+        for path in paths:
             try:
                 history = load_checkpoint(model, path)
             except ValueError as error:
-                log.warning("%s; going on from the checkpoint before it", error)
-                path.unlink(missing_ok=True)
+                log.warning("%s", error)
                 continue
+            if path != paths[0]:
+                log.warning("%s: taking epoch %d instead", self.folder, len(history))
             return history
-        return []
+        raise ValueError(f"{self.folder} has no checkpoint that can be read; bring one back, or begin anew --overwrite")
 
 
 def load_checkpoint(model: keras.Model, path: Path) -> History:
@@ -172,8 +188,8 @@ def load_checkpoint(model: keras.Model, path: Path) -> History:
     Weights are copied out of the archive first: Keras, reading them within it, takes four times as long.
 
     Raises:
-        ValueError: It is damaged, or of another network.
-        OSError: There is no room for the copy.
+        ValueError: It is damaged, is not there, or is of another network, of which the model may have some weights now.
+        OSError: The system does not let it be read, or there is no room for the copy.
     """
     try:
         with (
@@ -182,14 +198,24 @@ def load_checkpoint(model: keras.Model, path: Path) -> History:
             NamedTemporaryFile(dir=path.parent, prefix=".partial-", suffix=f"-{WEIGHTS}") as copy,
         ):
             history = json.loads(archive.read(HISTORY))
+            if not history or not all("val_dice" in scores for scores in history):
+                raise ValueError("its scores are not those of a training")
             shutil.copyfileobj(weights, copy)  # to its end, where the archive compares the checksum
             copy.flush()
             model.load_weights(copy.name)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            raise
-        raise ValueError(f"{path} cannot be read ({error})") from error
+    except OSError as error:
+        if error.errno not in NO_FAULT_OF_THE_SYSTEM:
+            reason = f"{error.strerror}; a checkpoint is copied beside itself to be read"
+            raise OSError(error.errno, reason, str(error.filename or path)) from error
+        raise _damaged(path, error) from error
+    except DAMAGE as error:
+        raise _damaged(path, error) from error
     return history
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    first_line = next(iter(str(error).splitlines()), type(error).__name__)  # Keras goes on with whole arrays
+    return ValueError(f"{path} cannot be read ({first_line})")
 
 
 def best_epoch(history: History) -> int:

@@ -20,7 +20,8 @@ from knee3d.postprocess.patches import SOLID
 PLANES: Mapping[str, Plane] = {plane.value: plane for plane in Plane}
 _FIRST_AXIS = next(plane for plane in Plane if plane.axis == 0)
 _DEEPEST = max(network.stride for network in NETWORKS.values() if network.solid)
-_FINEST_MM, _COARSEST_MM = 0.05, 10.0
+FINEST_MM, COARSEST_MM = 0.05, 10.0
+"""Of oblique slices."""
 _LEAST_VOXELS = 27
 """In the deepest layer of a patch. With 8 and fewer, kernels of three axes had NaN as slopes in bfloat16 on CPUs
 (TensorFlow 2.21); with 27 and more, never."""
@@ -84,8 +85,8 @@ def learning_view(name: str, config: TrainConfig, cases: Sequence[Case]) -> Lear
         return LearningView(name, cutting, middle)
     turns = _turns(name, config)
     spacing = config.spacing_mm or np.median(spacings.min(axis=1))
-    if not _FINEST_MM <= spacing <= _COARSEST_MM:
-        raise ValueError(f"--spacing of oblique slices is {_FINEST_MM} to {_COARSEST_MM} mm, got {spacing:g}")
+    if not FINEST_MM <= spacing <= COARSEST_MM:
+        raise ValueError(f"--spacing of oblique slices is {FINEST_MM} to {COARSEST_MM} mm, got {spacing:g}")
     return LearningView(name, cutting, np.full(3, spacing), turns)
 
 

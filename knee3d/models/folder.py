@@ -1,6 +1,7 @@
 """Which networks lie in a models folder."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,6 +71,12 @@ def trained_networks(models: Path, planes: Sequence[str] = (), oblique: int = 0)
     if is_trained(models, OBLIQUE):
         return (*wanted, OBLIQUE)
     if not all_of_each:
+        lacking = [number for number, view in enumerate(each, start=1) if not is_trained(models, view)]
+        if len(lacking) < oblique:
+            raise FileNotFoundError(
+                f"{models} holds no network for {', '.join(map(str, lacking))} of {oblique} oblique directions; train "
+                f"them: knee3d-train DATASET --plane {OBLIQUE}-each --directions {oblique} --models {models} --resume"
+            )
         known = [direction_of(path.parent.name) for path in models.glob(f"{OBLIQUE}-*-of-*/card.json")]
         counts = sorted({direction[1] for direction in known if direction})
         if counts:
@@ -85,13 +92,22 @@ def trained_networks(models: Path, planes: Sequence[str] = (), oblique: int = 0)
 
 
 def mark(models: Path, name: str) -> str:
-    """A fingerprint of the weights in a network's folder: of the index that holds a checksum of each tensor.
+    """A fingerprint of a network: of the index that holds a checksum of each tensor, and of how it looks at a knee.
+
+    Of planes the name says how; of oblique slices and patches the card does.
 
     Raises:
-        ValueError: There is no such index.
+        ValueError: There is no such index, or the card cannot be read.
     """
-    path = models / name / "saved_model" / "variables" / "variables.index"
+    path, card = models / name / "saved_model" / "variables" / "variables.index", models / name / "card.json"
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        said = json.loads(card.read_text())
+        looks = [said.get(key) for key in ("turns", "patch", "spacing_mm", "whole_slices_only")]
+        looks.append(said["settings"].get("spread"))
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{card} is not a readable model card; train this plane again") from error
+    try:
+        content = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); train this plane again") from error
+    return hashlib.sha256(content + (json.dumps(looks).encode() if looks[0] or looks[1] else b"")).hexdigest()[:16]

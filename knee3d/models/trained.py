@@ -170,6 +170,12 @@ def _directions(models: Path, cards: Mapping[str, Mapping[str, Any]], count: int
     for name in turned:
         if not len(turned[name]):
             raise ValueError(f"{models / name / 'card.json'} lacks turns; train this network again")
+    spreads = {str(cards[name]["settings"].get("spread", "sphere")) for name in turned}
+    if len(spreads) > 1:
+        raise ValueError(
+            f"networks of oblique slices in {models} were trained on different spreads: {', '.join(sorted(spreads))}; "
+            "train all of them on one"
+        )
     if OBLIQUE not in turned:
         return [(name, turns[0]) for name, turns in turned.items()]
     known = turned[OBLIQUE]
@@ -178,7 +184,10 @@ def _directions(models: Path, cards: Mapping[str, Mapping[str, Any]], count: int
             "%s was trained on %d directions, which are others than the %d of --views %s:%d; say %s:%d for its own",
             models / OBLIQUE, len(known), count, OBLIQUE, count, OBLIQUE, len(known),
         )  # fmt: skip
-        known = np.array(turns_of(cards[OBLIQUE]["settings"].get("spread", "sphere"), count))
+        try:
+            known = np.array(turns_of(spreads.pop(), count))
+        except ValueError as error:
+            raise ValueError(f"{models / OBLIQUE / 'card.json'}: {error}") from error
     return [(OBLIQUE, turn) for turn in known]
 
 

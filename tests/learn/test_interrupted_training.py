@@ -258,7 +258,7 @@ def test_a_lost_best_epoch_gives_way_to_the_newest(balls, tmp_path, half_done, c
     with pytest.MonkeyPatch.context() as patch, caplog.at_level("WARNING"):
         patch.setattr(runs.Run, "save", save_without_best)
         training.train_view(balls, PLANE, tmp_path, half_done, config.Going(resume=True))
-    assert "the best epoch is lost: the model is that of epoch 3" in caplog.text
+    assert f"{folder}: taking epoch 3 instead" in caplog.text
     assert json.loads((tmp_path / PLANE.value / "card.json").read_text())["scores"]["best_epoch"] == 3
 
 
