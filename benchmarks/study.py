@@ -31,7 +31,7 @@ from knee3d.dataset.cases import Dataset, Split, load_dataset
 from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.networks import NETWORKS
 from knee3d.learn.views import learning_view
-from knee3d.models import is_trained, load_models
+from knee3d.models import load_models
 from knee3d.postprocess.assess import assess
 from knee3d.postprocess.decide import fused_labels
 from knee3d.postprocess.ensemble import Keep
@@ -160,13 +160,9 @@ class Study:
             planes: How many networks of planes one of these takes the place of, and sees as much of the knees as.
         """
         models, dataset = self.folder / "models" / name, self.dataset(kind)
-        configs = {
-            view: config if view == SOLID else self.shown(view, config, load_dataset(dataset), planes) for view in views
-        }
-        # What TensorFlow keeps of a training goes with its process: the largest networks do not fit beside each other.
-        if not all(is_trained(models, view) for view in views):
-            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-                pool.submit(train, dataset, models, configs).result()
+        for view in views:
+            shown = config if view == SOLID else self.shown(view, config, load_dataset(dataset), planes)
+            workflow.train(dataset, [view], models, shown, workflow.Launcher(going=Going(resume=True)))
         return models
 
     def shown(self, view: str, config: TrainConfig, dataset: Dataset, planes: int) -> TrainConfig:
@@ -195,12 +191,6 @@ class Study:
                 if not (models / card.parent.name).exists():
                     (models / card.parent.name).symlink_to(card.parent.resolve())
         return models
-
-
-def train(dataset: Path, models: Path, configs: Mapping[str, TrainConfig]) -> None:
-    """Train views one after the other; what is finished is left alone."""
-    for view, config in configs.items():
-        workflow.train(dataset, [view], models, config, workflow.Launcher(going=Going(resume=True)))
 
 
 Lines = list[dict[str, Any]]
@@ -423,10 +413,13 @@ CELLS: Mapping[str, Callable[[Study], Lines]] = {
 RENDERED_ONLY = {f"spacing, {kind}" for kind in OTHERS}
 
 
+def cell(name: str, study: Study) -> Lines:
+    """The lines of a cell."""
+    return [line | {"cell": name} for line in CELLS[name](study)]
+
+
 def main() -> None:
     """Do what is left, and write the table."""
-    import keras
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="gets knees, models and results")
     parser.add_argument("--preset", choices=PRESETS, default="small")
@@ -443,9 +436,10 @@ def main() -> None:
             if name in study.done or (given.dataset is not None and name in RENDERED_ONLY):
                 continue
             started = time.perf_counter()
-            lines = [line | {"cell": name} for line in CELLS[name](study)]
+            # What TensorFlow keeps goes with its process: the largest networks do not fit beside those before them.
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                lines = pool.submit(cell, name, study).result()
             took = time.perf_counter() - started
-            keras.backend.clear_session()  # or the networks of all cells stay in memory
             with whole_file(study.results) as part:
                 done = study.lines() + [line | {"took": took} for line in lines]
                 part.write_text("".join(json.dumps(line) + "\n" for line in done))
