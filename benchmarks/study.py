@@ -48,7 +48,7 @@ SHAPES = {"thick along Left, as OAI": (64, 64, 32), "thick along Inferior": (32,
 """Of the rendered knees: the same field of view, cut into as many voxels otherwise."""
 USUAL, *OTHERS = SHAPES
 PATCHES = 160
-"""Of an epoch of the small 3D U-Net, which then takes about as long as the networks of three planes together."""
+"""Of an epoch of the small 3D U-Net: 480 in all; 672 took 1.4 times as long as the three planes' networks together."""
 
 
 @dataclass(frozen=True)

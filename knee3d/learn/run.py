@@ -78,7 +78,7 @@ class Run:
         """What a file of the folder holds; None if there is none that can be read."""
         try:
             return json.loads((self.folder / name).read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
 
     @property

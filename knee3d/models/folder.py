@@ -62,21 +62,20 @@ def trained_networks(models: Path, planes: Sequence[str] = (), oblique: int = 0)
     if not oblique:
         return tuple(wanted)
     each = [one_direction(number, oblique) for number in range(1, oblique + 1)]
-    all_of_each = all(is_trained(models, view) for view in each)
-    if is_trained(models, OBLIQUE) and all_of_each:
+    lacking = [number for number, view in enumerate(each, start=1) if not is_trained(models, view)]
+    if is_trained(models, OBLIQUE) and not lacking:
         raise ValueError(
             f"{models} holds one network for oblique slices and one for each of {oblique} directions, too; which is "
             "meant? Move the others away"
         )
     if is_trained(models, OBLIQUE):
         return (*wanted, OBLIQUE)
-    if not all_of_each:
-        lacking = [number for number, view in enumerate(each, start=1) if not is_trained(models, view)]
-        if len(lacking) < oblique:
-            raise FileNotFoundError(
-                f"{models} holds no network for {', '.join(map(str, lacking))} of {oblique} oblique directions; train "
-                f"them: knee3d-train DATASET --plane {OBLIQUE}-each --directions {oblique} --models {models} --resume"
-            )
+    if 0 < len(lacking) < oblique:
+        raise FileNotFoundError(
+            f"{models} holds no network for {', '.join(map(str, lacking))} of {oblique} oblique directions; train "
+            f"them: knee3d-train DATASET --plane {OBLIQUE}-each --directions {oblique} --models {models} --resume"
+        )
+    if lacking:
         known = [direction_of(path.parent.name) for path in models.glob(f"{OBLIQUE}-*-of-*/card.json")]
         counts = sorted({direction[1] for direction in known if direction})
         if counts:

@@ -274,7 +274,7 @@ def test_overwriting_and_resuming_keeps_what_has_these_settings(balls, tmp_path,
     assert len(metrics(tmp_path).splitlines()) == 2
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]"])
+@pytest.mark.parametrize("content", [None, "{", "[]", "[" * 100_000], ids=["none", "cut", "a list", "too deep"])
 def test_a_training_whose_card_is_lost_is_not_said_to_be_another(balls, tmp_path, content):
     checkpoints = tmp_path / f"{PLANE.value}.training" / "checkpoints"
     checkpoints.mkdir(parents=True)
