@@ -47,8 +47,9 @@ DIRECTIONS = 6
 SHAPES = {"thick along Left, as OAI": (64, 64, 32), "thick along Inferior": (32, 64, 64), "even": (51, 51, 51)}
 """Of the rendered knees: the same field of view, cut into as many voxels otherwise."""
 USUAL, *OTHERS = SHAPES
-PATCHES = 160
-"""Of an epoch of the small 3D U-Net: 480 in all; 672 took 1.4 times as long as the three planes' networks together."""
+GIVEN = "as they were given"
+PATCHES = 140
+"""Of an epoch of the small 3D U-Net: 420 in all; 672 took 1.4 times as long as the three planes' networks together."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ PRESETS = {
     "small": Preset(
         _SMALL,
         replace(_SMALL, network="unet3d", encoder=None, patch=(48, 48, 32), loss="dice-ce", limit_slices=PATCHES),
-        shown=0.4,
+        shown=0.35,
         step=16384,
         without=("oblique, each",),
         slower=("fcn", "pspnet"),
@@ -99,6 +100,15 @@ PRESETS = {
         _FULL, replace(_FULL, network="unet3d", encoder=None, batch_size=2, patch=(96, 96, 64), loss="dice-ce")
     ),
 }
+
+
+def by_itself(do: Callable[..., Any], *given: Any) -> Any:
+    """Do something in a process of its own, with which goes what TensorFlow keeps.
+
+    The largest networks do not fit into 24 GB beside those before them, nor are they scored beside their trainings.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(do, *given).result()
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,16 @@ class Study:
         return {line["cell"] for line in self.lines()}
 
     @property
+    def kinds(self) -> list[str]:
+        """Of knees; networks are compared on the first."""
+        return list(SHAPES) if self.given is None else [GIVEN]
+
+    @property
+    def usual(self) -> str:
+        """The first kind."""
+        return self.kinds[0]
+
+    @property
     def results(self) -> Path:
         """A line for each way of looking at knees."""
         return self.folder / "results.jsonl"
@@ -131,7 +151,7 @@ class Study:
 
     def dataset(self, kind: str) -> Path:
         """Knees of a kind of voxel."""
-        if kind == USUAL and self.given is not None:
+        if self.given is not None:
             return self.given
         return make_apart(self.folder / "knees" / kind, SHAPES[kind], self.preset.knees)
 
@@ -160,10 +180,14 @@ class Study:
             planes: How many networks of planes one of these takes the place of, and sees as much of the knees as.
         """
         models, dataset = self.folder / "models" / name, self.dataset(kind)
+        if not all((models / view / "card.json").exists() for view in views):
+            by_itself(self._train, models, dataset, views, config, planes)
+        return models
+
+    def _train(self, models: Path, dataset: Path, views: Sequence[str], config: TrainConfig, planes: int) -> None:
         for view in views:
             shown = config if view == SOLID else self.shown(view, config, load_dataset(dataset), planes)
             workflow.train(dataset, [view], models, shown, workflow.Launcher(going=Going(resume=True)))
-        return models
 
     def shown(self, view: str, config: TrainConfig, dataset: Dataset, planes: int) -> TrainConfig:
         """As many slices in an epoch and in a step as the preset shows."""
@@ -180,7 +204,7 @@ class Study:
 
     def unet(self) -> Path:
         """The models folder of the U-Net of each plane, which is trained if it was not yet."""
-        return self.trained("unet", USUAL, PLANES, self.preset.config)
+        return self.trained("unet", self.usual, PLANES, self.preset.config)
 
     def together(self, name: str, *sources: Path) -> Path:
         """A models folder of the networks of others."""
@@ -231,7 +255,7 @@ def scored_among(study: Study, models: Path, ways: Mapping[str, Callable[[str], 
         models: With networks of planes and of oblique slices.
         ways: What it is called to whether a view is chosen.
     """
-    dataset, trained = load_dataset(study.dataset(USUAL)), load_models(models, fused=False, oblique=DIRECTIONS)
+    dataset, trained = load_dataset(study.dataset(study.usual)), load_models(models, fused=False, oblique=DIRECTIONS)
     cases, names = dataset.of_split(Split.TEST), dataset.scheme.names
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     for case in cases:
@@ -243,7 +267,7 @@ def scored_among(study: Study, models: Path, ways: Mapping[str, Callable[[str], 
             found[way].append(plain(assess(dataset.mask(case), labels, names).measures))
     patients = [case.patient for case in cases]
     return [
-        {"way": way, "knees": USUAL, "patients": patients, "weights": None, **_by_tissue(measures)}
+        {"way": way, "knees": study.usual, "patients": patients, "weights": None, **_by_tissue(measures)}
         for way, measures in found.items()
     ]
 
@@ -269,7 +293,7 @@ def costs(study: Study, models: Path, oblique: int = 0) -> dict[str, Cost]:
     """Of each view of a models folder, after a knee to warm up."""
     import keras
 
-    dataset = load_dataset(study.dataset(USUAL))
+    dataset = load_dataset(study.dataset(study.usual))
     cases = dataset.of_split(Split.TEST)
     first, last = dataset.image(cases[0]), dataset.image(cases[-1])
     ensemble = load_models(models, fused=False, oblique=oblique).ensemble
@@ -342,18 +366,18 @@ def gflop(model: Any, shape: tuple[int, ...]) -> float:
     return sum(counted)
 
 
-def planes_cell(name: str, kind: str) -> Callable[[Study], Lines]:
-    """A network on each plane, and their mean."""
+def planes_cell(name: str, special: str | None = None) -> Callable[[Study], Lines]:
+    """A network on each plane, and their mean; on knees of a special kind or the usual one."""
 
     def run(study: Study) -> Lines:
-        called = name if kind == USUAL else f"{name}, {kind}"
+        kind, called = (study.usual, name) if special is None else (special, f"{name}, {special}")
         config = replace(study.preset.config, network=name)
         if name in study.preset.slower:
             config = replace(config, learning_rate=config.learning_rate / 10)
         models = study.trained(called, kind, PLANES, config)
         ways = {view: view for view in PLANES} | {"fused": "three planes, equal"}
         lines = scored(study, kind, models, ways)
-        found = costs(study, models) if kind == USUAL else {}
+        found = costs(study, models) if special is None else {}
         cost = {view: summed([found[view]]) for view in found} | ({"fused": summed(found.values())} if found else {})
         return [line | {"network": name, **cost.get(way, {})} for way, line in zip(ways, lines, strict=True)]
 
@@ -362,14 +386,14 @@ def planes_cell(name: str, kind: str) -> Callable[[Study], Lines]:
 
 def fusion_cell(study: Study) -> Lines:
     """Other ways to fuse the planes of the U-Net."""
-    models, dataset = study.together("unet-fused", study.unet()), study.dataset(USUAL)
+    models, dataset = study.together("unet-fused", study.unet()), study.dataset(study.usual)
     ways = {"fitted": {}, "the paper's weights": {"weights": PAPER}, "weights for each tissue": {"per_class": True}}
     others = {"logarithmic": "logarithmic, equal", "vote": "vote", "STAPLE": "STAPLE"}
     lines: Lines = []
     for way, wanted in ways.items():
         workflow.fuse(dataset, models, workflow.Wanted(**wanted))
         last = way == list(ways)[-1]
-        lines += scored(study, USUAL, models, {"fused": way} | (others if last else {}), compare=last)
+        lines += scored(study, study.usual, models, {"fused": way} | (others if last else {}), compare=last)
     return [line | {"network": "unet", "way": f"three planes, {line['way']}"} for line in lines]
 
 
@@ -380,7 +404,7 @@ def oblique_cell(shared: bool) -> Callable[[Study], Lines]:
         name = "one network" if shared else "a network each"
         views = [OBLIQUE] if shared else workflow.each_direction(DIRECTIONS)
         config, planes = replace(study.preset.config, directions=DIRECTIONS), len(PLANES) if shared else 1
-        models = study.trained(f"oblique, {name}", USUAL, views, config, planes)
+        models = study.trained(f"oblique, {name}", study.usual, views, config, planes)
         both = study.together(f"planes and oblique, {name}", study.unet(), models)
         found = costs(study, both, DIRECTIONS)
         alone = [cost for view, cost in found.items() if is_oblique(view)]
@@ -397,13 +421,13 @@ def oblique_cell(shared: bool) -> Callable[[Study], Lines]:
 
 def solid_cell(study: Study) -> Lines:
     """The volume at once."""
-    models = study.trained("unet3d", USUAL, [SOLID], study.preset.solid)
-    lines = scored(study, USUAL, models, {SOLID: SOLID})
+    models = study.trained("unet3d", study.usual, [SOLID], study.preset.solid)
+    lines = scored(study, study.usual, models, {SOLID: SOLID})
     return [line | {"network": "unet3d", **summed(costs(study, models).values())} for line in lines]
 
 
 CELLS: Mapping[str, Callable[[Study], Lines]] = {
-    **{name: planes_cell(name, USUAL) for name in FLAT},
+    **{name: planes_cell(name) for name in FLAT},
     "fusion": fusion_cell,
     "oblique, shared": oblique_cell(shared=True),
     "oblique, each": oblique_cell(shared=False),
@@ -436,15 +460,13 @@ def main() -> None:
             if name in study.done or (given.dataset is not None and name in RENDERED_ONLY):
                 continue
             started = time.perf_counter()
-            # What TensorFlow keeps goes with its process: the largest networks do not fit beside those before them.
-            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-                lines = pool.submit(cell, name, study).result()
+            lines = by_itself(cell, name, study)
             took = time.perf_counter() - started
             with whole_file(study.results) as part:
                 done = study.lines() + [line | {"took": took} for line in lines]
                 part.write_text("".join(json.dumps(line) + "\n" for line in done))
             print(f"{name}: {took:.0f} s", flush=True)
-        text = written(study.lines(), load_dataset(study.dataset(USUAL)), list(SHAPES))
+        text = written(study.lines(), load_dataset(study.dataset(study.usual)), study.kinds)
         (given.folder / "study.md").write_text(text)
         print(text)
 

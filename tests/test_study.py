@@ -76,6 +76,8 @@ def test_networks_are_shown_the_same_share_of_the_knees_in_as_many_steps(monkeyp
     shapes = np.array([case.shape for case in dataset.of_split(Split.TRAIN)])
     preset = replace(study.PRESETS["small"], shown=0.25, step=2400)
     small = study.Study(tmp_path, preset, dataset.folder)
+    assert small.dataset(small.usual) == dataset.folder
+    assert set(small.kinds).isdisjoint(study.SHAPES)  # nothing is said of their voxels that is true of rendered ones
     for axis, (plane, batch) in enumerate(zip(study.PLANES, (4, 3, 2), strict=True)):
         seen = small.shown(plane, preset.config, dataset, 1)
         assert seen.limit_slices == round(0.25 * shapes[:, axis].sum())
