@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,13 +20,16 @@ keras = pytest.importorskip("keras")
 training = pytest.importorskip("knee3d.learn.training")
 config = pytest.importorskip("knee3d.learn.config")
 runs = pytest.importorskip("knee3d.learn.run")
+slim_networks = pytest.importorskip("slim_networks")
 tf = pytest.importorskip("tensorflow")
 
 PLANE = Plane.SAGITTAL
+SMALL = {"network": "segnet", "encoder_weights": "none"}
 PROGRAM = """
 import json, sys
 from pathlib import Path
 import knee3d.learn
+from slim_networks import slim
 import tensorflow as tf
 dataset, models, settings, devices = sys.argv[1:]
 if int(devices) > 1:
@@ -36,17 +40,29 @@ from knee3d.dataset.cases import load_dataset
 from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.distribution import strategy
 from knee3d.learn.training import train_view
+slim(setattr)
 settings = TrainConfig(**json.loads(settings))
 train_view(load_dataset(Path(dataset)), Plane.SAGITTAL, Path(models), settings, Going(resume=True))
 print(strategy().num_replicas_in_sync)
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_channels():
+    """So that `SMALL` is small; the default goes the same way."""
+    with pytest.MonkeyPatch.context() as patch:
+        slim_networks.slim(patch.setattr)
+        yield
+
+
+def settings_of(**others):
+    return config.TrainConfig(**SMALL, **others)
+
+
 def start(balls, models, settings, devices=1, **environment):
     command = [sys.executable, "-c", PROGRAM, str(balls.folder), str(models), json.dumps(settings), str(devices)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
-    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)} | environment
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def finish(process):
@@ -63,7 +79,7 @@ def metrics(models):
 def test_three_kills_change_nothing(balls, tmp_path):
     """Same epochs, same learning rates, same weights; with every setting that has a memory."""
     settings = {
-        "encoder_weights": "none", "epochs": 4, "batch_size": 4, "learning_rate": 2e-3, "limit_slices": 12,
+        **SMALL, "epochs": 4, "batch_size": 4, "learning_rate": 2e-3, "limit_slices": 12,
         "plateau_patience": 1, "augment": "medium", "foreground_fraction": 0.6, "freeze_encoder_epochs": 1,
         "clip_norm": 1.0, "stop_patience": 3,
     }  # fmt: skip
@@ -119,7 +135,7 @@ def test_one_seed_gives_the_same_weights_on_a_busy_machine(tmp_path):
 @pytest.mark.slow
 def test_two_devices_and_two_workers_train_what_one_does(balls, tmp_path):
     settings = {
-        "encoder_weights": "none", "epochs": 2, "batch_size": 3, "limit_slices": 7,
+        **SMALL, "epochs": 2, "batch_size": 3, "limit_slices": 7,
         "learning_rate": 1e-4, "clip_norm": 1.0, "loss": "dice-ce",
     }  # fmt: skip
     assert finish(start(balls, tmp_path / "one", settings)) == 1
@@ -144,7 +160,7 @@ def test_two_devices_and_two_workers_train_what_one_does(balls, tmp_path):
 @pytest.fixture(scope="module")
 def interrupted(balls, tmp_path_factory):
     """Models of a training of three epochs, interrupted in its third; and its settings."""
-    settings = config.TrainConfig(encoder_weights="none", epochs=3, batch_size=4, limit_slices=8)
+    settings = settings_of(epochs=3, batch_size=4, limit_slices=8)
     models, save = tmp_path_factory.mktemp("interrupted"), runs.Run.save
 
     def save_two(run, model, history):
@@ -171,7 +187,7 @@ def half_done(interrupted, tmp_path):
 def test_an_interrupted_training_is_not_lost_by_accident(balls, tmp_path, half_done):
     with pytest.raises(ValueError, match="interrupted training; go on with --resume"):
         training.train_view(balls, PLANE, tmp_path, half_done)
-    other = config.TrainConfig(encoder_weights="none", epochs=5)
+    other = settings_of(epochs=5)
     with pytest.raises(ValueError, match=r"other settings \(epochs, .*go on with those"):
         training.train_view(balls, PLANE, tmp_path, other, config.Going(resume=True))
 
@@ -193,7 +209,7 @@ def test_a_broken_checkpoint_gives_way_to_the_one_before(balls, tmp_path, half_d
 
 @pytest.mark.slow
 def test_killed_while_it_replaces_a_model_or_finishes_it_goes_on(balls, tmp_path, monkeypatch):
-    settings = config.TrainConfig(encoder_weights="none", epochs=1, limit_slices=2)
+    settings = settings_of(epochs=1, limit_slices=2)
     training.train_view(balls, PLANE, tmp_path, settings)
     before = (tmp_path / PLANE.value / "card.json").read_bytes()
     save, epochs = runs.Run.save, []
@@ -207,7 +223,7 @@ def test_killed_while_it_replaces_a_model_or_finishes_it_goes_on(balls, tmp_path
     def stop(new, path):
         raise KeyboardInterrupt
 
-    longer = config.TrainConfig(encoder_weights="none", epochs=2, limit_slices=2)
+    longer = settings_of(epochs=2, limit_slices=2)
     monkeypatch.setattr(runs.Run, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         training.train_view(balls, PLANE, tmp_path, longer, config.Going(overwrite=True))
@@ -225,14 +241,14 @@ def test_killed_while_it_replaces_a_model_or_finishes_it_goes_on(balls, tmp_path
 
 @pytest.mark.slow
 def test_two_trainings_do_not_share_a_folder(balls, tmp_path):
-    settings = config.TrainConfig(encoder_weights="none", epochs=1, limit_slices=2)
+    settings = settings_of(epochs=1, limit_slices=2)
     with atomic.alone(tmp_path / f"{PLANE.value}.training"), pytest.raises(ValueError, match="another process"):
         training.train_view(balls, PLANE, tmp_path, settings)
 
 
 @pytest.mark.parametrize("name", [PLANE.value, f"{PLANE.value}.training"])
 def test_files_of_others_are_not_removed(balls, tmp_path, name):
-    settings = config.TrainConfig(encoder_weights="none", epochs=1, limit_slices=2)
+    settings = settings_of(epochs=1, limit_slices=2)
     (tmp_path / name).mkdir()
     (tmp_path / name / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"holds notes\.txt, which no training has put there"):
@@ -269,7 +285,7 @@ def test_overwriting_and_resuming_keeps_what_has_these_settings(balls, tmp_path,
     assert len(metrics(tmp_path).splitlines()) == 4
     training.train_view(balls, PLANE, tmp_path, half_done, config.Going(resume=True, overwrite=True))
     assert (tmp_path / PLANE.value / "card.json").stat().st_mtime_ns == done
-    other = config.TrainConfig(encoder_weights="none", epochs=1, limit_slices=2)
+    other = settings_of(epochs=1, limit_slices=2)
     training.train_view(balls, PLANE, tmp_path, other, config.Going(resume=True, overwrite=True))
     assert len(metrics(tmp_path).splitlines()) == 2
 
@@ -283,7 +299,7 @@ def test_a_training_whose_card_is_lost_is_not_said_to_be_another(balls, tmp_path
     if content is not None:
         (checkpoints.parent / "card.json").write_text(content)
     (checkpoints / "epoch-0001.keras").write_bytes(b"")
-    settings = config.TrainConfig(encoder_weights="none", epochs=1, limit_slices=2)
+    settings = settings_of(epochs=1, limit_slices=2)
     with pytest.raises(ValueError, match=r"card\.json is not a readable model card .* with --overwrite"):
         training.train_view(balls, PLANE, tmp_path, settings, config.Going(resume=True))
     (tmp_path / PLANE.value / "card.json").unlink()

@@ -16,20 +16,17 @@ keras = pytest.importorskip("keras")
 networks = pytest.importorskip("knee3d.learn.networks")
 building = pytest.importorskip("knee3d.learn.building")
 config = pytest.importorskip("knee3d.learn.config")
-deconvnet = pytest.importorskip("knee3d.learn.networks.deconvnet")
 encoders = pytest.importorskip("knee3d.learn.networks.encoder")
 exporting = pytest.importorskip("knee3d.learn.exporting")
 layers = pytest.importorskip("knee3d.learn.networks.layers")
 loop = pytest.importorskip("knee3d.learn.loop")
 losses = pytest.importorskip("knee3d.learn.losses")
-fcn = pytest.importorskip("knee3d.learn.networks.fcn")
 runs = pytest.importorskip("knee3d.learn.run")
 savedmodel = pytest.importorskip("knee3d.learn.savedmodel")
-segnet = pytest.importorskip("knee3d.learn.networks.segnet")
+slim_networks = pytest.importorskip("slim_networks")
 segmentation_models = pytest.importorskip("segmentation_models")
 training = pytest.importorskip("knee3d.learn.training")
 unet3d = pytest.importorskip("knee3d.learn.networks.unet3d")
-vgg = pytest.importorskip("knee3d.learn.networks.vgg")
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "weights" / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 CLASSES = 4
@@ -56,9 +53,12 @@ def forgotten():
 
 @pytest.fixture
 def narrow(monkeypatch):
-    """Two networks have a layer of a hundred million weights, which is no matter of how they are trained."""
-    monkeypatch.setattr(fcn, "UNITS", 16)
-    monkeypatch.setattr(deconvnet, "UNITS", 16)
+    slim_networks.narrow(monkeypatch.setattr)
+
+
+@pytest.fixture
+def slim(monkeypatch):
+    slim_networks.slim(monkeypatch.setattr)
 
 
 FLAT = [name for name, architecture in networks.NETWORKS.items() if not architecture.solid]
@@ -71,14 +71,6 @@ def view_of(name: str) -> str:
 def seen_by(name: str, *size: int) -> np.ndarray:
     """Two slices between their neighbours, or two patches."""
     return noise(2, *size, 24 if networks.NETWORKS[name].solid else 3)
-
-
-@pytest.fixture
-def slim(narrow, monkeypatch):
-    """Where only the way matters, a few channels do."""
-    for module in (vgg, deconvnet, segnet):
-        monkeypatch.setattr(module, "FILTERS", (4, 4, 8, 8, 8))
-    monkeypatch.setattr(unet3d, "FILTERS", (2, 2, 4, 4))
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -291,9 +283,9 @@ def test_fcn_finds_tissue_under_adam_and_soft_dice(narrow):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fcn", "unet3d"])
-def test_networks_with_dropout_and_of_patches_resume(slim, balls, name, tmp_path, monkeypatch):
-    """Killed after its first epoch, it ends with the weights of a training that was not."""
+@pytest.mark.parametrize("name", ["unet", "fcn", "unet3d"])
+def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(slim, balls, name, tmp_path, monkeypatch):
+    """The default, one with dropout, and one of patches."""
     settings, view = settings_of(name, epochs=2, limit_slices=8), view_of(name)
     training.train_view(balls, view, tmp_path / "whole", settings)
     save = runs.Run.save

@@ -1,0 +1,24 @@
+"""Networks of few channels, for tests in which only the way matters, not what is learnt.
+
+Both functions are given what sets an attribute: `monkeypatch.setattr`, or `setattr` in a process of its own.
+"""
+
+from collections.abc import Callable
+
+from knee3d.learn.networks import deconvnet, fcn, segnet, unet3d, vgg
+
+SetAttribute = Callable[[object, str, object], None]
+
+
+def narrow(set_attribute: SetAttribute) -> None:
+    """Two networks have a layer of a hundred million weights, which is no matter of how they are trained."""
+    for module in (fcn, deconvnet):
+        set_attribute(module, "UNITS", 16)
+
+
+def slim(set_attribute: SetAttribute) -> None:
+    """All networks that are built here, which those of `segmentation-models` are not."""
+    narrow(set_attribute)
+    for module in (vgg, deconvnet, segnet):
+        set_attribute(module, "FILTERS", (4, 4, 8, 8, 8))
+    set_attribute(unet3d, "FILTERS", (2, 2, 4, 4))
