@@ -134,8 +134,9 @@ def test_one_seed_gives_the_same_weights_on_a_busy_machine(tmp_path):
 
 @pytest.mark.slow
 def test_two_devices_and_two_workers_train_what_one_does(balls, tmp_path):
+    """The default: SegNet has thrice as many normalisations to agree about, each an exchange among processes."""
     settings = {
-        **SMALL, "epochs": 2, "batch_size": 3, "limit_slices": 7,
+        "encoder_weights": "none", "epochs": 2, "batch_size": 3, "limit_slices": 7,
         "learning_rate": 1e-4, "clip_norm": 1.0, "loss": "dice-ce",
     }  # fmt: skip
     assert finish(start(balls, tmp_path / "one", settings)) == 1
