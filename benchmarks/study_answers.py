@@ -29,6 +29,7 @@ def written(lines: Sequence[Line], dataset: Dataset, kinds: Sequence[str]) -> st
     )
     said_of = list(answers(lines, kinds))
     return "\n".join([
+        "# What study.py found", "",
         f"Knees: {said}. Took {sum({line['cell']: line['took'] for line in lines}.values()) / 60:.0f} minutes.", "",
         *(row for kind in kinds for row in _table(kind, lines, dataset.scheme.names)),
         f"Each network was trained once. {len(said_of)} comparisons, not corrected for their number:", "", *said_of, "",

@@ -125,6 +125,13 @@ def test_without_a_network_for_them_there_is_one_clear_line(place, tmp_path, mor
     assert not (tmp_path / "out").exists()
 
 
+def test_where_only_oblique_networks_are_it_is_said_how_to_look_with_them(place, tmp_path):
+    shutil.copytree(place / "models" / OBLIQUE, tmp_path / "models" / OBLIQUE)
+    refused = run(place / "cohort", "--models", tmp_path / "models", "--out", tmp_path / "out")
+    assert refused.exit_code == 2
+    assert "holds no trained plane; to look with its oblique networks give --views oblique:N" in said(refused)
+
+
 @pytest.mark.parametrize(
     "views",
     ["", "oblique", "oblique:", "oblique:0", "oblique:31", "oblique:-2", "oblique:2.5", "oblique:²", "tilted:3"],

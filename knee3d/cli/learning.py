@@ -121,7 +121,7 @@ OTHER_VIEWS = ["oblique", "oblique-each", "volume"]
 )
 @click.option("--xla", is_flag=True, help="Compile the training step with XLA.")
 @click.option("--cache", metavar="memory|FOLDER", help="Keep decoded slices, for slow disks [decode at every visit].")
-@click.option("--limit-slices", type=click.IntRange(1), help="Use so many slices only, for a quick try.")
+@click.option("--limit-slices", type=click.IntRange(1), help="Use so many slices (or patches) only, for a quick try.")
 @click.option("--folds", type=click.IntRange(2), help="Cross-validate: deal training and validation patients out anew.")
 @click.option("--fold", type=click.IntRange(1), help="Train this fold only, from 1 on [all].")
 @click.option("--resume", is_flag=True, help="Go on with a training that was interrupted.")
@@ -160,7 +160,7 @@ def train(dataset: Path, plane: str | None, models: Path, **options: Any) -> Non
     knee3d-train data/oai --plane sagittal --batch-size 16 --learning-rate 3e-4 --precision mixed_float16
     knee3d-train data/oai --plane all --folds 5 --models cross
     knee3d-train data/oai --network deeplab --models models-deeplab
-    knee3d-train data/oai --network unet3d --patch 96,96,64 --models models-3d
+    knee3d-train data/oai --network unet3d --loss dice-ce --patch 96,96,64 --models models-3d
     knee3d-train data/oai --plane oblique --directions 6
     knee3d-train data/oai --network fpn --encoder efficientnetb0 --models models-fpn
     knee3d-train data/oai --loss dice-ce --augment strong --foreground-fraction 0.7 --stop-patience 20

@@ -34,7 +34,11 @@ def all_trained(models: Path, need: bool = True) -> list[str]:
 
 
 def _nothing_trained(models: Path) -> FileNotFoundError:
-    """What to say of a folder without networks."""
+    """What to say of a folder without networks, or with none but oblique ones, which are only asked by name."""
+    if list(models.glob(f"{OBLIQUE}*/card.json")):
+        return FileNotFoundError(
+            f"{models} holds no trained plane; to look with its oblique networks give --views oblique:N"
+        )
     return FileNotFoundError(f"{models} holds no trained plane; train first: knee3d-train DATASET --models {models}")
 
 

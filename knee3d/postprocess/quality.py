@@ -3,7 +3,7 @@
 Each rule compares with what is known of the models: volumes in the masks of training and validation, and how the
 networks did on validation. No rule needs the truth.
 
-    missing      a tissue has less than `MISSING` of its smallest volume there
+    missing      a tissue has less than `MISSING` of its smallest volume there; where nothing is known, none at all
     implausible  its volume is more than `VOLUME_FACTOR` times outside the range there
     blind        a view finds less than `MISSING` of the tissue that all views together find
     cut off      it covers more of a border of the image than there, and more than `BORDER_MM2`
@@ -175,8 +175,8 @@ def quality(labels: Volume, looks: Mapping[str, Look], names: Sequence[str], ref
         labels: Of all views together.
         looks: Of each view, by its name.
         names: Tissue of each class from 1 on.
-        reference: What is known of the models; None where nothing is, and then only views are compared and what is cut
-            off is flagged.
+        reference: What is known of the models; None where nothing is, and then only views are compared, and what is cut
+            off or not there at all is flagged.
 
     Raises:
         ValueError: Labels are beyond the names.
@@ -187,7 +187,9 @@ def quality(labels: Volume, looks: Mapping[str, Look], names: Sequence[str], ref
     for name, (mm3, mm2) in found.items():
         low, high = (0.0, np.inf) if reference is None else reference.volumes_mm3.get(name, (0.0, np.inf))
         masked = None if reference is None else reference.border_mm2.get(name)
-        if mm3 < MISSING * low:
+        if reference is None and mm3 == 0:
+            flags.append(f"{name} missing: none was found")
+        elif mm3 < MISSING * low:
             flags.append(f"{name} missing: {mm3:.0f} mm3, at least {low:.0f} in masks")
         elif not low / VOLUME_FACTOR <= mm3 <= high * VOLUME_FACTOR:
             flags.append(f"{name} implausible: {mm3:.0f} mm3, {low:.0f} to {high:.0f} in masks")

@@ -56,7 +56,8 @@ def test_a_knee_like_the_others_has_no_flag():
 def test_volumes_are_compared_with_masks(labels, words):
     [flag] = flags(labels)
     assert words in flag
-    assert flags(labels, reference=None) == ()
+    none_at_all = (labels.array == 2).sum() == 0
+    assert flags(labels, reference=None) == (("tibial cartilage missing: none was found",) if none_at_all else ())
 
 
 def test_what_is_not_compared_is_said():
@@ -78,7 +79,7 @@ def test_a_view_that_misses_a_tissue_is_named():
     said = ("the view 2 view finds no tibial cartilage: the other views decide alone",)
     assert flags(GOOD, looks) == said
     assert flags(GOOD, looks, reference=None) == said
-    assert flags(knee(600, 0), looks, reference=None) == ()
+    assert flags(knee(600, 0), looks, reference=None) == ("tibial cartilage missing: none was found",)
 
 
 def test_half_as_much_again_is_still_plausible():
