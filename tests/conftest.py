@@ -16,13 +16,6 @@ from knee3d.dataset.png import write_slices
 settings.register_profile("untimed", deadline=None)  # other work on the machine must fail no test
 settings.load_profile("untimed")
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, so that at the end no process waits for another one that has just begun one."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 IPL = np.array([[0, 0, -0.7, 0], [0, -0.4, 0, 0], [-0.5, 0, 0, 0], [0, 0, 0, 1.0]])
 
 
