@@ -32,6 +32,7 @@ from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.networks import NETWORKS
 from knee3d.learn.views import learning_view
 from knee3d.models import load_models
+from knee3d.models.folder import is_trained
 from knee3d.postprocess.assess import assess
 from knee3d.postprocess.decide import fused_labels
 from knee3d.postprocess.ensemble import Keep
@@ -178,7 +179,7 @@ class Study:
             planes: How many networks of planes one of these takes the place of, and sees as much of the knees as.
         """
         models, dataset = self.folder / "models" / name, self.dataset(kind)
-        if not all((models / view / "card.json").exists() for view in views):
+        if not all(is_trained(models, view) for view in views):
             by_itself(self._train, models, dataset, views, config, planes)
         return models
 

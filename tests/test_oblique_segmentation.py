@@ -130,6 +130,9 @@ def test_where_only_oblique_networks_are_it_is_said_how_to_look_with_them(place,
     refused = run(place / "cohort", "--models", tmp_path / "models", "--out", tmp_path / "out")
     assert refused.exit_code == 2
     assert "holds no trained plane; to look with its oblique networks give --views oblique:N" in said(refused)
+    (tmp_path / "models" / OBLIQUE).rename(tmp_path / "models" / f"{OBLIQUE}.training")
+    refused = run(place / "cohort", "--models", tmp_path / "models", "--out", tmp_path / "out")
+    assert "holds no trained plane; train first" in said(refused)  # a training under way cannot be looked with
 
 
 @pytest.mark.parametrize(

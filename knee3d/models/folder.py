@@ -20,14 +20,19 @@ def trained_views(models: Path) -> list[str]:
     return [view for view in (*(plane.value for plane in Plane), SOLID) if is_trained(models, view)]
 
 
+def _oblique_trained(models: Path) -> list[str]:
+    """The networks of oblique slices of a models folder that were trained to the end."""
+    names = (path.parent.name for path in sorted(models.glob(f"{OBLIQUE}*/card.json")))
+    return [name for name in names if name == OBLIQUE or direction_of(name)]
+
+
 def all_trained(models: Path, need: bool = True) -> list[str]:
     """`trained_views`, and the networks of oblique slices.
 
     Raises:
         FileNotFoundError: There is none, and one is needed.
     """
-    oblique = [path.parent.name for path in sorted(models.glob(f"{OBLIQUE}*/card.json"))]
-    found = [*trained_views(models), *(name for name in oblique if name == OBLIQUE or direction_of(name))]
+    found = [*trained_views(models), *_oblique_trained(models)]
     if need and not found:
         raise _nothing_trained(models)
     return found
@@ -35,7 +40,7 @@ def all_trained(models: Path, need: bool = True) -> list[str]:
 
 def _nothing_trained(models: Path) -> FileNotFoundError:
     """What to say of a folder without networks, or with none but oblique ones, which are only asked by name."""
-    if list(models.glob(f"{OBLIQUE}*/card.json")):
+    if _oblique_trained(models):
         return FileNotFoundError(
             f"{models} holds no trained plane; to look with its oblique networks give --views oblique:N"
         )

@@ -5,19 +5,21 @@ Both functions are given what sets an attribute: `monkeypatch.setattr`, or `seta
 
 from collections.abc import Callable
 
-from knee3d.learn.networks import deconvnet, fcn, segnet, unet3d, vgg
-
 SetAttribute = Callable[[object, str, object], None]
 
 
 def narrow(set_attribute: SetAttribute) -> None:
     """Two networks have a layer of a hundred million weights, which is no matter of how they are trained."""
+    from knee3d.learn.networks import deconvnet, fcn
+
     for module in (fcn, deconvnet):
         set_attribute(module, "UNITS", 16)
 
 
 def slim(set_attribute: SetAttribute) -> None:
     """All networks that are built here, which those of `segmentation-models` are not."""
+    from knee3d.learn.networks import deconvnet, segnet, unet3d, vgg
+
     narrow(set_attribute)
     for module in (vgg, deconvnet, segnet):
         set_attribute(module, "FILTERS", (4, 4, 8, 8, 8))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import slim_networks
 
 from knee3d.anatomy.plane import Plane
 from knee3d.cli import learning as commands
@@ -23,7 +24,6 @@ loop = pytest.importorskip("knee3d.learn.loop")
 losses = pytest.importorskip("knee3d.learn.losses")
 runs = pytest.importorskip("knee3d.learn.run")
 savedmodel = pytest.importorskip("knee3d.learn.savedmodel")
-slim_networks = pytest.importorskip("slim_networks")
 segmentation_models = pytest.importorskip("segmentation_models")
 training = pytest.importorskip("knee3d.learn.training")
 unet3d = pytest.importorskip("knee3d.learn.networks.unet3d")
