@@ -15,7 +15,6 @@ from knee3d.report.change import change_rows
 
 @pytest.mark.slow
 def test_the_demo_ends_with_scores_and_pictures(tmp_path, monkeypatch, caplog):
-    pytest.importorskip("knee3d.learn")
     monkeypatch.setenv("KNEE3D_ENCODER_WEIGHTS", str(tmp_path / "nowhere.h5"))
     monkeypatch.setattr(demo, "KNEES", 5)
     monkeypatch.setattr(demo, "FOLLOWED", 1)

@@ -47,7 +47,6 @@ def working(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.parametrize("path", NOTEBOOKS[::-1], ids=lambda path: path.stem)
 def test_notebooks_run_and_the_last_ones_need_not_the_first(path, working):
     """From the last to the first: what one of them needs it makes, and the others find it there."""
-    pytest.importorskip("knee3d.learn")
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook,

@@ -29,7 +29,6 @@ from knee3d.postprocess.oblique import OBLIQUE, ObliqueView
 from knee3d.postprocess.predict import PlaneView
 from knee3d.workflow.segmenter import Method, Segmenter
 
-pytest.importorskip("knee3d.learn")
 PLANES = [plane.value for plane in Plane]
 NAMES = [*PLANES, *(f"oblique-{number}" for number in range(1, 5))]
 

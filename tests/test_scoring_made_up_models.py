@@ -10,7 +10,6 @@ from knee3d.anatomy.plane import Plane
 from knee3d.dataset.cases import Split
 from knee3d.models import fusion_file, load_models
 
-pytest.importorskip("knee3d.learn")
 PLAIN = workflow.Scoring(surfaces=False, pictures=False)
 
 

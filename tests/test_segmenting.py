@@ -37,7 +37,6 @@ from knee3d.postprocess.predict import with_neighbours
 from knee3d.workflow import making
 from knee3d.workflow.segmenter import Method, Segmenter
 
-pytest.importorskip("knee3d.learn")
 SHAPE = (32, 30, 28)
 KILLS = 10
 

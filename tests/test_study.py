@@ -67,7 +67,6 @@ def test_the_table_has_every_line_and_errors_do_not_cancel(answers, balls):
 
 
 def test_networks_are_shown_the_same_share_of_the_knees_in_as_many_steps(monkeypatch, tmp_path):
-    pytest.importorskip("knee3d.learn")
     monkeypatch.syspath_prepend(BENCHMARKS)
     study = importlib.import_module("study")
     table = workflow.phantom(Cohort(3, (40, 30, 20)), tmp_path / "cohort", jobs=2)

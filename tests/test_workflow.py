@@ -31,6 +31,7 @@ from knee3d.dataset.png import read_slices
 from knee3d.dataset.prepare import Preparation
 from knee3d.dataset.source import Choice, read_image
 from knee3d.dataset.table import read_table
+from knee3d.learn import training
 from knee3d.models import load_models
 from knee3d.postprocess.ensemble import Ensemble, Opinion
 from knee3d.quantify.volumes import tissue_volumes
@@ -44,7 +45,6 @@ PREPARATION = Preparation(SCHEMES["compartments"], None, (0.6, 0.2, 0.2))
 @pytest.fixture(scope="module")
 def journey(tmp_path_factory) -> Path:
     """cohort/, dataset/ and models/ of five small knees, trained as little as possible."""
-    training = pytest.importorskip("knee3d.learn.training")
     out = tmp_path_factory.mktemp("journey")
     table = workflow.phantom(Cohort(5, (32, 32, 32), seed=1), out / "cohort", jobs=2)
     workflow.prepare(table, out / "dataset", PREPARATION, None, jobs=2)

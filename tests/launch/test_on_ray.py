@@ -14,6 +14,7 @@ from knee3d import workflow
 from knee3d.anatomy.plane import Plane
 from knee3d.launch.job import Job, LaunchError
 from knee3d.launch.on_ray import WEIGHTS_VARIABLE, run_on_ray, shares
+from knee3d.learn import config
 
 ray = pytest.importorskip("ray")
 STEPS = 4
@@ -91,7 +92,6 @@ def test_no_cluster_is_a_clear_error(tmp_path):
 @pytest.mark.slow
 def test_planes_train_on_a_cluster_that_loses_a_machine(balls, cluster, tmp_path):
     """Two planes at the same time; the machine that trains the first is switched off after its first checkpoint."""
-    config = pytest.importorskip("knee3d.learn.config")
     settings = config.TrainConfig(encoder_weights="none", epochs=3, batch_size=4, limit_slices=8)
     run = tmp_path / "far" / f"{PLANES[0].value}.training"
     gone = threading.Thread(target=lose_machine, args=(cluster, run), daemon=True)

@@ -14,7 +14,6 @@ from knee3d.dataset.phantom.cohort import Cohort
 from knee3d.dataset.source import read_image
 from knee3d.dataset.table import read_table
 
-pytest.importorskip("knee3d.learn")
 ray = pytest.importorskip("ray")
 
 

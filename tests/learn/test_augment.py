@@ -4,9 +4,9 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-tf = pytest.importorskip("tensorflow")
-augmentation = pytest.importorskip("knee3d.learn.augment")
+from knee3d.learn import augment as augmentation
 
 MASKS = np.zeros((4, 40, 36), np.uint8)
 MASKS[:, 12:25, 10:22] = 3

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from made_up_models import make_models
 
 from knee3d.anatomy.plane import Plane
+from knee3d.learn import engines
 
-tf = pytest.importorskip("tensorflow")
-engines = pytest.importorskip("knee3d.learn.engines")
 PLANE = Plane.SAGITTAL
 SLICES = np.random.default_rng(0).integers(0, 256, (3, 40, 33, 3), dtype=np.uint8)
 

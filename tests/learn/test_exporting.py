@@ -7,16 +7,14 @@ import sys
 import weakref
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from knee3d.anatomy.plane import Plane
 from knee3d.cli import main
-
-keras = pytest.importorskip("keras")
-exporting = pytest.importorskip("knee3d.learn.exporting")
-networks = pytest.importorskip("knee3d.learn.networks")
+from knee3d.learn import exporting, networks
 
 PLANE = Plane.CORONAL
 

@@ -10,18 +10,16 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import slim_networks
+import tensorflow as tf
 
 from knee3d import atomic
 from knee3d.anatomy.plane import Plane
-
-keras = pytest.importorskip("keras")
-training = pytest.importorskip("knee3d.learn.training")
-config = pytest.importorskip("knee3d.learn.config")
-runs = pytest.importorskip("knee3d.learn.run")
-tf = pytest.importorskip("tensorflow")
+from knee3d.learn import config, training
+from knee3d.learn import run as runs
 
 PLANE = Plane.SAGITTAL
 SMALL = {"network": "segnet", "encoder_weights": "none"}

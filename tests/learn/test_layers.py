@@ -1,10 +1,12 @@
 """Raw pixels of any size in, the same size out."""
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-keras = pytest.importorskip("keras")
-layers = pytest.importorskip("knee3d.learn.networks.layers")
+from knee3d.learn.networks import layers
+
 MEANS = (103.939, 116.779, 123.68)
 
 
@@ -48,7 +50,6 @@ def test_padding_is_undone(size, tmp_path):
 @pytest.mark.parametrize("compiled", ["eager", "graph", "xla"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_what_was_pooled_returns_to_its_pixel(compiled, dtype):
-    tf = pytest.importorskip("tensorflow")
     pixels = tf.cast(np.random.default_rng(0).integers(0, 9, (2, 6, 10, 3)), dtype)  # many are equal
 
     def there_and_back(pixels):

@@ -4,29 +4,20 @@ import json
 import warnings
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+import segmentation_models
 import slim_networks
 
 from knee3d.anatomy.plane import Plane
 from knee3d.cli import learning as commands
+from knee3d.learn import building, config, exporting, loop, losses, networks, savedmodel, training
+from knee3d.learn import run as runs
+from knee3d.learn.networks import encoder as encoders
+from knee3d.learn.networks import layers, unet3d
 from knee3d.models import load_models
 from knee3d.postprocess.patches import SOLID
-
-keras = pytest.importorskip("keras")
-networks = pytest.importorskip("knee3d.learn.networks")
-building = pytest.importorskip("knee3d.learn.building")
-config = pytest.importorskip("knee3d.learn.config")
-encoders = pytest.importorskip("knee3d.learn.networks.encoder")
-exporting = pytest.importorskip("knee3d.learn.exporting")
-layers = pytest.importorskip("knee3d.learn.networks.layers")
-loop = pytest.importorskip("knee3d.learn.loop")
-losses = pytest.importorskip("knee3d.learn.losses")
-runs = pytest.importorskip("knee3d.learn.run")
-savedmodel = pytest.importorskip("knee3d.learn.savedmodel")
-segmentation_models = pytest.importorskip("segmentation_models")
-training = pytest.importorskip("knee3d.learn.training")
-unet3d = pytest.importorskip("knee3d.learn.networks.unet3d")
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "weights" / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 CLASSES = 4

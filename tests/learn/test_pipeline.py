@@ -10,13 +10,11 @@ import pytest
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.slicing import to_slices
 from knee3d.dataset.cases import Split
+from knee3d.learn import pipeline, reading
+from knee3d.learn.augment import STRENGTHS
+from knee3d.learn.cutting import SliceCutting
+from knee3d.learn.stacks import PlaneStack
 from knee3d.postprocess.predict import with_neighbours
-
-pipeline = pytest.importorskip("knee3d.learn.pipeline")
-reading = pytest.importorskip("knee3d.learn.reading")
-SliceCutting = pytest.importorskip("knee3d.learn.cutting").SliceCutting
-PlaneStack = pytest.importorskip("knee3d.learn.stacks").PlaneStack
-STRENGTHS = pytest.importorskip("knee3d.learn.augment").STRENGTHS
 
 
 def visits(dataset, cases, plane, context=1, limit=None):

@@ -7,11 +7,11 @@ import re
 import warnings
 import zipfile
 
+import keras
 import numpy as np
 import pytest
 
-keras = pytest.importorskip("keras")
-runs = pytest.importorskip("knee3d.learn.run")
+from knee3d.learn import run as runs
 
 
 def network(value: float):

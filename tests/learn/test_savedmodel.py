@@ -5,16 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+from knee3d.learn import savedmodel
 from knee3d.postprocess.predict import with_neighbours
-
-keras = pytest.importorskip("keras")
-tf = pytest.importorskip("tensorflow")
-savedmodel = pytest.importorskip("knee3d.learn.savedmodel")
-layers = pytest.importorskip("knee3d.learn.networks.layers")
-SavedModel = pytest.importorskip("tensorflow.core.protobuf.saved_model_pb2").SavedModel
 
 
 def small_network(context: int, classes: int = 3):

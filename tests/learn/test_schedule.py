@@ -1,9 +1,9 @@
 """Learning rates epoch by epoch, and the same ones after a replay."""
 
+import keras
 import pytest
 
-keras = pytest.importorskip("keras")
-schedule = pytest.importorskip("knee3d.learn.schedule")
+from knee3d.learn import schedule
 
 LOSSES = [1.0, 0.5, 0.6, 0.6, 0.6, 0.6, 0.4, 0.41, 0.41, 0.41]
 

@@ -7,31 +7,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing import event_accumulator as events
 
 from knee3d import workflow
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.slicing import to_slices
 from knee3d.dataset.cases import Dataset, Split
 from knee3d.dataset.split import Folds
+from knee3d.learn import building, config, engines, monitor, savedmodel, training
+from knee3d.learn import card as cards
+from knee3d.learn import run as runs
+from knee3d.learn.networks import encoder
 from knee3d.models import all_trained, trained_networks
 from knee3d.postprocess.confusion import Scores, confusion_matrix, dice
 from knee3d.postprocess.decide import decide
 from knee3d.postprocess.predict import predict_volume, with_neighbours
 from knee3d.report.figures import confusion_figure
-
-keras = pytest.importorskip("keras")
-training = pytest.importorskip("knee3d.learn.training")
-building = pytest.importorskip("knee3d.learn.building")
-cards = pytest.importorskip("knee3d.learn.card")
-runs = pytest.importorskip("knee3d.learn.run")
-config = pytest.importorskip("knee3d.learn.config")
-encoder = pytest.importorskip("knee3d.learn.networks.encoder")
-engines = pytest.importorskip("knee3d.learn.engines")
-savedmodel = pytest.importorskip("knee3d.learn.savedmodel")
-monitor = pytest.importorskip("knee3d.learn.monitor")
-events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "weights" / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 # A Python that has TensorFlow and nothing of knee3d; CI makes one, elsewhere the tests' own serves, isolated.

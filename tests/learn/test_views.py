@@ -3,8 +3,10 @@
 import json
 import math
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 
 from knee3d.anatomy.directions import radial, sphere
@@ -12,21 +14,11 @@ from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.resample import LINEAR, NEAREST, oblique_grid, resample
 from knee3d.cli import main
 from knee3d.dataset.cases import Split
+from knee3d.learn import config, cutting, networks, pipeline, reading, stacks, views
 from knee3d.models import fusion_file, fusion_files, load_models, trained_networks
 from knee3d.postprocess.confusion import confusion_matrix, dice
 from knee3d.postprocess.oblique import ObliqueView
 from knee3d.postprocess.patches import PatchView
-
-tf = pytest.importorskip("tensorflow")
-config = pytest.importorskip("knee3d.learn.config")
-cutting = pytest.importorskip("knee3d.learn.cutting")
-keras = pytest.importorskip("keras")
-networks = pytest.importorskip("knee3d.learn.networks")
-pipeline = pytest.importorskip("knee3d.learn.pipeline")
-reading = pytest.importorskip("knee3d.learn.reading")
-stacks = pytest.importorskip("knee3d.learn.stacks")
-training = pytest.importorskip("knee3d.learn.training")
-views = pytest.importorskip("knee3d.learn.views")
 
 UNET3D = config.TrainConfig(network="unet3d")
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from surface_distance import metrics
 
 from knee3d.anatomy.volume import Volume
 from knee3d.postprocess.surface import assd_of_voxels, surface_scores
@@ -26,7 +27,6 @@ def volume(array: np.ndarray, spacing: tuple[float, ...]) -> Volume:
 @settings(max_examples=25)
 def test_deepminds_numbers_to_the_last_digit(seed, spacing):
     """Cut out of the volume around the tissue; DeepMind's package is given the whole of it."""
-    metrics = pytest.importorskip("surface_distance.metrics")
     first, second = (np.pad(blob(one), ((3, 9), (0, 5), (7, 0))) for one in (seed, seed + 1))
     found = surface_scores(volume(3 * first, spacing), volume(3 * second, spacing), 3, (0.4, 2.0))
     distances = metrics.compute_surface_distances(first, second, spacing)
