@@ -56,7 +56,7 @@ def make_network(
     kernel[1, 1, 1, 1], kernel[1, 1, [0, 2], 1] = 0.1, 0.01
     bias[:2] = 0, -0.12 * brightness
     conv.set_weights([kernel, bias])
-    _write(network, folder / name, spacing_mm, scheme, turns=[turn.tolist() for turn in turns])
+    write_network(network, folder / name, spacing_mm, scheme, turns=[turn.tolist() for turn in turns])
 
 
 def make_volume_network(
@@ -72,10 +72,11 @@ def make_volume_network(
     kernel, bias = np.zeros((1, 1, 1, 1, classes)), np.full(classes, -50.0)
     kernel[..., 1], bias[:2] = 0.1, (0, -0.1 * brightness)
     conv.set_weights([kernel, bias])
-    _write(network, folder / "volume", spacing_mm, scheme, patch=list(patch))
+    write_network(network, folder / "volume", spacing_mm, scheme, patch=list(patch))
 
 
-def _write(network: Any, place: Path, spacing_mm: tuple[float, float, float], scheme: str, **more: Any) -> None:
+def write_network(network: Any, place: Path, spacing_mm: tuple[float, float, float], scheme: str, **more: Any) -> None:
+    """Write a network's SavedModel and its card, with what else the card shall say."""
     from knee3d.learn.card import for_saved_model
     from knee3d.learn.savedmodel import export
 

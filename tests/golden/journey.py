@@ -1,0 +1,177 @@
+"""The whole journey on a small cohort with fixed networks, and what it said: digests of voxels, and numbers.
+
+Nothing is trained: three networks of one convolution each find a tissue by its brightness, so that every number
+depends on the input, the weights written here, and the program.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyvista as pv
+from made_up_models import write_network
+
+from knee3d import workflow
+from knee3d.anatomy.orientation import Side, mirror
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, map_labels
+from knee3d.dataset.cases import Dataset, Split
+from knee3d.dataset.dicom.writer import write_series
+from knee3d.dataset.files.volumefile import read_volume, write_volume
+from knee3d.dataset.phantom.knee import parametric_knee
+from knee3d.dataset.png import read_slices
+from knee3d.dataset.prepare import Preparation
+from knee3d.dataset.table import LABELS_FILE, Knee, write_numbering, write_table
+from knee3d.report.measures import read_measures_csv
+
+SCHEME = SCHEMES["compartments"]
+SHAPE = (62, 77, 60)
+SPACING_MM = (88 / 62, 108 / 77, 84 / 60)
+INTENSITIES = np.array([30, 200, 155, 110])
+"""Of background and the three tissues; femoral cartilage, the largest, is where the intensity window ends."""
+NOISE = 41
+GREY_LEVELS = np.array([45, 231, 182, 132])
+"""The same as a network sees them."""
+WEIGHTS = {"sagittal": 0.5, "axial": 0.3, "coronal": 0.2}
+"""What knees are scored and segmented with, whatever is fitted."""
+SHARPNESS = {"sagittal": 1.0, "axial": 0.9, "coronal": 0.75}
+"""Share of the pixel itself in what a network of the plane sees; the rest is its four neighbours'."""
+
+
+def write_cohort(folder: Path) -> Path:
+    """A right knee as NIfTI, for validation, and the left knee of another person as DICOM, for testing.
+
+    Returns:
+        The path of its knees.csv.
+    """
+    knees = []
+    for number, (side, split) in enumerate(((Side.RIGHT, Split.VAL), (Side.LEFT, Split.TEST)), start=1):
+        case = f"P{number:03d}"
+        labels = parametric_knee(SHAPE, seed=number)
+        classes = map_labels(labels.array, NUMBERINGS["pymskt"], SCHEME)
+        noise = np.random.default_rng(number).integers(-NOISE, NOISE + 1, SHAPE)
+        image = labels.with_array((INTENSITIES[classes] + noise).astype(np.int16))
+        mask, place = labels, folder / case / "image.nii.gz"
+        if side is Side.LEFT:
+            mask, image, place = mirror(labels), mirror(image), folder / case / "dicom"
+            write_series(image, place, side, patient=case, description="golden", seed=number)
+        else:
+            write_volume(image, place)
+        write_volume(mask, folder / case / "mask.nii.gz")
+        knees.append(Knee(case, case, "", side, place, folder / case / "mask.nii.gz", split))
+    write_numbering(folder / LABELS_FILE, NUMBERINGS["pymskt"].names)
+    write_table(folder / "knees.csv", tuple(knees))
+    return folder / "knees.csv"
+
+
+def write_models(folder: Path) -> Path:
+    """A network for each plane: softmax of the squared distances to each tissue's grey level."""
+    import keras
+
+    for plane in Plane:
+        slices = keras.Input((None, None, 3), dtype="uint8")
+        conv = keras.layers.Conv2D(SCHEME.classes, 3, padding="same")
+        network = keras.Model(slices, keras.layers.Softmax()(conv(keras.layers.Rescaling(1.0)(slices))))
+        seen = np.zeros((3, 3, 3))
+        seen[1, 1, 1] = SHARPNESS[plane.value]
+        seen[[0, 2, 1, 1], [1, 1, 0, 2], 1] = (1 - SHARPNESS[plane.value]) / 4
+        conv.set_weights([seen[..., None] * GREY_LEVELS / 200, -(GREY_LEVELS**2) / 400])
+        write_network(network, folder / plane.value, SPACING_MM, SCHEME.name)
+    return folder
+
+
+def run_journey(folder: Path) -> dict[str, Any]:
+    """Prepare, fuse, evaluate, segment and report.
+
+    Returns:
+        Name to digest (text), number, or mapping of such; ready for JSON.
+    """
+    table, models = write_cohort(folder / "cohort"), write_models(folder / "models")
+    dataset = workflow.prepare(table, folder / "dataset", Preparation(SCHEME, None), None, jobs=2)
+    fitted = workflow.fuse(folder / "dataset", models)
+    workflow.fuse(folder / "dataset", models, workflow.Wanted(weights=WEIGHTS))
+    scores = workflow.evaluate(folder / "dataset", models, Split.TEST, folder / "scores")
+    wish = workflow.Wish(models, precision="float32")
+    done = workflow.segment(workflow.knees_at(table), wish, folder / "results")
+    done += workflow.report(folder / "results", workflow.knees_of(table), workflow.ReportWish())
+    assert [one.status for one in done] == ["done"] * 4, [one.message for one in done]
+    return {
+        "slices": _slices(dataset),
+        "cases.json": _cases(dataset),
+        "fitted": {"weights": dict(fitted.weights), "dice": fitted.dice, "alone": dict(fitted.alone),
+                   "equal": fitted.equal},
+        "scores": {name: scores[name] for name in ("planes", "fused", "cases")},
+        "results": {case.name: _results(folder / "results" / case.name) for case in dataset.cases},
+        "index.html": _tables(folder / "results" / "index.html"),
+        "volumes.csv": (folder / "results" / "volumes.csv").read_text(),
+    }  # fmt: skip
+
+
+def _digest(array: np.ndarray) -> str:
+    said = f"{array.dtype} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes()
+    return hashlib.sha256(said).hexdigest()[:32]
+
+
+def _slices(dataset: Dataset) -> dict[str, str]:
+    return {
+        f"{case.name}/{plane.value}/{kind}": _digest(read_slices(dataset.slice_paths(case, plane, kind)))
+        for case in dataset.cases
+        for plane in Plane
+        for kind in ("image", "mask")
+    }
+
+
+def _cases(dataset: Dataset) -> list[dict[str, Any]]:
+    """Without the fingerprints, in which the time stands at which the input was written."""
+    content = json.loads((dataset.folder / "cases.json").read_text())
+    return [{name: value for name, value in case.items() if name != "fingerprint"} for case in content["cases"]]
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    labels = read_volume(folder / "labels.nii.gz")
+    (measures,) = read_measures_csv(folder / "report" / "measures.csv").values()
+    meshes = {path.stem: pv.read(path) for path in sorted((folder / "report").rglob("*.ply"))}
+    quality = json.loads((folder / "quality.json").read_text())
+    return {
+        "labels": _digest(labels.array),
+        "affine": labels.affine.tolist(),
+        "quality": {name: quality[name] for name in ("agreement", "doubt", "flags")},
+        "measures": {f"{one.tissue}, {one.region}, {one.measure}": one.value for one in measures},
+        "mesh_volumes_mm3": {name: mesh.volume for name, mesh in meshes.items()},
+        "report.html": _tables(folder / "report" / "report.html"),
+    }
+
+
+class _Cells(HTMLParser):
+    """Collects the text of every row of every table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self._inside = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self._inside = True
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = self._inside and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.rows[-1][-1] += data
+
+
+def _tables(page: Path) -> list[str]:
+    """Rows of a page's tables, their cells with a bar between them."""
+    parser = _Cells()
+    parser.feed(page.read_text(encoding="utf-8"))
+    return [" | ".join(" ".join(cell.split()) for cell in row) for row in parser.rows]
