@@ -78,7 +78,7 @@ def make_finished(source: Volume, scheme: Scheme, home: Path) -> tuple[Path, Pat
         "knee3d": "", "case": "knee", "side": "R", "scheme": scheme.name, "input": content_mark(image),
         "models": {}, "weights": {}, "settings": {"form": "nifti"}, "engine": "", "whole_because": "",
         "shape": list(volume.shape), "spacing_mm": volume.spacing_mm.tolist(), "volumes_mm3": {}, "flags": [],
-        "files": {}, "mark": "made up",
+        "files": {}, "version": 1, "models_fingerprint": "made up", "side_given": "", "selection": {},
     }  # fmt: skip
     write_json(record, folder / "segmentation.json")
     return folder, image

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tiny_network
 from hypothesis import settings
 
 from knee3d.anatomy.orientation import Side
@@ -27,6 +28,13 @@ def bright_ball(shape: tuple[int, int, int], seed: int) -> tuple[np.ndarray, np.
     mask = (distance < min(shape) / 3).astype(np.uint8)
     image = np.clip(60 + 120 * mask + rng.normal(0, 12, shape), 0, 255).astype(np.uint8)
     return image, mask
+
+
+@pytest.fixture(scope="session")
+def tiny() -> str:
+    """The name of a network that trains in seconds."""
+    tiny_network.register()
+    return tiny_network.TINY
 
 
 @pytest.fixture(scope="session")

@@ -81,6 +81,7 @@ def write_network(network: Any, place: Path, spacing_mm: tuple[float, float, flo
     from knee3d.learn.savedmodel import export
 
     card = {
+        "version": 1,
         "knee3d": "test",
         "plane": place.name,
         "scheme": scheme,

@@ -13,7 +13,7 @@ from knee3d import Plane
 PACKAGE = Path(__file__).parent.parent / "knee3d"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# A room may import itself, these rooms, and what belongs to no room: knee3d.atomic, progress, threads.
+# A room may import itself, these rooms, and what belongs to no room: knee3d.atomic, progress, records, threads.
 MAY_USE = {
     "anatomy": set(),
     "dataset": {"anatomy"},
@@ -24,7 +24,7 @@ MAY_USE = {
     "quantify": {"anatomy"},
     "report": {"anatomy", "postprocess", "quantify"},
 }
-SHARED = {"atomic", "progress", "threads"}
+SHARED = {"atomic", "progress", "records", "threads"}
 # Frameworks and the only places that may import them; whatever is not here, any room may use.
 LIVES_IN = {
     "tensorflow": {"learn"},

@@ -37,7 +37,8 @@ def knee(folder: Path, volume: float, **record: object) -> Path:
         "knee3d": "0.1.0", "case": case, "side": "R", "scheme": "compartments", "input": f"image {folder}",
         "models": {"one": "a" * 64}, "weights": {"one": 1.0}, "settings": SETTINGS, "engine": "e", "whole_because": "",
         "shape": [160, 384, 384], "spacing_mm": [0.7, 0.36, 0.36],
-        "volumes_mm3": {FEMORAL: float(volume)}, "flags": [], "files": {}, "mark": "m",
+        "volumes_mm3": {FEMORAL: float(volume)}, "flags": [], "files": {}, "version": 1,
+        "models_fingerprint": "m", "side_given": "", "selection": {},
     } | record  # fmt: skip
     (folder / RECORD).write_text(json.dumps(whole))
     return folder

@@ -14,12 +14,16 @@ from knee3d.anatomy.resample import is_rotation
 from knee3d.anatomy.tissue import SCHEMES
 from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.dataset.intensity import PERCENTILES
+from knee3d.learn.config import TrainConfig
 from knee3d.learn.cutting import PatchCutting
 from knee3d.learn.networks import NETWORKS
 from knee3d.learn.views import COARSEST_MM, FINEST_MM, LearningView
+from knee3d.records import VERSION, changed, check_version, earlier
 
-IDENTITY = ("scheme", "settings", "data")
-"""What makes two trainings the same."""
+FORM = 1
+"""Version of the form of card.json."""
+IDENTITY = ("scheme", "data")
+"""What makes two trainings the same, beside their settings and the directions of their slices."""
 NEEDED = ("knee3d", "plane", "scheme", "classes", "settings", "spacing_mm", "input", "output")
 """What a network cannot be used without."""
 
@@ -43,6 +47,7 @@ def describe(dataset: Dataset, view: LearningView, settings: Mapping[str, Any]) 
     used: dict[Split, tuple[Case, ...]] = {split: dataset.of_split(split) for split in (Split.TRAIN, Split.VAL)}
     prints = sorted((case.name, split, case.fingerprint) for split, cases in used.items() for case in cases)
     return {
+        VERSION: FORM,
         "knee3d": __version__,
         "plane": view.name,
         "scheme": dataset.scheme.name,
@@ -105,6 +110,7 @@ def _check(card: Mapping[str, Any]) -> None:
     Raises:
         ValueError, TypeError, KeyError, AttributeError, OverflowError: It is of another kind than it should be.
     """
+    check_version(card, FORM)
     if card["scheme"] not in SCHEMES or not all(isinstance(name, str) for name in card["classes"]):
         raise ValueError(f"unknown scheme {card['scheme']!r}, or classes without names")
     if int(card["settings"]["context"]) < 0:
@@ -132,12 +138,22 @@ def _check_oblique(card: Mapping[str, Any], spacing: np.ndarray) -> None:
         raise ValueError("its spread has no name")
 
 
-def differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """What two cards disagree about, in words; empty if they are of the same training."""
+def differences(there: Mapping[str, Any], wanted: Mapping[str, Any], default: TrainConfig) -> str:
+    """What two cards disagree about.
+
+    Args:
+        there: The card of a training that was begun or finished, perhaps by an earlier version of knee3d.
+        wanted: The card of the training that is asked for.
+        default: The settings that a card may lack, see `records.earlier`.
+
+    Returns:
+        The differences in words; empty if the cards are of the same training.
+    """
     found = [key for key in IDENTITY if there.get(key) != wanted[key]]
     if (there.get("turns") or []) != wanted["turns"]:
         found.append("the directions of its slices")
-    if "settings" in found and isinstance(there.get("settings"), dict):
-        names = [key for key, value in wanted["settings"].items() if there["settings"].get(key) != value]
-        found[found.index("settings")] = f"settings ({', '.join(names)})"
-    return " and ".join(found)
+    settings = there.get("settings")
+    if not isinstance(settings, Mapping):
+        return " and ".join([*found, "settings"])
+    names = changed(settings, wanted["settings"], earlier(default.settings, default))
+    return " and ".join([*found, *([f"settings ({', '.join(names)})"] if names else [])])

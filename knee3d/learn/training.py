@@ -60,7 +60,7 @@ def train_view(
     folder = model_folder(models, view)
     seeing = learning_view(folder.name, config, dataset.of_split(Split.TRAIN))
     card = describe(dataset, seeing, config.settings)
-    if _is_done(models, view, card, going):
+    if _is_done(models, view, card, config, going):
         return folder
     weights = find_encoder_weights(config.encoder_weights, config.encoder)
     run = Run(run_folder(models, view))
@@ -71,7 +71,7 @@ def train_view(
     task = Task(seeing.name, dataset.scheme, config, seeing.cutting, train, val)
     with alone(run.folder) if is_chief() else nullcontext():
         if is_chief():
-            _begin(run, card, going)
+            _begin(run, card, config, going)
         gc.collect()  # the network of the view before refers to itself, and Python would let go of it too late
         keras.utils.set_random_seed(config.seed)
         with devices.scope():
@@ -100,30 +100,30 @@ def make_ready(dataset: Dataset, view: Plane | str, models: Path, config: TrainC
     """
     seeing = learning_view(model_folder(models, view).name, config, dataset.of_split(Split.TRAIN))
     card = describe(dataset, seeing, config.settings)
-    if _is_done(models, view, card, going):
+    if _is_done(models, view, card, config, going):
         return False
     run = Run(run_folder(models, view))
     with alone(run.folder):
-        _begin(run, card, going)
+        _begin(run, card, config, going)
     return True
 
 
-def _is_done(models: Path, view: Plane | str, card: dict[str, Any], going: Going) -> bool:
+def _is_done(models: Path, view: Plane | str, card: dict[str, Any], config: TrainConfig, going: Going) -> bool:
     """Whether the view was trained so before.
 
     Raises:
         ValueError: It was trained otherwise and must not be overwritten.
     """
-    folder = model_folder(models, view)
+    folder, default = model_folder(models, view), type(config)()
     for one in (folder, run_folder(models, view)):
         Run(one).check_ours()
     if (going.overwrite and not going.resume) or not (folder / "card.json").exists():
         return False
     under_way = Run(run_folder(models, view)).card
-    if going.resume and under_way is not None and not differences(under_way, card):
+    if going.resume and under_way is not None and not differences(under_way, card, default):
         return False  # begun with `overwrite`, and interrupted
     try:
-        differ = differences(load_card(models, view), card)
+        differ = differences(load_card(models, view), card, default)
     except ValueError as error:
         if going.overwrite:
             return False
@@ -140,14 +140,14 @@ def _is_done(models: Path, view: Plane | str, card: dict[str, Any], going: Going
     return True
 
 
-def _begin(run: Run, card: dict[str, Any], going: Going) -> None:
+def _begin(run: Run, card: dict[str, Any], config: TrainConfig, going: Going) -> None:
     """Make the folder ready: to go on in it, or empty.
 
     Raises:
         ValueError: There is a training that was interrupted, and it is not said what to do, or it was another one.
     """
     there = run.card
-    differ = differences(there or {}, card)
+    differ = differences(there or {}, card, type(config)())
     anew = going.overwrite and (differ or not going.resume)
     if run.checkpoints and not anew and there is None:
         raise ValueError(

@@ -21,7 +21,8 @@ from knee3d.dataset.source import read_image
 from knee3d.dataset.table import LABELS_FILE, write_numbering
 from knee3d.models import fusion_mark, load_models
 from knee3d.postprocess.ensemble import FUSED, Keep
-from knee3d.workflow.record import RECORD, SEEN, Wish, digests, mark_of
+from knee3d.records import VERSION
+from knee3d.workflow.record import FORM, RECORD, SEEN, Wish, digests, origin_of
 from knee3d.workflow.segmenter import Segmentation, Segmenter, engine_for
 
 if TYPE_CHECKING:
@@ -98,15 +99,15 @@ def segment_knee(entry: Entry, segmenter: Segmenter, wish: Wish, mark: str, fold
     if content_mark(source.path) != content:
         raise ValueError(f"{source.path} was changed while it was segmented; run it again")
     record = {
+        VERSION: FORM,
         "knee3d": __version__,
         "case": case,
         "side": side.value,
         SEEN: next((split.value for split, known in trained.patients.items() if entry.patient in known), ""),
         "scheme": found.scheme.name,
-        "input": content,
+        **origin_of(content, source, wish, mark),
         "models": dict(trained.marks),
         "weights": dict(trained.ensemble.weights),
-        "settings": wish.settings,
         "engine": segmenter.engine,
         "whole_because": found.whole,
         "shape": list(volume.shape),
@@ -115,7 +116,6 @@ def segment_knee(entry: Entry, segmenter: Segmenter, wish: Wish, mark: str, fold
         "flags": list(found.quality.flags),
         "unchecked": found.quality.unchecked,
         "files": digests(folder),
-        "mark": mark_of(content, source, wish, mark),
     }
     write_json(record, folder / RECORD)
     return record

@@ -31,16 +31,17 @@ from knee3d.quantify.knee import Findings, measure, thickness_map
 from knee3d.quantify.mesh import enclosed_mm3, tissue_surface
 from knee3d.quantify.thickness import THICKNESS
 from knee3d.quantify.volumes import tissue_volumes
+from knee3d.records import VERSION
 from knee3d.workflow.finished import Given, image_of, labels_of, maps_of, opinion_of, scores_of
 from knee3d.workflow.record import REPORT, SEEN
 from knee3d.workflow.report_record import (
+    FORM,
     MEASURES,
     PAGE,
     REPORT_RECORD,
     SEEN_WORDS,
     ReportWish,
-    mark_of_report,
-    mark_of_results,
+    origin_of_report,
     report_digests,
 )
 
@@ -86,6 +87,7 @@ def make_report(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any]:
         _write(folder, given, made, wish, partial)
         quality = json.loads((folder / "quality.json").read_text())
         record = {
+            VERSION: FORM,
             "knee3d": __version__,
             "case": given.record["case"],
             "side": given.side.value,
@@ -94,11 +96,9 @@ def make_report(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any]:
             "notes": list(findings.notes),
             "quality": {name: quality[name] for name in ("agreement", "doubt")},
             SEEN: given.record.get(SEEN, ""),
-            "image": made.image is not None,
             "truth": made.scores is not None,
-            "results": mark_of_results(given.record),
+            **origin_of_report(given, wish),
             "files": report_digests(partial),
-            "mark": mark_of_report(given, wish),
         }
         write_json(record, partial / REPORT_RECORD)
     return record

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.tissue import SCHEMES
 from knee3d.dataset.intake import Entry, content_mark, digest
 from knee3d.dataset.labels import FORMS
-from knee3d.dataset.source import Source
+from knee3d.dataset.source import Choice, Source
+from knee3d.records import changed, check_version, earlier
 from knee3d.workflow.segmenter import Method
 
 RECORD = "segmentation.json"
+FORM = 1
+"""Version of the form of segmentation.json."""
 SEEN = "patient_seen"
 """In the record: "train" or "val" where the networks know this patient, else empty; only a table says who it is."""
 REPORT = "report"
@@ -53,21 +56,51 @@ class Wish:
     @property
     def settings(self) -> dict[str, Any]:
         """What results depend on beside the networks, ready for JSON."""
-        return {**asdict(self.method), "precision": self.precision, "runtime": self.runtime, "form": self.form,
-                "probabilities": self.probabilities, "oblique": self.oblique}  # fmt: skip
+        content = asdict(self)
+        for name in ("models", "planes", "device"):  # the fingerprint of the networks has the first two
+            del content[name]
+        return {**content.pop("method"), **content}
 
 
-def mark_of(content: str, source: Source, wish: Wish, models: str) -> str:
-    """A fingerprint of all that labels depend on.
+def origin_of(content: str, source: Source, wish: Wish, fingerprint: str) -> dict[str, Any]:
+    """All that the labels of a knee depend on, ready for its record.
 
     Args:
         content: `content_mark` of the image.
         source: What the user says of it.
         wish: What is made of it.
-        models: `models.fusion_mark`.
+        fingerprint: Of the networks and their fusion, `models.fusion_mark`.
+
+    Returns:
+        Keys of the record: "input", "side_given", "selection", "models_fingerprint" and "settings". A series is there
+        as a hash, because its unique identifier leads back to the scan.
     """
-    asked = [content, source.side, asdict(source.choice), models, wish.settings]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    return {
+        "input": content,
+        "side_given": source.side.value,
+        "selection": _selection(source.choice),
+        "models_fingerprint": fingerprint,
+        "settings": wish.settings,
+    }
+
+
+def _selection(choice: Choice) -> dict[str, Any]:
+    series = choice.series and hashlib.sha256(choice.series.encode()).hexdigest()[:16]
+    spacing = choice.spacing_mm and list(choice.spacing_mm)
+    return {**asdict(choice), "series": series, "spacing_mm": spacing}
+
+
+def _differences(record: Mapping[str, Any], origin: Mapping[str, Any], wish: Wish, choice: Choice) -> list[str]:
+    """What a finished knee was made of otherwise than it would be now, in words; see `records` on older versions."""
+    if record["input"] != origin["input"]:
+        return ["another image"]
+    found = ["another side"] if record["side_given"] != origin["side_given"] else []
+    found += ["other models"] if record["models_fingerprint"] != origin["models_fingerprint"] else []
+    default = replace(type(wish)(wish.models), method=type(wish.method)())
+    settings = changed(record["settings"], origin["settings"], earlier(default.settings, default, default.method))
+    nothing = type(choice)()
+    settings += changed(record["selection"], origin["selection"], earlier(_selection(nothing), nothing))
+    return [*found, *([f"other settings ({', '.join(settings)})"] if settings else [])]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -99,10 +132,10 @@ def finished(entry: Entry, wish: Wish, models: str, out: Path) -> dict[str, Any]
     record = record_of(folder)
     if record is None:
         return None
-    now = content_mark(entry.source.path)
-    if record["mark"] != mark_of(now, entry.source, wish, models):
-        other = "another image" if record["input"] != now else "other models or settings"
-        raise ValueError(f"{folder} was made of {other}; give --overwrite, or another --out")
+    origin = origin_of(content_mark(entry.source.path), entry.source, wish, models)
+    differ = _differences(record, origin, wish, entry.source.choice)
+    if differ:
+        raise ValueError(f"{folder} was made of {' and '.join(differ)}; give --overwrite, or another --out")
     check_unchanged(folder, record, "give --overwrite to make it again, or another --out")
     return record
 
@@ -149,23 +182,25 @@ def record_of(folder: Path) -> dict[str, Any] | None:
         raise ValueError(f"{folder} is there and was not made by knee3d segment; give another --out")
     try:
         record = json.loads((folder / RECORD).read_text())
-        whole = _is_whole(record)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        whole = False
+        check_version(record, FORM)
+        whole, why = _is_whole(record), ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        whole, why = False, f" ({error})"
     if not whole:
         raise ValueError(
-            f"{folder / RECORD} is damaged, or not knee3d's; remove {folder} if it is, or give another --out"
+            f"{folder / RECORD} is damaged, or not knee3d's{why}; remove {folder} if it is, or give another --out"
         )
     return record
 
 
 def _is_whole(record: Mapping[str, Any]) -> bool:
-    texts = all(isinstance(record[key], str) for key in ("knee3d", "case", "mark", "input", "engine", "whole_because"))
+    texts = all(isinstance(record[key], str) for key in ("knee3d", "case", "input", "engine", "whole_because"))
+    texts = texts and all(isinstance(record[key], str) for key in ("models_fingerprint", "side_given"))
     texts = texts and isinstance(record.get("unchecked", ""), str)
     flags = isinstance(record["flags"], list) and all(isinstance(flag, str) for flag in record["flags"])
     files = all(isinstance(one, str) for one in record["files"].values())
     volumes = all(isinstance(mm3, float) and math.isfinite(mm3) for mm3 in record["volumes_mm3"].values())
     known = record["side"] in list(Side) and record["scheme"] in SCHEMES and record["settings"]["form"] in FORMS
-    mappings = all(isinstance(record[key], dict) for key in ("models", "weights", "settings"))
+    mappings = all(isinstance(record[key], dict) for key in ("models", "weights", "settings", "selection"))
     sizes = all(len(record[key]) == 3 and all(size > 0 for size in record[key]) for key in ("shape", "spacing_mm"))
     return texts and flags and files and volumes and known and mappings and sizes

@@ -30,9 +30,10 @@ from knee3d.workflow.report_record import (
     REPORT_RECORD,
     SEEN_SHORT,
     ReportWish,
-    mark_of_report,
-    mark_of_results,
+    fingerprint_of_results,
+    origin_of_report,
     report_digests,
+    same_origin,
 )
 
 log = logging.getLogger(__name__)
@@ -173,9 +174,10 @@ def _known(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any] | Non
     """The record of a report that was made of the same, or of more; None where there is none."""
     try:
         record: dict[str, Any] = json.loads((folder / REPORT / REPORT_RECORD).read_text())
-        if report_digests(folder / REPORT) != record["files"] or record["results"] != mark_of_results(given.record):
+        results = fingerprint_of_results(given.record)
+        if report_digests(folder / REPORT) != record["files"] or record["results"] != results:
             return None
-        if record["mark"] == mark_of_report(given, wish):
+        if same_origin(record, origin_of_report(given, wish), wish):
             return record
         more = _made_of_more(record, given)
     except (OSError, ValueError, KeyError, TypeError):

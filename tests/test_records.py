@@ -1,0 +1,133 @@
+"""An upgrade orphans nothing: an option that came later leaves trainings, datasets and finished knees what they are."""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from finished_knees import make_cohort, make_finished
+
+from knee3d.anatomy.plane import Plane
+from knee3d.dataset.intake import knees_at
+from knee3d.dataset.source import Choice
+from knee3d.learn.config import Going, TrainConfig
+from knee3d.learn.training import train_view
+from knee3d.records import BEFORE, VERSION, changed, check_version, completed, earlier
+from knee3d.workflow.record import RECORD, Wish, finished, record_of
+from knee3d.workflow.report_record import ReportWish
+from knee3d.workflow.reporting import knees_of, report
+from knee3d.workflow.segmenter import Method
+
+
+@dataclass(frozen=True)
+class Later:
+    """Options that a later version of knee3d may have."""
+
+    smooth: float = 0.0
+    careful: bool = field(default=True, metadata={BEFORE: False})
+
+
+def test_a_setting_that_a_record_lacks_counts_as_what_was_done_then():
+    lacking = earlier(asdict(Later()), Later())
+    assert lacking == {"smooth": 0.0, "careful": False}
+    assert changed({}, {"smooth": 0.0, "careful": False}, lacking) == []
+    assert changed({}, asdict(Later()), lacking) == ["careful"]
+    assert changed({"smooth": 1.0}, {"smooth": 0.0, "careful": False}, lacking) == ["smooth"]
+
+
+def test_a_setting_that_only_the_record_has_is_a_difference():
+    assert changed({"old": 1}, {}, {}) == ["old"]
+
+
+def test_settings_within_settings_are_completed_too():
+    assert completed({"a": {"b": 1}}, {"a": {"b": 0, "c": 2}, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}
+
+
+@pytest.mark.parametrize(
+    ("version", "known"), [(1, True), (2, True), (3, False), (0, False), (None, False), ("1", False)]
+)
+def test_a_record_of_a_later_version_is_refused(version, known):
+    if known:
+        check_version({VERSION: version}, 2)
+    else:
+        with pytest.raises(ValueError, match="version"):
+            check_version({VERSION: version}, 2)
+
+
+@dataclass(frozen=True)
+class LaterConfig(TrainConfig):
+    smooth: float = 0.0
+    careful: bool = field(default=True, metadata={BEFORE: False})
+
+
+@pytest.mark.slow
+def test_a_trained_model_is_recognised_by_a_version_with_more_options(balls, tiny, tmp_path):
+    common = {"network": tiny, "encoder_weights": "none", "epochs": 1, "batch_size": 8, "limit_slices": 8}
+    folder = train_view(balls, Plane.AXIAL, tmp_path, TrainConfig(**common))
+    card = (folder / "card.json").read_bytes()
+    train_view(balls, Plane.AXIAL, tmp_path, LaterConfig(**common, careful=False))
+    assert (folder / "card.json").read_bytes() == card
+    for other, name in (({"careful": True}, "careful"), ({"careful": False, "smooth": 1.0}, "smooth")):
+        with pytest.raises(ValueError, match=rf"settings \({name}\).*--overwrite"):
+            train_view(balls, Plane.AXIAL, tmp_path, LaterConfig(**common, **other))
+    with pytest.raises(ValueError, match="--overwrite"):
+        train_view(balls, Plane.AXIAL, tmp_path, TrainConfig(**common, seed=1), Going(resume=True))
+
+
+@dataclass(frozen=True)
+class LaterMethod(Method):
+    smooth: float = 0.0
+
+
+@dataclass(frozen=True)
+class LaterWish(Wish):
+    careful: bool = field(default=True, metadata={BEFORE: False})
+
+
+@dataclass(frozen=True)
+class LaterChoice(Choice):
+    coil: str | None = None
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("records")
+    return make_finished(make_cohort(folder / "cohort"), folder / "results")
+
+
+@pytest.mark.slow
+def test_a_finished_knee_is_recognised_by_a_version_with_more_options(results):
+    entry = knees_at(results.parent / "cohort" / "knees.csv")[0]
+    entry = replace(entry, source=replace(entry.source, choice=LaterChoice()))
+    wish = LaterWish(results, method=LaterMethod(), careful=False)
+    assert finished(entry, wish, "made up", results) == record_of(results / entry.case)
+    others = {
+        "careful": (entry, replace(wish, careful=True)),
+        "smooth": (entry, replace(wish, method=LaterMethod(smooth=1.0))),
+        "coil": (replace(entry, source=replace(entry.source, choice=LaterChoice(coil="1"))), wish),
+    }
+    for name, (knee, asked) in others.items():
+        with pytest.raises(ValueError, match=rf"\({name}\).*--overwrite"):
+            finished(knee, asked, "made up", results)
+
+
+@pytest.mark.slow
+def test_a_knee_of_a_later_version_is_not_touched(results, tmp_path):
+    record = json.loads((results / "P001" / RECORD).read_text())
+    (tmp_path / RECORD).write_text(json.dumps(record | {VERSION: 99}))
+    with pytest.raises(ValueError, match="upgrade"):
+        record_of(tmp_path)
+
+
+@dataclass(frozen=True)
+class LaterReportWish(ReportWish):
+    smooth: float = 0.0
+    careful: bool = field(default=True, metadata={BEFORE: False})
+
+
+@pytest.mark.slow
+def test_a_report_is_recognised_by_a_version_with_more_options(results):
+    knees = knees_of(results.parent / "cohort" / "knees.csv")
+    assert {one.status for one in report(results, knees, ReportWish())} == {"done"}
+    assert {one.status for one in report(results, knees, LaterReportWish(careful=False))} == {"kept"}
+    assert {one.status for one in report(results, knees, LaterReportWish())} == {"done"}
