@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny_network
 from hypothesis import settings
+from skips import Skips
 
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.plane import Plane
@@ -13,6 +14,13 @@ from knee3d.anatomy.volume import Volume
 from knee3d.dataset.cases import Case, Dataset, Split, save_dataset
 from knee3d.dataset.intensity import Window
 from knee3d.dataset.png import write_slices
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where the tests are told to several processes, only the one that tells counts skips."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Skips(), "skips")
+
 
 settings.register_profile("untimed", deadline=None)  # other work on the machine must fail no test
 settings.load_profile("untimed")

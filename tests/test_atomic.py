@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from faults import changes_of, killed_at
 
 from knee3d.atomic import whole_file, whole_folder
 
@@ -115,3 +116,49 @@ def test_a_full_disk_is_said_with_the_path(whole, tmp_path):
     message = str(pytest.raises(OSError, full).value)
     assert "No space left" in message
     assert str(tmp_path / "wanted") in message
+
+
+def test_killed_at_any_change_a_folder_is_the_old_or_the_new_one(tmp_path):
+    def work(folder: Path) -> None:
+        with whole_folder(folder / "case") as partial:
+            (partial / "slices").mkdir()
+            (partial / "slices" / "new").write_text("new")
+            (partial / "other").write_text("new")
+
+    def begun(name: str) -> Path:
+        (tmp_path / name / "case" / "slices").mkdir(parents=True)
+        (tmp_path / name / "case" / "slices" / "old").write_text("old")
+        return tmp_path / name
+
+    def names(folder: Path) -> list[str]:
+        found = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+        return sorted(str(path) for path in found if not path.parts[0].startswith("."))
+
+    counted = begun("counted")
+    count, left = changes_of(lambda: work(counted), counted), []
+    assert count >= 8
+    for number in range(1, count + 1):
+        folder = begun(f"killed {number}")
+        killed_at(number, lambda here=folder: work(here), folder)
+        left.append(names(folder))
+        work(folder)
+        assert names(folder) == ["case/other", "case/slices/new"]
+        assert [path.name for path in folder.iterdir()] == ["case"]
+    assert {tuple(one) for one in left} <= {("case/slices/old",), ("case/other", "case/slices/new"), ()}
+    assert left.count([]) <= 1  # between the two renames, which the next run undoes
+
+
+def test_killed_at_any_change_a_file_is_the_old_or_the_new_one(tmp_path):
+    target = tmp_path / "table.csv"
+
+    def work() -> None:
+        with whole_file(target) as partial:
+            partial.write_text("new")
+
+    target.write_text("old")
+    count = changes_of(work, tmp_path)
+    for number in range(1, count + 1):
+        target.write_text("old")
+        killed_at(number, work, tmp_path)
+        assert target.read_text() in ("old", "new")
+    assert count >= 2

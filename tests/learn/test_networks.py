@@ -162,7 +162,7 @@ def test_all_begin_with_the_same_encoder(narrow, name, tmp_path):
     assert rest | inside == {id(variable) for variable in model.trainable_variables}
 
 
-@pytest.mark.skipif(not WEIGHTS.is_file(), reason="the real ImageNet weights are not here")
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="no ImageNet weights under ../shared")
 @pytest.mark.parametrize("name", ["segnet", "deeplab"])
 def test_imagenet_weights_come_from_keras_file(name):
     model = building.build(2, config.TrainConfig(network=name), str(WEIGHTS))
@@ -256,7 +256,7 @@ def test_every_network_trains_and_segments(slim, balls, name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not WEIGHTS.is_file(), reason="the real ImageNet weights are not here")
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="no ImageNet weights under ../shared")
 def test_fcn_finds_tissue_under_adam_and_soft_dice(narrow):
     """Its streams differ in size by thousands; whichever was largest once called everything background for good."""
     settings = config.TrainConfig(network="fcn", encoder_weights=str(WEIGHTS), learning_rate=1e-3)

@@ -74,7 +74,7 @@ def test_a_tissue_comes_back_where_it_was(tmp_path, ending):
 
 @pytest.mark.parametrize("ending", [".stl", ".ply", ".glb"])
 def test_trimesh_finds_a_watertight_tissue(tmp_path, ending):
-    trimesh = pytest.importorskip("trimesh", reason="trimesh is not installed")
+    trimesh = pytest.importorskip("trimesh")
     mesh = slab(1)
     write_meshes(tmp_path / f"one{ending}", [mesh])
     back = trimesh.load_mesh(tmp_path / f"one{ending}")
@@ -188,7 +188,7 @@ def test_glb_names_colours_and_places_each_tissue(tmp_path):
 
 
 def test_trimesh_reads_names_places_and_colours_of_a_scene(tmp_path):
-    trimesh = pytest.importorskip("trimesh", reason="trimesh is not installed")
+    trimesh = pytest.importorskip("trimesh")
     meshes = [slab(0), slab(1), slab(3, colours=rainbow)]
     write_meshes(tmp_path / "all.glb", meshes)
     scene = trimesh.load_scene(tmp_path / "all.glb")

@@ -100,7 +100,7 @@ class Browser:
 @contextmanager
 def running(screenshots: Path, flags: tuple[str, ...] = SOFTWARE_GL) -> Iterator[Browser]:
     """Start a browser for a while; a test that asks for it is skipped where there is none."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
+    webdriver = pytest.importorskip("selenium.webdriver")
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("no chromium and chromedriver on this machine")
     options = webdriver.ChromeOptions()

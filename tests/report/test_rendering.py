@@ -19,7 +19,7 @@ def test_tissues_appear_in_their_colours_and_upright():
     try:
         picture = render_labels(Volume(labels, AFFINE), SCHEME, (120, 160))
     except RenderingError as error:
-        pytest.skip(str(error))
+        pytest.skip(f"no OpenGL: {error}")
     assert picture.shape == (160, 120, 3)
     assert picture.dtype == np.uint8
     np.testing.assert_array_equal(picture[0, 0], BACKGROUND)

@@ -40,7 +40,7 @@ from knee3d.dataset.dicom.headers import DicomError
 from knee3d.dataset.dicom.series import read_series, scan
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "mese_t2_dicom"
-real = pytest.mark.skipif(not REAL.is_dir(), reason="the real multi-echo series is not beside the repository")
+real = pytest.mark.skipif(not REAL.is_dir(), reason="no real DICOM under ../shared")
 
 
 def itk_reads(files: list[Path], folder: Path) -> tuple[np.ndarray, np.ndarray]:
