@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tiny_network
 from hypothesis import settings
 from skips import Skips
 
@@ -41,8 +40,9 @@ def bright_ball(shape: tuple[int, int, int], seed: int) -> tuple[np.ndarray, np.
 @pytest.fixture(scope="session")
 def tiny() -> str:
     """The name of a network that trains in seconds."""
-    tiny_network.register()
-    return tiny_network.TINY
+    from tiny_network import TINY  # not before it is needed: it imports TensorFlow
+
+    return TINY
 
 
 @pytest.fixture(scope="session")

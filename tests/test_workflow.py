@@ -43,13 +43,19 @@ PREPARATION = Preparation(SCHEMES["compartments"], None, (0.6, 0.2, 0.2))
 
 
 @pytest.fixture(scope="module")
-def journey(tmp_path_factory) -> Path:
+def journey(tiny, tmp_path_factory) -> Path:
     """cohort/, dataset/ and models/ of five small knees, trained as little as possible."""
     out = tmp_path_factory.mktemp("journey")
     table = workflow.phantom(Cohort(5, (32, 32, 32), seed=1), out / "cohort", jobs=2)
     workflow.prepare(table, out / "dataset", PREPARATION, None, jobs=2)
     config = training.TrainConfig(
-        encoder_weights="none", epochs=1, batch_size=4, learning_rate=1e-3, limit_slices=32, augment="none"
+        network=tiny,
+        encoder_weights="none",
+        epochs=1,
+        batch_size=4,
+        learning_rate=1e-2,
+        limit_slices=32,
+        augment="none",
     )
     folders = workflow.train(out / "dataset", list(Plane), out / "models", config)
     assert [folder.name for folder in folders] == [plane.value for plane in Plane]

@@ -1,24 +1,23 @@
-"""A network of a few hundred weights, trained in seconds: for tests of the way, not of what is learnt.
+"""A network of a thousand weights, trained in seconds: for tests of the way, not of what is learnt.
 
-`register` may also be called by a program that a test starts.
+Importing this module lets `TrainConfig(network="tiny")` be known in the process, a program that a test starts as well.
 """
+
+import keras
+
+from knee3d.learn.networks import NETWORKS, Architecture
 
 TINY = "tiny"
 
 
-def register() -> None:
-    """Let `TrainConfig(network="tiny")` be known in this process."""
-    import keras
+def tiny(classes: int, encoder: str) -> keras.Model:
+    """One step down and up, with batch normalisation; the first layer has the name of the encoder's first."""
+    image = keras.Input((None, None, 3), name="image")
+    fine = keras.layers.Conv2D(8, 3, padding="same", activation="relu", name="block1_conv1")(image)
+    coarse = keras.layers.Conv2D(8, 3, padding="same", name="middle")(keras.layers.MaxPooling2D()(fine))
+    coarse = keras.layers.ReLU()(keras.layers.BatchNormalization(name="middle_bn")(coarse))
+    both = keras.layers.Concatenate()([fine, keras.layers.UpSampling2D()(coarse)])
+    return keras.Model(image, keras.layers.Conv2D(classes, 1, name="score")(both), name=TINY)
 
-    from knee3d.learn.networks import NETWORKS, Architecture
 
-    def tiny(classes: int, encoder: str) -> keras.Model:
-        """One step down and up, with batch normalisation; the first layer has the name of the encoder's first."""
-        image = keras.Input((None, None, 3), name="image")
-        fine = keras.layers.Conv2D(8, 3, padding="same", activation="relu", name="block1_conv1")(image)
-        coarse = keras.layers.Conv2D(8, 3, padding="same", name="middle")(keras.layers.MaxPooling2D()(fine))
-        coarse = keras.layers.ReLU()(keras.layers.BatchNormalization(name="middle_bn")(coarse))
-        both = keras.layers.Concatenate()([fine, keras.layers.UpSampling2D()(coarse)])
-        return keras.Model(image, keras.layers.Conv2D(classes, 1, name="score")(both), name=TINY)
-
-    NETWORKS[TINY] = Architecture(tiny, 2, ("vgg16",))  # type: ignore[index]
+NETWORKS[TINY] = Architecture(tiny, 2, ("vgg16",))  # type: ignore[index]

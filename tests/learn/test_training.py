@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing import event_accumulator as events
+from tiny_network import TINY
 
 from knee3d import workflow
 from knee3d.anatomy.plane import Plane
@@ -30,7 +31,8 @@ from knee3d.report.figures import confusion_figure
 WEIGHTS = Path(__file__).parents[3] / "shared" / "weights" / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 # A Python that has TensorFlow and nothing of knee3d; CI makes one, elsewhere the tests' own serves, isolated.
 ELSEWHERE = os.environ.get("KNEE3D_TF_ONLY_PYTHON", sys.executable)
-CONFIG = config.TrainConfig(encoder_weights="none", epochs=3, batch_size=4, learning_rate=2e-3, augment="none")
+SMALL = {"network": TINY, "encoder_weights": "none"}
+CONFIG = config.TrainConfig(**SMALL, epochs=3, batch_size=4, learning_rate=1e-2, augment="none")
 PLANE = Plane.SAGITTAL
 
 PROGRAM = """
@@ -130,7 +132,7 @@ def test_a_finished_plane_is_left_alone_and_another_one_protected(balls, models)
     before = model.stat().st_mtime_ns
     training.train_view(balls, PLANE, models, CONFIG)
     assert model.stat().st_mtime_ns == before
-    other = config.TrainConfig(encoder_weights="none", epochs=1)
+    other = config.TrainConfig(**SMALL, epochs=1)
     with pytest.raises(ValueError, match="other settings.*--overwrite"):
         training.train_view(balls, PLANE, models, other)
     assert model.stat().st_mtime_ns == before
@@ -166,9 +168,7 @@ def test_a_saved_model_runs_where_only_tensorflow_is(balls, models, tmp_path):
 )
 def test_other_contexts_and_other_arithmetic_learn_too(balls, tmp_path, choice):
     going = config.Going(cache=choice.pop("cache", None))
-    settings = config.TrainConfig(
-        encoder_weights="none", epochs=3, batch_size=4, learning_rate=5e-4, limit_slices=16, **choice
-    )
+    settings = config.TrainConfig(**SMALL, epochs=3, batch_size=4, learning_rate=1e-2, limit_slices=16, **choice)
     training.train_view(balls, PLANE, tmp_path, settings, going)
     losses = np.genfromtxt(tmp_path / PLANE.value / "metrics.csv", delimiter=",", names=True)["loss"]
     assert losses[-1] < 0.8 * losses[0]
@@ -183,7 +183,7 @@ def test_other_contexts_and_other_arithmetic_learn_too(balls, tmp_path, choice):
 @pytest.mark.skipif(not WEIGHTS.exists(), reason="no ImageNet weights under ../shared")
 def test_imagenet_weights_come_from_a_file(monkeypatch):
     monkeypatch.setenv(encoder.VARIABLE, str(WEIGHTS))
-    model = building.build(2, CONFIG, encoder.find_encoder_weights("imagenet"))
+    model = building.build(2, config.TrainConfig(), encoder.find_encoder_weights("imagenet"))
     kernels = {weight.path.split("/")[-2]: weight for weight in model.weights if weight.path.endswith("kernel")}
     import h5py
 
@@ -227,7 +227,7 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path):
     file = tmp_path / "weights.h5"
     file.write_bytes(b"not hdf5")
     with pytest.raises(ValueError, match=r"weights\.h5"):
-        building.build(2, CONFIG, str(file))
+        building.build(2, config.TrainConfig(), str(file))
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_models_that_are_not_there(tmp_path):
     with pytest.raises(ValueError, match=r"card\.json is not a readable"):
         cards.load_card(tmp_path, PLANE)
     content = {"plane": PLANE.value, "scheme": "cartilage", "classes": ["background", "cartilage"], "knee3d": "0",
-               "input": "", "output": ""}  # fmt: skip
+               "input": "", "output": "", "version": 1}  # fmt: skip
     card.write_text(json.dumps(content | {"settings": {"context": 1}, "spacing_mm": [1, 1, 1]}))
     with pytest.raises(ValueError, match="not a readable SavedModel"):
         engines.load_predictor(tmp_path, PLANE)
@@ -278,7 +278,7 @@ def test_models_that_are_not_there(tmp_path):
 
 @pytest.mark.slow
 def test_folds_are_trained_one_by_one_and_summed_up(balls, tmp_path):
-    settings = config.TrainConfig(encoder_weights="none", epochs=1, limit_slices=2)
+    settings = config.TrainConfig(**SMALL, epochs=1, limit_slices=2)
     first = workflow.cross_validate(balls.folder, [PLANE], tmp_path, settings, Folds(2, only=1))
     assert first["planes"][PLANE.value]["sd"] is None
     both = workflow.cross_validate(balls.folder, [PLANE], tmp_path, settings, Folds(2))
@@ -304,7 +304,7 @@ def test_folds_are_trained_one_by_one_and_summed_up(balls, tmp_path):
 def test_a_card_that_makes_no_sense_is_one_clear_line(tmp_path, wrong):
     card = {"plane": PLANE.value, "scheme": "cartilage", "classes": ["background", "cartilage"], "knee3d": "0",
             "settings": {"context": 1}, "patients": {"train": [], "val": []}, "spacing_mm": [1, 1, 1],
-            "input": "", "output": ""}  # fmt: skip
+            "input": "", "output": "", "version": 1}  # fmt: skip
     (tmp_path / PLANE.value).mkdir()
     path = tmp_path / PLANE.value / "card.json"
     path.write_text(json.dumps(card))
