@@ -33,7 +33,6 @@ class Wish:
         planes: Names of those that look at the knee, see `models.trained_views`; none is every one.
         method: How labels are found.
         precision: See `learn.engines.choose_engine`.
-        runtime: See there, too.
         device: See `learn.engines.check_device`.
         form: Of the labels, one of `dataset.labels.FORMS`.
         probabilities: Whether to write those of each view.
@@ -44,7 +43,6 @@ class Wish:
     planes: tuple[str, ...] = ()
     method: Method = field(default_factory=Method)
     precision: str = "auto"
-    runtime: str = "tensorflow"
     device: str | None = None
     form: str = "nifti"
     probabilities: bool = False
@@ -53,7 +51,7 @@ class Wish:
     @property
     def settings(self) -> dict[str, Any]:
         """What results depend on beside the networks, ready for JSON."""
-        return {**asdict(self.method), "precision": self.precision, "runtime": self.runtime, "form": self.form,
+        return {**asdict(self.method), "precision": self.precision, "form": self.form,
                 "probabilities": self.probabilities, "oblique": self.oblique}  # fmt: skip
 
 

@@ -219,16 +219,15 @@ def card(models: Path) -> Path:
     return page
 
 
-def export(models: Path, name: str, out: Path) -> Iterator[tuple[Path, float | Exception]]:
-    """Write every trained network for another runtime.
+def export(models: Path, out: Path) -> Iterator[tuple[Path, float | Exception]]:
+    """Write every trained network as ONNX.
 
     Args:
         models: The networks'.
-        name: Key of `learn.exporting.FORMATS`.
         out: Gets a folder for each network.
 
     Yields:
-        Each folder, and by how much the runtime's probabilities differ from the network's, or why it was not written.
+        Each folder, and by how much its probabilities differ from the network's, or why it was not written.
 
     Raises:
         FileNotFoundError: No network was trained to the end.
@@ -237,7 +236,7 @@ def export(models: Path, name: str, out: Path) -> Iterator[tuple[Path, float | E
 
     for view in all_trained(models):
         try:
-            yield out / view, export_view(models, view, name, out / view)
+            yield out / view, export_view(models, view, out / view)
         except (ValueError, RuntimeError) as error:
             yield out / view, error
 
