@@ -19,7 +19,6 @@ from knee3d.launch.on_ray import run_on_ray
 from knee3d.launch.on_slurm import run_on_slurm
 from knee3d.models import all_trained, fusion_files, is_trained, load_fusion
 from knee3d.postprocess.confusion import Scores
-from knee3d.postprocess.oblique import one_direction
 
 if TYPE_CHECKING:
     from knee3d.learn.config import Going, TrainConfig
@@ -89,11 +88,6 @@ def train(
     names = _names(views)
     _train([ViewTask(folder, view, models, config) for view in names], launcher)
     return [models / view for view in names if is_trained(models, view)]
-
-
-def each_direction(count: int) -> list[str]:
-    """The views of networks that learn one of so many oblique directions each."""
-    return [one_direction(number, count) for number in range(1, count + 1)]
 
 
 def cross_validate(
