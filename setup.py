@@ -47,8 +47,6 @@ setup(
         "ray": ["ray>=2.40"],
         "slurm": ["submitit>=1.5"],
         "onnx": ["tf2onnx>=1.16", "onnxruntime>=1.20"],
-        "openvino": ["openvino>=2025.0"],
-        "litert": ["ai-edge-litert>=2.0"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",

@@ -36,7 +36,7 @@ from knee3d.models.folder import is_trained
 from knee3d.postprocess.assess import assess
 from knee3d.postprocess.decide import fused_labels
 from knee3d.postprocess.ensemble import Keep
-from knee3d.postprocess.oblique import OBLIQUE, is_oblique, one_direction
+from knee3d.postprocess.oblique import OBLIQUE
 from knee3d.postprocess.patches import SOLID
 from knee3d.report.tables import plain
 
@@ -64,7 +64,6 @@ class Preset:
             then have voxels as large as those of the knees. None is all, in batches as `config` says.
         step: Voxels in a step, where a share is shown: batches are as many slices as have them, so that networks of
             all planes learn in as many steps, from as many voxels.
-        without: Cells that are left out unless they are asked for.
         slower: Networks of slices that learn at a tenth of the rate: at the whole one they end as background everywhere
             within an epoch, as their loss in training says.
         knees: For each split, patients rendered from a real label map, and made up; the first of them comes twice.
@@ -74,7 +73,6 @@ class Preset:
     solid: TrainConfig
     shown: float | None = None
     step: int = 0
-    without: tuple[str, ...] = ()
     slower: tuple[str, ...] = ()
     knees: Mapping[Split, tuple[int, int]] = field(
         default_factory=lambda: {Split.TRAIN: (8, 4), Split.VAL: (3, 2), Split.TEST: (6, 2)}
@@ -92,7 +90,6 @@ PRESETS = {
         replace(_SMALL, network="unet3d", encoder=None, patch=(48, 48, 32), loss="dice-ce"),
         shown=0.35,
         step=16384,
-        without=("oblique, each",),
         slower=("fcn", "pspnet"),
     ),
     "full": Preset(
@@ -193,7 +190,7 @@ class Study:
         if self.preset.shown is None:
             return config
         cases = dataset.of_split(Split.TRAIN)
-        if is_oblique(view):
+        if view == OBLIQUE:
             config = replace(config, spacing_mm=float(np.median([np.cbrt(np.prod(case.spacing_mm)) for case in cases])))
         seeing = learning_view(view, config, cases)
         slices, height, width = np.array([stack.shape for stack in seeing.stacks(dataset, cases)]).T
@@ -298,10 +295,7 @@ def costs(study: Study, models: Path, oblique: int = 0) -> dict[str, Cost]:
     ensemble = load_models(models, fused=False, oblique=oblique).ensemble
     found: dict[str, Cost] = {}
     for name, view in ensemble.views.items():
-        folder = name
-        if is_oblique(name):
-            number = int(name.rpartition("-")[2])
-            folder = OBLIQUE if (models / OBLIQUE).exists() else one_direction(number, oblique)
+        folder = OBLIQUE if is_oblique(name) else name
         for _ in view.parts(first):
             pass
         shown: list[tuple[int, ...]] = []
@@ -396,26 +390,25 @@ def fusion_cell(study: Study) -> Lines:
     return [line | {"network": "unet", "way": f"three planes, {line['way']}"} for line in lines]
 
 
-def oblique_cell(shared: bool) -> Callable[[Study], Lines]:
-    """Oblique directions, with one network for all or one for each, alone and beside the planes."""
+def is_oblique(view: str) -> bool:
+    """Whether it is one of the views oblique-1, oblique-2, ..."""
+    return view.startswith(OBLIQUE)
 
-    def run(study: Study) -> Lines:
-        name = "one network" if shared else "a network each"
-        views = [OBLIQUE] if shared else workflow.each_direction(DIRECTIONS)
-        config, planes = replace(study.preset.config, directions=DIRECTIONS), len(PLANES) if shared else 1
-        models = study.trained(f"oblique, {name}", study.usual, views, config, planes)
-        both = study.together(f"planes and oblique, {name}", study.unet(), models)
-        found = costs(study, both, DIRECTIONS)
-        alone = [cost for view, cost in found.items() if is_oblique(view)]
-        ways: dict[str, Callable[[str], bool]] = {
-            f"{DIRECTIONS} oblique views, {name}, equal": is_oblique,
-            f"three planes and {DIRECTIONS} oblique, {name}, equal": lambda view: True,
-        }
-        lines = scored_among(study, both, ways)
-        cost = (summed(alone), summed(found.values()))
-        return [line | {"network": "unet", **one} for line, one in zip(lines, cost, strict=True)]
 
-    return run
+def oblique_cell(study: Study) -> Lines:
+    """Oblique directions, with one network for all, alone and beside the planes."""
+    config, name = replace(study.preset.config, directions=DIRECTIONS), "one network"
+    models = study.trained("oblique", study.usual, [OBLIQUE], config, len(PLANES))
+    both = study.together("planes and oblique", study.unet(), models)
+    found = costs(study, both, DIRECTIONS)
+    alone = [cost for view, cost in found.items() if is_oblique(view)]
+    ways: dict[str, Callable[[str], bool]] = {
+        f"{DIRECTIONS} oblique views, {name}, equal": is_oblique,
+        f"three planes and {DIRECTIONS} oblique, {name}, equal": lambda view: True,
+    }
+    lines = scored_among(study, both, ways)
+    cost = (summed(alone), summed(found.values()))
+    return [line | {"network": "unet", **one} for line, one in zip(lines, cost, strict=True)]
 
 
 def solid_cell(study: Study) -> Lines:
@@ -428,8 +421,7 @@ def solid_cell(study: Study) -> Lines:
 CELLS: Mapping[str, Callable[[Study], Lines]] = {
     **{name: planes_cell(name) for name in FLAT},
     "fusion": fusion_cell,
-    "oblique, shared": oblique_cell(shared=True),
-    "oblique, each": oblique_cell(shared=False),
+    "oblique": oblique_cell,
     "unet3d": solid_cell,
     **{f"spacing, {kind}": planes_cell("unet", kind) for kind in OTHERS},
 }
@@ -447,7 +439,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="gets knees, models and results")
     parser.add_argument("--preset", choices=PRESETS, default="small")
     parser.add_argument("--dataset", type=Path, help="prepared knees instead of rendered ones")
-    parser.add_argument("--cells", nargs="*", choices=CELLS, help="these only [all of the preset's]")
+    parser.add_argument("--cells", nargs="*", choices=CELLS, help="these only [all]")
     parser.add_argument("--encoder-weights", default="imagenet")
     given = parser.parse_args()
     preset = PRESETS[given.preset]
@@ -455,7 +447,7 @@ def main() -> None:
     study = Study(given.folder, preset, given.dataset)
     with alone(given.folder):
         study.begin(given.preset)
-        for name in dict.fromkeys(given.cells or [cell for cell in CELLS if cell not in preset.without]):
+        for name in dict.fromkeys(given.cells or CELLS):
             if name in study.done or (given.dataset is not None and name in RENDERED_ONLY):
                 continue
             started = time.perf_counter()

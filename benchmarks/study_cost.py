@@ -56,10 +56,8 @@ def main() -> None:
 
     patch = preset.solid.patch or knee.shape
     patches = len(PatchCutting(patch).places(given.shape)) * gflop(network(preset.solid.network, classes), patch) / 1e3
-    unet = of_slices("unet", oblique)
     a_knee = {f"{name}, three planes": of_slices(name, planes) for name in FLAT} | {
-        f"{DIRECTIONS} oblique views, one network": unet,
-        f"{DIRECTIONS} oblique views, a network each": unet,
+        f"{DIRECTIONS} oblique views, one network": of_slices("unet", oblique),
         f"unet3d, patches of {' x '.join(map(str, patch))}": patches,
     }
     training, validation = given.knees

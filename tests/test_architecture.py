@@ -32,8 +32,6 @@ LIVES_IN = {
     "tensorboard": {"learn"},
     "segmentation_models": {"learn"},
     "onnxruntime": {"learn"},
-    "openvino": {"learn"},
-    "ai_edge_litert": {"learn"},
     "pydicom": {"dataset"},
     "SimpleITK": {"dataset", "postprocess"},
     "cv2": {"dataset"},

@@ -1,4 +1,4 @@
-"""Commands from trained networks to their cards, and to other runtimes."""
+"""Commands from trained networks to their cards, and to ONNX."""
 
 from pathlib import Path
 
@@ -22,21 +22,20 @@ def card(models: Path) -> None:
 
 @click.command(cls=Command)
 @click.argument("models", type=FOLDER, default="models")
-@click.option("--format", "name", type=click.Choice(["onnx", "openvino", "litert"]), required=True)
 @click.option("--out", type=FOLDER, default="exported", show_default=True)
-def export(models: Path, name: str, out: Path) -> None:
-    """Write the trained planes for another runtime, and check that it says what the networks say.
+def export(models: Path, out: Path) -> None:
+    """Write the trained planes as ONNX, and check that ONNX Runtime computes what the networks compute.
 
-    They take and give what the SavedModels do, see models/README.md. The runtimes are extras: pip install
-    'knee3d[onnx]', or openvino, or litert.
+    The files take and give what the SavedModels do, see models/README.md. The packages needed are an extra: pip install
+    'knee3d[onnx]'.
 
     \b
-    knee3d export models --format onnx --out for_dotnet
+    knee3d export models --out for_dotnet
     """
     from knee3d import workflow
 
     failed = []
-    for folder, difference in workflow.export(models, name, out):
+    for folder, difference in workflow.export(models, out):
         if isinstance(difference, Exception):
             failed.append(str(difference))
         else:

@@ -28,7 +28,7 @@ ENCODERS = ["vgg16", "vgg19", "resnet18", "resnet34", "resnet50", "resnet101", "
             *(f"efficientnetb{number}" for number in range(5))]  # fmt: skip
 LOSSES = ["dice", "dice-ce", "generalised-dice", "tversky", "focal-tversky"]
 PLANES = [plane.value for plane in Plane]
-OTHER_VIEWS = ["oblique", "oblique-each", "volume"]
+OTHER_VIEWS = ["oblique", "volume"]
 
 
 @click.command(cls=Command)
@@ -53,7 +53,7 @@ OTHER_VIEWS = ["oblique", "oblique-each", "volume"]
     type=click.IntRange(1, ObliqueViews.most),
     default=6,
     show_default=True,
-    help="Of oblique slices; one network learns all, or with --plane oblique-each one each.",
+    help="Of oblique slices; one network learns all of them.",
 )
 @click.option(
     "--spread",
@@ -172,8 +172,9 @@ def train(dataset: Path, plane: str | None, models: Path, **options: Any) -> Non
     from knee3d.dataset.split import Folds
     from knee3d.learn.config import Going, TrainConfig
 
-    views = _views(plane, options["network"], options["directions"])
-    _refuse_idle_options(options["network"] == SOLID, views[0].startswith(OTHER_VIEWS[0]), options["encoder_weights"])
+    plane = plane or ("volume" if options["network"] == SOLID else "all")
+    views = PLANES if plane == "all" else [plane]
+    _refuse_idle_options(options["network"] == SOLID, plane == "oblique", options["encoder_weights"])
     going = Going(**{name: options.pop(name) for name in ("overwrite", "resume", "cache")})
     launcher = _launcher(going, **{name: options.pop(name) for name in ("launcher", "address", "retries", "slurm")})
     folds, fold = options.pop("folds"), options.pop("fold")
@@ -213,16 +214,6 @@ def _refuse_idle_options(solid: bool, oblique: bool, encoder_weights: str) -> No
         refused, why = idle.get(option.name or "", (False, ""))
         if refused and context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{option.opts[0]} {why}")
-
-
-def _views(plane: str | None, network: str, directions: int) -> list[str]:
-    """Names as `learn.views` has them."""
-    from knee3d import workflow
-
-    plane = plane or ("volume" if network == SOLID else "all")
-    if plane == "oblique-each":
-        return workflow.each_direction(directions)
-    return PLANES if plane == "all" else [plane]
 
 
 def _launcher(

@@ -49,13 +49,6 @@ if TYPE_CHECKING:
     show_default=True,
     help="auto: bfloat16 if the processor has it, which is timed. float32: the same labels on every machine.",
 )
-@click.option(
-    "--runtime",
-    type=click.Choice(["tensorflow", "openvino", "auto"]),
-    default="tensorflow",
-    show_default=True,
-    help="What computes networks. auto: the faster one, which is timed.",
-)
 @click.option("--device", metavar="cpu|gpu:N", help="What computes [the first GPU, or the processor].")
 @click.option(
     "--format",
@@ -115,7 +108,7 @@ def segment(knees: Path, models: Path, out: Path, **options: Any) -> None:
     cleaning = workflow.Cleaning(options["remove_below"], options["fill_below"], options["keep_largest"])
     method = workflow.Method(options["fast"], cleaning, options["any_spacing"])
     planes = _planes(options["planes"])
-    kept = {name: options[name] for name in ("precision", "runtime", "device", "form", "probabilities")}
+    kept = {name: options[name] for name in ("precision", "device", "form", "probabilities")}
     wish = workflow.Wish(models, planes, method, **kept, oblique=options["oblique"])
     if options["dry_run"]:
         planned = workflow.plan(entries, wish, out, overwrite=not options["resume"])

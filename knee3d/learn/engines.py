@@ -1,13 +1,12 @@
-"""What computes a network: TensorFlow or OpenVINO, in float32 or bfloat16. Which is fastest is measured, not known.
+"""How a trained network is computed: in float32 or bfloat16, and on which device.
 
-Whatever it is, it is a `Predictor`: uint8 slices in, float32 probabilities out.
+The result is a `Predictor`: it takes uint8 slices and returns float32 probabilities.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +21,7 @@ from knee3d.learn.savedmodel import check_place, load_savedmodel
 
 PRECISIONS = ("float32", "bfloat16")
 GAIN = 1.2
-"""A precision or a runtime other than the plain one must be so many times faster to be taken."""
+"""bfloat16 must be so many times faster than float32 to be chosen."""
 PROBES = 4
 CHANNELS = 128
 
@@ -34,29 +33,27 @@ class Engine:
     """How networks are computed.
 
     Attributes:
-        runtime: Key of `RUNTIMES`.
         precision: One of `PRECISIONS`.
         device: TensorFlow's name of it, as "CPU:0"; None is TensorFlow's own choice.
 
     Raises:
-        ValueError: There is no such runtime or precision.
+        ValueError: There is no such precision.
     """
 
-    runtime: str = "tensorflow"
     precision: str = "float32"
     device: str | None = None
 
     def __post_init__(self) -> None:
-        if self.runtime not in RUNTIMES or self.precision not in PRECISIONS:
-            raise ValueError(f"no engine {self}; runtimes: {', '.join(RUNTIMES)}; precisions: {', '.join(PRECISIONS)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"there is no precision {self.precision!r}; take one of {', '.join(PRECISIONS)}")
 
     def __str__(self) -> str:
-        return f"{self.runtime}, {self.precision}" + (f", {self.device}" if self.device else "")
+        return f"tensorflow, {self.precision}" + (f", {self.device}" if self.device else "")
 
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network, computed by some engine: the Predictor, or PatchPredictor, of `postprocess`.
+    """A trained network, ready to be computed: the Predictor, or PatchPredictor, of `postprocess`.
 
     Attributes:
         classes: Background included.
@@ -76,15 +73,14 @@ class Network:
 
 
 def load_predictor(models: Path, plane: Plane | str, engine: Engine | None = None) -> Network:
-    """The network of a plane, or of other slices, see `model_folder`; TensorFlow computes it in float32 by default.
+    """The network of a plane, or of other slices, see `model_folder`; it is computed in float32 by default.
 
     Raises:
         FileNotFoundError: There is no model for this plane.
         ValueError: The SavedModel or its card cannot be read, or is another plane's.
-        RuntimeError: The runtime is not installed.
     """
     engine, card = engine or Engine(), load_card(models, plane)
-    run = RUNTIMES[engine.runtime](model_folder(models, plane) / "saved_model", engine)
+    run = _computed(model_folder(models, plane) / "saved_model", engine)
     check_place(models, plane, card)
     first, second, third = card.get("patch") or (0, 0, 0)
     return Network(len(card["classes"]), int(card["settings"]["context"]), run, (first, second, third))
@@ -108,18 +104,12 @@ def check_device(device: str | None) -> str | None:
     return name
 
 
-def choose_engine(
-    models: Path, view: str, precision: str = "auto", runtime: str = "tensorflow", device: str | None = None
-) -> Engine:
+def choose_engine(precision: str = "auto", device: str | None = None) -> Engine:
     """How to compute on this machine.
 
     Args:
-        models: With a trained network.
-        view: Whose network is timed where runtimes are compared.
         precision: One of `PRECISIONS`, or "auto": bfloat16 on a processor that is `GAIN` times faster in it, see
             `has_bfloat16`, and else float32.
-        runtime: Key of `RUNTIMES`, or "auto": of those installed the fastest, if it is `GAIN` times faster than
-            TensorFlow.
         device: See `check_device`.
 
     Raises:
@@ -129,15 +119,7 @@ def choose_engine(
     on_processor = device.startswith("CPU") if device else not tf.config.list_physical_devices("GPU")
     if precision == "auto":
         precision = "bfloat16" if on_processor and has_bfloat16() else "float32"
-    if runtime != "auto":
-        return Engine(runtime, precision, device)
-    best, *others = (Engine(name, precision, device) for name in available_runtimes(on_processor))
-    seconds = _seconds_of(load_predictor(models, view, best)) if others else 0.0
-    for engine in others:
-        taken = _seconds_of(load_predictor(models, view, engine))
-        if taken * GAIN < seconds:
-            best, seconds = engine, taken
-    return best
+    return Engine(precision, device)
 
 
 @cache
@@ -168,24 +150,6 @@ def has_bfloat16() -> bool:
     return seconds["bfloat16"] * GAIN < seconds["float32"]
 
 
-def available_runtimes(on_processor: bool) -> Sequence[str]:
-    """Those installed, the plain one first. OpenVINO computes on processors only."""
-    others = [name for name in RUNTIMES if name != "tensorflow" and importlib.util.find_spec(name)]
-    return ["tensorflow", *(others if on_processor else ())]
-
-
-def _seconds_of(network: Network) -> float:
-    """Of the quickest of some calls after one that warms up."""
-    shape = (1, *network.patch) if any(network.patch) else (2, 192, 192, 2 * network.context + 1)
-    grey = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    seconds = []
-    for _ in range(PROBES + 1):
-        start = time.perf_counter()
-        network(grey)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
-
-
 @contextmanager
 def _rewritten_to_bfloat16(wanted: bool) -> Iterator[None]:
     """TensorFlow computes graphs that run within the block in bfloat16 where that is safe; there is no finer switch."""
@@ -200,7 +164,7 @@ def _rewritten_to_bfloat16(wanted: bool) -> Iterator[None]:
             tf.config.optimizer.set_experimental_options({name: before})
 
 
-def _tensorflow(folder: Path, engine: Engine) -> Run:
+def _computed(folder: Path, engine: Engine) -> Run:
     model = load_savedmodel(folder)
 
     def run(slices: np.ndarray) -> np.ndarray:
@@ -211,22 +175,3 @@ def _tensorflow(folder: Path, engine: Engine) -> Run:
                 raise RuntimeError(f"TensorFlow cannot compute slices of {slices.shape}: {error.message}") from error
 
     return run
-
-
-def _openvino(folder: Path, engine: Engine) -> Run:
-    if importlib.util.find_spec("openvino") is None:
-        raise RuntimeError("OpenVINO is not installed; pip install 'knee3d[openvino]'")
-    import openvino
-
-    load_savedmodel(folder)  # says what is wrong with it, better than OpenVINO
-    model = openvino.convert_model(folder)
-    precision = {"float32": "f32", "bfloat16": "bf16"}[engine.precision]
-    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
-
-    def run(slices: np.ndarray) -> np.ndarray:
-        return np.array(compiled(slices)[0], dtype=np.float32)
-
-    return run
-
-
-RUNTIMES: Mapping[str, Callable[[Path, Engine], Run]] = {"tensorflow": _tensorflow, "openvino": _openvino}

@@ -1,12 +1,11 @@
-"""Trained planes in the formats of other runtimes, each checked against the network before it is handed out."""
+"""Trained networks as ONNX files, each checked against the network before it is handed out."""
 
 import gc
 import importlib.util
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -15,81 +14,22 @@ import numpy as np
 from knee3d.anatomy.plane import Plane
 from knee3d.atomic import whole_folder
 from knee3d.learn.card import for_saved_model, load_card, model_folder
-from knee3d.learn.networks.layers import UpSample
 from knee3d.learn.savedmodel import worst_difference
 
+MODEL = "model.onnx"
 DESCRIPTION = "knee3d.json"
-RUNTIME_PARITY = 1e-4
-"""Other runtimes add up in another order: 2e-6 to 1e-5 was seen (once more, D39); a wrong export is far off."""
+PACKAGES = ("tf2onnx", "onnxruntime")
+"""What is needed, by import name; the extra knee3d[onnx] brings them."""
+ONNX_PARITY = 1e-4
+"""ONNX Runtime adds up in another order: 2e-6 to 1e-5 was seen (D39); a wrong export is far off."""
 
 
-@dataclass(frozen=True)
-class Format:
-    """A file format and its runtime.
-
-    Attributes:
-        suffix: Of the file.
-        packages: What is needed, by import name; the extra of knee3d that brings them has the format's name.
-        load: Path -> function of uint8 slices -> probabilities, computed by the runtime in float32.
-        adapt: Makes of the network one that computes the same, in a way that the format knows.
-        volumes: Whether it has pooling and transposed convolutions of three axes.
-    """
-
-    suffix: str
-    packages: tuple[str, ...]
-    load: Callable[[Path], Callable[[np.ndarray], np.ndarray]]
-    adapt: Callable[[keras.Model], keras.Model] = lambda model: model
-    volumes: bool = True
-
-
-def _with_plain_upsampling(model: keras.Model) -> keras.Model:
-    """Keras repeats rows and columns; LiteRT loses the number of channels over that."""
-
-    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if isinstance(layer, keras.layers.UpSampling2D):
-            return UpSample(layer.size, name=layer.name)
-        return layer.__class__.from_config(layer.get_config())
-
-    twin = keras.models.clone_model(model, clone_function=copy, recursive=True)
-    twin.set_weights(model.get_weights())
-    return twin
-
-
-def _onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def load_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """A function of uint8 slices -> probabilities that ONNX Runtime computes on the processor, in float32."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda slices: session.run(None, {session.get_inputs()[0].name: slices})[0]
-
-
-def _openvino(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    import openvino
-
-    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda slices: model(slices)[0]
-
-
-def _litert(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(path))
-    (slices_in,), (probabilities,) = interpreter.get_input_details(), interpreter.get_output_details()
-
-    def run(slices: np.ndarray) -> np.ndarray:
-        interpreter.resize_tensor_input(slices_in["index"], slices.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(slices_in["index"], slices)
-        interpreter.invoke()
-        return interpreter.get_tensor(probabilities["index"])
-
-    return run
-
-
-FORMATS: Mapping[str, Format] = {
-    "onnx": Format(".onnx", ("tf2onnx", "onnxruntime"), _onnx),
-    "openvino": Format(".xml", ("openvino",), _openvino),
-    "litert": Format(".tflite", ("ai_edge_litert",), _litert, _with_plain_upsampling, volumes=False),
-}
 
 
 @contextmanager
@@ -110,44 +50,37 @@ def _collecting_often() -> Iterator[None]:
         gc.unfreeze()
 
 
-def export_view(models: Path, view: Plane | str, name: str, out: Path) -> float:
-    """Write a trained network for another runtime.
+def export_view(models: Path, view: Plane | str, out: Path) -> float:
+    """Write a trained network as ONNX.
 
     It takes and gives what the SavedModel's `serve` does: uint8 slices of any size and number, float32 probabilities.
 
     Args:
-        models: With a trained network.
-        view: Which, see `model_folder`.
-        name: Key of `FORMATS`.
-        out: Folder; replaced. Gets the model (OpenVINO's weights in a second file) and its description, knee3d.json.
+        models: Folder with a trained network.
+        view: Which network, see `model_folder`.
+        out: Folder; replaced. It gets the model, model.onnx, and its description, knee3d.json.
 
     Returns:
-        The largest difference from what the network says, computed by the runtime from the file.
+        The largest difference from the network's probabilities, computed from the file.
 
     Raises:
         FileNotFoundError: The plane was not trained to the end.
-        ValueError: model.keras cannot be read, or the format does not compute such a network.
-        RuntimeError: The format's packages are not installed, or the difference is above `RUNTIME_PARITY`.
+        ValueError: model.keras cannot be read.
+        RuntimeError: `PACKAGES` are not installed, or the difference is above `ONNX_PARITY`.
     """
-    form = FORMATS[name]
-    missing = [package for package in form.packages if importlib.util.find_spec(package) is None]
+    missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
-        raise RuntimeError(f"{' and '.join(missing)} not installed; pip install 'knee3d[{name}]'")
+        raise RuntimeError(f"{' and '.join(missing)} not installed; pip install 'knee3d[onnx]'")
     description = for_saved_model(load_card(models, view))
-    if description["patch"] and not form.volumes:
-        whole = ", ".join(other for other, one in FORMATS.items() if one.volumes)
-        raise ValueError(f"{name} does not compute networks of the volume, {model_folder(models, view)}; take {whole}")
     path = model_folder(models, view) / "model.keras"
     try:
         model = keras.models.load_model(path, compile=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read; train this plane again ({error})") from error
+    model(np.zeros((1, 32, 32, model.input_shape[-1] or 32), np.uint8))  # Keras exports a network that was called once
     with whole_folder(out) as partial:
-        file = partial / f"model{form.suffix}"
-        adapted = form.adapt(model)
-        adapted(np.zeros((1, 32, 32, model.input_shape[-1] or 32), np.uint8))  # Keras wants it called once
         with warnings.catch_warnings(), _collecting_often():
             warnings.simplefilter("ignore", FutureWarning)  # Keras asks NumPy for the old np.object
-            adapted.export(str(file), format=name, verbose=False)
+            model.export(str(partial / MODEL), format="onnx", verbose=False)
         (partial / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
-        return worst_difference(model, form.load(file), RUNTIME_PARITY, f"{out} ({name})")
+        return worst_difference(model, load_onnx(partial / MODEL), ONNX_PARITY, f"{out / MODEL}")

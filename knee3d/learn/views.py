@@ -1,4 +1,4 @@
-"""What a network looks at, by the name of its folder: a plane's, `oblique`, `oblique-2-of-6`, `volume`."""
+"""What a network looks at, by the name of its folder: a plane's, `oblique`, `volume`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from knee3d.learn.config import PATCH, TrainConfig
 from knee3d.learn.cutting import Cutting, PatchCutting, SliceCutting
 from knee3d.learn.networks import NETWORKS
 from knee3d.learn.stacks import ObliqueStack, PlaneStack, Stack
-from knee3d.postprocess.oblique import OBLIQUE, direction_of
+from knee3d.postprocess.oblique import OBLIQUE
 from knee3d.postprocess.patches import SOLID
 
 PLANES: Mapping[str, Plane] = {plane.value: plane for plane in Plane}
@@ -56,8 +56,7 @@ def learning_view(name: str, config: TrainConfig, cases: Sequence[Case]) -> Lear
     """The view of a name.
 
     Args:
-        name: "oblique" is one network for `config.directions` directions, "oblique-2-of-6" one for the second of six,
-            whatever `config.directions`.
+        name: A plane's, "volume", or "oblique": one network for `config.directions` directions.
         config: How it is trained.
         cases: Of training: spacing and patch are the median's.
 
@@ -83,21 +82,12 @@ def learning_view(name: str, config: TrainConfig, cases: Sequence[Case]) -> Lear
     cutting = SliceCutting(config.context)
     if name in PLANES:
         return LearningView(name, cutting, middle)
-    turns = _turns(name, config)
+    if name != OBLIQUE:
+        raise ValueError(f"there is no view {name!r}; there are {', '.join(PLANES)}, {OBLIQUE} and {SOLID}")
     spacing = config.spacing_mm or np.median(spacings.min(axis=1))
     if not FINEST_MM <= spacing <= COARSEST_MM:
         raise ValueError(f"--spacing of oblique slices is {FINEST_MM} to {COARSEST_MM} mm, got {spacing:g}")
-    return LearningView(name, cutting, np.full(3, spacing), turns)
-
-
-def _turns(name: str, config: TrainConfig) -> tuple[np.ndarray, ...]:
-    if name == OBLIQUE:
-        return turns_of(config.spread, config.directions)
-    one = direction_of(name)
-    if one is None:
-        raise ValueError(f"there is no view {name!r}; there are {', '.join(PLANES)}, {OBLIQUE} and {SOLID}")
-    number, count = one
-    return (turns_of(config.spread, count)[number - 1],)
+    return LearningView(name, cutting, np.full(3, spacing), turns_of(config.spread, config.directions))
 
 
 def _patch_within(cases: Sequence[Case]) -> tuple[int, int, int]:

@@ -2,8 +2,7 @@
 
 MODELS/<plane>/         see `learn.savedmodel`
 MODELS/volume/          the same, of a network that sees patches of the volume
-MODELS/oblique/         the same, of a network that was trained on oblique slices of several directions,
-MODELS/oblique-2-of-6/  or of one direction of so many
+MODELS/oblique/         the same, of a network that was trained on oblique slices of several directions
 MODELS/fusion.json      weights keyed by view, and what they were fitted on
 MODELS/fusion-oblique-6.json    the same, with six oblique views besides
 """

@@ -17,7 +17,7 @@ from knee3d.dataset.cases import Split
 from knee3d.models.folder import mark, trained_networks, trained_views
 from knee3d.models.fusion import fusion_file, load_fusion, with_fusion
 from knee3d.postprocess.ensemble import Ensemble
-from knee3d.postprocess.oblique import OBLIQUE, ObliqueView, is_oblique
+from knee3d.postprocess.oblique import OBLIQUE, ObliqueView
 from knee3d.postprocess.patches import SOLID, PatchView
 from knee3d.postprocess.predict import PlaneView, View
 from knee3d.postprocess.quality import Reference
@@ -121,7 +121,7 @@ def load_models(
     fitted = fusion_file(models, oblique)
     fusion = load_fusion(fitted) if fused else None
     if fusion is not None:
-        partly = len([name for name in names if not is_oblique(name)]) < len(trained_views(models))
+        partly = len([name for name in names if name != OBLIQUE]) < len(trained_views(models))
         ensemble = with_fusion(ensemble, fusion, fitted.name, marks, partly)
     elif fused:
         log.warning(
@@ -129,7 +129,7 @@ def load_models(
             "knee3d fuse DATASET --models %s%s",
             fitted, models, f" --views {OBLIQUE}:{oblique}" if oblique else "",
         )  # fmt: skip
-    spacing = np.array([card["spacing_mm"] for name, card in cards.items() if not is_oblique(name)])
+    spacing = np.array([card["spacing_mm"] for name, card in cards.items() if name != OBLIQUE])
     reference = fusion["reference"] if fusion else None
     whole_only = tuple(name for name, card in cards.items() if card.get("whole_slices_only", False))
     return Trained(ensemble, SCHEMES[schemes.pop()], patients, spacing, marks, reference, whole_only)
@@ -146,49 +146,39 @@ def _views(
     for name in cards:
         if name == SOLID:
             views[name] = PatchView(predictors[name])
-        elif not is_oblique(name):
+        elif name != OBLIQUE:
             views[name] = PlaneView(Plane(name), predictors[name])
-    directions = _directions(models, cards, oblique) if oblique else []
-    for number, (name, turn) in enumerate(directions, start=1):
-        spacing = np.array(cards[name]["spacing_mm"], dtype=np.float64)
+    if oblique:
+        card = cards[OBLIQUE]
+        spacing, whole = np.array(card["spacing_mm"], dtype=np.float64), card.get("whole_slices_only", False)
         if np.ptp(spacing) > ISOTROPIC_MM:
             raise ValueError(
-                f"{models / name / 'card.json'} says voxels of {spacing.tolist()} mm; oblique slices need a network "
+                f"{models / OBLIQUE / 'card.json'} says voxels of {spacing.tolist()} mm; oblique slices need a network "
                 "that was trained on voxels of one length, three times the same"
             )
-        whole = cards[name].get("whole_slices_only", False)
-        views[f"{OBLIQUE}-{number}"] = ObliqueView(turn, float(spacing.mean()), predictors[name], whole)
+        for number, turn in enumerate(_turns(models / OBLIQUE / "card.json", card, oblique), start=1):
+            views[f"{OBLIQUE}-{number}"] = ObliqueView(turn, float(spacing.mean()), predictors[OBLIQUE], whole)
     return views
 
 
-def _directions(models: Path, cards: Mapping[str, Mapping[str, Any]], count: int) -> list[tuple[str, np.ndarray]]:
-    """Network and turn of so many oblique views: those it was trained on, as its card has them.
+def _turns(path: Path, card: Mapping[str, Any], count: int) -> np.ndarray:
+    """(count, 3, 3) turns of so many oblique views: those of the network's training, as its card has them.
 
-    A network of several directions can be asked for other ones, as in MultiPlanarUNet; it is said.
+    The network can be asked for another number of directions, as in MultiPlanarUNet; a warning says so.
     """
-    turned = {name: np.array(card.get("turns") or []) for name, card in cards.items() if is_oblique(name)}
-    for name in turned:
-        if not len(turned[name]):
-            raise ValueError(f"{models / name / 'card.json'} lacks turns; train this network again")
-    spreads = {str(cards[name]["settings"].get("spread", "sphere")) for name in turned}
-    if len(spreads) > 1:
-        raise ValueError(
-            f"networks of oblique slices in {models} were trained on different spreads: {', '.join(sorted(spreads))}; "
-            "train all of them on one"
-        )
-    if OBLIQUE not in turned:
-        return [(name, turns[0]) for name, turns in turned.items()]
-    known = turned[OBLIQUE]
-    if len(known) != count:
-        log.warning(
-            "%s was trained on %d directions, which are others than the %d of --views %s:%d; say %s:%d for its own",
-            models / OBLIQUE, len(known), count, OBLIQUE, count, OBLIQUE, len(known),
-        )  # fmt: skip
-        try:
-            known = np.array(turns_of(spreads.pop(), count))
-        except ValueError as error:
-            raise ValueError(f"{models / OBLIQUE / 'card.json'}: {error}") from error
-    return [(OBLIQUE, turn) for turn in known]
+    known = np.array(card.get("turns") or [])
+    if not len(known):
+        raise ValueError(f"{path} lacks turns; train this network again")
+    if len(known) == count:
+        return known
+    log.warning(
+        "%s was trained on %d directions, which are others than the %d of --views %s:%d; say %s:%d for its own",
+        path.parent, len(known), count, OBLIQUE, count, OBLIQUE, len(known),
+    )  # fmt: skip
+    try:
+        return np.array(turns_of(str(card["settings"].get("spread", "sphere")), count))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def fusion_mark(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> str:

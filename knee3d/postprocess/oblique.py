@@ -6,7 +6,6 @@ trilinearly and a few slices at a time: the oblique volume, several times as lar
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -19,29 +18,11 @@ from knee3d.postprocess.rectangles import Rectangle, on_strides, within
 
 OBLIQUE = "oblique"
 """The folder of the network that was trained on oblique slices. Its views are called after it, and numbered."""
-_ONE_OF = re.compile(rf"{OBLIQUE}-(\d+)-of-(\d+)")
-_OBLIQUE = re.compile(rf"{OBLIQUE}(-\d+(-of-\d+)?)?")
 VOXELS = 1 << 16
 """Interpolated at a time: few enough to stay in the cache."""
 
 SLAB = 8
 """Slices of one call, of which the same rectangle is cut out."""
-
-
-def one_direction(number: int, count: int) -> str:
-    """The folder of a network that was trained on one of so many directions alone."""
-    return f"{OBLIQUE}-{number}-of-{count}"
-
-
-def direction_of(folder: str) -> tuple[int, int] | None:
-    """Which direction of how many a folder is for; None if it is no such folder."""
-    one = _ONE_OF.fullmatch(folder)
-    return (int(one[1]), int(one[2])) if one is not None and 1 <= int(one[1]) <= int(one[2]) else None
-
-
-def is_oblique(name: str) -> bool:
-    """Whether it is a network's folder for oblique slices, or an oblique view."""
-    return _OBLIQUE.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, eq=False)

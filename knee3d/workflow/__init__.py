@@ -13,7 +13,7 @@ from knee3d.workflow.report_record import ReportWish
 from knee3d.workflow.reporting import knees_of, report
 from knee3d.workflow.segmentation import Where, plan, segment
 from knee3d.workflow.segmenter import Method
-from knee3d.workflow.training import Launcher, card, cross_validate, each_direction, export, train
+from knee3d.workflow.training import Launcher, card, cross_validate, export, train
 
 __all__ = [
     "Cleaning",
@@ -33,7 +33,6 @@ __all__ = [
     "card",
     "compare",
     "cross_validate",
-    "each_direction",
     "evaluate",
     "export",
     "fuse",

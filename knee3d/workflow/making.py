@@ -23,7 +23,7 @@ from knee3d.models import fusion_mark, load_models
 from knee3d.postprocess.ensemble import FUSED, Keep
 from knee3d.records import VERSION
 from knee3d.workflow.record import FORM, RECORD, SEEN, Wish, digests, origin_of
-from knee3d.workflow.segmenter import Segmentation, Segmenter, engine_for
+from knee3d.workflow.segmenter import Segmentation, Segmenter
 
 if TYPE_CHECKING:
     from knee3d.learn.engines import Engine
@@ -54,7 +54,9 @@ def load_segmenter(wish: Wish, mark: str, engine: Engine | None = None) -> Segme
         BadModels: They cannot be read, do not go together, or were changed since.
     """
     try:
-        engine = engine or engine_for(wish.models, wish.planes, wish.precision, wish.runtime, wish.device, wish.oblique)
+        from knee3d.learn.engines import choose_engine
+
+        engine = engine or choose_engine(wish.precision, wish.device)
         log.info("computing with %s", engine)
         trained = load_models(wish.models, planes=wish.planes, engine=engine, oblique=wish.oblique)
         changed = fusion_mark(wish.models, wish.planes, wish.oblique) != mark

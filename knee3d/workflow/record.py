@@ -36,7 +36,6 @@ class Wish:
         planes: Names of those that look at the knee, see `models.trained_views`; none is every one.
         method: How labels are found.
         precision: See `learn.engines.choose_engine`.
-        runtime: See there, too.
         device: See `learn.engines.check_device`.
         form: Of the labels, one of `dataset.labels.FORMS`.
         probabilities: Whether to write those of each view.
@@ -47,7 +46,6 @@ class Wish:
     planes: tuple[str, ...] = ()
     method: Method = field(default_factory=Method)
     precision: str = "auto"
-    runtime: str = "tensorflow"
     device: str | None = None
     form: str = "nifti"
     probabilities: bool = False

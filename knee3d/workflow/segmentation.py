@@ -30,7 +30,7 @@ from knee3d.workflow.diary import Diary
 from knee3d.workflow.making import VOLUMES, BadModels, load_segmenter, segment_knee
 from knee3d.workflow.outcome import NoRoom, Outcome, in_a_line, watching_room
 from knee3d.workflow.record import RECORD, Wish, finished, record_of, refuse_foreign
-from knee3d.workflow.segmenter import Segmenter, engine_for
+from knee3d.workflow.segmenter import Segmenter
 
 if TYPE_CHECKING:
     from knee3d.learn.engines import Engine
@@ -217,7 +217,9 @@ def _on_ray(entries: Sequence[Entry], wish: Wish, mark: str, out: Path, where: W
                 yield entry.case, replace(entry, source=absolute)
 
     try:
-        engine = engine_for(wish.models, wish.planes, wish.precision, wish.runtime, wish.device, wish.oblique)
+        from knee3d.learn.engines import choose_engine
+
+        engine = choose_engine(wish.precision, wish.device)
         # What is wrong with them is said before machines are asked.
         load_models(wish.models, planes=wish.planes, oblique=wish.oblique)
     except Exception as error:

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,16 +15,13 @@ from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.prepare import canonical_image
-from knee3d.models import Trained, load_models, trained_networks
+from knee3d.models import Trained, load_models
 from knee3d.postprocess.clean import NOTHING, Cleaning, cleaned
 from knee3d.postprocess.ensemble import Keep, Opinion
 from knee3d.postprocess.joint import find_joint, survey_slices, touches_edge
 from knee3d.postprocess.quality import Quality, quality
 from knee3d.progress import progress
 from knee3d.quantify.volumes import tissue_volumes
-
-if TYPE_CHECKING:
-    from knee3d.learn.engines import Engine
 
 SIDE_UNKNOWN = "side unknown, taken as a right knee: the networks see a left one mirrored, if told so"
 AROUND_MM = 5.0
@@ -181,7 +177,6 @@ def load(
     planes: Sequence[Plane | str] = (),
     fast: bool = False,
     precision: str = "auto",
-    runtime: str = "tensorflow",
     device: str | None = None,
 ) -> Segmenter:
     """The networks of a models folder, ready to segment.
@@ -191,24 +186,15 @@ def load(
         planes: Which planes, or "volume", look at the knee; none is every one.
         fast: See `Method`.
         precision: "auto", "float32" or "bfloat16", see `learn.engines.choose_engine`.
-        runtime: "tensorflow", "openvino" or "auto".
         device: "cpu", "gpu" or "gpu:1"; None leaves it to TensorFlow.
 
     Raises:
         FileNotFoundError: There is no trained plane.
         ValueError: The planes do not go together, or one cannot be read.
     """
-    asked = [planes] if isinstance(planes, str) else planes
-    models, wanted = Path(models), [plane if isinstance(plane, str) else plane.value for plane in asked]
-    engine = engine_for(models, wanted, precision, runtime, device)
-    return Segmenter(load_models(models, planes=wanted, engine=engine), Method(fast=fast), str(engine))
-
-
-def engine_for(
-    models: Path, planes: Sequence[str], precision: str, runtime: str, device: str | None, oblique: int = 0
-) -> Engine:
-    """See `learn.engines.choose_engine`; the first network is the one that is timed."""
-    from_one = trained_networks(models, planes, oblique)[0]
     from knee3d.learn.engines import choose_engine
 
-    return choose_engine(models, from_one, precision, runtime, device)
+    asked = [planes] if isinstance(planes, str) else planes
+    wanted = [plane if isinstance(plane, str) else plane.value for plane in asked]
+    engine = choose_engine(precision, device)
+    return Segmenter(load_models(Path(models), planes=wanted, engine=engine), Method(fast=fast), str(engine))

@@ -19,7 +19,6 @@ from knee3d.launch.on_ray import run_on_ray
 from knee3d.launch.on_slurm import run_on_slurm
 from knee3d.models import all_trained, fusion_files, is_trained, load_fusion
 from knee3d.postprocess.confusion import Scores
-from knee3d.postprocess.oblique import one_direction
 
 if TYPE_CHECKING:
     from knee3d.learn.config import Going, TrainConfig
@@ -89,11 +88,6 @@ def train(
     names = _names(views)
     _train([ViewTask(folder, view, models, config) for view in names], launcher)
     return [models / view for view in names if is_trained(models, view)]
-
-
-def each_direction(count: int) -> list[str]:
-    """The views of networks that learn one of so many oblique directions each."""
-    return [one_direction(number, count) for number in range(1, count + 1)]
 
 
 def cross_validate(
@@ -219,16 +213,15 @@ def card(models: Path) -> Path:
     return page
 
 
-def export(models: Path, name: str, out: Path) -> Iterator[tuple[Path, float | Exception]]:
-    """Write every trained network for another runtime.
+def export(models: Path, out: Path) -> Iterator[tuple[Path, float | Exception]]:
+    """Write every trained network as ONNX.
 
     Args:
         models: The networks'.
-        name: Key of `learn.exporting.FORMATS`.
         out: Gets a folder for each network.
 
     Yields:
-        Each folder, and by how much the runtime's probabilities differ from the network's, or why it was not written.
+        Each folder, and by how much its probabilities differ from the network's, or why it was not written.
 
     Raises:
         FileNotFoundError: No network was trained to the end.
@@ -237,7 +230,7 @@ def export(models: Path, name: str, out: Path) -> Iterator[tuple[Path, float | E
 
     for view in all_trained(models):
         try:
-            yield out / view, export_view(models, view, name, out / view)
+            yield out / view, export_view(models, view, out / view)
         except (ValueError, RuntimeError) as error:
             yield out / view, error
 

@@ -70,11 +70,10 @@ def test_what_was_pooled_returns_to_its_pixel(compiled, dtype):
     np.testing.assert_array_equal(tf.cast(slope, "float32"), 2 * expected)
 
 
-@pytest.mark.parametrize("method", ["nearest", "bilinear"])
-def test_upsampling_is_keras_own(method):
+def test_upsampling_is_keras_own():
     features = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype(np.float32)
-    expected = keras.layers.UpSampling2D((2, 4), interpolation=method)(features)
-    np.testing.assert_allclose(layers.UpSample((2, 4), method)(features), expected, atol=1e-6)
+    expected = keras.layers.UpSampling2D((2, 4), interpolation="bilinear")(features)
+    np.testing.assert_allclose(layers.UpSample((2, 4))(features), expected, atol=1e-6)
 
 
 def test_a_grid_of_means():

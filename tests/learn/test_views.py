@@ -64,21 +64,17 @@ def test_oblique_slices_stream(balls, tmp_path, cache):
         np.testing.assert_array_equal(one, other)
 
 
-def test_one_direction_of_several_is_that_one(balls):
-    cases = balls.of_split(Split.TRAIN)
-    view = views.learning_view("oblique-2-of-6", config.TrainConfig(spacing_mm=0.7), cases)
-    np.testing.assert_array_equal(view.turns[0], sphere(6)[1])
+def test_directions_and_spacing_are_those_of_the_settings(balls):
+    settings = config.TrainConfig(spacing_mm=0.7, spread="radial", directions=3)
+    view = views.learning_view("oblique", settings, balls.of_split(Split.TRAIN))
+    np.testing.assert_array_equal(view.turns, radial(3))
     assert view.spacing_mm.tolist() == [0.7] * 3
-    radials = [views.learning_view(name, config.TrainConfig(spread="radial", directions=3), cases).turns
-               for name in ("oblique", "oblique-2-of-6")]  # fmt: skip
-    np.testing.assert_array_equal(radials[0], radial(3))
-    np.testing.assert_array_equal(radials[1], radial(6)[1:2])
 
 
 @pytest.mark.parametrize(
     ("name", "network", "said"),
     [
-        ("oblique-7-of-6", "unet", "there is no view 'oblique-7-of-6'"),
+        ("oblique-2", "unet", "there is no view 'oblique-2'"),
         ("front", "unet", "there is no view 'front'"),
         ("volume", "unet", "--network unet takes any view but volume, not --plane volume"),
         (Plane.AXIAL.value, "unet3d", f"--network unet3d takes volume, not --plane {Plane.AXIAL.value}"),
@@ -161,7 +157,7 @@ def tiny(classes, encoder):
 
 @pytest.mark.slow
 def test_volume_and_oblique_networks_train_fuse_and_segment_as_planes_do(balls, tmp_path, monkeypatch):
-    """From the command line: a network of patches, two of one direction each, and one of both."""
+    """From the command line: a network of patches, and one of two directions."""
     monkeypatch.setitem(networks.NETWORKS, "unet", networks.Architecture(tiny, 1))
     monkeypatch.setattr(networks.unet3d, "FILTERS", (4, 4))
     models = tmp_path / "models"
@@ -174,18 +170,17 @@ def test_volume_and_oblique_networks_train_fuse_and_segment_as_planes_do(balls, 
         return done.output
 
     run("--network", "unet3d", "--patch", "16,16,16")
-    run("--plane", "oblique-each", "--directions", "2")
-    assert sorted(path.name for path in models.iterdir()) == ["oblique-1-of-2", "oblique-2-of-2", "volume"]
-    assert trained_networks(models, (), 2) == ("volume", "oblique-1-of-2", "oblique-2-of-2")
-    with pytest.raises(FileNotFoundError, match="each of 4 oblique directions, but some for 2; say --views oblique:2"):
-        trained_networks(models, (), 4)
+    run("--plane", "oblique", "--directions", "2", "--cache", str(tmp_path / "cache"))
+    assert len(list((tmp_path / "cache").iterdir())) == 6
+    assert sorted(path.name for path in models.iterdir()) == ["oblique", "volume"]
+    assert trained_networks(models, (), 2) == trained_networks(models, (), 5) == ("volume", "oblique")
     trained = load_models(models, fused=False, oblique=2)
     kinds = {name: type(view) for name, view in trained.ensemble.views.items()}
     assert kinds == {"volume": PatchView, "oblique-1": ObliqueView, "oblique-2": ObliqueView}
+    known = json.loads((models / "oblique" / "card.json").read_text())["turns"]
     for number, turn in enumerate(sphere(2), start=1):
         np.testing.assert_array_equal(trained.ensemble.views[f"oblique-{number}"].turn, turn)
-        known = json.loads((models / f"oblique-{number}-of-2" / "card.json").read_text())["turns"]
-        np.testing.assert_array_equal(known, [turn])
+        np.testing.assert_array_equal(known[number - 1], turn)
     case = balls.cases[-1]
     opinion = trained.ensemble.opinion(balls.image(case), "looking")
     assert dice(confusion_matrix(balls.mask(case).array, opinion.labels.array, 2))[1] > 0.5
@@ -198,11 +193,6 @@ def test_volume_and_oblique_networks_train_fuse_and_segment_as_planes_do(balls, 
     scored = CliRunner().invoke(main, ["evaluate", str(balls.folder), *more, "--out", str(tmp_path / "scores")])
     assert scored.exit_code == 0, scored.output
     assert all(name in scored.output for name in ("volume", "oblique-1", "oblique-2", "fused"))
-    run("--plane", "oblique", "--directions", "2", "--cache", str(tmp_path / "cache"))
-    assert trained_networks(models, (), 5) == ("volume", "oblique")
-    assert len(list((tmp_path / "cache").iterdir())) == 6
-    with pytest.raises(ValueError, match="one for each of 2 directions, too; which is meant"):
-        trained_networks(models, (), 2)
     for count in (3, 4):  # behind both is the same network, and yet they are other views
         more[-1] = f"oblique:{count}"
         again = CliRunner().invoke(main, ["fuse", str(balls.folder), *more])

@@ -1,7 +1,7 @@
 """Layers that make raw PNG pixels of any size fit an ImageNet encoder, and its answer fit the pixels.
 
-All are made of operations that TensorFlow has for CPUs and GPUs, in graphs and under XLA, and that ONNX, OpenVINO and
-LiteRT know. They want channels last.
+All are made of operations that TensorFlow has for CPUs and GPUs, in graphs and under XLA, and that ONNX knows. They
+want channels last.
 """
 
 import keras
@@ -61,9 +61,7 @@ class PadToStride(keras.layers.Layer):
         sizes = [tf.shape(inputs)[axis] for axis in range(1, inputs.shape.rank - 1)]
         missing = [(self.stride - size % self.stride) % self.stride for size in sizes]
         padded = tf.pad(inputs, [[0, 0], *([0, more] for more in missing), [0, 0]])
-        # The number of channels is lost on the way. Not ensure_shape: LiteRT does not have it.
-        whole = [size + more for size, more in zip(sizes, missing, strict=True)]
-        return tf.reshape(padded, (-1, *whole, inputs.shape[-1]))
+        return tf.ensure_shape(padded, (*[None] * (inputs.shape.rank - 1), inputs.shape[-1]))  # tf.pad loses channels
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Height and width are known at run time only."""
@@ -92,21 +90,20 @@ class CropLike(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="knee3d")
 class UpSample(keras.layers.Layer):
-    """What keras.layers.UpSampling2D does, as one operation that exports with heights and widths unknown.
+    """Bilinear keras.layers.UpSampling2D as one operation that exports with heights and widths unknown.
 
     Args:
         size: Factors of height and width.
-        interpolation: "nearest" or "bilinear".
     """
 
-    def __init__(self, size: tuple[int, int], interpolation: str = "nearest", **kwargs: object) -> None:
+    def __init__(self, size: tuple[int, int], **kwargs: object) -> None:
         super().__init__(**kwargs)
-        self.size, self.interpolation = tuple(size), interpolation
+        self.size = tuple(size)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """(batch, height, width, channels) -> (batch, size[0] * height, size[1] * width, channels)."""
         height, width = tf.shape(inputs)[1], tf.shape(inputs)[2]
-        return _resized(inputs, height * self.size[0], width * self.size[1], self.interpolation)
+        return _resized(inputs, height * self.size[0], width * self.size[1])
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Height and width are known at run time only."""
@@ -114,7 +111,7 @@ class UpSample(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """What is needed to build it again."""
-        return super().get_config() | {"size": self.size, "interpolation": self.interpolation}
+        return super().get_config() | {"size": self.size}
 
 
 @keras.saving.register_keras_serializable(package="knee3d")
@@ -124,7 +121,7 @@ class ResizeLike(keras.layers.Layer):
     def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
         """[(batch, any, any, channels), (batch, height, width, any)] -> (batch, height, width, channels)."""
         small, like = inputs
-        return _resized(small, tf.shape(like)[1], tf.shape(like)[2], "bilinear")
+        return _resized(small, tf.shape(like)[1], tf.shape(like)[2])
 
     def compute_output_shape(self, input_shape: list[tuple]) -> tuple:
         """Height and width of the second, channels of the first."""
@@ -160,7 +157,7 @@ class PoolToGrid(keras.layers.Layer):
 class PoolWithIndices(keras.layers.Layer):
     """Max pooling by 2 that remembers which of the four pixels was the largest, the first of equals.
 
-    Not tf.nn.max_pool_with_argmax: XLA does not compile it, and no other runtime takes it.
+    Not tf.nn.max_pool_with_argmax: XLA does not compile it.
     """
 
     def call(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -204,7 +201,7 @@ class Bilinear(keras.initializers.Initializer):
         return tf.cast(kernel, dtype or "float32")
 
 
-def _resized(inputs: tf.Tensor, height: tf.Tensor, width: tf.Tensor, method: str) -> tf.Tensor:
-    """Of the inputs' dtype, which TensorFlow keeps for nearest only."""
-    resized = tf.image.resize(inputs, (height, width), method=method)
+def _resized(inputs: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """The inputs resized bilinearly, in their own dtype, where TensorFlow returns float32."""
+    resized = tf.image.resize(inputs, (height, width))
     return tf.ensure_shape(tf.cast(resized, inputs.dtype), (None, None, None, inputs.shape[-1]))

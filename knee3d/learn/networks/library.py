@@ -28,7 +28,7 @@ def fpn(classes: int, encoder: str) -> keras.Model:
 
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, keras.layers.UpSampling2D) and layer.interpolation == "bilinear":
-            return UpSample(layer.size, "bilinear", name=layer.name)
+            return UpSample(layer.size, name=layer.name)
         return layer.__class__.from_config(layer.get_config())
 
     return keras.models.clone_model(_built(segmentation_models.FPN, classes, encoder), clone_function=copy)

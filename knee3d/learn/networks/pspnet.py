@@ -28,7 +28,7 @@ def pspnet(classes: int, encoder: str) -> keras.Model:
     scores = keras.layers.Conv2D(classes, 3, padding="same", name="final_conv")(
         rectified(pyramid, WIDTH, 1, "aggregation")
     )
-    scores = UpSample((FEATURE_STRIDE, FEATURE_STRIDE), "bilinear", name="final_upsampling")(scores)
+    scores = UpSample((FEATURE_STRIDE, FEATURE_STRIDE), name="final_upsampling")(scores)
     return keras.Model(whole.input, scores, name="pspnet")
 
 
