@@ -1,5 +1,7 @@
 # make demo   set up and run the whole journey on a made-up cohort
-# make test   set up and run all tests
+# make test   set up and run the tests: the fast ones first, then those that train, draw or start processes
+# make test-fast   only the fast ones, in less than a minute
+# make test-all    all, also networks of full size, the notebooks and the demo
 # make lint   set up and check style and types
 VENV ?= .venv
 PYTHON ?= $(shell for python in python3.12 python3 python3.13 python3.11; do \
@@ -7,13 +9,24 @@ PYTHON ?= $(shell for python in python3.12 python3 python3.13 python3.11; do \
 	&& echo $$python && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint setup
+.PHONY: demo test test-fast test-all lint setup
 
 demo: setup
 	$(BIN)/knee3d demo --out runs/demo
 
-test: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# Two processes, because most of what takes long computes on both cores already.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+# Folders of slow tests alone, which import TensorFlow or Ray: not even collected by the fast ones.
+SLOW_FOLDERS := tests/golden tests/journeys tests/launch tests/learn
+
+test-fast: setup
+	$(PYTEST) -m "not slow and not nightly" $(addprefix --ignore ,$(SLOW_FOLDERS))
+
+test: test-fast
+	$(PYTEST) -m "slow and not nightly"
+
+test-all: test
+	$(PYTEST) -m nightly
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,5 +1,7 @@
 """Fixtures that more than one room uses."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -19,6 +21,18 @@ def pytest_configure(config: pytest.Config) -> None:
     """Where the tests are told to several processes, only the one that tells counts skips."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Skips(), "skips")
+
+
+SLOW_FOLDERS = ("golden", "journeys", "launch", "learn")
+"""Whose tests are all slow: collecting them alone takes seconds, as TensorFlow or Ray is imported."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what lies in the folders of slow tests, so that it is run with them."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in SLOW_FOLDERS and item.get_closest_marker("nightly") is None:
+            item.add_marker(pytest.mark.slow)
 
 
 settings.register_profile("untimed", deadline=None)  # other work on the machine must fail no test

@@ -5,7 +5,6 @@ import itertools
 import cv2
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from knee3d.dataset.png import read_slices, slice_name, write_slices
 
@@ -37,7 +36,10 @@ def test_names_sort_as_slices_do():
     assert sorted(names) == names
 
 
+@pytest.mark.slow
 def test_tensorflow_decodes_the_same_pixels(tmp_path):
+    import tensorflow as tf
+
     slices = np.random.default_rng(0).integers(0, 65536, (1, 9, 8)).astype(np.uint16)
     upper = (slices >> 8).astype(np.uint8)
     for kind, written in (("16", slices), ("8", upper)):

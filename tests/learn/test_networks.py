@@ -193,7 +193,7 @@ def test_each_encoder_sees_the_pixels_it_knows(encoder):
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("name", "encoder"),
     [("pspnet", "resnet18"), *(("unet", one) for one in ("vgg19", "resnet18", "mobilenetv2", "efficientnetb0"))],
@@ -208,7 +208,8 @@ def test_other_encoders_are_saved_and_exported(name, encoder, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in networks.NETWORKS if name != "unet"])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "segnet" else pytest.mark.nightly)
+                                  for name in NAMES if name != "unet"])  # fmt: skip
 def test_onnx_takes_every_network(slim, name, tmp_path):
     for package in exporting.PACKAGES:
         pytest.importorskip(package, reason=f"{package} is an extra and is not installed")
@@ -240,7 +241,7 @@ def test_every_network_trains_and_segments(slim, balls, name, tmp_path):
     np.testing.assert_allclose(opinion.fused.array.sum(axis=-1), 1, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="no ImageNet weights under ../shared")
 def test_fcn_finds_tissue_under_adam_and_soft_dice(narrow):
     """Its streams differ in size by thousands; whichever was largest once called everything background for good."""
@@ -259,7 +260,7 @@ def test_fcn_finds_tissue_under_adam_and_soft_dice(narrow):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["unet", "fcn", "unet3d"])
+@pytest.mark.parametrize("name", [pytest.param("unet", marks=pytest.mark.nightly), "fcn", "unet3d"])
 def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(slim, balls, name, tmp_path, monkeypatch):
     """The default, one with dropout, and one of patches."""
     settings, view = settings_of(name, epochs=2, limit_slices=8), view_of(name)
@@ -283,6 +284,6 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(slim, balls
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_indices_of_pooling_train_under_xla(slim, balls, tmp_path):
     training.train_view(balls, view_of("segnet"), tmp_path, settings_of("segnet", epochs=1, xla=True))

@@ -13,7 +13,7 @@ from knee3d.quantify.measures import WHOLE
 from knee3d.report.change import change_rows
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_demo_ends_with_scores_and_pictures(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("KNEE3D_ENCODER_WEIGHTS", str(tmp_path / "nowhere.h5"))
     monkeypatch.setattr(demo, "KNEES", 5)

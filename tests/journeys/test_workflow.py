@@ -36,7 +36,7 @@ from knee3d.models import load_models
 from knee3d.postprocess.ensemble import Ensemble, Opinion
 from knee3d.quantify.volumes import tissue_volumes
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(__file__).parents[3] / "shared"
 REAL_DICOM = SHARED / "data" / "mese_t2_dicom"
 REAL_LABELS = sorted((SHARED / "data" / "labels").glob("*.nrrd"))
 PREPARATION = Preparation(SCHEMES["compartments"], None, (0.6, 0.2, 0.2))

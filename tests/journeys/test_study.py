@@ -14,7 +14,7 @@ from knee3d.dataset.cases import Split
 from knee3d.dataset.phantom.cohort import Cohort
 from knee3d.dataset.prepare import Preparation
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PATIENTS = ["A", "A", "B", "C", "D", "E", "F", "G"]
 KNEES = "even"
 

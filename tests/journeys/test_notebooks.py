@@ -11,7 +11,7 @@ import pytest
 from ipykernel.kernelspec import write_kernel_spec
 from nbclient import NotebookClient
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 KNOWN = {"IPython", "h5py", "knee3d", "matplotlib", "numpy", "pydicom", "tensorboard", "tensorflow"}
 MADE = "made-before"
 """Tag of the cells that make what several notebooks share."""
@@ -43,7 +43,7 @@ def working(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield working
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("path", NOTEBOOKS[::-1], ids=lambda path: path.stem)
 def test_notebooks_run_and_the_last_ones_need_not_the_first(path, working):
     """From the last to the first: what one of them needs it makes, and the others find it there."""
