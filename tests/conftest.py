@@ -1,5 +1,7 @@
 """Fixtures that more than one room uses."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -11,7 +13,7 @@ from knee3d.anatomy.tissue import SCHEMES
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.cases import Case, Dataset, Split, save_dataset
 from knee3d.dataset.intensity import Window
-from knee3d.dataset.png import write_slices
+from knee3d.dataset.png import start_slices
 
 settings.register_profile("untimed", deadline=None)  # other work on the machine must fail no test
 settings.load_profile("untimed")
@@ -38,8 +40,9 @@ def balls(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         shape = (20, 18, 12) if seed else (16, 18, 14)
         name = f"ball{seed}"
         for kind, array in zip(("image", "mask"), bright_ball(shape, seed), strict=True):
-            for plane in Plane:
-                write_slices(to_slices(Volume(array, IPL), plane), folder / name / plane.value / kind)
+            with ThreadPoolExecutor(2) as pool:
+                for plane in Plane:
+                    start_slices(to_slices(Volume(array, IPL), plane), folder / name / plane.value / kind, pool)
         cases.append(
             Case(name, f"P{seed}", "", Side.RIGHT, split, shape, IPL, "IPL", Window(0, 255), True, fingerprint=name)
         )
