@@ -130,7 +130,8 @@ def test_other_programs_open_what_is_written(place):
         assert KDTree(voxels).query(mesh.points)[0].max() < np.linalg.norm(labels.spacing_mm)
         thick = pv.read(report / "meshes" / f"{name.replace(' ', '_')}_thickness.vtp")
         assert 1 < np.nanmean(thick.point_data["thickness_mm"]) < 5
-    assert (report / "meshes" / "scene.glb").read_bytes().startswith(b"glTF")
+    scene = pv.read(report / "meshes" / "scene.ply")
+    assert {tuple(colour) for colour in scene.point_data["RGB"]} == {tissue.colour for tissue in SCHEME.tissues}
     assert (report / "confusion.pdf").read_bytes().startswith(b"%PDF")
     table = [line.split() for line in (report / "labels_lut.txt").read_text().splitlines()]
     assert [row[1] for row in table] == ["background", *(name.replace(" ", "_") for name in SCHEME.names)]
