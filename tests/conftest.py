@@ -1,5 +1,6 @@
 """Fixtures that more than one room uses."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from knee3d.anatomy.tissue import SCHEMES
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.cases import Case, Dataset, Split, save_dataset
 from knee3d.dataset.intensity import Window
-from knee3d.dataset.png import write_slices
+from knee3d.dataset.png import start_slices
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -68,8 +69,9 @@ def balls(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         shape = (20, 18, 12) if seed else (16, 18, 14)
         name = f"ball{seed}"
         for kind, array in zip(("image", "mask"), bright_ball(shape, seed), strict=True):
-            for plane in Plane:
-                write_slices(to_slices(Volume(array, IPL), plane), folder / name / plane.value / kind)
+            with ThreadPoolExecutor(2) as pool:
+                for plane in Plane:
+                    start_slices(to_slices(Volume(array, IPL), plane), folder / name / plane.value / kind, pool)
         cases.append(
             Case(name, f"P{seed}", "", Side.RIGHT, split, shape, IPL, "IPL", Window(0, 255), True, fingerprint=name)
         )

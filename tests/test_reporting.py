@@ -20,11 +20,13 @@ from small_disk import run_in_small_disk
 
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.tissue import FEMORAL, SCHEMES
+from knee3d.anatomy.volume import Volume
 from knee3d.atomic import alone
 from knee3d.dataset.files.probabilities import read_probabilities, read_views
 from knee3d.dataset.files.volumefile import read_volume
 from knee3d.quantify.volumes import tissue_volumes
 from knee3d.report.measures import read_measures_csv
+from knee3d.workflow.finished import maps_of
 from knee3d.workflow.record import refuse_foreign
 
 SCHEME = SCHEMES["compartments"]
@@ -128,13 +130,25 @@ def test_other_programs_open_what_is_written(place):
         assert KDTree(voxels).query(mesh.points)[0].max() < np.linalg.norm(labels.spacing_mm)
         thick = pv.read(report / "meshes" / f"{name.replace(' ', '_')}_thickness.vtp")
         assert 1 < np.nanmean(thick.point_data["thickness_mm"]) < 5
-    assert (report / "meshes" / "scene.glb").read_bytes().startswith(b"glTF")
+    scene = pv.read(report / "meshes" / "scene.ply")
+    assert {tuple(colour) for colour in scene.point_data["RGB"]} == {tissue.colour for tissue in SCHEME.tissues}
     assert (report / "confusion.pdf").read_bytes().startswith(b"%PDF")
     table = [line.split() for line in (report / "labels_lut.txt").read_text().splitlines()]
     assert [row[1] for row in table] == ["background", *(name.replace(" ", "_") for name in SCHEME.names)]
     snap = (report / "labels.txt").read_text().splitlines()
     assert snap[1].split()[:4] == ["1", *map(str, SCHEME.tissues[0].colour)]
     assert '"femoral cartilage"' in snap[1]
+
+
+def test_views_that_disagree_are_mapped():
+    """The share of the views whose label is another one than the fused."""
+
+    def labels(*values: int) -> Volume:
+        return Volume(np.array(values, np.uint8).reshape(1, 1, -1), np.eye(4))
+
+    views = {"a": labels(1, 1, 0), "b": labels(1, 2, 1), "c": labels(1, 1, 2)}
+    maps = maps_of(labels(1, 1, 0), Volume(np.zeros((1, 1, 3, 3), np.uint8), np.eye(4)), views)
+    np.testing.assert_allclose(maps["disagreement"].array.ravel(), [0, 1 / 3, 2 / 3])
 
 
 def test_the_page_tells_the_truth_flags_and_how_it_was_made(place):

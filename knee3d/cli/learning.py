@@ -151,9 +151,8 @@ def train(dataset: Path, plane: str | None, models: Path, **options: Any) -> Non
     """Train one network per plane on the slices in DATASET.
 
     Defaults are the paper's: VGG16-UNet, soft Dice, Adam 1e-4, batch 2, 100 epochs, ReduceLROnPlateau; and medium
-    augmentation, of which it says nothing. All visible devices share a batch (MirroredStrategy), or those of all
-    machines that TF_CONFIG names. Each plane gets a SavedModel, a model card, metrics.csv and TensorBoard logs. A plane
-    that is already trained so is left alone.
+    augmentation, of which it says nothing. All visible GPUs share a batch (MirroredStrategy). Each plane gets a
+    SavedModel, a model card, metrics.csv and TensorBoard logs. A plane that is already trained so is left alone.
 
     \b
     knee3d-train data/oai --plane all --models models --resume

@@ -13,10 +13,10 @@ from knee3d.cli.frame import FOLDER, NONE_DONE, Command, count, leave_named
 @click.argument("knees", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--meshes",
-    type=click.Choice(["ply", "stl", "glb", "vtp"]),
+    type=click.Choice(["ply", "stl", "vtp"]),
     default="ply",
     show_default=True,
-    help="Format of the surfaces, in RAS mm; a scene of all is written as GLB as well.",
+    help="Format of the surfaces, in RAS mm; a scene of all of them is written as PLY as well.",
 )
 @click.option(
     "--keep",

@@ -20,25 +20,20 @@ def slice_name(index: int) -> str:
     return f"{index:04d}.png"
 
 
-def write_slices(slices: np.ndarray, folder: Path, threads: int = 2) -> None:
-    """Write each slice as a PNG.
+def start_slices(slices: np.ndarray, folder: Path, pool: Executor) -> list[Future[None]]:
+    """Begin to write each slice as a PNG.
 
     Args:
         slices: (slices, height, width) uint8 or uint16.
         folder: Made if absent.
-        threads: OpenCV encodes outside Python's lock, so threads share the work.
+        pool: Its threads share the work, as OpenCV encodes outside Python's lock.
+
+    Returns:
+        Each tells when a few of the slices are on disk, or raises OSError where they cannot be written.
 
     Raises:
         ValueError: The slices are not three-dimensional, or of another type.
-        OSError: A file cannot be written.
     """
-    with ThreadPoolExecutor(threads) as pool:
-        for written in start_slices(slices, folder, pool):
-            written.result()
-
-
-def start_slices(slices: np.ndarray, folder: Path, pool: Executor) -> list[Future[None]]:
-    """As `write_slices`, without waiting: the futures tell when a few slices each are on disk, or why they are not."""
     if slices.dtype not in _TYPES or slices.ndim != 3:
         raise ValueError(f"PNG slices are (slices, height, width) uint8 or uint16, got {slices.shape} {slices.dtype}")
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,6 @@ from knee3d.anatomy.tissue import Scheme
 from knee3d.learn.augment import STRENGTHS
 from knee3d.learn.config import TrainConfig
 from knee3d.learn.cutting import Cutting
-from knee3d.learn.distribution import is_chief, strategy, sum_over_devices
 from knee3d.learn.loop import Validated, distributed, train_epoch, training_step, validate, validation_step
 from knee3d.learn.losses import LOSSES
 from knee3d.learn.monitor import DrawConfusion, Hooks, TensorBoard, table_head, table_line
@@ -51,14 +50,10 @@ def fit(model: keras.Model, task: Task, run: Run, cache: str | None, hooks: Hook
         hooks: What others do with it.
 
     Raises:
-        ValueError: Memory ran out, a slice cannot be read, the loss became NaN, or workers do not share the folder.
+        ValueError: Memory ran out, a slice cannot be read, or the loss became NaN.
     """
     config = task.config
-    sum_over_devices(0.0)  # nobody reads before the first has made the folder ready
     history = run.restore(model)
-    devices = strategy().num_replicas_in_sync
-    if sum_over_devices(float(len(history))) != len(history) * devices:
-        raise ValueError(f"not every worker sees the same checkpoints in {run.folder}; it must be one shared folder")
     log.info("%s: %d training and %d validation %s", task.name, task.train.count, task.val.count, task.cutting.called)
     decisions = Decisions(
         deciding_callbacks(
@@ -77,14 +72,13 @@ def fit(model: keras.Model, task: Task, run: Run, cache: str | None, hooks: Hook
     if decisions.stopped or len(history) >= config.epochs:
         return
     try:
-        board = _board(model, task, run, hooks.draw_confusion) if is_chief() else None
+        board = _board(model, task, run, hooks.draw_confusion)
         for validated, speed in _epochs(model, task, cache, decisions, history):
-            if board is not None:  # the checkpoint last, so that what it counts as done is done
-                run.write_metrics(history)
-                board.epoch(len(history), history[-1] | speed, validated.cases, model)
-                run.save(model, history)
-                if hooks.after_epoch is not None:
-                    hooks.after_epoch()
+            run.write_metrics(history)
+            board.epoch(len(history), history[-1] | speed, validated.cases, model)
+            run.save(model, history)  # the checkpoint last, so that what it counts as done is done
+            if hooks.after_epoch is not None:
+                hooks.after_epoch()
         _warn_of_missed(task, validated)
     except tf.errors.ResourceExhaustedError as error:
         raise ValueError(

@@ -124,17 +124,16 @@ def _untuned(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.with_options(options)
 
 
-def shares(batches: tf.data.Dataset, replicas: int, mine: range) -> tf.data.Dataset:
-    """Deal every batch out to the replicas of this process.
+def shares(batches: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
+    """Deal every batch out to the replicas.
 
     Args:
         batches: Global ones.
-        replicas: Over all processes; their shares of a batch differ by one slice at most. None is empty, as TensorFlow
+        replicas: How many there are; their shares of a batch differ by one slice at most. None is empty, as TensorFlow
             cannot convolve nothing: a batch with fewer slices than replicas repeats its last one, for case -1.
-        mine: Those of this process.
 
     Returns:
-        Dataset of one element for each batch and replica of mine.
+        Dataset of one element for each batch and replica.
     """
 
     def filled(part: tf.Tensor) -> tf.Tensor:
@@ -145,10 +144,10 @@ def shares(batches: tf.data.Dataset, replicas: int, mine: range) -> tf.data.Data
     def deal(*batch: tf.Tensor) -> tf.data.Dataset:
         parts = tuple(filled(part) for part in batch)
         count = tf.shape(parts[0], out_type=tf.int64)[0]
-        return tf.data.Dataset.range(mine.start, mine.stop).map(
+        return tf.data.Dataset.range(replicas).map(
             lambda replica: tuple(
                 part[count * replica // replicas : count * (replica + 1) // replicas] for part in parts
             )
         )
 
-    return batches if replicas == 1 else batches.flat_map(deal).prefetch(len(mine))
+    return batches if replicas == 1 else batches.flat_map(deal).prefetch(replicas)

@@ -3,7 +3,6 @@
 import gc
 import logging
 import shutil
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from knee3d.dataset.cases import Dataset, Split
 from knee3d.learn.building import build
 from knee3d.learn.card import describe, differences, for_saved_model, load_card, model_folder
 from knee3d.learn.config import Going, TrainConfig
-from knee3d.learn.distribution import is_chief, strategy
 from knee3d.learn.fitting import Task, fit
+from knee3d.learn.loop import strategy
 from knee3d.learn.monitor import Hooks
 from knee3d.learn.networks.encoder import find_encoder_weights
 from knee3d.learn.reading import visits_of
@@ -49,7 +48,7 @@ def train_view(
     Returns:
         The model's folder: `card.json`, `saved_model/`, and what `run` says but for the checkpoints. While it is being
         trained it is called `<view>.training`, so that an interruption costs no finished model. A view whose card
-        says the same settings and data is left alone. Of processes that train together (TF_CONFIG) the first writes.
+        says the same settings and data is left alone.
 
     Raises:
         ValueError: There is a model trained otherwise or a training interrupted, a split is empty, memory ran out, or
@@ -69,18 +68,16 @@ def train_view(
         for split in (Split.TRAIN, Split.VAL)
     )
     task = Task(seeing.name, dataset.scheme, config, seeing.cutting, train, val)
-    with alone(run.folder) if is_chief() else nullcontext():
-        if is_chief():
-            _begin(run, card, config, going)
+    with alone(run.folder):
+        _begin(run, card, config, going)
         gc.collect()  # the network of the view before refers to itself, and Python would let go of it too late
         keras.utils.set_random_seed(config.seed)
         with devices.scope():
             model = build(dataset.scheme.classes, config, weights)
         fit(model, task, run, going.cache, hooks)
-        if is_chief():
-            _finish(run, model, card, task)
-            replace_folder(run.folder, folder)
-            Run(folder).tidy()  # last: as long as the name is not its own, a killed run finds its checkpoints
+        _finish(run, model, card, task)
+        replace_folder(run.folder, folder)
+        Run(folder).tidy()  # last: as long as the name is not its own, a killed run finds its checkpoints
     return folder
 
 

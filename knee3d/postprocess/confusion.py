@@ -213,11 +213,6 @@ class Scores:
         return _nanmean(self.dice)
 
     @property
-    def mean_iou_tissues(self) -> float:
-        """Mean IoU over the tissues present on either side; NaN when there is none."""
-        return _nanmean(self.iou)
-
-    @property
     def mean_iou_classes(self) -> float:
         """Mean IoU over all classes, background included: what the paper's MIoU formula says."""
         return _nanmean(iou(self.matrix))

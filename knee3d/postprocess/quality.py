@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from knee3d.anatomy.volume import Volume
+from knee3d.postprocess.blend import as_probabilities
 from knee3d.postprocess.confusion import confusion_matrix, dice
 from knee3d.postprocess.decide import labels_of
-from knee3d.postprocess.uncertainty import entropy_of
 
 MISSING = 0.05
 VOLUME_FACTOR = 1.5
@@ -112,11 +112,19 @@ class Looking:
         return Look(self._grid.with_array(self._labels), self._doubt / self._count if self._count else float("nan"))
 
 
-def look(view: Volume) -> Look:
-    """What to keep of a view's probabilities, (*shape, classes)."""
-    looking = Looking(view)
-    looking.add(..., view.array)
-    return looking.look()
+def entropy_of(probabilities: np.ndarray) -> np.ndarray:
+    """Shannon's entropy, as a share of the largest there can be, log(classes).
+
+    Args:
+        probabilities: (..., classes) adding up to 1: floats, or uint8, where 255 is 1.
+
+    Returns:
+        (...) float32 in [0, 1]: 0 where one class is certain, 1 where all are equally likely.
+    """
+    values = as_probabilities(probabilities)
+    logarithms = np.log(np.maximum(values, np.float32(1e-12)))
+    most = np.float32(np.log(values.shape[-1]))
+    return np.clip(np.einsum("...c,...c->...", values, logarithms) / -most, 0, 1)
 
 
 def agreement(looks: Sequence[Look]) -> float:

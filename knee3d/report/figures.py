@@ -26,8 +26,6 @@ DPI = 200
 CELL_INCHES = (1.05, 0.62)
 PANEL_INCHES = (2.6, 1.7)
 
-_CENTRED = {"horizontalalignment": "center", "verticalalignment": "center"}
-
 
 def confusion_figure(scores: Mapping[str, Scores], path: Path) -> None:
     """One confusion matrix per view, as in the paper: three planes and what they give together.

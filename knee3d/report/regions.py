@@ -15,7 +15,6 @@ from knee3d.quantify.thickness import Interface
 
 DPI = 110
 COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2")
-_BEHIND = {"fc": "white", "alpha": 0.8, "lw": 0}
 _LINE: dict[str, Any] = {"color": "#222222", "linewidth": 1.0, "linestyle": (0, (4, 3))}
 
 

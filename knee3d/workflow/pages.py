@@ -3,7 +3,7 @@
 report.html         everything at a glance
 measures.csv .json  case, tissue, region, measure, unit, value; the JSON has a schema
 thickness.nii.gz    mm, on the grid of the labels
-meshes/             TISSUE.ply (or stl, glb, vtp) closed surfaces, TISSUE_thickness.vtp with thickness_mm, scene.glb
+meshes/             TISSUE.ply (or stl, vtp) closed surfaces, TISSUE_thickness.vtp with thickness_mm, scene.ply
 labels.txt          what labels mean, for ITK-SNAP; labels_lut.txt for FreeSurfer
 confusion.pdf       where the truth is known
 report.json         what it was made of
@@ -47,7 +47,6 @@ from knee3d.workflow.report_record import (
 
 if TYPE_CHECKING:
     from knee3d.quantify.mesh import Mesh
-    from knee3d.quantify.meshfiles import TissueMesh
     from knee3d.report.page import KneePage
 
 OFF = 0.01
@@ -148,7 +147,7 @@ def _surfaces(labels: Volume, scheme: Scheme, fused: Volume | None, keep: float)
 
 
 def _write(folder: Path, given: Given, made: Made, wish: ReportWish, out: Path) -> None:
-    from knee3d.quantify.meshfiles import write_meshes
+    from knee3d.quantify.meshfiles import write_surfaces
     from knee3d.report.figures import confusion_figure
     from knee3d.report.lookup import write_freesurfer_table, write_itksnap_table
     from knee3d.report.measures import write_measures_csv
@@ -161,13 +160,13 @@ def _write(folder: Path, given: Given, made: Made, wish: ReportWish, out: Path) 
     write_volume(made.overlay, out / "thickness.nii.gz")
     write_itksnap_table(out / "labels.txt", given.scheme)
     write_freesurfer_table(out / "labels_lut.txt", given.scheme)
-    meshes = [_mesh(name, surface, given.scheme) for name, surface in made.surfaces.items()]
-    for mesh in meshes:
-        write_meshes(out / "meshes" / f"{_file_name(mesh.name)}.{wish.meshes}", [mesh])
-    for name, mesh in made.interfaces.items():
-        write_meshes(out / "meshes" / f"{_file_name(name)}_thickness.vtp", [_interface(name, mesh, given.scheme)])
-    if meshes:
-        write_meshes(out / "meshes" / "scene.glb", meshes)
+    meshes, colours = out / "meshes", {tissue.name: tissue.colour for tissue in given.scheme.tissues}
+    for name, surface in made.surfaces.items():
+        write_surfaces(meshes / f"{_file_name(name)}.{wish.meshes}", {name: surface}, colours)
+    for name, surface in made.interfaces.items():
+        write_surfaces(meshes / f"{_file_name(name)}_thickness.vtp", {name: surface}, colours, (THICKNESS,))
+    if made.surfaces:
+        write_surfaces(meshes / "scene.ply", made.surfaces, colours)
     if made.scores:
         confusion_figure(made.scores, out / "confusion.pdf")
     write_page(_page(folder, given, made), out / PAGE)
@@ -219,20 +218,6 @@ def _dice(scores: Scores) -> dict[str, float]:
 
 def _file_name(tissue: str) -> str:
     return tissue.replace(" ", "_")
-
-
-def _mesh(name: str, surface: Mesh, scheme: Scheme) -> TissueMesh:
-    from knee3d.quantify.meshfiles import TissueMesh
-
-    colour = scheme.tissues[scheme.names.index(name)].colour
-    return TissueMesh(name, colour, np.asarray(surface.points), surface.regular_faces)
-
-
-def _interface(name: str, mesh: Mesh, scheme: Scheme) -> TissueMesh:
-    from knee3d.quantify.meshfiles import TissueMesh
-
-    colour, thickness = scheme.tissues[scheme.names.index(name)].colour, np.asarray(mesh.point_data[THICKNESS])
-    return TissueMesh(name, colour, np.asarray(mesh.points), mesh.regular_faces, {THICKNESS: thickness})
 
 
 def _made(record: Mapping[str, Any]) -> dict[str, str]:

@@ -29,7 +29,7 @@ class ReportWish:
     """How reports are made.
 
     Attributes:
-        meshes: Format of the surfaces: "ply", "stl", "glb" or "vtp".
+        meshes: Format of the surfaces: "ply", "stl" or "vtp".
         keep: Share of their triangles that is kept.
     """
 

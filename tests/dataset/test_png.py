@@ -1,12 +1,19 @@
 """Pixels on disk are the pixels that were given."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import pytest
 
-from knee3d.dataset.png import read_slices, slice_name, write_slices
+from knee3d.dataset.png import read_slices, slice_name, start_slices
+
+
+def write_slices(slices, folder):
+    with ThreadPoolExecutor(2) as pool:
+        for written in start_slices(slices, folder, pool):
+            written.result()
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (12, 33, 2)])

@@ -145,13 +145,9 @@ def test_devices_share_every_batch(balls, replicas):
     batches = pipeline.validation_batches(slices, SliceCutting(0), 5)
     whole = [(images, owners) for images, _, owners in batches.as_numpy_iterator()]
     assert {len(images) for images, _ in whole} == {5, 2}
-    workers = [range(replicas)] if replicas < 8 else [range(4), range(4, 8)]
-    dealt = [list(pipeline.shares(batches, replicas, mine).as_numpy_iterator()) for mine in workers]
+    dealt = list(pipeline.shares(batches, replicas).as_numpy_iterator())
     for number, (images, owners) in enumerate(whole):
-        parts = [
-            (part, whose) for mine, shares in zip(workers, dealt, strict=True)
-            for part, _, whose in shares[number * len(mine) : (number + 1) * len(mine)]
-        ]  # fmt: skip
+        parts = [(part, whose) for part, _, whose in dealt[number * replicas : (number + 1) * replicas]]
         sizes = [len(part) for part, _ in parts]
         assert len(parts) == replicas
         assert min(sizes) >= 1

@@ -28,9 +28,9 @@ from knee3d.postprocess.contested import contested
 from knee3d.postprocess.decide import decide, fused_labels
 from knee3d.postprocess.ensemble import Ensemble
 from knee3d.postprocess.intervals import mean_interval
+from knee3d.postprocess.quality import entropy_of
 from knee3d.postprocess.stack import stack_slices
 from knee3d.postprocess.surface import assd_of_voxels
-from knee3d.postprocess.uncertainty import entropy
 from knee3d.postprocess.weights import Wanted, fit
 
 affine = np.array([[0, 0, -0.7, 0], [0, -0.4, 0, 0], [-0.4, 0, 0, 0], [0, 0, 0, 1.0]])
@@ -46,7 +46,7 @@ fusion = fit([contested(truth, views, "a")], Wanted())
 labels = fused_labels(views, fusion.weights)
 assert (labels.array == decide(blend(views.items(), fusion.weights)).array).all()
 print(Scores(confusion_matrix(truth.array, labels.array, 2), ("cartilage",)).dice[0], fusion.dice)
-print(assd_of_voxels(truth, labels, 1), entropy(views["axial"]).array.mean(), mean_interval([1, 2], ["a", "b"]).mean)
+print(assd_of_voxels(truth, labels, 1), entropy_of(views["axial"].array).mean(), mean_interval([1, 2], ["a", "b"]).mean)
 """
 
 

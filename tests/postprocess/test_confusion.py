@@ -134,7 +134,7 @@ def test_an_absent_tissue_is_nan_and_outside_every_mean():
     assert np.isnan(scores.dice[1])
     assert np.isnan(scores.iou[1])
     assert scores.mean_dice == pytest.approx(16 / 18)
-    assert scores.mean_iou_tissues == pytest.approx(0.8)
+    assert scores.measures["iou"]["mean"] == pytest.approx(0.8)
     assert scores.mean_iou_classes == pytest.approx((0.8 + 90 / 92) / 2)
 
 

@@ -4,13 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import entropy as reference_entropy
 
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.volume import Volume
 from knee3d.postprocess.confusion import confusion_matrix, dice
 from knee3d.postprocess.ensemble import Ensemble
 from knee3d.postprocess.predict import PlaneView
-from knee3d.postprocess.quality import Look, Quality, Reference, extents, look, quality, reference_of
+from knee3d.postprocess.quality import Look, Looking, Quality, Reference, entropy_of, extents, quality, reference_of
 
 NAMES = ("femoral cartilage", "tibial cartilage")
 AFFINE = np.diag([0.5, 0.5, 1.0, 1.0])
@@ -108,18 +111,34 @@ def test_views_that_disagree_are_noticed():
     assert alone.flags == ()
 
 
+@given(st.integers(0, 99), st.integers(2, 8))
+def test_entropy_is_scipys_as_a_share_of_the_largest(seed, classes):
+    array = np.random.default_rng(seed).dirichlet(np.full(classes, 0.3), (3, 4, 5)).astype(np.float32)
+    np.testing.assert_allclose(entropy_of(array), reference_entropy(array, axis=-1) / np.log(classes), atol=1e-5)
+
+
+def test_certain_is_0_and_no_idea_is_1():
+    np.testing.assert_allclose(entropy_of(np.array([[1, 0, 0], [1 / 3] * 3], np.float32)), [0, 1], atol=1e-6)
+
+
+def look_at(view: Volume) -> Look:
+    looking = Looking(view)
+    looking.add(..., view.array)
+    return looking.look()
+
+
 def test_doubt_is_entropy_within_tissue():
     """Of a voxel that is 3/4 tissue; background, however sure, has no part in it."""
     sure = np.zeros((4, 4, 4, 2), np.float32)
     sure[..., 0] = 1
     sure[1, 1, 1] = [0.25, 0.75]
-    found = look(Volume(sure, AFFINE))
+    found = look_at(Volume(sure, AFFINE))
     assert found.labels.array.sum() == 1
     assert found.doubt == pytest.approx(-(0.25 * np.log2(0.25) + 0.75 * np.log2(0.75)))
     assert flags(GOOD, [Look(GOOD, 0.24)] * 3) == ()
     [flag] = flags(GOOD, [Look(GOOD, 0.26)] * 3)
     assert "doubtful: entropy 0.26" in flag
-    nothing = look(Volume(np.eye(2, dtype=np.float32)[np.zeros((4, 4, 4), int)], AFFINE))
+    nothing = look_at(Volume(np.eye(2, dtype=np.float32)[np.zeros((4, 4, 4), int)], AFFINE))
     assert np.isnan(nothing.doubt)
 
 

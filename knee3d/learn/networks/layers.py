@@ -63,10 +63,6 @@ class PadToStride(keras.layers.Layer):
         padded = tf.pad(inputs, [[0, 0], *([0, more] for more in missing), [0, 0]])
         return tf.ensure_shape(padded, (*[None] * (inputs.shape.rank - 1), inputs.shape[-1]))  # tf.pad loses channels
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Height and width are known at run time only."""
-        return (input_shape[0], *[None] * (len(input_shape) - 2), input_shape[-1])
-
     def get_config(self) -> dict:
         """What is needed to build it again."""
         return super().get_config() | {"stride": self.stride}
@@ -81,11 +77,6 @@ class CropLike(keras.layers.Layer):
         padded, like = inputs
         size = tf.shape(like)
         return padded[:, *(slice(size[axis]) for axis in range(1, padded.shape.rank - 1))]
-
-    def compute_output_shape(self, input_shape: list[tuple]) -> tuple:
-        """Height and width of the second, channels of the first."""
-        padded, like = input_shape
-        return (padded[0], *like[1 : len(padded) - 1], padded[-1])
 
 
 @keras.saving.register_keras_serializable(package="knee3d")
@@ -105,10 +96,6 @@ class UpSample(keras.layers.Layer):
         height, width = tf.shape(inputs)[1], tf.shape(inputs)[2]
         return _resized(inputs, height * self.size[0], width * self.size[1])
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Height and width are known at run time only."""
-        return (input_shape[0], None, None, input_shape[-1])
-
     def get_config(self) -> dict:
         """What is needed to build it again."""
         return super().get_config() | {"size": self.size}
@@ -122,11 +109,6 @@ class ResizeLike(keras.layers.Layer):
         """[(batch, any, any, channels), (batch, height, width, any)] -> (batch, height, width, channels)."""
         small, like = inputs
         return _resized(small, tf.shape(like)[1], tf.shape(like)[2])
-
-    def compute_output_shape(self, input_shape: list[tuple]) -> tuple:
-        """Height and width of the second, channels of the first."""
-        small, like = input_shape
-        return (small[0], like[1], like[2], small[-1])
 
 
 @keras.saving.register_keras_serializable(package="knee3d")
@@ -143,10 +125,6 @@ class PoolToGrid(keras.layers.Layer):
         rows = tf.reshape(inputs, (-1, self.cells, height // self.cells, width, channels))
         columns = tf.reshape(tf.reduce_mean(rows, axis=2), (-1, self.cells, self.cells, width // self.cells, channels))
         return tf.reduce_mean(columns, axis=3)
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """A grid of cells."""
-        return (input_shape[0], self.cells, self.cells, input_shape[-1])
 
     def get_config(self) -> dict:
         """What is needed to build it again."""
@@ -166,12 +144,6 @@ class PoolWithIndices(keras.layers.Layer):
         where = tf.argmax(tf.stack(corners), axis=0, output_type=tf.int32)
         return tf.nn.max_pool2d(inputs, 2, 2, "VALID"), where
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple[tuple, tuple]:
-        """Half of height and width, twice."""
-        batch, height, width, channels = input_shape
-        half = (batch, height and height // 2, width and width // 2, channels)
-        return half, half
-
 
 @keras.saving.register_keras_serializable(package="knee3d")
 class UnpoolWithIndices(keras.layers.Layer):
@@ -182,11 +154,6 @@ class UnpoolWithIndices(keras.layers.Layer):
         values, where = inputs
         corners = [tf.where(where == corner, values, tf.zeros_like(values)) for corner in range(4)]
         return tf.nn.depth_to_space(tf.concat(corners, axis=-1), 2)
-
-    def compute_output_shape(self, input_shape: list[tuple]) -> tuple:
-        """Twice the height and width."""
-        batch, height, width, channels = input_shape[0]
-        return (batch, height and 2 * height, width and 2 * width, channels)
 
 
 @keras.saving.register_keras_serializable(package="knee3d")
