@@ -8,6 +8,9 @@ import numpy as np
 
 from knee3d.anatomy.box import Box, box_between
 
+TOLERANCE_MM = 1e-2
+"""Places so near are the same: file formats keep affines as float32 or decimal text."""
+
 
 @dataclass(frozen=True, eq=False)
 class Volume:
@@ -72,16 +75,11 @@ class Volume:
             raise ValueError(f"expected voxels of shape {self.shape}, got {array.shape}")
         return replace(self, array=array)
 
-    def same_grid(self, other: Volume, tolerance_mm: float = 1e-2) -> bool:
-        """Whether both volumes have the same shape and each corner lies at the same place.
-
-        Args:
-            other: The volume to compare with.
-            tolerance_mm: How far apart corners may be; file formats keep affines as float32 or decimal text.
-        """
+    def same_grid(self, other: Volume) -> bool:
+        """Whether both volumes have the same shape and each corner lies at the same place, within `TOLERANCE_MM`."""
         if self.shape != other.shape:
             return False
-        return bool(np.abs(self._corners() - other._corners()).max() <= tolerance_mm)
+        return bool(np.abs(self._corners() - other._corners()).max() <= TOLERANCE_MM)
 
     def part(self, box: Box) -> Volume:
         """The voxels of a box, as a view of the same memory.
@@ -93,36 +91,34 @@ class Volume:
         affine[:, 3] = self.affine @ [*(side.start for side in box), 1]
         return Volume(self.array[box], affine)
 
-    def box_of(self, part: Volume, tolerance_mm: float = 1e-2) -> Box:
+    def box_of(self, part: Volume) -> Box:
         """Where the voxels of another volume lie in this one: the inverse of `part`.
 
         Args:
             part: A volume whose voxels are some of this one's.
-            tolerance_mm: How far apart the centres of corner voxels may be.
 
         Raises:
-            ValueError: They are not.
+            ValueError: They are not; centres of corner voxels may be `TOLERANCE_MM` apart.
         """
         last = np.array(part.shape) - 1
         first = np.rint(np.linalg.solve(self.affine, part.affine[:, 3])[:3]).astype(int)
         corners = np.array(list(np.ndindex(2, 2, 2))) * last
         here = corners @ part.affine[:3, :3].T + part.affine[:3, 3]
         there = (corners + first) @ self.affine[:3, :3].T + self.affine[:3, 3]
-        if np.abs(here - there).max() > tolerance_mm or first.min() < 0 or (first + last >= self.shape).any():
+        if np.abs(here - there).max() > TOLERANCE_MM or first.min() < 0 or (first + last >= self.shape).any():
             raise ValueError(f"a volume of shape {part.shape} is no part of the grid of shape {self.shape}")
         return box_between(first, first + part.shape)
 
-    def padded_to(self, grid: Volume, tolerance_mm: float = 1e-2) -> Volume:
+    def padded_to(self, grid: Volume) -> Volume:
         """The same voxels within a larger grid, zeros around them; nothing is resampled.
 
         Args:
             grid: Any volume with the same directions of axes.
-            tolerance_mm: How far apart the centres of corner voxels may be.
 
         Raises:
             ValueError: The voxels of this volume are not some of the grid's.
         """
-        box = grid.box_of(self, tolerance_mm)
+        box = grid.box_of(self)
         array = np.zeros((*grid.shape, *self.array.shape[3:]), self.array.dtype)
         array[box] = self.array
         return Volume(array, grid.affine)

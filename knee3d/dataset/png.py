@@ -68,7 +68,7 @@ def _with_whole_rows(picture: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.transpose(np.ascontiguousarray(picture.T)))
 
 
-def read_slices(paths: Sequence[Path], threads: int = 2) -> np.ndarray:
+def read_slices(paths: Sequence[Path]) -> np.ndarray:
     """Read PNGs of one size into a stack.
 
     Returns:
@@ -85,7 +85,7 @@ def read_slices(paths: Sequence[Path], threads: int = 2) -> np.ndarray:
             raise ValueError(f"{path} is not a readable grey PNG; run knee3d prepare again")
         return pixels
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(2) as pool:
         slices = list(pool.map(read, paths))
     kinds = {(*pixels.shape, 8 * pixels.itemsize) for pixels in slices}
     if len(kinds) != 1:

@@ -30,12 +30,10 @@ class Rule:
     Attributes:
         term: What a view contributes, (..., classes) float32 -> the same shape.
         finish: The sum -> probabilities, in place where it can.
-        shares: Whether weights are shares: at least 0 and, over the views, adding up to 1.
     """
 
     term: Callable[[np.ndarray], np.ndarray]
     finish: Callable[[np.ndarray], np.ndarray]
-    shares: bool = True
 
 
 def softmax(values: np.ndarray) -> np.ndarray:
@@ -62,12 +60,10 @@ RULES: Mapping[str, Rule] = {
     "linear": Rule(_same, _same),
     "log": Rule(_logarithm, softmax),
     "vote": Rule(_ballot, _same),
-    "softmax": Rule(_same, softmax, shares=False),
 }
 """linear: the paper's weighted mean. log: the logarithmic opinion pool, a weighted geometric mean scaled to add up to 1
 (Genest and Zidek 1986). vote: each view has its weight in votes for its most probable class; with equal weights the
-majority's, and of equals the lower number. softmax: of the weighted sum, as MultiPlanarUNet learns it (Perslev et al.
-2019); its bias is one more view, of ones."""
+majority's, and of equals the lower number."""
 
 
 def only(weights: Weights, names: Iterable[str]) -> Weights:
@@ -88,9 +84,8 @@ def check_weights(weights: Weights, rule: str = "linear") -> None:
     """Refuse weights that would not blend probabilities into probabilities.
 
     Raises:
-        ValueError: The rule is unknown, there is no weight, one is not finite, some are for each class and differ in
-            how many, or, where weights are shares, one is negative or they do not add up to 1 within 1e-3 (published
-            weights are rounded).
+        ValueError: The rule is unknown, there is no weight, one is negative or not finite, some are for each class and
+            differ in how many, or they do not add up to 1 within 1e-3 (published weights are rounded).
     """
     if rule not in RULES:
         raise ValueError(f"unknown rule {rule!r} of fusion; there are: {', '.join(RULES)}")
@@ -98,8 +93,8 @@ def check_weights(weights: Weights, rule: str = "linear") -> None:
     if len(sizes) > 1:
         raise ValueError(f"one weight for each class is wanted of every view, got {dict(weights)}")
     values = np.array([np.broadcast_to(weight, max(sizes, default=1)) for weight in weights.values()], np.float64)
-    shares = values.size and values.min() >= 0 and np.abs(values.sum(axis=0) - 1).max() <= 1e-3
-    if not values.size or not np.isfinite(values).all() or (RULES[rule].shares and not shares):
+    finite = values.size and np.isfinite(values).all()
+    if not finite or values.min() < 0 or np.abs(values.sum(axis=0) - 1).max() > 1e-3:
         raise ValueError(f"weights must be at least 0 and add up to 1, got {dict(weights)}")
 
 
@@ -145,7 +140,7 @@ def blend(views: Iterable[tuple[str, Volume]], weights: Weights, rule: str = "li
         if total is None:
             accumulator = np.empty(view.array.shape, dtype=np.float32)
             total = view.with_array(accumulator)  # a read-only look at what grows below
-        _check_view(name, view, total, rule)
+        _check_view(name, view, total)
         _add_volume(accumulator, view.array, weights[name], rule, first=not seen)
         seen.append(name)
         del view  # or it would live on while the next one is made
@@ -183,9 +178,9 @@ class Pool:
             part: (..., classes) probabilities of them, floats or uint8, where 255 is 1.
 
         Raises:
-            ValueError: Where the rule's weights are shares, its classes do not add up to 1, as those of logits.
+            ValueError: Its classes do not add up to 1, as those of logits.
         """
-        _check_sums(name, part[:1], self._rule)
+        _check_sums(name, part[:1])
         if all(isinstance(one, slice) for one in index):
             _add_volume(self._total[index], part, self._weights[name], self._rule, first=False)
         else:
@@ -209,30 +204,30 @@ class Pool:
         return self._grid.with_array(self._total)
 
 
-def check_views(views: Mapping[str, Volume], rule: str = "linear") -> None:
+def check_views(views: Mapping[str, Volume]) -> None:
     """Refuse volumes that are no opinions on the same voxels.
 
     Raises:
-        ValueError: There is none, one has no classes, two differ in grid or number of classes, or, where the rule's
-            weights are shares, classes do not add up to 1 within 0.05 in the first voxels, as those of logits.
+        ValueError: There is none, one has no classes, two differ in grid or number of classes, or classes do not add
+            up to 1 within 0.05 in the first voxels, as those of logits.
     """
     if not views:
         raise ValueError("there is no view to blend")
     for name, view in views.items():
-        _check_view(name, view, next(iter(views.values())), rule)
+        _check_view(name, view, next(iter(views.values())))
 
 
-def _check_view(name: str, view: Volume, grid: Volume, rule: str) -> None:
+def _check_view(name: str, view: Volume, grid: Volume) -> None:
     if view.array.ndim != 4:
         raise ValueError(f"view {name!r} has no last axis of classes, but shape {view.array.shape}")
     if view.array.shape != grid.array.shape or not grid.same_grid(view):
         raise ValueError(f"view {name!r} of {view.array.shape} is not on the grid of the first, {grid.array.shape}")
-    _check_sums(name, view.array[0, 0], rule)
+    _check_sums(name, view.array[0, 0])
 
 
-def _check_sums(name: str, some: np.ndarray, rule: str) -> None:
+def _check_sums(name: str, some: np.ndarray) -> None:
     sums = as_probabilities(some).sum(axis=-1)
-    if RULES[rule].shares and (np.abs(sums - 1) > 0.05).any():  # what is not finite is refused where it is decided
+    if (np.abs(sums - 1) > 0.05).any():  # what is not finite is refused where it is decided
         raise ValueError(f"the classes of view {name!r} do not add up to 1; are they probabilities?")
 
 
@@ -268,7 +263,7 @@ def _add_volume(total: np.ndarray, array: np.ndarray, weight: float | Sequence[f
 
 def _finish(total: np.ndarray, weights: Sequence[float | Sequence[float]], rule: str) -> np.ndarray:
     total = RULES[rule].finish(total)
-    if RULES[rule].shares and any(np.ndim(weight) for weight in weights):
+    if any(np.ndim(weight) for weight in weights):
         total /= np.maximum(total.sum(axis=-1, keepdims=True), LEAST)
     return total
 

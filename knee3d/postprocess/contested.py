@@ -100,7 +100,7 @@ def matrix_of(
     Args:
         case: Of some views.
         weights: Of each view, in their order.
-        rule: Key of `blend.RULES`, one whose weights are shares.
+        rule: Key of `blend.RULES`.
         thresholds: Of each tissue, between 1 - `CONFIDENT` and `CONFIDENT`.
 
     Returns:

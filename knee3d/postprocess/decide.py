@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from knee3d.anatomy.volume import Volume
-from knee3d.postprocess.blend import RULES, Weights, as_probabilities, check_views, check_weights, mixed
+from knee3d.postprocess.blend import Weights, as_probabilities, check_views, check_weights, mixed
 from knee3d.postprocess.slabs import Piece, over_pieces
 
 CLEAR = 0.55  # more than half, with room for what rounding to uint8 costs
@@ -101,7 +101,7 @@ def fused_labels(
         ValueError: As `blend` and `decide`.
     """
     check_weights(weights, rule)
-    check_views(views, rule)
+    check_views(views)
     if set(views) != set(weights):
         raise ValueError(f"weights are for {sorted(weights)}, but views are {sorted(views)}")
     first, *_ = views.values()
@@ -111,8 +111,6 @@ def fused_labels(
 
     def label(piece: Piece) -> np.ndarray:
         parts = [array[piece] for array in arrays]
-        if not RULES[rule].shares:
-            return most_probable(mixed(parts, shares, rule), thresholds)
         unclear = np.flatnonzero(~clear_background(parts, level))
         labels = np.zeros(parts[0].shape[:-1], dtype=np.uint8)
         rows = [part.reshape(-1, part.shape[-1]).take(unclear, axis=0) for part in parts]
@@ -125,8 +123,8 @@ def fused_labels(
 def clear_background(parts: Sequence[np.ndarray], level: float) -> np.ndarray:
     """Where every view gives background more than `level`, which is at least 0.5.
 
-    No rule whose weights are shares then makes anything else of it, nor gives a tissue more than 1 - level: what holds
-    of the odds of tissue against background in each view holds of their weighted means, arithmetic or geometric.
+    No rule then makes anything else of it, nor gives a tissue more than 1 - level: what holds of the odds of tissue
+    against background in each view holds of their weighted means, arithmetic or geometric.
 
     Args:
         parts: Of each view, (..., classes) probabilities.

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from knee3d.postprocess.blend import RULES, check_weights, mixed
+from knee3d.postprocess.blend import check_weights, mixed
 from knee3d.postprocess.contested import CONFIDENT, Contested, Stored, matrix_of, narrowed, save_contested
 from knee3d.postprocess.merit import FOREGROUND, OBJECTIVES, merit
 from knee3d.postprocess.search import Worth, bootstrap, grid, mean, search
@@ -51,7 +51,7 @@ class Wanted:
 
     Attributes:
         objective: One of `OBJECTIVES`.
-        rule: Key of `blend.RULES`, one whose weights are shares.
+        rule: Key of `blend.RULES`.
         weights: View name to weight, by hand; None to search for the best.
         per_class: Whether tissues may have weights of their own.
         thresholds: Whether tissues may have thresholds.
@@ -121,15 +121,13 @@ def fit_weights(
         cases: Validation cases of the same views. They are read one at a time, several times over: a sequence that
             reads each from a file keeps one of them in memory.
         objective: One of `OBJECTIVES`, or a class.
-        rule: Key of `blend.RULES`, one whose weights are shares.
+        rule: Key of `blend.RULES`.
         seed: Of the bootstrap.
 
     Raises:
-        ValueError: There is no case, the views differ, there is no tissue to find, or the rule's weights are no shares.
+        ValueError: There is no case, the views differ, or there is no tissue to find.
     """
     views = _views(cases)
-    if not RULES[rule].shares:
-        raise ValueError(f"weights of rule {rule!r} are no shares and cannot be searched for")
     with TemporaryDirectory(prefix="knee3d-") as folder:
         narrow = Stored(tuple(Path(folder, f"{number}.npz") for number in range(len(cases))))
         for case, path in zip(cases, narrow.paths, strict=True):

@@ -25,12 +25,7 @@ class RenderingError(RuntimeError):
     """No 3D picture can be drawn on this machine."""
 
 
-def render_labels(
-    labels: Volume,
-    scheme: Scheme,
-    size: tuple[int, int],
-    background: tuple[int, int, int] = BACKGROUND,
-) -> np.ndarray:
+def render_labels(labels: Volume, scheme: Scheme, size: tuple[int, int]) -> np.ndarray:
     """Smoothed surfaces of the tissues in the scheme's colours, seen from the front, lateral and a little above.
 
     Drawn by VTK off screen in a process of its own, which finds X, EGL or OSMesa by itself: without any of them VTK
@@ -40,20 +35,19 @@ def render_labels(
         labels: Integers in 0 to `scheme.classes` - 1, a right knee or one mirrored to right, any axis order.
         scheme: Colours of the tissues.
         size: Width and height of the picture in pixels.
-        background: RGB, 0 to 255.
 
     Returns:
-        (height, width, 3) uint8; nothing but background when there is no tissue.
+        (height, width, 3) uint8; nothing but `BACKGROUND` when there is no tissue.
 
     Raises:
         RenderingError: VTK found no way to draw here.
     """
     present = [number for number in range(1, scheme.classes) if (labels.array == number).any()]
     if not present:
-        return np.full((size[1], size[0], 3), background, dtype=np.uint8)
+        return np.full((size[1], size[0], 3), BACKGROUND, dtype=np.uint8)
     scene: dict[str, np.ndarray] = {
         "size": np.array(size),
-        "background": np.array(background, dtype=np.uint8),
+        "background": np.array(BACKGROUND, dtype=np.uint8),
         "direction": np.array(VIEWPOINT),
         "colours": np.array([scheme.tissues[number - 1].colour for number in present], dtype=np.uint8),
     }

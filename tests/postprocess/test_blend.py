@@ -135,19 +135,6 @@ def test_the_majority_wins_a_vote_and_of_equals_the_lower_class():
     assert decide(fused).array.ravel().tolist() == [1, 1, 2, 0]
 
 
-def test_multiplanarunets_fusion_is_one_of_the_rules():
-    """softmax(sum W p + b) of Perslev et al. 2019: weights of any sign for each class, the bias a view of ones."""
-    rng = np.random.default_rng(3)
-    views = {name: opinion(seed) for seed, name in enumerate(NAMES)}
-    weights, bias = rng.normal(0, 2, (3, 3)), rng.normal(0, 1, 3)
-    total = sum(row * view.array.astype(np.float64) for row, view in zip(weights, views.values(), strict=True)) + bias
-    expected = np.exp(total) / np.exp(total).sum(axis=-1, keepdims=True)
-    ones = opinion(0).with_array(np.ones((4, 5, 6, 3), np.float32))
-    given_ = dict(zip([*NAMES, "bias"], map(tuple, [*weights.tolist(), bias.tolist()]), strict=True))
-    fused = blend((views | {"bias": ones}).items(), given_, "softmax")
-    np.testing.assert_allclose(fused.array, expected, atol=1e-6)
-
-
 @given(
     st.sampled_from(sorted(RULES)),
     st.integers(1, 7),

@@ -16,7 +16,7 @@ from knee3d.anatomy.volume import Volume
 from knee3d.report.nifti import gzipped, nifti_bytes
 from knee3d.report.page.content import THICKNESS as THICKNESS_DATA
 from knee3d.report.page.content import KneePage
-from knee3d.report.page.looks import BARE, NOTHING, THICKNESS, Look, look_of
+from knee3d.report.page.looks import BARE, NOTHING, THICKNESS, look_of
 from knee3d.report.page.mz3 import mz3_bytes
 from knee3d.report.page.picture import around, picture_of
 
@@ -71,11 +71,11 @@ def seen_from_both_sides(mesh: pv.PolyData) -> pv.PolyData:
     return pv.PolyData.from_regular_faces(np.concatenate([points, points]), np.concatenate([corners, behind]))
 
 
-def thickness_colours(points: np.ndarray, mesh: pv.PolyData, look: Look = THICKNESS) -> np.ndarray:
+def thickness_colours(points: np.ndarray, mesh: pv.PolyData) -> np.ndarray:
     """(points, 3) uint8: the colour of the thickness at the nearest point of a mesh; bare bone is grey."""
     _, nearest = KDTree(np.asarray(mesh.points)).query(points)
-    values = look.bytes_of(np.asarray(mesh.point_data[THICKNESS_DATA], dtype=np.float64)[nearest])
-    colours = look.colours[values, :3]
+    values = THICKNESS.bytes_of(np.asarray(mesh.point_data[THICKNESS_DATA], dtype=np.float64)[nearest])
+    colours = THICKNESS.colours[values, :3]
     colours[values == NOTHING] = BARE
     return colours
 
