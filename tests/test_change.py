@@ -334,6 +334,7 @@ def cohort(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["baseline", "retest"])
 def test_the_planted_loss_is_found_within_the_error(cohort, tmp_path, start):
     """Also from the retest, whose voxels lie otherwise in the knee than those of the follow-up."""

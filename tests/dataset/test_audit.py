@@ -74,6 +74,7 @@ def test_splits_and_leaks(balls):
     assert json.loads(json.dumps(summary))["cases"][0]["case"] == balls.cases[0].name
 
 
+@pytest.mark.slow
 def test_the_page_has_every_case_and_the_command_its_exit_code(balls, tmp_path):
     done = CliRunner().invoke(main, ["audit", str(balls.folder), "--out", str(tmp_path / "a")])
     assert done.exit_code == 0, done.output
@@ -100,6 +101,7 @@ def test_the_page_has_every_case_and_the_command_its_exit_code(balls, tmp_path):
     assert json.loads((tmp_path / "b" / "audit.json").read_text())["splits"]["unlabelled"]["cases"] == 1
 
 
+@pytest.mark.slow
 def test_a_page_of_someone_else_is_not_replaced_and_an_own_one_is(balls, tmp_path):
     (tmp_path / "index.html").write_text("my page")
     with pytest.raises(ValueError, match=r"index\.html is there and is not knee3d's"):

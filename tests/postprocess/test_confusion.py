@@ -56,6 +56,7 @@ def test_relabelling_permutes_the_matrix(pair, order):
     np.testing.assert_array_equal(renamed[np.ix_(order, order)], confusion_matrix(*pair, 5))
 
 
+@pytest.mark.slow
 @given(pairs(4))
 def test_scores_equal_scikit_learns(pair):
     """Kappa and accuracy exactly, the scores of a class up to rounding; where scikit-learn warns knee3d says NaN."""

@@ -89,6 +89,7 @@ def test_each_view_is_handed_out_when_it_is_complete():
         np.testing.assert_allclose(volume.array.sum(axis=-1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_views(monkeypatch):
     """It is the sum over views, a batch, and of each view the labels: a byte a voxel."""
     monkeypatch.setattr(predict, "BATCH_PIXELS", 2 * 160 * 160)

@@ -240,6 +240,7 @@ def test_what_a_network_may_not_say_or_see_is_refused():
         list(ObliqueView(np.eye(3), 0.5, Constant()).parts(floats))
 
 
+@pytest.mark.slow
 def test_the_oblique_volume_is_never_held(monkeypatch):
     """Beyond the image there are its voxels' order, 14 bytes each while they are sorted, and a batch."""
     monkeypatch.setattr(oblique, "BATCH_PIXELS", 2 * 100 * 100)

@@ -7,6 +7,8 @@ from scipy.spatial.transform import Rotation
 from knee3d.dataset.phantom.knee import parametric_knee
 from knee3d.quantify.condyles import Notch, find_notch, knee_axes
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (88, 108, 84)
 
 

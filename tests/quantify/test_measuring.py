@@ -12,6 +12,8 @@ from knee3d.quantify.knee import measure, thickness_map
 from knee3d.quantify.measures import UNITS, WHOLE, Measure
 from knee3d.quantify.regions import REGIONS
 
+pytestmark = pytest.mark.slow
+
 KNEE = parametric_knee((124, 154, 120), seed=1)
 
 

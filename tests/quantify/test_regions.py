@@ -14,6 +14,8 @@ from knee3d.dataset.phantom.knee import parametric_knee
 from knee3d.quantify.condyles import Notch
 from knee3d.quantify.regions import REGIONS, Landmarks, find_landmarks
 
+pytestmark = pytest.mark.slow
+
 VALUES = {name: value for value, name in NUMBERINGS["pymskt"].names.items()}
 IPL = np.array([[0, 0, -1.0, 0], [0, -1.0, 0, 0], [-1.0, 0, 0, 0], [0, 0, 0, 1]])
 KNEE = parametric_knee((88, 108, 84), seed=3)
@@ -98,7 +100,6 @@ def test_a_knee_that_lies_turned_has_the_same_parts(axis, degrees):
     np.testing.assert_array_equal(sizes(left), sizes(there))
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not REAL_LABELS, reason="no real label maps under ../shared")
 @pytest.mark.parametrize("path", REAL_LABELS, ids=lambda path: path.stem)
 def test_a_real_knee_that_lies_turned_has_the_same_parts(path):

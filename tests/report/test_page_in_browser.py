@@ -17,6 +17,8 @@ from knee3d.report.page import KneePage, write_page
 from knee3d.report.page.looks import LOOKS
 from knee3d.report.page.tables import DIGITS, HEADINGS, SIGNS
 
+pytestmark = pytest.mark.slow
+
 WINDOW = 1100, 760
 A4_PIXELS = 688
 AGAIN = """

@@ -128,6 +128,7 @@ def test_outlines_that_are_no_mask_of_this_image(tmp_path, slices, side, message
         read_contours(save(tmp_path / "o.mat", slices), IMAGE, side)
 
 
+@pytest.mark.slow
 def test_files_that_are_none(tmp_path):
     path = save(tmp_path / "o.mat", knee())
     content = path.read_bytes()

@@ -16,6 +16,8 @@ from knee3d.dataset.phantom.knee import parametric_knee
 from knee3d.dataset.source import read_image
 from knee3d.dataset.table import read_numbering, read_table
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (30, 28, 24)
 
 

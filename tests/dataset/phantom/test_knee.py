@@ -19,6 +19,8 @@ from knee3d.anatomy.tissue import (
 )
 from knee3d.dataset.phantom.knee import FEMORAL_MM, PATELLAR_MM, TIBIAL_MM, parametric_knee
 
+pytestmark = pytest.mark.slow
+
 VALUE = {name: value for value, name in NUMBERINGS["pymskt"].names.items()}
 SMALL = (48, 44, 36)
 PLATES = {FEMORAL: (FEMUR, FEMORAL_MM), MEDIAL_TIBIAL: (TIBIA, TIBIAL_MM), LATERAL_TIBIAL: (TIBIA, TIBIAL_MM),
@@ -57,7 +59,6 @@ def test_thinner_cartilage_lies_on_the_same_bones():
         assert 0.6 < after / before < 0.95
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("plate", PLATES)
 def test_layers_are_as_thick_as_they_should_be(plate):
     """Measured on a fine grid by a distance transform that knows nothing of the phantom's own distances.
