@@ -1,14 +1,12 @@
 """Files and folders that appear whole or not at all."""
 
 import errno
-import fcntl
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LOCK = ".lock"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where a disk is full."""
 
@@ -86,21 +84,3 @@ def put_back(path: Path) -> None:
 
 def _old(path: Path) -> Path:
     return path.with_name(f".old-{path.name}")
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder; it is made, and gets a file called `LOCK`.
-
-    Raises:
-        ValueError: Another one is in it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"another process is at work in {folder}; wait for it, or choose another folder"
-            ) from error
-        yield
