@@ -26,11 +26,12 @@ from study_answers import written
 from knee3d import workflow
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.volume import Volume
-from knee3d.atomic import alone, whole_file
+from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Dataset, Split, load_dataset
 from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.networks import NETWORKS
 from knee3d.learn.views import learning_view
+from knee3d.lease import leased
 from knee3d.models import load_models
 from knee3d.models.folder import is_trained
 from knee3d.postprocess.assess import assess
@@ -445,7 +446,7 @@ def main() -> None:
     preset = PRESETS[given.preset]
     preset = replace(preset, config=replace(preset.config, encoder_weights=given.encoder_weights))
     study = Study(given.folder, preset, given.dataset)
-    with alone(given.folder):
+    with leased(given.folder):
         study.begin(given.preset)
         for name in dict.fromkeys(given.cells or CELLS):
             if name in study.done or (given.dataset is not None and name in RENDERED_ONLY):

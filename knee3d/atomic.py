@@ -1,14 +1,12 @@
-"""Files and folders that appear whole or not at all, and folders that one process has to itself."""
+"""Files and folders that appear whole or not at all."""
 
 import errno
-import fcntl
-import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LOCK = ".lock"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where a disk is full."""
 
@@ -22,7 +20,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     system does not say which, is said with the path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
     try:
         with _full_disk_named(path):
             yield partial
@@ -32,14 +30,19 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, word: str = "") -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; it takes the place of `path` if the block succeeds.
 
     On an error, and after a kill at any moment, what stood at `path` is there again. A full disk is said with the path.
+
+    Args:
+        path: The folder.
+        word: Part of the temporary name. Where several processes may write the folder, each must give another one; what
+            a killed one leaves, `lease.sweep` removes. Without a word the next call removes it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial, old = (path.with_name(f".{word}-{path.name}") for word in ("partial", "old"))
-    _put_back(old, path)
+    partial = path.with_name(f".partial-{word}-{path.name}" if word else f".partial-{path.name}")
+    put_back(path)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
@@ -62,36 +65,22 @@ def _full_disk_named(path: Path) -> Iterator[None]:
 
 def replace_folder(new: Path, path: Path) -> None:
     """Give a folder another's name; what stood there is gone only when the new one stands there."""
-    old = path.with_name(f".old-{path.name}")
-    _put_back(old, path)
+    put_back(path)
     if path.exists():
-        path.rename(old)  # removing it in place could be interrupted half-way
+        path.rename(_old(path))  # removing it in place could be interrupted half-way
     try:
         new.rename(path)
     finally:
-        _put_back(old, path)
+        put_back(path)
 
 
-def _put_back(old: Path, path: Path) -> None:
-    """Undo the first of two renames where there was no second one; else what is old is no longer needed."""
+def put_back(path: Path) -> None:
+    """Undo the first of the two renames of `replace_folder` where there was no second; else remove what is old."""
+    old = _old(path)
     if old.exists() and not path.exists():
         old.rename(path)
     shutil.rmtree(old, ignore_errors=True)
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder; it is made, and gets a file called `LOCK`.
-
-    Raises:
-        ValueError: Another one is in it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"another process is at work in {folder}; wait for it, or choose another folder"
-            ) from error
-        yield
+def _old(path: Path) -> Path:
+    return path.with_name(f".old-{path.name}")

@@ -133,7 +133,8 @@ def prepare(table: Path, dataset: Path, **options: Any) -> None:
     TABLE is CSV with the columns case, patient, visit, side (L, R or empty), image (a folder of DICOM, a zip of it, or
     NIfTI, NRRD, MHA, HDF5), mask (labels or a channel for each tissue, on the same grid and in the same forms,
     DICOM-SEG, iMorphics' .mat, or empty), and optionally split. Splits are by patient. Run it again after an
-    interruption: finished knees are kept.
+    interruption: finished knees are kept. Run it several times at once, as a Slurm array (sbatch --array=1-20) for
+    example, on machines that share a disk: each knee is prepared once.
 
     \b
     knee3d prepare knees.csv data/oai --scheme compartments --split 0.7,0.15,0.15 --seed 1

@@ -135,7 +135,8 @@ OTHER_VIEWS = ["oblique", "volume"]
     type=click.Choice(["local", "ray", "slurm"]),
     default="local",
     show_default=True,
-    help="Train the planes here one after another, at the same time on a Ray cluster, or as one Slurm job each.",
+    help="Train the planes here one after another, or on machines that share the disk: a Ray cluster, or one Slurm job "
+    "for each.",
 )
 @click.option("--address", metavar="HOST:PORT|auto", help="Of the Ray cluster [one of this machine alone].")
 @click.option("--slurm", multiple=True, metavar="NAME=VALUE", help="Option of sbatch; time in minutes [time=1440].")

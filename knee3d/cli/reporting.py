@@ -27,7 +27,9 @@ from knee3d.cli.frame import FOLDER, NONE_DONE, Command, count, leave_named
 )
 @click.option("--labels", "numbering", help="What values of masks mean: a name such as pymskt, or a JSON file.")
 @click.option(
-    "--resume/--overwrite", default=True, help="Keep reports that are finished, or make them again.  [resume]"
+    "--resume/--overwrite",
+    default=True,
+    help="Keep reports that are finished, or make those again that were finished before this run.  [resume]",
 )
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Knees at a time.")
 def report(results: Path, knees: Path | None, **options: Any) -> None:
@@ -35,8 +37,9 @@ def report(results: Path, knees: Path | None, **options: Any) -> None:
 
     RESULTS is what knee3d segment filled, or the folder of one knee. KNEES is what was segmented: a knee, a folder of
     knees, or a table. Without it pages have no MR image. Masks that a table names are scored against. A finished report
-    that has image or scores is kept where these are not given again. The exit code is 0 if all are done, 1 if some are,
-    2 if none is.
+    that has image or scores is kept where these are not given again. Run it several times at once, as a Slurm array
+    (sbatch --array=1-20) for example, on machines that share a disk: each report is made once. The exit code is 0 if
+    all are done, 1 if some are, 2 if none is.
 
     \b
     knee3d report segmentation path/to/dicom

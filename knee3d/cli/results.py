@@ -72,12 +72,22 @@ if TYPE_CHECKING:
 @series_option
 @echo_option
 @spacing_option
-@click.option("--resume/--overwrite", default=True, help="Keep knees that are finished, or do them again.  [resume]")
+@click.option(
+    "--resume/--overwrite",
+    default=True,
+    help="Keep knees that are finished, or do those again that were finished before this run.  [resume]",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done.")
 @click.option(
     "--jobs", type=click.IntRange(1), default=2, show_default=True, help="Knees at a time: others are read and written."
 )
-@click.option("--launcher", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option(
+    "--launcher",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: on all machines of a Ray cluster, which share the disk.",
+)
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster, as ray start --head prints it.")
 @click.option(
     "--retries", type=click.IntRange(0), default=2, show_default=True, help="For a knee whose worker is lost."
@@ -88,8 +98,9 @@ def segment(knees: Path, models: Path, out: Path, **options: Any) -> None:
     """Segment knees: labels on their own grid, volumes, a picture of each.
 
     KNEES is a knee (a folder of DICOM, a zip of it, or a NIfTI, NRRD, MHA or HDF5 file), a folder of knees, or a table
-    (knees.csv). Run it again after an interruption: finished knees are kept. The exit code is 0 if all are done, 1 if
-    some are, 2 if none is.
+    (knees.csv). Run it again after an interruption: finished knees are kept. Run it several times at once, in terminals
+    or as a Slurm array (sbatch --array=1-20), on machines that share a disk: each knee is done once. The exit code is 0
+    if all are done, 1 if some are, 2 if none is.
 
     \b
     knee3d segment path/to/dicom --models models

@@ -1,6 +1,7 @@
 """Case: one prepared knee, and the dataset that holds them.
 
 DATASET/cases.json                        geometry, window, split and label table: PNGs hold none of it
+DATASET/<case>/case.json                  the same of one knee, but for its split: what it was made of, as it appeared
 DATASET/<case>/<plane>/image/0000.png     slices of 8 or 16 bits, canonical axes, every knee as a right one
 DATASET/<case>/<plane>/mask/0000.png      class numbers; absent for an unlabelled knee
 """
@@ -25,6 +26,7 @@ from knee3d.dataset.intensity import Window, to_intensities
 from knee3d.dataset.png import read_slices, slice_name
 
 FORMAT = 1
+CASES_FILE, CASE_FILE = "cases.json", "case.json"
 
 
 class Split(StrEnum):
@@ -144,7 +146,7 @@ def save_dataset(dataset: Dataset) -> None:
     table = {str(number): tissue.name for number, tissue in enumerate(dataset.scheme.tissues, start=1)}
     cases = [_to_json(case) for case in sorted(dataset.cases, key=lambda case: case.name)]
     content = {"format": FORMAT, "scheme": dataset.scheme.name, "labels": {"0": "background", **table}, "cases": cases}
-    with whole_file(dataset.folder / "cases.json") as path:
+    with whole_file(dataset.folder / CASES_FILE) as path:
         path.write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -155,7 +157,7 @@ def load_dataset(folder: Path) -> Dataset:
         FileNotFoundError: There is none.
         ValueError: It is not one that this version wrote.
     """
-    path = folder / "cases.json"
+    path = folder / CASES_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no cases.json; make it with: knee3d prepare knees.csv {folder}")
     try:
@@ -165,6 +167,20 @@ def load_dataset(folder: Path) -> Dataset:
         return Dataset(folder, SCHEMES[content["scheme"]], tuple(_from_json(case) for case in content["cases"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a readable case list ({error}); run knee3d prepare again") from error
+
+
+def save_case(case: Case, folder: Path) -> None:
+    """Write `case.json` into the folder of a case."""
+    (folder / CASE_FILE).write_text(json.dumps({"format": FORMAT, **_to_json(case)}, indent=1) + "\n")
+
+
+def load_case(folder: Path) -> Case | None:
+    """Read `case.json` in the folder of a case; None where there is none that this version wrote."""
+    try:
+        content = json.loads((folder / CASE_FILE).read_text())
+        return _from_json(content) if content.pop("format") == FORMAT else None
+    except (OSError, KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def _to_json(case: Case) -> dict:

@@ -14,14 +14,14 @@ from knee3d.anatomy.slicing import to_slices
 from knee3d.anatomy.tissue import Numbering, Scheme, map_labels
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_folder
-from knee3d.dataset.cases import FORMAT, Case, Dataset, Split
+from knee3d.dataset.cases import CASE_FILE, FORMAT, Case, Split, load_case, save_case
 from knee3d.dataset.intensity import Window, to_pixels, window_of
 from knee3d.dataset.png import start_slices
 from knee3d.dataset.sides import agreed_side, side_of_labels
 from knee3d.dataset.source import ANY, Choice, read_image, read_mask
 from knee3d.dataset.split import check_no_leak, split_patients
 from knee3d.dataset.table import Knee
-from knee3d.threads import as_finished
+from knee3d.lease import Held, Lease, in_threads, leased, share
 
 log = logging.getLogger(__name__)
 
@@ -63,22 +63,28 @@ def canonical_image(source: Volume, side: Side, bits: int = 8) -> tuple[Volume, 
     return to_pixels(canonical, window, bits), window
 
 
-def prepare_knee(knee: Knee, folder: Path, preparation: Preparation) -> Case:
+def prepare_knee(knee: Knee, folder: Path, preparation: Preparation, lease: Lease | None = None) -> Case:
     """Write one knee's slices in the three planes.
 
     Args:
         knee: What and where.
         folder: The dataset's; the case's own folder in it appears whole or not at all.
         preparation: How.
+        lease: Lease on the case's folder, where other processes may prepare it.
 
     Returns:
         The case, its split still empty.
 
     Raises:
-        ValueError: Image or mask are unusable, do not lie on one grid, or contradict the table; says which case.
+        Lost: Another process has the lease now.
+        ValueError: Image or mask are unusable, do not lie on one grid, or contradict the table, or the case's folder is
+            there and none of a dataset; says which case.
     """
+    there = folder / knee.case
+    if there.exists() and not (there / CASE_FILE).is_file():
+        raise ValueError(f"{there} is there and was not made by knee3d prepare; give another folder, or remove it")
     # The pool is left, and so idle, before the folder is renamed or removed.
-    with whole_folder(folder / knee.case) as partial, ThreadPoolExecutor(THREADS) as pool:
+    with whole_folder(there, lease.word if lease else "") as partial, ThreadPoolExecutor(THREADS) as pool:
         try:
             seen = pool.submit(_read_image, knee, preparation)
             labels = pool.submit(read_classes, knee.mask, seen.result, preparation) if knee.mask else None
@@ -92,53 +98,68 @@ def prepare_knee(knee: Knee, folder: Path, preparation: Preparation) -> Case:
         written += _start(image, partial, "image", pool)
         if side is Side.UNKNOWN:
             log.warning("case %s: side unknown, taken as it is; medial and lateral may be swapped", knee.case)
+        case = Case(
+            name=knee.case,
+            patient=knee.patient,
+            visit=knee.visit,
+            side=side,
+            split=Split.NONE,
+            shape=image.shape,
+            affine=image.affine,
+            source_axes=axis_codes(source.affine),
+            window=window,
+            labelled=classes is not None,
+            fingerprint=fingerprint(knee, preparation),
+        )
+        save_case(case, partial)
         for slice_on_disk in written:
             slice_on_disk.result()
-    return Case(
-        name=knee.case,
-        patient=knee.patient,
-        visit=knee.visit,
-        side=side,
-        split=Split.NONE,
-        shape=image.shape,
-        affine=image.affine,
-        source_axes=axis_codes(source.affine),
-        window=window,
-        labelled=classes is not None,
-        fingerprint=fingerprint(knee, preparation),
-    )
+        if lease:
+            lease.check()
+    return case
+
+
+def finished_case(knee: Knee, folder: Path, preparation: Preparation) -> Case | None:
+    """The case without split that was made of a knee before; None where there is none with the same fingerprint.
+
+    Raises:
+        OSError: Files of the knee cannot be looked at.
+    """
+    case = load_case(folder / knee.case)
+    return case if case and case.fingerprint == fingerprint(knee, preparation) else None
 
 
 def prepare_knees(
-    knees: Sequence[Knee], done: Dataset, preparation: Preparation, jobs: int
+    knees: Sequence[Knee], folder: Path, preparation: Preparation, jobs: int
 ) -> Iterator[Case | ValueError | OSError]:
-    """Prepare many knees, several at a time.
+    """Prepare many knees, several at a time; other processes, on any machine, may prepare the same ones.
 
     Threads, not processes: reading, percentiles and PNG encoding run outside Python's lock.
 
     Args:
         knees: Rows of the table.
-        done: What an earlier run finished; a case with the same fingerprint is not prepared again.
+        folder: The dataset's.
         preparation: How.
         jobs: Knees at a time.
 
     Yields:
-        For each knee, as it is finished, its case without split, or the error that it ended with: one bad knee does
-        not stop the others.
+        For each knee, as it is finished here or elsewhere, its case without split, or the error that it ended with: one
+        bad knee does not stop the others.
     """
-    finished = {case.name: case for case in done.cases if (done.folder / case.name).is_dir()}
-    todo = []
-    for knee in knees:
-        known = finished.get(knee.case)
-        if known and known.fingerprint == fingerprint(knee, preparation):
-            yield replace(known, split=Split.NONE)
-        else:
-            todo.append(knee)
-    for future in as_finished(lambda knee: prepare_knee(knee, done.folder, preparation), todo, jobs):
-        error = future.exception()
-        if error is not None and not isinstance(error, ValueError | OSError):
-            raise error
-        yield future.result() if error is None else error
+
+    def work(knee: Knee, take_over: bool) -> Case | ValueError | OSError:
+        try:
+            with leased(folder / knee.case, take_over) as lease:
+                known = finished_case(knee, folder, preparation)
+                return known or prepare_knee(knee, folder, preparation, lease)
+        except Held:
+            raise
+        except (ValueError, OSError) as error:
+            return error
+
+    ended: Iterator[tuple[str, Case | ValueError | OSError]]
+    ended = share({knee.case: knee for knee in knees}, in_threads(work, jobs))
+    yield from (outcome for _, outcome in ended)
 
 
 def assign_splits(cases: Sequence[Case], knees: Sequence[Knee], preparation: Preparation) -> tuple[Case, ...]:

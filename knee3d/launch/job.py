@@ -1,4 +1,4 @@
-"""What is launched: work that fills a folder, and that goes on in it after an interruption."""
+"""What is launched: work that fills a folder on a disk that all machines share."""
 
 import logging
 from collections.abc import Callable
@@ -15,18 +15,15 @@ class Job:
     """Work that fills a folder.
 
     Attributes:
-        name: For messages.
-        working: The folder while it is being filled.
-        final: Its name when it is done, beside it.
-        work: Fills a folder called as `working` in the folder that it is given, goes on with what is there, calls the
-            function that it is given whenever all that is there is worth keeping, and renames the folder as `final`.
-            Found by its import: the machine that runs it has knee3d, too.
+        name: Name of the job for messages.
+        folder: The folder that is there when the job is done.
+        work: Does the job, and goes on with what is there after an interruption. It is found by its import: the machine
+            that runs it has knee3d, too.
     """
 
     name: str
-    working: Path
-    final: Path
-    work: Callable[[Path, Callable[[], object]], object]
+    folder: Path
+    work: Callable[[], object]
 
 
 def log_to_stderr() -> None:

@@ -33,7 +33,7 @@ class _Task:
 
     def __call__(self) -> None:
         log_to_stderr()
-        self.job.work(self.job.working.parent, lambda: None)
+        self.job.work()
 
     def checkpoint(self) -> Any:
         from submitit.helpers import DelayedSubmission

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import keras
@@ -16,7 +16,7 @@ from knee3d.learn.config import TrainConfig
 from knee3d.learn.cutting import Cutting
 from knee3d.learn.loop import Validated, distributed, train_epoch, training_step, validate, validation_step
 from knee3d.learn.losses import LOSSES
-from knee3d.learn.monitor import DrawConfusion, Hooks, TensorBoard, table_head, table_line
+from knee3d.learn.monitor import DrawConfusion, TensorBoard, table_head, table_line
 from knee3d.learn.networks.encoder import without_encoder
 from knee3d.learn.pipeline import Order, training_batches, validation_batches
 from knee3d.learn.reading import Visits, reader
@@ -39,7 +39,14 @@ class Task:
     val: Visits
 
 
-def fit(model: keras.Model, task: Task, run: Run, cache: str | None, hooks: Hooks) -> None:
+def fit(
+    model: keras.Model,
+    task: Task,
+    run: Run,
+    cache: str | None,
+    draw_confusion: DrawConfusion | None,
+    check: Callable[[], object],
+) -> None:
     """Train for all epochs that are left, writing each down in the run's folder.
 
     Args:
@@ -47,7 +54,8 @@ def fit(model: keras.Model, task: Task, run: Run, cache: str | None, hooks: Hook
         task: Slices and settings.
         run: Whose newest checkpoint is gone on from, if there is one.
         cache: See `reading.reader`.
-        hooks: What others do with it.
+        draw_confusion: Draws the confusion matrix for TensorBoard; None leaves the page out.
+        check: Called before an epoch is written down; raises an exception if the run's folder is another process's now.
 
     Raises:
         ValueError: Memory ran out, a slice cannot be read, or the loss became NaN.
@@ -72,13 +80,12 @@ def fit(model: keras.Model, task: Task, run: Run, cache: str | None, hooks: Hook
     if decisions.stopped or len(history) >= config.epochs:
         return
     try:
-        board = _board(model, task, run, hooks.draw_confusion)
+        board = _board(model, task, run, draw_confusion)
         for validated, speed in _epochs(model, task, cache, decisions, history):
+            check()
             run.write_metrics(history)
             board.epoch(len(history), history[-1] | speed, validated.cases, model)
             run.save(model, history)  # the checkpoint last, so that what it counts as done is done
-            if hooks.after_epoch is not None:
-                hooks.after_epoch()
         _warn_of_missed(task, validated)
     except tf.errors.ResourceExhaustedError as error:
         raise ValueError(

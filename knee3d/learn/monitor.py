@@ -27,19 +27,6 @@ DrawConfusion = Callable[[Scores, Path], None]
 """Writes a picture of a confusion matrix."""
 
 
-@dataclass(frozen=True)
-class Hooks:
-    """What others do with a training.
-
-    Attributes:
-        draw_confusion: Draws the confusion matrix for TensorBoard.
-        after_epoch: Called when all of an epoch is on disk.
-    """
-
-    draw_confusion: DrawConfusion | None = None
-    after_epoch: Callable[[], object] | None = None
-
-
 def table_head(called: str) -> str:
     """Above the lines of the table; what is shown at a time is called slices, or patches."""
     return f"    epoch     loss   Dice  val loss   Dice      rate {called + '/s':>9}  waits  left"
@@ -73,7 +60,7 @@ class TensorBoard:
         scheme: Names and colours of the tissues.
         stacks: Those of validation.
         cutting: What the network is shown of them at a time.
-        draw_confusion: See `Hooks`; None leaves the page out.
+        draw_confusion: Draws the confusion matrix; None leaves the page out.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ import numpy as np
 import tensorflow as tf
 
 from knee3d import __version__
-from knee3d.atomic import LOCK, whole_file
+from knee3d.atomic import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ DAMAGE = (
 NO_FAULT_OF_THE_SYSTEM = (None, errno.ENOENT, errno.EINVAL)
 """Of an OSError: HDF5 gives none for damage, and a place before the file's beginning is invalid."""
 FILES = {
-    LOCK, "config.json", "environment.json", "cases.json", "metrics.csv", "logs", "checkpoints", "best.keras",
+    "config.json", "environment.json", "cases.json", "metrics.csv", "logs", "checkpoints", "best.keras",
     "card.json", "model.keras", "saved_model", "curves.png",
 }  # fmt: skip
 """What a training leaves, and `card` beside it."""
@@ -137,7 +137,6 @@ class Run:
         """Remove what only a training under way needs."""
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         self.best.unlink(missing_ok=True)
-        (self.folder / LOCK).unlink(missing_ok=True)
 
     def load_best(self, model: keras.Model) -> History:
         """Load the best epoch, or where its file is damaged the newest of the other checkpoints, and say so.

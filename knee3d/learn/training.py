@@ -3,6 +3,7 @@
 import gc
 import logging
 import shutil
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,20 @@ from typing import Any
 import keras
 
 from knee3d.anatomy.plane import Plane
-from knee3d.atomic import LOCK, alone, replace_folder, whole_file
+from knee3d.atomic import replace_folder, whole_file
 from knee3d.dataset.cases import Dataset, Split
 from knee3d.learn.building import build
 from knee3d.learn.card import describe, differences, for_saved_model, load_card, model_folder
 from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.fitting import Task, fit
 from knee3d.learn.loop import strategy
-from knee3d.learn.monitor import Hooks
+from knee3d.learn.monitor import DrawConfusion
 from knee3d.learn.networks.encoder import find_encoder_weights
 from knee3d.learn.reading import visits_of
 from knee3d.learn.run import Run, environment
 from knee3d.learn.savedmodel import export
 from knee3d.learn.views import learning_view
+from knee3d.lease import BEAT_S, STALE_S, Lease, leased
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ def train_view(
     models: Path,
     config: TrainConfig,
     going: Going = Going(),  # noqa: B008 it is frozen
-    hooks: Hooks = Hooks(),  # noqa: B008
+    draw_confusion: DrawConfusion | None = None,
 ) -> Path:
     """Train one view's network and export it.
 
@@ -43,7 +45,7 @@ def train_view(
         models: Folder of all networks; this one goes to its own folder in it.
         config: How.
         going: What to do about what is there already.
-        hooks: What others do with it.
+        draw_confusion: Draws the confusion matrix for TensorBoard; None leaves the page out.
 
     Returns:
         The model's folder: `card.json`, `saved_model/`, and what `run` says but for the checkpoints. While it is being
@@ -51,8 +53,8 @@ def train_view(
         says the same settings and data is left alone.
 
     Raises:
-        ValueError: There is a model trained otherwise or a training interrupted, a split is empty, memory ran out, or
-            the loss became NaN.
+        ValueError: There is a model trained otherwise or a training interrupted, another process trains the view, a
+            split is empty, memory ran out, or the loss became NaN.
         EncoderWeightsError: See `find_encoder_weights`.
     """
     devices = strategy()
@@ -68,14 +70,15 @@ def train_view(
         for split in (Split.TRAIN, Split.VAL)
     )
     task = Task(seeing.name, dataset.scheme, config, seeing.cutting, train, val)
-    with alone(run.folder):
+    with _alone(run) as lease:
         _begin(run, card, config, going)
         gc.collect()  # the network of the view before refers to itself, and Python would let go of it too late
         keras.utils.set_random_seed(config.seed)
         with devices.scope():
             model = build(dataset.scheme.classes, config, weights)
-        fit(model, task, run, going.cache, hooks)
+        fit(model, task, run, going.cache, draw_confusion, lease.check)
         _finish(run, model, card, task)
+        lease.check()
         replace_folder(run.folder, folder)
         Run(folder).tidy()  # last: as long as the name is not its own, a killed run finds its checkpoints
     return folder
@@ -87,7 +90,7 @@ def run_folder(models: Path, view: Plane | str) -> Path:
 
 
 def make_ready(dataset: Dataset, view: Plane | str, models: Path, config: TrainConfig, going: Going) -> bool:
-    """Do here what comes before a training elsewhere, which then goes on in a copy of `run_folder` with `resume`.
+    """Do here what comes before a training elsewhere, which then goes on in `run_folder` with `resume`.
 
     Returns:
         Whether there is something to train.
@@ -100,9 +103,14 @@ def make_ready(dataset: Dataset, view: Plane | str, models: Path, config: TrainC
     if _is_done(models, view, card, config, going):
         return False
     run = Run(run_folder(models, view))
-    with alone(run.folder):
+    with _alone(run):
         _begin(run, card, config, going)
     return True
+
+
+def _alone(run: Run) -> AbstractContextManager[Lease]:
+    """The lease on a run's folder. A process of another machine, which may have died, is given time to renew it."""
+    return leased(run.folder, patience_s=STALE_S + BEAT_S)
 
 
 def _is_done(models: Path, view: Plane | str, card: dict[str, Any], config: TrainConfig, going: Going) -> bool:
@@ -143,6 +151,7 @@ def _begin(run: Run, card: dict[str, Any], config: TrainConfig, going: Going) ->
     Raises:
         ValueError: There is a training that was interrupted, and it is not said what to do, or it was another one.
     """
+    run.folder.mkdir(parents=True, exist_ok=True)
     there = run.card
     differ = differences(there or {}, card, type(config)())
     anew = going.overwrite and (differ or not going.resume)
@@ -161,8 +170,7 @@ def _begin(run: Run, card: dict[str, Any], config: TrainConfig, going: Going) ->
         )
     if anew or not run.checkpoints:
         for leftover in run.folder.iterdir():
-            if leftover.name != LOCK:
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     for leftover in run.folder.rglob(".partial-*"):  # of a process that was killed while it wrote
         leftover.unlink()
     now = environment()

@@ -10,7 +10,7 @@ MODELS/fusion-oblique-6.json    the same, with six oblique views besides
 from knee3d.models.checks import check_match, check_not_tested
 from knee3d.models.folder import all_trained, is_trained, mark, trained_networks, trained_views
 from knee3d.models.fusion import fusion_file, fusion_files, load_fusion, save_fusion
-from knee3d.models.trained import Trained, fusion_mark, load_models, model_files
+from knee3d.models.trained import Trained, fusion_mark, load_models
 
 __all__ = [
     "Trained",
@@ -24,7 +24,6 @@ __all__ = [
     "load_fusion",
     "load_models",
     "mark",
-    "model_files",
     "save_fusion",
     "trained_networks",
     "trained_views",

@@ -193,12 +193,3 @@ def fusion_mark(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> s
     rule = fusion and [*(fusion[key] for key in ("weights", "rule", "thresholds")), asdict(fusion["reference"])]
     content = [[name, mark(models, name)] for name in names]
     return hashlib.sha256(json.dumps([content, rule]).encode()).hexdigest()[:16]
-
-
-def model_files(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> tuple[str, ...]:
-    """Names of the files that `load_models` reads for the same views, with those of their folders."""
-    names = trained_networks(models, planes, oblique)
-    files = [path for name in names for path in (models / name / "saved_model").rglob("*") if path.is_file()]
-    files += [models / name / "card.json" for name in names]
-    files += [path for path in (fusion_file(models, oblique),) if path.is_file()]
-    return tuple(str(path.relative_to(models)) for path in files)

@@ -1,7 +1,6 @@
 """Journeys from knees to a looked-over dataset."""
 
 import logging
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,19 +14,19 @@ from knee3d.anatomy.orientation import from_canonical
 from knee3d.atomic import NO_ROOM
 from knee3d.dataset import inspection
 from knee3d.dataset.audit import facts_of, summary_of, with_outliers
-from knee3d.dataset.cases import Case, Dataset, Split, load_dataset, save_dataset
+from knee3d.dataset.cases import CASES_FILE, Case, Dataset, Split, load_dataset, save_dataset
 from knee3d.dataset.discover import discover
 from knee3d.dataset.files.volumefile import write_volume
 from knee3d.dataset.phantom.cohort import TABLE_FILE, Cohort, write_cohort
-from knee3d.dataset.prepare import Preparation, assign_splits, prepare_knees
+from knee3d.dataset.prepare import Preparation, assign_splits, finished_case, prepare_knees
 from knee3d.dataset.source import ANY, Choice
 from knee3d.dataset.table import LABELS_FILE, Knee, read_numbering, read_table, write_table
+from knee3d.lease import sweep
 from knee3d.progress import progress
 from knee3d.workflow.place import check_place
 
 log = logging.getLogger(__name__)
 
-SAVE_EVERY_S = 5.0
 AUDIT = ("audit.json", "index.html", "cases.csv")
 """Files of an audit, that first by which the others are known."""
 
@@ -87,9 +86,11 @@ def restore(folder: Path, case: str, out: Path, mask: bool) -> None:
 def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | None, jobs: int) -> Dataset:
     """Knees of a table -> a dataset of PNG slices.
 
+    Any number of processes on machines with a common disk may do it at the same time. Each returns when all is done.
+
     Args:
         table: knees.csv.
-        folder: The dataset's; what an earlier run finished there is kept.
+        folder: The dataset's; what an earlier run or another process finished there is kept.
         preparation: How; its numbering is found here.
         labels: Name or file of the masks' numbering; None takes labels.json beside the table.
         jobs: Knees at a time.
@@ -106,17 +107,21 @@ def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | N
     beside = table.parent / LABELS_FILE
     source = labels or (str(beside) if beside.is_file() else None)
     preparation = replace(preparation, numbering=read_numbering(source) if source else None)
-    known = load_dataset(folder) if (folder / "cases.json").is_file() else Dataset(folder, preparation.scheme, ())
+    known = load_dataset(folder) if (folder / CASES_FILE).is_file() else Dataset(folder, preparation.scheme, ())
     _check_same_dataset(known, knees, preparation, table)
-    cases: dict[str, Case] = {}
+    cases = {knee.case: case for knee in knees if (case := finished_case(knee, folder, preparation))}
+    todo = [knee for knee in knees if knee.case not in cases]
     errors: list[str] = []
 
     def so_far() -> Dataset:
         return _with_splits_of(known, Dataset(folder, preparation.scheme, tuple(cases.values())))
 
-    saved = time.monotonic()
-    with progress("preparing", len(knees)) as advance:
-        for outcome in prepare_knees(knees, known, preparation, jobs):
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder, [knee.case for knee in knees])
+    if {case.name for case in known.cases} & {knee.case for knee in todo}:
+        save_dataset(so_far())  # what it says of slices must not outlive them
+    with progress("preparing", len(todo)) as advance:
+        for outcome in prepare_knees(todo, folder, preparation, jobs):
             advance(1)
             if isinstance(outcome, Case):
                 cases[outcome.name] = outcome
@@ -129,9 +134,7 @@ def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | N
                 )
             else:
                 errors.append(str(outcome))
-            if time.monotonic() - saved > SAVE_EVERY_S:
-                save_dataset(so_far())
-                saved = time.monotonic()
+    sweep(folder, [knee.case for knee in knees])
     done = so_far()
     save_dataset(done)
     _warn_of_slices(known, done)

@@ -14,7 +14,7 @@ from knee3d import __version__
 from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.files.probabilities import write_probabilities
-from knee3d.dataset.intake import Entry, content_mark
+from knee3d.dataset.intake import Entry, content_mark, stat_mark
 from knee3d.dataset.labels import check_form, write_labels
 from knee3d.dataset.sides import agreed_side
 from knee3d.dataset.source import read_image
@@ -22,7 +22,7 @@ from knee3d.dataset.table import LABELS_FILE, write_numbering
 from knee3d.models import fusion_mark, load_models
 from knee3d.postprocess.ensemble import FUSED, Keep
 from knee3d.records import VERSION
-from knee3d.workflow.record import FORM, RECORD, SEEN, Wish, digests, origin_of
+from knee3d.workflow.record import FORM, RECORD, SEEN, SOURCE, Wish, digests, origin_of
 from knee3d.workflow.segmenter import Segmentation, Segmenter
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def segment_knee(entry: Entry, segmenter: Segmenter, wish: Wish, mark: str, fold
     kept = Keep(np.float16, keep) if wish.probabilities else None
     found = segmenter.segment(volume, side, f"segmenting {case}", kept)
     _write(found, replace(entry, source=replace(source, side=side)), wish.form, folder)
+    (folder / SOURCE).write_text(stat_mark(source.path))
     if content_mark(source.path) != content:
         raise ValueError(f"{source.path} was changed while it was segmented; run it again")
     record = {

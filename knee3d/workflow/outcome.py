@@ -20,7 +20,7 @@ class Outcome:
 
     Attributes:
         case: Which.
-        status: "done", "kept" (it was finished before) or "failed".
+        status: "done", "kept" (it was finished before, or by another process) or "failed".
         message: Why it failed, in a line.
         record: What segmentation.json holds; empty where it failed.
     """

@@ -12,6 +12,7 @@ report.json         what it was made of
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_folder
 from knee3d.dataset.files.volumefile import write_volume
+from knee3d.lease import Lease
 from knee3d.postprocess.confusion import Scores
 from knee3d.postprocess.ensemble import FUSED
 from knee3d.quantify.field import around, field
@@ -53,15 +55,17 @@ OFF = 0.01
 """A surface whose volume differs more from that of the voxels is said to."""
 
 
-def make_report(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any]:
+def make_report(folder: Path, given: Given, wish: ReportWish, lease: Lease) -> dict[str, Any]:
     """Fill FOLDER/report; returns what its report.json holds.
 
     Args:
         folder: Of the finished knee.
         given: What there is of it.
         wish: How.
+        lease: Lease on the folder.
 
     Raises:
+        Lost: Another process has the lease now.
         ValueError: A file of it cannot be read, or does not fit the others.
     """
     from knee3d.report.tables import write_json
@@ -82,7 +86,9 @@ def make_report(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any]:
         maps_of(labels, fused, views),
         scores_of(given, image, {**views, FUSED: labels}),
     )
-    with whole_folder(folder / REPORT) as partial:
+    for leftover in folder.glob(f".partial-*-{REPORT}"):  # of a process that is gone
+        shutil.rmtree(leftover, ignore_errors=True)
+    with whole_folder(folder / REPORT, lease.word) as partial:
         _write(folder, given, made, wish, partial)
         quality = json.loads((folder / "quality.json").read_text())
         record = {
@@ -100,6 +106,7 @@ def make_report(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any]:
             "files": report_digests(partial),
         }
         write_json(record, partial / REPORT_RECORD)
+        lease.check()
     return record
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.tissue import SCHEMES
-from knee3d.dataset.intake import Entry, content_mark, digest
+from knee3d.dataset.intake import Entry, content_mark, digest, stat_mark
 from knee3d.dataset.labels import FORMS
 from knee3d.dataset.source import Choice, Source
 from knee3d.records import changed, check_version, earlier
@@ -25,6 +25,8 @@ SEEN = "patient_seen"
 """In the record: "train" or "val" where the networks know this patient, else empty; only a table says who it is."""
 REPORT = "report"
 """Folder in that of a knee which `knee3d report` fills: no part of the segmentation."""
+SOURCE = ".source"
+"""File in the folder of a knee with the `stat_mark` of its image: an image that still has it is not read again."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def digests(folder: Path) -> dict[str, str]:
     A picture has none: VTK now and then shades a few pixels by one grey level differently.
     """
     names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
-    names = [name for name in names if name.parts[0] != REPORT]
+    names = [name for name in names if name.parts[0] not in (REPORT, SOURCE) and name.parts[0][:9] != ".partial-"]
     return {str(name): "" if name.suffix == ".png" else digest(folder / name) for name in names}
 
 
@@ -130,12 +132,29 @@ def finished(entry: Entry, wish: Wish, models: str, out: Path) -> dict[str, Any]
     record = record_of(folder)
     if record is None:
         return None
-    origin = origin_of(content_mark(entry.source.path), entry.source, wish, models)
+    origin = origin_of(content_of(entry.source.path, folder, record), entry.source, wish, models)
     differ = _differences(record, origin, wish, entry.source.choice)
     if differ:
         raise ValueError(f"{folder} was made of {' and '.join(differ)}; give --overwrite, or another --out")
     check_unchanged(folder, record, "give --overwrite to make it again, or another --out")
     return record
+
+
+def content_of(image: Path, folder: Path, record: Mapping[str, Any]) -> str:
+    """The `content_mark` of an image, which is not read again if its files are, by place, size and time, as they were.
+
+    Args:
+        image: Of the knee.
+        folder: Of the knee's results.
+        record: Its segmentation.json.
+
+    Raises:
+        OSError: The image cannot be read.
+    """
+    source = folder / SOURCE
+    if source.is_file() and source.read_text() == stat_mark(image):
+        return str(record["input"])
+    return content_mark(image)
 
 
 def check_unchanged(folder: Path, record: Mapping[str, Any], way_out: str) -> None:

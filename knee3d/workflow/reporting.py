@@ -3,6 +3,8 @@
 RESULTS/index.html      all knees, the worst first
 RESULTS/measures.csv    of all knees, in long form
 RESULTS/CASE/report/    of each, see `workflow.pages`; appears when it is complete
+
+Any number of processes on machines with a common disk may do it at the same time, also while knees are segmented.
 """
 
 from __future__ import annotations
@@ -10,20 +12,20 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from knee3d.atomic import alone
-from knee3d.dataset.intake import Entry, content_mark, knees_at
+from knee3d.dataset.intake import Entry, knees_at
 from knee3d.dataset.table import LABELS_FILE, read_numbering, read_table
+from knee3d.lease import Held, disk_time, in_threads, in_turn, leased, share
 from knee3d.progress import progress
-from knee3d.threads import as_finished
 from knee3d.workflow.finished import Given
 from knee3d.workflow.outcome import NoRoom, Outcome, in_a_line, watching_room
 from knee3d.workflow.pages import make_report
-from knee3d.workflow.record import RECORD, REPORT, SEEN, check_unchanged, record_of
+from knee3d.workflow.record import RECORD, REPORT, SEEN, check_unchanged, content_of, record_of
 from knee3d.workflow.report_record import (
     MEASURES,
     PAGE,
@@ -77,58 +79,68 @@ def report(results: Path, knees: Knees, wish: ReportWish, overwrite: bool = Fals
     """Measure finished knees, and make a page of each and one of all.
 
     A report that was made of the same is kept, and so is one that was made of the same results and their images or
-    truth where these are not given now. A knee that fails stops no other.
+    truth where these are not given now. It returns when no other process works on any of the knees. A knee that fails
+    stops no other.
 
     Args:
         results: What `segment` filled: a folder of knees, or the folder of one.
         knees: Where their images lie; without, pages show labels and surfaces alone.
         wish: How reports are made.
-        overwrite: Whether to make them again.
+        overwrite: Whether to replace those that were made before this run began.
         jobs: Knees at a time.
 
     Returns:
         What became of each.
 
     Raises:
-        ValueError: There is no finished knee, or another process works there.
+        ValueError: There is no finished knee.
         OSError: There is no room for the index.
     """
-    folders = finished_folders(results)
+    folders = {folder.name: folder for folder in finished_folders(results)}
+    home = next(iter(folders.values())).resolve().parent
+    since = disk_time(home) if overwrite else -math.inf
 
-    def work(folder: Path) -> Outcome:
+    def work(folder: Path, take_over: bool) -> Outcome:
         try:
-            given = _given(folder, knees, single=len(folders) == 1)
-            known = None if overwrite else _known(folder, given, wish)
-            if known is None and knees.entries and given.entry is None:
-                log.warning("%s: its image is not among those given; the page goes without", folder.name)
-            with watching_room(folder):
-                record = known or make_report(folder, given, wish)
+            with watching_room(folder), leased(folder.resolve(), take_over) as lease:
+                given = _given(folder, knees, single=len(folders) == 1)
+                known = _known(folder, given, wish, since)
+                if known is None and knees.entries and given.entry is None:
+                    log.warning("%s: its image is not among those given; the page goes without", folder.name)
+                record = known or make_report(folder, given, wish, lease)
             return Outcome(folder.name, "kept" if known else "done", record=record)
-        except NoRoom:
+        except (Held, NoRoom):
             raise
         except Exception as error:  # whatever it is, it is this knee's, and thousands may wait behind it
             log.debug("%s", folder, exc_info=True)
             return Outcome(folder.name, "failed", in_a_line(error))
 
     found: dict[str, Outcome] = {}
-    # The lock of `segment`: it must not fill these folders meanwhile, nor may another report.
-    with alone(folders[0].parent), progress("reports", len(folders)) as advance:
+    with progress("reports", len(folders)) as advance:
         try:
-            for done in as_finished(work, folders, jobs):
-                outcome = done.result()
-                found[outcome.case] = outcome
+            for case, outcome in share(folders, in_threads(work, jobs)):
+                found[case] = outcome
                 if outcome.message:
-                    log.error("%s: %s", outcome.case, outcome.message)
+                    log.error("%s: %s", case, outcome.message)
                 advance(1)
         except NoRoom as error:
             log.error("%s", error)
-            for folder in folders:
-                found.setdefault(folder.name, Outcome(folder.name, "failed", in_a_line(error)))
-        outcomes = [found[folder.name] for folder in folders]
-        if results not in folders and any(one.record for one in outcomes):
-            with watching_room(results):
-                _write_index(results, outcomes)
+            for case in folders:
+                found.setdefault(case, Outcome(case, "failed", in_a_line(error)))
+        outcomes = [found[case] for case in folders]
+        if results not in folders.values() and any(one.record for one in outcomes):
+            with watching_room(results), in_turn(results / INDEX):
+                _write_index(results, [*outcomes, *_others(results, folders)])
     return outcomes
+
+
+def _others(results: Path, known: Collection[str]) -> Iterator[Outcome]:
+    """Reports of knees that were finished after this run began, by other processes."""
+    for path in sorted(results.glob(f"[!.]*/{REPORT}/{REPORT_RECORD}")):
+        case = path.parent.parent.name
+        if case not in known:
+            with suppress(OSError, ValueError):
+                yield Outcome(case, "kept", record=json.loads(path.read_text()))
 
 
 def finished_folders(results: Path) -> list[Path]:
@@ -160,7 +172,7 @@ def _given(folder: Path, knees: Knees, single: bool) -> Given:
     entry = knees.entries.get(record["case"])
     if entry is None and single and len(knees.entries) == 1:
         (entry,) = knees.entries.values()
-    if entry is not None and content_mark(entry.source.path) != record["input"]:
+    if entry is not None and content_of(entry.source.path, folder, record) != record["input"]:
         raise ValueError(f"{entry.source.path} is not the image that was segmented, or was changed since")
     told = entry.source.side if entry is not None else ""
     if told and record["side"] and told != record["side"]:
@@ -170,10 +182,13 @@ def _given(folder: Path, knees: Knees, single: bool) -> Given:
     return Given(record, entry, mask, numbering)
 
 
-def _known(folder: Path, given: Given, wish: ReportWish) -> dict[str, Any] | None:
-    """The record of a report that was made of the same, or of more; None where there is none."""
+def _known(folder: Path, given: Given, wish: ReportWish, since: float) -> dict[str, Any] | None:
+    """The record of a report that was made of the same, or of more, after a time; None where there is none."""
+    path = folder / REPORT / REPORT_RECORD
     try:
-        record: dict[str, Any] = json.loads((folder / REPORT / REPORT_RECORD).read_text())
+        record: dict[str, Any] = json.loads(path.read_text())
+        if path.stat().st_mtime < since:
+            return None
         results = fingerprint_of_results(given.record)
         if report_digests(folder / REPORT) != record["files"] or record["results"] != results:
             return None

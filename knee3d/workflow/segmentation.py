@@ -1,5 +1,8 @@
 """The journey from knees to labels: one, a folder of them, or a table; here or on a Ray cluster.
 
+Any number of processes on machines with a common disk may do it at the same time: each knee is done by the one that
+gets its lease.
+
 OUT/<case>/          labels, labels.json, volumes.csv, quality.json, overview.png, probabilities/<view>.h5, and
                      segmentation.json, which says what they were made of: it appears whole, or not at all
 OUT/volumes.csv      volumes of all finished knees
@@ -9,6 +12,8 @@ OUT/segment.jsonl    what happened, a JSON object a line; later runs add to it
 from __future__ import annotations
 
 import logging
+import math
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,14 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knee3d import __version__
-from knee3d.atomic import alone, whole_folder
+from knee3d.atomic import whole_folder
 from knee3d.dataset.intake import Entry
 from knee3d.dataset.labels import check_form
 from knee3d.launch.job import LaunchError
-from knee3d.launch.pool_on_ray import Shared, run_pool_on_ray
-from knee3d.models import fusion_mark, load_models, model_files
+from knee3d.launch.on_ray import pool_on_ray
+from knee3d.lease import Held, disk_time, in_threads, in_turn, leased, share, sweep
+from knee3d.models import fusion_mark, load_models
 from knee3d.progress import progress
-from knee3d.threads import as_finished
 from knee3d.workflow.diary import Diary
 from knee3d.workflow.making import VOLUMES, BadModels, load_segmenter, segment_knee
 from knee3d.workflow.outcome import NoRoom, Outcome, in_a_line, watching_room
@@ -48,10 +53,10 @@ class Where:
 
     Attributes:
         launcher: "local" or "ray".
-        address: Of the Ray cluster, see `run_pool_on_ray`.
-        retries: How often a knee whose worker was lost is tried again.
+        address: Address of the Ray cluster, see `launch.on_ray`.
+        retries: How often a knee whose worker on the Ray cluster was lost is tried again.
         jobs: Knees at a time here: while one is computed others are read and written.
-        overwrite: Whether to replace what was made of a knee before.
+        overwrite: Whether to replace what was made of a knee before this run began.
         log: The file for what happened; None is `LOG` in the output folder.
     """
 
@@ -66,8 +71,9 @@ class Where:
 def segment(entries: Sequence[Entry], wish: Wish, out: Path, where: Where = Where()) -> list[Outcome]:  # noqa: B008
     """Segment knees into folders, each of which appears when it is complete.
 
-    Knees that were finished before, with the same content, networks and settings, are kept. A knee that fails stops no
-    other; networks that cannot be used, a cluster that is lost and a full disk fail all that are not finished by then.
+    Knees that were finished before, or by another process meanwhile, with the same content, networks and settings, are
+    kept. It returns when no other process works on any of them. A knee that fails stops no other; networks that cannot
+    be used, a cluster that is lost and a full disk fail all that are not finished by then.
 
     Args:
         entries: The knees.
@@ -79,27 +85,31 @@ def segment(entries: Sequence[Entry], wish: Wish, out: Path, where: Where = Wher
         What became of each, in the order of `entries`.
 
     Raises:
-        ValueError: There is no trained network, results would lie where they must not, or another process works there.
+        ValueError: There is no trained network, or results would lie where they must not.
     """
     _check_places(entries, wish, out)
     wish = replace(wish, models=wish.models.absolute())
     mark = fusion_mark(wish.models, wish.planes, wish.oblique)
     found: dict[str, Outcome] = {}
-    with alone(out), Diary(where.log or out / LOG) as diary:
-        diary.note(event="begin", knee3d=__version__, knees=len(entries), models=mark, settings=wish.settings)
-        try:
-            with progress("knees", len(entries)) as advance:
-                for outcome in _outcomes(entries, wish, mark, out, where):
-                    found[outcome.case] = outcome
-                    _report(outcome, diary)
-                    advance(1)
-        except (BadModels, NoRoom, LaunchError) as error:
-            log.error("%s", error)
-            for entry in entries:
-                found.setdefault(entry.case, Outcome(entry.case, "failed", in_a_line(error)))
-        finally:  # also where it was interrupted
-            outcomes = [found[entry.case] for entry in entries if entry.case in found]
-            _end(outcomes, len(entries), out, diary)
+    out.mkdir(parents=True, exist_ok=True)
+    cases = {entry.case: entry for entry in entries}
+    diary = Diary(where.log or out / LOG)
+    diary.note(event="begin", knee3d=__version__, knees=len(entries), models=mark, settings=wish.settings)
+    try:
+        sweep(out, cases)
+        with progress("knees", len(entries)) as advance:
+            for case, outcome in _outcomes(cases, wish, mark, out, where):
+                found[case] = outcome
+                _report(outcome, diary)
+                advance(1)
+    except (BadModels, NoRoom, LaunchError) as error:
+        log.error("%s", error)
+        for case in cases:
+            found.setdefault(case, Outcome(case, "failed", in_a_line(error)))
+    finally:  # also where it was interrupted
+        sweep(out, cases)
+        outcomes = [found[case] for case in cases if case in found]
+        _end(outcomes, len(entries), out, diary)
     return outcomes
 
 
@@ -121,7 +131,7 @@ def plan(entries: Sequence[Entry], wish: Wish, out: Path, overwrite: bool = Fals
         for entry in entries:
             try:
                 check_form(wish.form, entry.source.path)
-                known = _known(entry, wish, mark, out, overwrite)
+                known = _known(entry, wish, mark, out, math.inf if overwrite else None)
                 found.append((entry, "finished, to be kept" if known else "to be segmented", True))
             except (ValueError, OSError) as error:
                 found.append((entry, f"problem: {error}", False))
@@ -149,41 +159,100 @@ def _check_places(entries: Sequence[Entry], wish: Wish, out: Path) -> None:
         check_form(wish.form, entries[0].source.path)
 
 
-def _outcomes(entries: Sequence[Entry], wish: Wish, mark: str, out: Path, where: Where) -> Iterator[Outcome]:
+def _outcomes(
+    cases: Mapping[str, Entry], wish: Wish, mark: str, out: Path, where: Where
+) -> Iterator[tuple[str, Outcome]]:
     """Of each knee, as they come."""
-    if where.launcher == "ray":
-        yield from _on_ray(entries, wish, mark, out, where)
+    since = disk_time(out) if where.overwrite else None
+    if where.launcher != "ray":
+        yield from share(cases, in_threads(_Work(wish, mark, out, since), where.jobs))
         return
-    segmenter: list[Segmenter] = []
-    first = threading.Lock()
+    try:
+        from knee3d.learn.engines import choose_engine
 
-    def work(entry: Entry) -> Outcome:
+        engine = choose_engine(wish.precision, wish.device)
+        # What is wrong with the networks is said before machines are asked.
+        load_models(wish.models, planes=wish.planes, oblique=wish.oblique)
+    except Exception as error:
+        raise BadModels(str(error)) from error
+    there = {case: replace(entry, source=replace(entry.source, path=entry.source.path.absolute()))
+             for case, entry in cases.items()}  # fmt: skip
+    make = partial(_work_elsewhere, wish, mark, out.absolute(), since, engine)
+    with pool_on_ray(make, len(cases), where.address, where.retries) as run:
+        for case, outcome in share(there, run):
+            if isinstance(outcome, BadModels | NoRoom):
+                raise outcome
+            yield case, outcome if isinstance(outcome, Outcome) else Outcome(case, "failed", in_a_line(outcome))
+
+
+class _Work:
+    """Segments one knee after the other, each under its lease; the networks are loaded when there is a knee to do."""
+
+    def __init__(self, wish: Wish, mark: str, out: Path, since: float | None, engine: Engine | None = None) -> None:
+        self._wish, self._mark, self._out, self._since, self._engine = wish, mark, out, since, engine
+        self._segmenter: Segmenter | None = None
+        self._first = threading.Lock()
+
+    def __call__(self, entry: Entry, take_over: bool) -> Outcome:
+        """What becomes of a knee.
+
+        Args:
+            entry: The knee.
+            take_over: Whether to take its lease from a process that is gone.
+
+        Raises:
+            Held: Another process works on it, or took it over meanwhile.
+            BadModels: No knee can be segmented.
+            NoRoom: No knee can be written.
+        """
+        folder = self._out / entry.case
         try:
-            known = _known(entry, wish, mark, out, where.overwrite)
-            if known is not None:
-                return Outcome(entry.case, "kept", record=known)
-            with first:
-                if not segmenter:  # not before there is a knee to do
-                    segmenter.append(load_segmenter(wish, mark))
-            with whole_folder(out / entry.case) as folder, watching_room(out):
-                record = segment_knee(entry, segmenter[0], wish, mark, folder)
-                _check_still_free(out / entry.case, where.overwrite)
-            return Outcome(entry.case, "done", record=record)
-        except (BadModels, NoRoom):
+            known = self._known(entry)
+            if known is None:
+                with watching_room(self._out), leased(folder, take_over) as lease:
+                    known = self._known(entry)  # another process may have finished it just now
+                    if known is None:
+                        segmenter = self._loaded()
+                        with whole_folder(folder, lease.word) as partial, watching_room(self._out):
+                            record = segment_knee(entry, segmenter, self._wish, self._mark, partial)
+                            _check_still_free(folder, self._since is not None)
+                            lease.check()
+                        return Outcome(entry.case, "done", record=record)
+            return Outcome(entry.case, "kept", record=known)
+        except (Held, BadModels, NoRoom):
             raise
         except Exception as error:  # whatever it is, it is this knee's, and thousands may wait behind it
             log.debug("%s", entry.case, exc_info=True)
             return Outcome(entry.case, "failed", in_a_line(error))
 
-    for done in as_finished(work, entries, where.jobs):
-        yield done.result()
+    def _known(self, entry: Entry) -> dict[str, Any] | None:
+        return _known(entry, self._wish, self._mark, self._out, self._since)
+
+    def _loaded(self) -> Segmenter:
+        with self._first:
+            if self._segmenter is None:
+                self._segmenter = load_segmenter(self._wish, self._mark, self._engine)
+            return self._segmenter
 
 
-def _known(entry: Entry, wish: Wish, models: str, out: Path, overwrite: bool) -> dict[str, Any] | None:
-    """As `finished`; None where it is to be replaced anyway."""
-    if overwrite:
+def _work_elsewhere(wish: Wish, mark: str, out: Path, since: float | None, engine: Engine) -> _Work:
+    """What a worker of a cluster does.
+
+    Raises:
+        LaunchError: The output folder is not there.
+    """
+    if not out.is_dir():
+        raise LaunchError(f"{socket.gethostname()} has no {out}: it must lie on a disk that all machines share")
+    return _Work(wish, mark, out, since, engine)
+
+
+def _known(entry: Entry, wish: Wish, models: str, out: Path, since: float | None) -> dict[str, Any] | None:
+    """As `finished`; None for what was made before a time by the clock of the disk, which is to be replaced."""
+    if since is not None:
         refuse_foreign(out / entry.case)
-        return None
+        record = out / entry.case / RECORD
+        if not record.is_file() or record.stat().st_mtime < since:
+            return None
     return finished(entry, wish, models, out)
 
 
@@ -197,56 +266,6 @@ def _check_still_free(folder: Path, overwrite: bool) -> None:
         refuse_foreign(folder)
     elif folder.exists():
         raise ValueError(f"{folder} was made by someone else meanwhile; it is left as it is")
-
-
-def _on_ray(entries: Sequence[Entry], wish: Wish, mark: str, out: Path, where: Where) -> Iterator[Outcome]:
-    """Of each knee, from the machines of a cluster; those that are finished are not sent there."""
-    kept: list[Outcome] = []
-
-    def todo() -> Iterator[tuple[str, Entry]]:
-        for entry in entries:
-            try:
-                known = _known(entry, wish, mark, out, where.overwrite)
-            except (ValueError, OSError) as error:
-                kept.append(Outcome(entry.case, "failed", in_a_line(error)))
-                continue
-            if known is not None:
-                kept.append(Outcome(entry.case, "kept", record=known))
-            else:
-                absolute = replace(entry.source, path=entry.source.path.absolute())
-                yield entry.case, replace(entry, source=absolute)
-
-    try:
-        from knee3d.learn.engines import choose_engine
-
-        engine = choose_engine(wish.precision, wish.device)
-        # What is wrong with them is said before machines are asked.
-        load_models(wish.models, planes=wish.planes, oblique=wish.oblique)
-    except Exception as error:
-        raise BadModels(str(error)) from error
-    files = model_files(wish.models, wish.planes, wish.oblique)
-    work, shared = partial(RayWork, wish, mark, engine), Shared(wish.models, files)
-    for case, problem in run_pool_on_ray(todo(), work, shared, out.absolute(), where.address, where.retries):
-        while kept:
-            yield kept.pop(0)
-        if problem:
-            yield Outcome(case, "failed", problem)
-        else:
-            yield Outcome(case, "done", record=record_of(out / case) or {})
-    yield from kept
-
-
-class RayWork:
-    """What a worker of a cluster does: the networks are loaded once, then one knee comes after the other."""
-
-    def __init__(self, wish: Wish, mark: str, engine: Engine, models: Path) -> None:
-        """Load the networks from a copy of the models folder on the worker's machine."""
-        self._wish, self._mark = replace(wish, models=models), mark
-        self._segmenter = load_segmenter(self._wish, mark, engine)
-
-    def __call__(self, entry: Entry, folder: Path) -> None:
-        """Fill a folder of the worker's machine."""
-        segment_knee(entry, self._segmenter, self._wish, self._mark, folder)
 
 
 def _report(outcome: Outcome, diary: Diary) -> None:
@@ -268,23 +287,26 @@ def _report(outcome: Outcome, diary: Diary) -> None:
 
 
 def _end(outcomes: Sequence[Outcome], knees: int, out: Path, diary: Diary) -> None:
-    from knee3d.report.tables import write_volumes_csv
-
     records = {one.case: one.record for one in outcomes if one.record}
-    volumes = {case: record["volumes_mm3"] for case, record in (_others(out, records) | records).items()}
-    if volumes:
-        try:
-            write_volumes_csv(out / VOLUMES, dict(sorted(volumes.items())))
-        except OSError as error:
-            log.error(
-                "%s cannot be written (%s); the folders of the knees have their own", out / VOLUMES, error.strerror
-            )
+    try:
+        with in_turn(out / VOLUMES):  # or a process could write what it read before another one finished a knee
+            _write_volumes(out, records)
+    except OSError as error:
+        log.error("%s cannot be written (%s); the folders of the knees have their own", out / VOLUMES, error.strerror)
     engines = sorted({record["engine"] for record in records.values()})
     if len(engines) > 1:
         log.warning("knees were computed in different ways (%s): give --precision for the same", "; ".join(engines))
     counts = {status: sum(one.status == status for one in outcomes) for status in ("done", "kept", "failed")}
     interrupted = len(outcomes) < knees
     diary.note(event="interrupted" if interrupted else "end", **counts)
+
+
+def _write_volumes(out: Path, known: Mapping[str, Mapping[str, Any]]) -> None:
+    from knee3d.report.tables import write_volumes_csv
+
+    volumes = {case: record["volumes_mm3"] for case, record in (_others(out, known) | dict(known)).items()}
+    if volumes:
+        write_volumes_csv(out / VOLUMES, dict(sorted(volumes.items())))
 
 
 def _others(out: Path, known: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import csv
 import logging
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -33,9 +33,9 @@ class Launcher:
     """Where planes are trained.
 
     Attributes:
-        kind: "local": here, one after another. "ray": at the same time on the machines of a Ray cluster, the models
-            gathered here. "slurm": one Slurm job each.
-        address: Of the Ray cluster, see `run_on_ray`.
+        kind: "local": here, one after another. "ray": at the same time on the machines of a Ray cluster. "slurm": one
+            Slurm job each. The dataset and the models lie on a disk that all machines share.
+        address: Address of the Ray cluster, see `launch.on_ray`.
         retries: How often a lost worker is replaced by one that goes on from its last checkpoint.
         slurm: See `run_on_slurm`.
         going: What to do about what is there already.
@@ -144,46 +144,47 @@ def _spread(scores: dict[str, float]) -> dict[str, Any]:
 
 def _train(tasks: Sequence[ViewTask], launcher: Launcher) -> None:
     from knee3d.learn.config import Going
-    from knee3d.learn.training import make_ready, run_folder
+    from knee3d.learn.training import make_ready
 
     going = launcher.going or Going()
     if launcher.kind == "local":
         for task in tasks:
             log.info("%s", task.name)
-            train_here(task, going, task.models)
+            train_here(task, going)
         return
     jobs = []
     for task in tasks:
         if make_ready(task.dataset(), task.view, task.models, task.config, going):
             # What is there was looked at just now, so that a job goes on with it, and so does one in its place.
+            task = replace(task, folder=task.folder.absolute(), models=task.models.absolute())
             work = partial(train_elsewhere, task, replace(going, resume=True, overwrite=False))
-            working = run_folder(task.models, task.view).absolute()
-            jobs.append(Job(task.name, working, working.with_name(task.view), work))
+            jobs.append(Job(task.name, task.models / task.view, work))
     if not jobs:
         return
     if launcher.kind == "ray":
         run_on_ray(jobs, launcher.address, launcher.retries)
     else:
-        for job in run_on_slurm(jobs, jobs[0].working.parent / "slurm", launcher.slurm, launcher.retries):
+        for job in run_on_slurm(jobs, jobs[0].folder.parent / "slurm", launcher.slurm, launcher.retries):
             log.info("%s: Slurm job %s prints to %s", job.name, job.number, job.log)
 
 
-def train_here(task: ViewTask, going: "Going", models: Path, after_epoch: Callable[[], object] | None = None) -> Path:
-    """Train a view in a models folder that may be another than the task's; returns the model's folder."""
-    from knee3d.learn.monitor import Hooks
+def train_here(task: ViewTask, going: "Going") -> Path:
+    """Train a view on this machine; returns the model's folder."""
     from knee3d.learn.training import train_view
     from knee3d.report.figures import confusion_figure
 
     def draw(scores: Scores, path: Path) -> None:
         confusion_figure({"validation": scores}, path)
 
-    return train_view(task.dataset(), task.view, models, task.config, going, Hooks(draw, after_epoch))
+    return train_view(task.dataset(), task.view, task.models, task.config, going, draw)
 
 
-def train_elsewhere(task: ViewTask, going: "Going", models: Path, after_epoch: Callable[[], object]) -> Path:
+def train_elsewhere(task: ViewTask, going: "Going") -> Path:
     """`train_here` on another machine, whose name its errors bear."""
     try:
-        return train_here(task, going, models, after_epoch)
+        if not task.models.is_dir():
+            raise ValueError(f"{task.models} is not there: it must lie on a disk that all machines share")
+        return train_here(task, going)
     except (ValueError, OSError) as error:
         raise ValueError(f"on {socket.gethostname()}: {error}") from error
 

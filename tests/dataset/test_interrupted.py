@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,11 @@ from small_disk import run_in_small_disk
 
 from knee3d import workflow
 from knee3d.anatomy.tissue import SCHEMES
+from knee3d.dataset import prepare
+from knee3d.dataset.cases import load_dataset
 from knee3d.dataset.phantom.cohort import Cohort
 from knee3d.dataset.prepare import Preparation
+from knee3d.workflow import data
 
 KILLS = 20
 PREPARATION = Preparation(SCHEMES["iwoai"], None, (0.5, 0.25, 0.25))
@@ -64,6 +68,30 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bytes(table, tmp_path):
     assert -signal.SIGKILL in ended
     workflow.prepare(table, target, PREPARATION, None, jobs=2)
     assert contents(target) == expected
+
+
+def test_what_the_list_says_of_slices_does_not_outlive_them(table, tmp_path, monkeypatch):
+    """Prepared again with other settings and interrupted: the list has no knee that is to be sliced again."""
+    before = workflow.prepare(table, tmp_path, PREPARATION, None, jobs=2)
+    record = tmp_path / before.cases[0].name / "case.json"
+    kept = record.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "prepare_knee", lambda *args: pytest.fail("there is nothing to do"))
+        workflow.prepare(table, tmp_path, PREPARATION, None, jobs=2)
+    prepare_knees = data.prepare_knees
+
+    def interrupted(*args):
+        yield next(prepare_knees(*args))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "prepare_knees", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        workflow.prepare(table, tmp_path, replace(PREPARATION, bits=16), None, jobs=1)
+    assert load_dataset(tmp_path).cases == ()
+    assert record.read_bytes() != kept
+    monkeypatch.undo()
+    again = workflow.prepare(table, tmp_path, replace(PREPARATION, bits=16), None, jobs=2)
+    assert len(again.cases) == len(before.cases)
 
 
 @pytest.mark.slow

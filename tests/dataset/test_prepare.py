@@ -23,7 +23,7 @@ from knee3d.dataset.dicom.series import find_grids
 from knee3d.dataset.dicom.writer import write_series
 from knee3d.dataset.files.volumefile import read_volume, write_volume
 from knee3d.dataset.png import read_slices
-from knee3d.dataset.prepare import Preparation, assign_splits, prepare_knee, prepare_knees
+from knee3d.dataset.prepare import Preparation, assign_splits, finished_case, prepare_knee, prepare_knees
 from knee3d.dataset.source import Choice
 from knee3d.dataset.table import Knee
 
@@ -254,25 +254,43 @@ def test_outlines_are_filled_on_the_image(tmp_path):
 def test_finished_knees_are_kept_and_changed_ones_done_again(tmp_path, monkeypatch):
     image, labels = right_knee()
     knees = [write_knee(tmp_path, image, labels, name=name) for name in ("a", "b")]
-    first = list(prepare_knees(knees, dataset(tmp_path / "d"), PREPARATION, jobs=2))
+    list(prepare_knees(knees, tmp_path / "d", PREPARATION, jobs=2))
     done = []
     original = room.prepare_knee
     monkeypatch.setattr(room, "prepare_knee", lambda knee, *rest: done.append(knee.case) or original(knee, *rest))
-    again = list(prepare_knees(knees, dataset(tmp_path / "d", *first), PREPARATION, jobs=2))
+    again = list(prepare_knees(knees, tmp_path / "d", PREPARATION, jobs=2))
     assert not done
     assert {case.name for case in again} == {"a", "b"}
     write_volume(image.with_array(image.array + 1), knees[1].image)
-    list(prepare_knees(knees, dataset(tmp_path / "d", *first), PREPARATION, jobs=2))
+    list(prepare_knees(knees, tmp_path / "d", PREPARATION, jobs=2))
     assert done == ["b"]
-    list(prepare_knees(knees, dataset(tmp_path / "d", *first), replace(PREPARATION, scheme=SCHEMES["bones"]), jobs=1))
+    list(prepare_knees(knees, tmp_path / "d", replace(PREPARATION, scheme=SCHEMES["bones"]), jobs=1))
     assert done == ["b", "a", "b"]
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"format": 0}'])
+def test_a_case_whose_record_is_lost_is_done_again_and_a_folder_of_others_stays(tmp_path, content):
+    image, labels = right_knee()
+    knee = write_knee(tmp_path, image, labels)
+    case = prepare_knee(knee, tmp_path / "d", PREPARATION)
+    known = finished_case(knee, tmp_path / "d", PREPARATION)
+    assert (known.fingerprint, known.window, known.shape) == (case.fingerprint, case.window, case.shape)
+    record = tmp_path / "d" / "k" / "case.json"
+    record.unlink() if content is None else record.write_text(content)
+    assert finished_case(knee, tmp_path / "d", PREPARATION) is None
+    (outcome,) = prepare_knees([knee], tmp_path / "d", PREPARATION, jobs=1)
+    if content is None:  # not made here, as far as anyone can tell
+        assert "give another folder" in str(outcome)
+        assert list((tmp_path / "d" / "k").rglob("*.png"))
+    else:
+        assert finished_case(knee, tmp_path / "d", PREPARATION).fingerprint == outcome.fingerprint
 
 
 def test_one_bad_knee_does_not_stop_the_others(tmp_path):
     image, labels = right_knee()
     knees = [write_knee(tmp_path, image, labels, name=name) for name in ("a", "b", "c")]
     knees[1].image.write_bytes(b"no image")
-    outcomes = list(prepare_knees(knees, dataset(tmp_path / "d"), PREPARATION, jobs=2))
+    outcomes = list(prepare_knees(knees, tmp_path / "d", PREPARATION, jobs=2))
     assert sorted(case.name for case in outcomes if isinstance(case, Case)) == ["a", "c"]
     errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
     assert len(errors) == 1

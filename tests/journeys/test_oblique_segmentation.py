@@ -313,12 +313,3 @@ def test_fitted_weights_are_taken_where_they_are_for_these_views(place, tmp_path
     caplog.clear()
     load_models(models, fused=False, oblique=2)
     assert not caplog.records
-
-
-def test_a_cluster_is_sent_the_files_of_the_networks_that_are_asked_for(place):
-    planes, all_of_them = (set(models_folder.model_files(place / "models", oblique=count)) for count in (0, 2))
-    more = all_of_them - planes
-    assert planes == set(models_folder.model_files(place / "planes-only"))
-    assert {Path(name).parts[0] for name in more} == {OBLIQUE}
-    assert f"{OBLIQUE}/card.json" in more
-    assert f"{OBLIQUE}/saved_model/saved_model.pb" in more

@@ -4,7 +4,9 @@ import json
 import math
 import shutil
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import nibabel
@@ -18,14 +20,15 @@ from finished_knees import make_cohort, make_finished
 from scipy.spatial import KDTree
 from small_disk import run_in_small_disk
 
+from knee3d import lease as leases
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.tissue import FEMORAL, SCHEMES
 from knee3d.anatomy.volume import Volume
-from knee3d.atomic import alone
 from knee3d.dataset.files.probabilities import read_probabilities, read_views
 from knee3d.dataset.files.volumefile import read_volume
 from knee3d.quantify.volumes import tissue_volumes
 from knee3d.report.measures import read_measures_csv
+from knee3d.workflow import reporting
 from knee3d.workflow.finished import maps_of
 from knee3d.workflow.record import refuse_foreign
 
@@ -293,12 +296,39 @@ def test_another_side_and_a_renamed_folder_are_refused(place, tmp_path):
     assert "was renamed or copied" in done.output
 
 
-def test_one_report_at_a_time(place, tmp_path):
+def test_knees_of_other_processes_are_waited_for(place, tmp_path, monkeypatch):
+    """One makes the report of P001 meanwhile, and has one of a knee that came later."""
     results = copied(place, tmp_path / "results")
-    with alone(results):
-        done = run(results)
-    assert done.exit_code == 2
-    assert "another process" in done.output
+    other = leases._take(results / "P001", take_over=True)
+
+    def finish(_: float) -> None:
+        shutil.copytree(place / "results" / "P001" / "report", results / "P001" / "report")
+        shutil.copytree(place / "results" / "P002", results / "P003", dirs_exist_ok=True)
+        table = results / "P003" / "report" / "measures.csv"
+        table.write_text(table.read_text().replace("P002", "P003"))
+        other.release()
+
+    monkeypatch.setattr(leases, "time", SimpleNamespace(monotonic=time.monotonic, sleep=finish))
+    done = run(results, place / "cohort" / "knees.csv")
+    assert done.exit_code == 0, done.output
+    assert "2 of 2 reports" in done.output
+    page = (results / "index.html").read_text()
+    assert all(f"{case}/report/report.html" in page for case in ("P001", "P002", "P003"))
+    assert set(read_measures_csv(results / "measures.csv")) == {"P001", "P002", "P003"}
+    assert not list(results.glob(".*"))
+
+
+def test_of_processes_that_overwrite_each_does_what_the_others_have_not(place, tmp_path, monkeypatch):
+    results = copied(place, tmp_path / "results")
+    words = (results, place / "cohort" / "knees.csv", "--overwrite")
+    (results / "P001" / ".partial-89abcdef-report").mkdir()  # of a process that was killed
+    began = leases.disk_time(tmp_path)
+    assert run(*words).exit_code == 0
+    times = [path.stat().st_mtime_ns for path in sorted(results.glob("*/report/report.json"))]
+    monkeypatch.setattr(reporting, "disk_time", lambda folder: began)  # as one that began with them
+    assert run(*words).exit_code == 0
+    assert times == [path.stat().st_mtime_ns for path in sorted(results.glob("*/report/report.json"))]
+    assert not list(results.glob("P001/.partial*"))
 
 
 def test_the_same_knee_gives_the_same_files(place, tmp_path):

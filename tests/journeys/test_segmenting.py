@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import shutil
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from made_up_models import make_models
 from small_disk import run_in_small_disk
 
 import knee3d
+from knee3d import lease as leases
 from knee3d import workflow
 from knee3d.anatomy.orientation import Side, to_canonical
 from knee3d.anatomy.plane import Plane
@@ -34,7 +37,7 @@ from knee3d.postprocess.blend import blend
 from knee3d.postprocess.decide import decide
 from knee3d.postprocess.ensemble import Ensemble
 from knee3d.postprocess.predict import with_neighbours
-from knee3d.workflow import making
+from knee3d.workflow import making, record, segmentation
 from knee3d.workflow.segmenter import Method, Segmenter
 
 SHAPE = (32, 30, 28)
@@ -443,20 +446,83 @@ def test_three_lines_in_a_notebook(place, tmp_path):
         knee3d.load(place / "models", device="gpu:7")
 
 
-def test_two_runs_in_one_folder_keep_out_of_each_others_way(place, tmp_path):
-    program = (
-        "import sys, time\nfrom pathlib import Path\nfrom knee3d.atomic import alone\n"
-        "with alone(Path(sys.argv[1])):\n    print('in', flush=True)\n    time.sleep(60)"
-    )
-    child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
-    child.stdout.readline()
-    try:
-        done = run(place / "cohort", "--models", place / "models", "--out", tmp_path)
-    finally:
-        child.kill()
-        child.communicate()
-    assert done.exit_code == 2
-    assert "another process is at work" in done.output
+def test_knees_of_other_processes_are_waited_for_and_not_done_again(place, tmp_path, plainly, monkeypatch):
+    """One finishes P001 meanwhile; one that had P002 is gone."""
+    words = (place / "cohort", "--models", place / "models", "--out")
+    assert run(*words, tmp_path / "other").exit_code == 0
+    out = tmp_path / "out"
+    out.mkdir()
+    other = leases._take(out / "P001-baseline", take_over=True)
+    gone = out / ".lease-P002-baseline" / "node17+0123abcd+4711+89abcdef"
+    gone.parent.mkdir()
+    gone.touch()
+    os.utime(gone, (0, 0))
+    (out / ".partial-89abcdef-P002-baseline").mkdir()
+
+    def finish(_: float) -> None:
+        shutil.copytree(tmp_path / "other" / "P001-baseline", out / "P001-baseline")
+        other.release()
+
+    monkeypatch.setattr(leases, "time", SimpleNamespace(monotonic=time.monotonic, sleep=finish))
+    done = run(*words, out)
+    assert done.exit_code == 0, done.output
+    assert "3 done, 1 kept, 0 failed" in done.output
+    assert "P001-baseline" in done.output  # it is said what is waited for
+    assert contents(out) == contents(tmp_path / "other")
+    assert (out / "volumes.csv").read_bytes() == (tmp_path / "other" / "volumes.csv").read_bytes()
+    assert sorted(path.name for path in out.glob(".*")) == []
+
+
+def test_a_lease_that_is_lost_leaves_the_knee_to_whoever_has_it(place, tmp_path, plainly, monkeypatch):
+    """Suspended while it computes; the other one finishes, or is killed."""
+    knee, models = place / "cohort" / "P001-baseline" / "dicom", ("--models", place / "models")
+    assert run(knee, *models, "--out", tmp_path / "other", "--case", "k").exit_code == 0
+    opinion = Ensemble.opinion
+    for ends, words in ((True, "0 done, 1 kept"), (False, "1 done, 0 kept")):
+        out, seen = tmp_path / str(ends), []
+
+        def suspended(self: Ensemble, *args: Any, out=out, ends=ends, seen=seen, **options: Any) -> Any:
+            if not seen:
+                shutil.rmtree(out / ".lease-k")
+                if ends:
+                    shutil.copytree(tmp_path / "other" / "k", out / "k")
+            seen.append(1)
+            return opinion(self, *args, **options)
+
+        monkeypatch.setattr(Ensemble, "opinion", suspended)
+        monkeypatch.setattr(leases, "PAUSE_S", 0.01)
+        done = run(knee, *models, "--out", out, "--case", "k")
+        assert done.exit_code == 0, done.output
+        assert words in done.output
+        assert contents(out) == contents(tmp_path / "other")
+        assert len(seen) == 2 - ends
+
+
+def test_of_processes_that_overwrite_each_does_what_the_others_have_not(place, tmp_path, plainly, monkeypatch):
+    words = (place / "cohort", "--models", place / "models", "--out", tmp_path, "--overwrite")
+    began = leases.disk_time(tmp_path)
+    assert "4 done, 0 kept" in run(*words).output
+    assert "4 done, 0 kept" in run(*words).output
+    monkeypatch.setattr(segmentation, "disk_time", lambda out: began)  # as one that began with them
+    assert "0 done, 4 kept" in run(*words).output
+
+
+def test_an_image_that_is_as_it_was_is_not_read_again(place, tmp_path, plainly, monkeypatch):
+    cohort = tmp_path / "cohort"
+    shutil.copytree(place / "cohort", cohort)
+    words = (cohort, "--models", place / "models", "--out", tmp_path / "out")
+    assert run(*words).exit_code == 0
+    read = []
+    content = record.content_mark
+    monkeypatch.setattr(record, "content_mark", lambda path: read.append(path) or content(path))
+    assert "4 kept" in run(*words).output
+    assert not read
+    file = sorted((cohort / "P002-baseline" / "dicom").iterdir())[0]
+    times, content_then = file.stat(), file.read_bytes()
+    file.write_bytes(content_then[:-1] + b"?")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # of the same size and time, as far as anyone can set it
+    assert "3 kept, 1 failed" in run(*words).output
+    assert read == [cohort / "P002-baseline" / "dicom"]
 
 
 @pytest.mark.slow
@@ -465,7 +531,7 @@ def test_killed_ten_times_in_mid_knee_it_ends_with_the_same_bytes(place, tmp_pat
     command += ["--models", place / "models", "--precision", "float32", "--out"]
     subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
     expected = contents(tmp_path / "whole")
-    assert len(expected) == 4 * 6
+    assert len(expected) == 4 * 7
     rng, target, interrupted = random.Random(2), tmp_path / "killed", 0
     for number in range(KILLS):
         known = set(contents(target))

@@ -1,118 +1,129 @@
-"""Jobs on a Ray cluster of two machines (made here, each its own raylet), one of which is lost."""
+"""Work on a Ray cluster of two machines (made here, each its own raylet) with a common disk, one of which is lost."""
 
+import json
 import os
-import subprocess
 import threading
 import time
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+from made_up_models import make_models
+from test_segmenting import contents
 
 from knee3d import workflow
+from knee3d.anatomy.orientation import to_canonical
 from knee3d.anatomy.plane import Plane
-from knee3d.launch.job import Job, LaunchError
-from knee3d.launch.on_ray import WEIGHTS_VARIABLE, run_on_ray, shares
+from knee3d.dataset.phantom.cohort import Cohort
+from knee3d.dataset.source import read_image
+from knee3d.dataset.table import read_table
+from knee3d.launch.job import LaunchError
+from knee3d.launch.on_ray import WEIGHTS, pool_on_ray
 from knee3d.learn import config
+from knee3d.lease import Held, share
 
-ray = pytest.importorskip("ray")
-STEPS = 4
-PLANES = [Plane.SAGITTAL, Plane.AXIAL]
-
-
-def work(name, dies_at, home, keep):
-    """Write a file a step; the process dies after it has kept `dies_at` of them and half-written another."""
-    folder = home / f"{name}.training"
-    folder.mkdir(exist_ok=True)
-    begun_with = len(list(folder.glob("step-*")))
-    for step in range(begun_with, STEPS):
-        (folder / f"step-{step}").write_text(f"{step}, begun with {begun_with}, {os.environ.get(WEIGHTS_VARIABLE)}")
-        if step == dies_at and begun_with == 0:
-            os.kill(os.getpid(), 9)
-        (folder / "checkpoints").mkdir(exist_ok=True)
-        (folder / "checkpoints" / "newest").write_bytes(bytes([step]) * 1000)
-        (folder / f"old-{step}").write_text("")
-        (folder / f"old-{step - 1}").unlink(missing_ok=True)
-        keep()
-    if dies_at is None:
-        raise ValueError("cannot be done")
-    folder.rename(home / name)
+SMALL = {"network": "pspnet"}
+pytest.importorskip("ray", reason="Ray is an optional package")
 
 
-def jobs_in(models, **dies_at):
-    return [Job(n, models / f"{n}.training", models / n, partial(work, n, when)) for n, when in dies_at.items()]
+def make_work():
+    """What a worker does: some items end it, or fail, or are another process's for a while."""
+    loaded = os.getpid()
 
+    def work(item, take_over):
+        kind, marker = item
+        was_here = marker.exists()
+        marker.touch()
+        if kind == "poison" or (kind == "unlucky" and not was_here):
+            os.kill(loaded, 9)
+        if kind == "bad":
+            raise ValueError("cannot\nbe done")
+        if kind == "held" and not was_here:
+            raise Held(marker, "")
+        time.sleep(0.05 if kind == "fine" else 0.5)
+        return loaded, os.environ.get(WEIGHTS)
 
-def test_all_machines_share_the_work():
-    machine = {"CPU": 16.0, "GPU": 4.0}
-    assert shares([machine] * 3, 3) == {"num_cpus": 16, "num_gpus": 4}
-    assert shares([machine], 3) == {"num_cpus": 5, "num_gpus": 1}
-    assert shares([machine] * 2, 3) == {"num_cpus": 8, "num_gpus": 2}
-    assert shares([machine, {"CPU": 8.0}, {}], 2) == {"num_cpus": 8, "num_gpus": 2}
-    assert shares([{"CPU": 2.0}], 3) == {"num_cpus": 1, "num_gpus": 0}
-    assert shares([{}], 1) == {"num_cpus": 1, "num_gpus": 0}
+    return work
 
 
 @pytest.mark.slow
-def test_lost_workers_are_replaced_and_failures_named(cluster, tmp_path, monkeypatch):
-    weights = tmp_path / "encoder.h5"
-    weights.write_bytes(b"weights")
-    monkeypatch.setenv(WEIGHTS_VARIABLE, str(weights))
-    (tmp_path / "fine").mkdir()
-    (tmp_path / "fine" / "old").write_text("replaced")
-    with pytest.raises(LaunchError, match="fails: cannot be done$"):
-        run_on_ray(jobs_in(tmp_path, dies=2, fine=99, fails=None), cluster.address, retries=1)
-    names = {"checkpoints", "old-3", *(f"step-{step}" for step in range(STEPS))}
-    for name, begun_with in (("dies", [0, 0, 2, 2]), ("fine", [0, 0, 0, 0])):
-        assert {path.name for path in (tmp_path / name).iterdir()} == names
-        assert not (tmp_path / f"{name}.training").exists()
-        for step, begun in enumerate(begun_with):
-            words = (tmp_path / name / f"step-{step}").read_text().split(", ")
-            assert words[:2] == [str(step), f"begun with {begun}"]
-            assert Path(words[2]).name == weights.name
-            assert name == "dies" or not Path(words[2]).exists()  # with the worker's folder
-        assert (tmp_path / name / "checkpoints" / "newest").read_bytes() == b"\x03" * 1000
-    assert (tmp_path / "fails.training" / "step-3").exists()  # to be gone on with
-    assert not (tmp_path / "fails").exists()
+def test_lost_workers_are_started_again_and_a_lost_machine_is_done_without(cluster, tmp_path, monkeypatch):
+    monkeypatch.setenv(WEIGHTS, str(tmp_path / "encoder.h5"))
+    kinds = ["fine"] * 4 + ["held", "unlucky", "poison"] + ["fine"] * 3 + ["bad"] + ["fine"] * 5
+    items = {f"{number} {kind}": (kind, tmp_path / f"marker-{number}") for number, kind in enumerate(kinds)}
+    with pool_on_ray(make_work, len(items), cluster.address, retries=1) as run:
+        found = dict(share(items, run))
+        assert set(found) == set(items)
+        failed = {name: error for name, error in found.items() if isinstance(error, Exception)}
+        assert set(failed) == {"6 poison", "10 bad"}
+        assert isinstance(failed["6 poison"], LaunchError)
+        assert str(failed["10 bad"]) == "cannot\nbe done"
+        done = [outcome for outcome in found.values() if not isinstance(outcome, Exception)]
+        # Made once by each worker, not for each item: two to begin with, and one for each that was lost.
+        assert 2 <= len({process for process, _ in done}) <= 2 + 3
+        assert {weights for _, weights in done} == {str(tmp_path / "encoder.h5")}
+        items = {str(number): ("slow", tmp_path / f"marker-{number}") for number in range(12)}
+        lost = threading.Timer(1, lambda: cluster.remove_node(cluster.workers.pop(), allow_graceful=False))
+        lost.start()
+        found = dict(share(items, run))
+        lost.join()
+        assert set(found) == set(items)
+        assert not [error for error in found.values() if isinstance(error, Exception)]
+    cluster.workers.append(cluster.add_node(num_cpus=1))
+
+
+def test_no_cluster_is_a_clear_error(monkeypatch):
+    pool = pool_on_ray(make_work, 1, "nowhere", retries=0)
+    with pytest.raises(LaunchError, match="nowhere"), pool:
+        pass
 
 
 @pytest.mark.slow
-def test_a_worker_lost_too_often_is_given_up(cluster, tmp_path):
-    with pytest.raises(LaunchError, match="dies: lost 1 times"):
-        run_on_ray(jobs_in(tmp_path, dies=2), cluster.address, retries=0)
-    assert (tmp_path / "dies.training" / "step-1").exists()
+def test_knees_on_a_cluster_that_loses_a_worker_are_those_made_here(cluster, tmp_path):
+    table = workflow.phantom(Cohort(3, (32, 30, 28), seed=1), tmp_path / "cohort", jobs=2)
+    image, _ = read_image(read_table(table)[0].image)
+    models = make_models(tmp_path / "models", tuple(to_canonical(image).spacing_mm.tolist()))
+    bad = table.parent / "P002-baseline" / "dicom"
+    sorted(bad.iterdir())[3].unlink()
+    entries = workflow.knees_at(table)
+    wish = workflow.Wish(models, precision="float32")
+    here = workflow.segment(entries, wish, tmp_path / "here")
+    out = tmp_path / "there"
+    where = workflow.Where("ray", cluster.address)
+    killer = threading.Thread(target=kill_a_worker, args=(out,), daemon=True)
+    killer.start()
+    there = workflow.segment(entries, wish, out, where)
+    killer.join()
+    assert [one.status for one in there] == ["done", "failed", "done", "done"]
+    assert [one.message for one in there] == [one.message for one in here]
+    assert "mm apart" in there[1].message
+    assert contents(out) == contents(tmp_path / "here")
+    assert (out / "volumes.csv").read_bytes() == (tmp_path / "here" / "volumes.csv").read_bytes()
+    assert not list(out.glob(".*"))
+    again = workflow.segment(entries, wish, out, where)
+    assert [one.status for one in again] == ["kept", "failed", "kept", "kept"]
 
 
-def test_no_cluster_is_a_clear_error(tmp_path):
-    with pytest.raises(LaunchError, match="host:port"):
-        run_on_ray(jobs_in(tmp_path, fine=99), "ray://10.0.0.1:10001", retries=0)
+def kill_a_worker(out: Path) -> None:
+    """While it is at a knee, which its lease says."""
+    while True:
+        for holder in out.glob(".lease-P*/*"):
+            process = int(holder.name.split("+")[2])
+            if process != os.getpid() and holder.exists():
+                os.kill(process, 9)
+                return
+        time.sleep(0.01)
 
 
 @pytest.mark.slow
-def test_planes_train_on_a_cluster_that_loses_a_machine(balls, cluster, tmp_path):
-    """Two planes at the same time; the machine that trains the first is switched off after its first checkpoint."""
-    settings = config.TrainConfig(encoder_weights="none", epochs=3, batch_size=4, limit_slices=8)
-    run = tmp_path / "far" / f"{PLANES[0].value}.training"
-    gone = threading.Thread(target=lose_machine, args=(cluster, run), daemon=True)
-    gone.start()
-    launcher = workflow.Launcher("ray", cluster.address)
-    folders = workflow.train(balls.folder, PLANES, tmp_path / "far", settings, launcher)
-    gone.join()
-    assert len(cluster.workers) == 1
-    assert folders == workflow.train(balls.folder, PLANES, tmp_path / "far", settings)  # done: nothing left to train
-    here = workflow.train(balls.folder, PLANES[:1], tmp_path / "here", settings)
-    far, near = (np.genfromtxt(f / "metrics.csv", delimiter=",", names=True) for f in (folders[0], here[0]))
-    assert len(far) == 3
-    np.testing.assert_allclose(far["loss"], near["loss"], rtol=0.005)  # one thread there, two here
-    assert {path.name for path in folders[0].iterdir()} == {path.name for path in here[0].iterdir()}
-
-
-def lose_machine(cluster, run):
-    while not list(run.glob("checkpoints/epoch-*.keras")):
-        time.sleep(0.1)
-    processes = subprocess.run(["ps", "-eo", "ppid,args"], capture_output=True, text=True, check=True).stdout
-    parents = {line.split()[0] for line in processes.splitlines() if f"ray::{PLANES[0].value}" in line}
-    (lost,) = [node for node in cluster.workers if str(node.all_processes["raylet"][0].process.pid) in parents]
-    cluster.remove_node(lost, allow_graceful=False)
-    cluster.workers.remove(lost)
+def test_planes_train_at_the_same_time_on_a_cluster(balls, cluster, tmp_path):
+    settings = config.TrainConfig(**SMALL, encoder_weights="none", epochs=1, batch_size=4, limit_slices=4)
+    planes, launcher = [Plane.SAGITTAL, Plane.AXIAL], workflow.Launcher("ray", cluster.address)
+    folders = workflow.train(balls.folder, planes, tmp_path, settings, launcher)
+    assert folders == [tmp_path / plane.value for plane in planes]
+    cards = [json.loads((folder / "card.json").read_text()) for folder in folders]
+    assert all(card["scores"]["best_epoch"] == 1 for card in cards)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(plane.value for plane in planes)
+    missing = replace(settings, encoder_weights=str(tmp_path / "missing.h5"))
+    with pytest.raises(LaunchError, match=rf"{Plane.CORONAL.value}: on .*missing\.h5"):
+        workflow.train(balls.folder, [Plane.CORONAL], tmp_path, missing, launcher)

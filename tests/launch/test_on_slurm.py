@@ -60,7 +60,7 @@ def wait_for(found, seconds=120):
 
 
 def job_of(command, tmp_path):
-    return Job("left plane", tmp_path / "a.training", tmp_path / "a", partial(subprocess.check_call, command))
+    return Job("left plane", tmp_path / "a", partial(subprocess.check_call, command))
 
 
 @pytest.mark.slow
@@ -85,7 +85,7 @@ def test_planes_become_jobs(balls, slurm, tmp_path, monkeypatch):
 def test_a_job_whose_time_is_over_is_put_back(slurm, tmp_path):
     """Slurm sends USR2 before the end; submitit then asks for the same job again."""
     program = "import os, signal, time; os.kill(os.getppid(), signal.SIGUSR2); time.sleep(60)"
-    job = Job("axis", tmp_path / "a.training", tmp_path / "a", partial(interrupted, [sys.executable, "-c", program]))
+    job = Job("axis", tmp_path / "a", partial(interrupted, [sys.executable, "-c", program]))
     import cloudpickle
     import submitit.core.utils  # noqa: F401
 
@@ -99,7 +99,7 @@ def test_a_job_whose_time_is_over_is_put_back(slurm, tmp_path):
     assert options(slurm / "script")["time"] == "1440"
 
 
-def interrupted(command, home, keep):
+def interrupted(command):
     subprocess.check_call(command)
 
 

@@ -15,10 +15,10 @@ import pytest
 import slim_networks
 import tensorflow as tf
 
-from knee3d import atomic
 from knee3d.anatomy.plane import Plane
 from knee3d.learn import config, training
 from knee3d.learn import run as runs
+from knee3d.lease import Lost, leased
 
 PLANE = Plane.SAGITTAL
 SMALL = {"network": "segnet", "encoder_weights": "none"}
@@ -230,8 +230,24 @@ def test_killed_while_it_replaces_a_model_or_finishes_it_goes_on(balls, tmp_path
 @pytest.mark.slow
 def test_two_trainings_do_not_share_a_folder(balls, tmp_path):
     settings = settings_of(epochs=1, limit_slices=2)
-    with atomic.alone(tmp_path / f"{PLANE.value}.training"), pytest.raises(ValueError, match="another process"):
+    folder = tmp_path / f"{PLANE.value}.training"
+    with leased(folder), pytest.raises(ValueError, match=f"{folder}.* choose another folder"):
         training.train_view(balls, PLANE, tmp_path, settings)
+
+
+@pytest.mark.slow
+def test_a_training_writes_nothing_in_a_folder_that_another_process_took(balls, tmp_path, monkeypatch):
+    folder, save = tmp_path / f"{PLANE.value}.training", runs.Run.save
+
+    def save_and_sleep_long(run, model, history):
+        save(run, model, history)
+        shutil.rmtree(tmp_path / f".lease-{folder.name}")
+
+    monkeypatch.setattr(runs.Run, "save", save_and_sleep_long)
+    with pytest.raises(Lost, match=str(folder)):
+        training.train_view(balls, PLANE, tmp_path, settings_of(epochs=2, limit_slices=2))
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["epoch-0001.keras"]
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
 @pytest.mark.parametrize("name", [PLANE.value, f"{PLANE.value}.training"])

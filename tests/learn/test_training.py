@@ -18,7 +18,7 @@ from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.slicing import to_slices
 from knee3d.dataset.cases import Dataset, Split
 from knee3d.dataset.split import Folds
-from knee3d.learn import building, config, engines, monitor, savedmodel, training
+from knee3d.learn import building, config, engines, savedmodel, training
 from knee3d.learn import card as cards
 from knee3d.learn import run as runs
 from knee3d.learn.networks import encoder
@@ -54,7 +54,7 @@ def models(balls, tmp_path_factory) -> Path:
     def draw(scores: Scores, path: Path) -> None:
         confusion_figure({"validation": scores}, path)
 
-    training.train_view(balls, PLANE, folder, CONFIG, hooks=monitor.Hooks(draw))
+    training.train_view(balls, PLANE, folder, CONFIG, draw_confusion=draw)
     return folder
 
 

@@ -1,0 +1,301 @@
+"""Leases: files and folders that one process at a time works on, among all on all machines with a common disk.
+
+The lease on NAME is the folder .lease-NAME beside it. It holds one empty file, whose name is that of the holder:
+machine, process, and a random word, so that no two holders have the same name.
+
+- To take a lease, a process makes such a folder under a name of its own and renames it to .lease-NAME. The system, or
+  the server of a network disk, lets one process do so: only where there is no such folder, or an empty one.
+- The holder renews the time of its file every `BEAT_S` seconds, in a thread.
+- A holder is gone if its file was not renewed for `STALE_S` seconds by the clock of the disk, or if it was a process of
+  this machine that no longer exists. Whoever wants the lease then removes the file of this holder, and tries again.
+- A holder that was only suspended finds its file removed, and learns with `Lease.check` that the lease is lost.
+"""
+
+import errno
+import hashlib
+import logging
+import os
+import re
+import secrets
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+from knee3d.atomic import put_back
+from knee3d.threads import as_finished
+
+log = logging.getLogger(__name__)
+
+BEAT_S, STALE_S = 10.0, 60.0
+PAUSE_S, TURN_S = 3.0, 0.05
+"""Between two looks at what others hold, and at what they hold for an instant."""
+_PREFIX = ".lease-"
+_HOLDER = re.compile(r"(?P<host>.*)\+(?P<machine>[0-9a-f]{8})\+(?P<process>[0-9]{1,9})\+(?P<word>[0-9a-f]{8})")
+_LEFTOVER = re.compile(r"\.(?:partial-[0-9a-f]{8}|lease|old)-(?P<name>.+)")
+_TRIES = 3
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Run = Callable[[Mapping[str, Item], bool], Iterator[tuple[str, Result | None]]]
+"""Works on items: yields names and results, None where another process works on an item. The second argument says
+whether leases of processes that are gone may be taken over."""
+
+
+class Held(ValueError):
+    """Another process holds the lease.
+
+    Attributes:
+        here: Whether it is a process of this machine, which then is alive.
+    """
+
+    def __init__(self, path: Path, holder: str) -> None:
+        found = _HOLDER.fullmatch(holder)
+        who = f"process {found['process']} on {found['host']}" if found else "another process"
+        super().__init__(f"{path}: {who} is at work there; wait for it, or choose another folder")
+        self.here = bool(found) and found["machine"] == _machine()
+
+
+class Lost(Held):
+    """The lease was not renewed for so long that another process took it: what was made under it must not be kept."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease that this process holds.
+
+    Attributes:
+        path: What is leased.
+        file: The holder's file.
+    """
+
+    path: Path
+    file: Path
+
+    @property
+    def word(self) -> str:
+        """Eight characters that no other lease has, for names of temporary files."""
+        return self.file.name.rpartition("+")[2]
+
+    def check(self) -> None:
+        """Renew the lease.
+
+        Raises:
+            Lost: Another process may have it by now.
+            OSError: The disk does not answer.
+        """
+        try:
+            os.utime(self.file)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ESTALE):
+                raise
+            raise Lost(self.path, "") from error
+
+    def release(self) -> None:
+        """Give the lease back; if the disk does not answer, it ends by itself."""
+        with suppress(OSError):
+            self.file.unlink(missing_ok=True)
+            self.file.parent.rmdir()  # fails where another process has taken it already
+
+
+@contextmanager
+def leased(path: Path, take_over: bool = True, patience_s: float = 0.0) -> Iterator[Lease]:
+    """Hold the lease on a path while the block runs. The path need not exist; its parent folder is made.
+
+    Args:
+        path: A file or a folder.
+        take_over: Whether to take the lease from a process that is gone.
+        patience_s: How long to wait for a process of another machine, which may have died without a word.
+
+    Raises:
+        Held: Another process holds the lease.
+        Lost: The block failed, and the lease was lost meanwhile: whoever has it now may have removed its files.
+    """
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            lease = _take(path, take_over)
+            break
+        except Held as held:
+            if held.here or time.monotonic() >= end:
+                raise
+            time.sleep(min(PAUSE_S, patience_s))
+    done = threading.Event()
+    threading.Thread(target=_renew, args=(lease, done), daemon=True).start()
+    try:
+        yield lease
+    except Exception:
+        with suppress(OSError):
+            lease.check()
+        raise
+    finally:
+        done.set()
+        lease.release()
+
+
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Hold the lease on a path while the block runs, after waiting for it: for files that several processes write."""
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(leased(path))
+                break
+            except Held:
+                time.sleep(TURN_S)
+        yield
+
+
+def share(items: Mapping[str, Item], run: Run[Item, Result]) -> Iterator[tuple[str, Result]]:
+    """Work on items that other processes may work on at the same time.
+
+    Items on which others are at work are left to the end. Those whose process is gone are then taken over: as late as
+    that, so that an item that ends its process does so when all others are done.
+
+    Args:
+        items: Name to item.
+        run: See `Run`. An item for which it yields nothing is left to the end, too.
+
+    Yields:
+        Name and result of each item, when all is done, here or elsewhere.
+    """
+    left, late, told = dict(items), False, False
+    while left:
+        for name, result in run(dict(left), late):
+            if result is not None:
+                del left[name]
+                yield name, result
+        if left and late:
+            if not told:
+                log.info("waiting for other processes: %s", ", ".join([*left][:5]) + (" ..." if len(left) > 5 else ""))
+            told = True
+            time.sleep(PAUSE_S)
+        late = True
+
+
+def in_threads(work: Callable[[Item, bool], Result], jobs: int) -> Run[Item, Result]:
+    """A `Run` in threads of this process.
+
+    Args:
+        work: Called with an item, and whether leases may be taken over; raises `Held` where it cannot be done now.
+        jobs: Items at a time.
+    """
+
+    def attempt(named: tuple[str, Item], late: bool) -> tuple[str, Result | None]:
+        name, item = named
+        try:
+            return name, work(item, late)
+        except Held:
+            return name, None
+
+    def run(items: Mapping[str, Item], late: bool) -> Iterator[tuple[str, Result | None]]:
+        for done in as_finished(lambda named: attempt(named, late), items.items(), jobs):
+            yield done.result()
+
+    return run
+
+
+def sweep(folder: Path, names: Collection[str]) -> None:
+    """Remove what processes that are gone have left beside some files and folders: leases, temporary and old folders.
+
+    Args:
+        folder: Where they lie.
+        names: Of the files and folders; nothing else is looked at.
+    """
+    found = [match for path in os.scandir(folder) if (match := _LEFTOVER.fullmatch(path.name))]
+    for name in {match["name"] for match in found} & set(names):
+        with suppress(Held, OSError), leased(folder / name):
+            for match in found:
+                if match["name"] == name and match.string.startswith(".partial-"):
+                    shutil.rmtree(folder / match.string, ignore_errors=True)
+            put_back(folder / name)
+
+
+def disk_time(folder: Path) -> float:
+    """The time by the clock of the disk that a folder is on, in seconds as those of its files."""
+    file = folder / f".clock-{secrets.token_hex(4)}"
+    try:
+        return _touched(file)
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _take(path: Path, take_over: bool) -> Lease:
+    place = path.with_name(f"{_PREFIX}{path.name}")
+    me = f"{socket.gethostname()}+{_machine()}+{os.getpid()}+{secrets.token_hex(4)}"
+    made, holder = path.with_name(f"{_PREFIX}{me}"), None
+    made.mkdir(parents=True)
+    try:
+        now = _touched(made / me)
+        for _ in range(_TRIES):
+            try:
+                made.rename(place)
+                return Lease(path, place / me)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            holder = _holder(place)
+            if holder is not None:
+                if not (take_over and _is_gone(place / holder, now)):
+                    break
+                (place / holder).unlink(missing_ok=True)
+            with suppress(OSError):  # not every system renames to the name of an empty folder
+                place.rmdir()
+        raise Held(path, holder or "")
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _renew(lease: Lease, done: threading.Event) -> None:
+    while not done.wait(BEAT_S):
+        try:
+            lease.check()
+        except Lost:
+            return
+        except OSError:
+            continue  # a network disk may answer again
+
+
+def _holder(place: Path) -> str | None:
+    """Name of the holder of a lease; None where there is none."""
+    try:
+        return next((name for name in os.listdir(place) if not name.startswith(".")), None)
+    except FileNotFoundError:
+        return None
+
+
+def _is_gone(file: Path, now: float) -> bool:
+    found = _HOLDER.fullmatch(file.name)
+    if found and found["machine"] == _machine():
+        with suppress(PermissionError):  # of a process of another user
+            try:
+                os.kill(int(found["process"]), 0)
+            except ProcessLookupError:
+                return True
+    try:
+        with file.open("rb") as opened:  # a client of NFS asks the server for the time of a file that it opens
+            return now - os.fstat(opened.fileno()).st_mtime > STALE_S
+    except FileNotFoundError:
+        return True
+
+
+def _touched(file: Path) -> float:
+    """Make a file; returns its time."""
+    with file.open("wb") as opened:
+        return os.fstat(opened.fileno()).st_mtime
+
+
+@cache
+def _machine() -> str:
+    """Eight characters that tell this machine, since it was started, from others, and containers from each other."""
+    try:
+        told = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        told = secrets.token_hex()  # then nothing is known of other processes but their heartbeats
+    return hashlib.sha256(told.encode()).hexdigest()[:8]

@@ -1,0 +1,86 @@
+"""Processes that were started with the same command share the knees: each is done once, also where one is killed."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from made_up_models import make_models
+from test_segmenting import contents
+
+from knee3d import workflow
+from knee3d.anatomy.orientation import to_canonical
+from knee3d.dataset.phantom.cohort import Cohort
+from knee3d.dataset.source import read_image
+from knee3d.dataset.table import read_table
+
+KNEES, PROCESSES = 12, 3
+COMMAND = [sys.executable, "-c", "from knee3d.cli import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("together")
+    return workflow.phantom(Cohort(KNEES - 1, (32, 30, 28), seed=1), folder / "cohort", jobs=2)
+
+
+def together(*words: object) -> list[subprocess.Popen]:
+    command = [*COMMAND, *map(str, words)]
+    return [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            for _ in range(PROCESSES)]  # fmt: skip
+
+
+def kill_at_work(child: subprocess.Popen, out: Path) -> str:
+    """Kill a process while it is at a knee; returns which."""
+    while True:
+        assert child.poll() is None, "it ended before"
+        for holder in out.glob(f".lease-*/*+{child.pid}+*"):
+            child.send_signal(signal.SIGSTOP)
+            if list(out.glob(f".partial-{holder.name[-8:]}-*")) and holder.exists():
+                child.kill()
+                child.communicate()
+                return holder.parent.name.removeprefix(".lease-")
+            child.send_signal(signal.SIGCONT)
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_three_processes_segment_each_knee_once_and_take_over_what_a_killed_one_had(table, tmp_path):
+    image, _ = read_image(read_table(table)[0].image)
+    models = make_models(tmp_path / "models", tuple(to_canonical(image).spacing_mm.tolist()))
+    words = ("segment", table, "--models", models, "--precision", "float32", "--save-probabilities", "--out")
+    out = tmp_path / "three"
+    killed, *others = together(*words, out)
+    case = kill_at_work(killed, out)
+    said = [child.communicate()[0] for child in others]
+    assert [child.returncode for child in others] == [0, 0], said
+    lines = [json.loads(line) for line in (out / "segment.jsonl").read_text().splitlines()]
+    done = Counter(line["case"] for line in lines if line.get("status") == "done")
+    assert set(done.values()) == {1}
+    assert case in done
+    assert sum(line["done"] for line in lines if line["event"] == "end") <= KNEES
+    subprocess.run([*COMMAND, *map(str, words), tmp_path / "one"], check=True, capture_output=True)
+    assert len(done) == KNEES == len(list(out.glob("*/segmentation.json")))
+    assert contents(out) == contents(tmp_path / "one")
+    assert (out / "volumes.csv").read_bytes() == (tmp_path / "one" / "volumes.csv").read_bytes()
+    assert not list(out.glob(".*"))
+
+
+@pytest.mark.slow
+def test_three_processes_prepare_each_knee_once_and_take_over_what_a_killed_one_had(table, tmp_path):
+    words = ("prepare", table, tmp_path / "three", "--jobs", 1)
+    killed, *others = together(*words)
+    kill_at_work(killed, tmp_path / "three")
+    said = [child.communicate()[0] for child in others]
+    assert [child.returncode for child in others] == [0, 0], said
+    subprocess.run([*COMMAND, "prepare", str(table), str(tmp_path / "one")], check=True, capture_output=True)
+    there, alone = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "three", tmp_path / "one")
+    )
+    assert len(list((tmp_path / "three").glob("*/case.json"))) == KNEES
+    assert there == alone
