@@ -63,17 +63,17 @@ def changed(record: Mapping[str, Any], wanted: Mapping[str, Any], lacking: Mappi
     return [name for name in {**wanted, **there} if name not in wanted or wanted[name] != there.get(name)]
 
 
-def check_version(record: Mapping[str, Any], newest: int) -> None:
+def check_version(record: Any, newest: int) -> None:
     """Refuse a record that this version of knee3d cannot know.
 
     Args:
-        record: With the key `VERSION`.
+        record: What was read from JSON.
         newest: The form that is known.
 
     Raises:
         ValueError: The record has no version, or a later version of knee3d wrote it.
     """
-    version = record.get(VERSION)
+    version = record.get(VERSION) if isinstance(record, Mapping) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ValueError("it has no version")
     if version > newest:

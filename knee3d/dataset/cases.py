@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +26,10 @@ from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
 from knee3d.dataset.intensity import Window, to_intensities
 from knee3d.dataset.png import read_slices, slice_name
+from knee3d.records import VERSION, check_version
 
-FORMAT = 1
+FORM = 1
+"""Version of the form of cases.json and case.json."""
 CASES_FILE, CASE_FILE = "cases.json", "case.json"
 
 
@@ -53,7 +57,9 @@ class Case:
         source_axes: Axis codes of the file it came from, such as "PIR": with side and affine the way back.
         window: Intensities that became black and white.
         labelled: Whether it has masks.
-        fingerprint: Of the source files and settings, so that a finished case is known again.
+        fingerprint: Of the source files and settings: other slices have another one.
+        source: A hash of the row of the table, and of the names, sizes and times of the files.
+        settings: How the slices were made, see `Preparation.settings`.
     """
 
     name: str
@@ -67,6 +73,8 @@ class Case:
     window: Window
     labelled: bool
     fingerprint: str
+    source: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def spacing_mm(self) -> np.ndarray:
@@ -145,7 +153,7 @@ def save_dataset(dataset: Dataset) -> None:
     """Write `cases.json`, whole or not at all; cases are ordered by name."""
     table = {str(number): tissue.name for number, tissue in enumerate(dataset.scheme.tissues, start=1)}
     cases = [_to_json(case) for case in sorted(dataset.cases, key=lambda case: case.name)]
-    content = {"format": FORMAT, "scheme": dataset.scheme.name, "labels": {"0": "background", **table}, "cases": cases}
+    content = {VERSION: FORM, "scheme": dataset.scheme.name, "labels": {"0": "background", **table}, "cases": cases}
     with whole_file(dataset.folder / CASES_FILE) as path:
         path.write_text(json.dumps(content, indent=1) + "\n")
 
@@ -162,8 +170,7 @@ def load_dataset(folder: Path) -> Dataset:
         raise FileNotFoundError(f"{folder} has no cases.json; make it with: knee3d prepare knees.csv {folder}")
     try:
         content = json.loads(path.read_text())
-        if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']} instead of {FORMAT}")
+        check_version(content, FORM)
         return Dataset(folder, SCHEMES[content["scheme"]], tuple(_from_json(case) for case in content["cases"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a readable case list ({error}); run knee3d prepare again") from error
@@ -171,14 +178,15 @@ def load_dataset(folder: Path) -> Dataset:
 
 def save_case(case: Case, folder: Path) -> None:
     """Write `case.json` into the folder of a case."""
-    (folder / CASE_FILE).write_text(json.dumps({"format": FORMAT, **_to_json(case)}, indent=1) + "\n")
+    (folder / CASE_FILE).write_text(json.dumps({VERSION: FORM, **_to_json(case)}, indent=1) + "\n")
 
 
 def load_case(folder: Path) -> Case | None:
     """Read `case.json` in the folder of a case; None where there is none that this version wrote."""
     try:
         content = json.loads((folder / CASE_FILE).read_text())
-        return _from_json(content) if content.pop("format") == FORMAT else None
+        check_version(content, FORM)
+        return _from_json({name: value for name, value in content.items() if name != VERSION})
     except (OSError, KeyError, TypeError, ValueError, AttributeError):
         return None
 

@@ -5,8 +5,9 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from knee3d.anatomy.orientation import Side, axis_codes, to_canonical
 from knee3d.anatomy.plane import Plane
@@ -14,7 +15,7 @@ from knee3d.anatomy.slicing import to_slices
 from knee3d.anatomy.tissue import Numbering, Scheme, map_labels
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_folder
-from knee3d.dataset.cases import CASE_FILE, FORMAT, Case, Split, load_case, save_case
+from knee3d.dataset.cases import CASE_FILE, Case, Split, load_case, save_case
 from knee3d.dataset.intensity import Window, to_pixels, window_of
 from knee3d.dataset.png import start_slices
 from knee3d.dataset.sides import agreed_side, side_of_labels
@@ -22,6 +23,7 @@ from knee3d.dataset.source import ANY, Choice, read_image, read_mask
 from knee3d.dataset.split import check_no_leak, split_patients
 from knee3d.dataset.table import Knee
 from knee3d.lease import Held, Lease, in_threads, leased, share
+from knee3d.records import changed, earlier
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,18 @@ class Preparation:
     seed: int = 0
     choice: Choice = ANY
     bits: int = 8
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the slices of a knee depend on beside its files, ready for a record."""
+        apart = ("scheme", "numbering", "fractions", "seed", "choice")
+        names = self.numbering and {str(value): name for value, name in sorted(self.numbering.names.items())}
+        return {
+            "scheme": self.scheme.name,
+            "labels": names,
+            "choice": self.choice.settings,
+            **{field.name: getattr(self, field.name) for field in fields(self) if field.name not in apart},
+        }
 
 
 def canonical_image(source: Volume, side: Side, bits: int = 8) -> tuple[Volume, Window]:
@@ -83,6 +97,7 @@ def prepare_knee(knee: Knee, folder: Path, preparation: Preparation, lease: Leas
     there = folder / knee.case
     if there.exists() and not (there / CASE_FILE).is_file():
         raise ValueError(f"{there} is there and was not made by knee3d prepare; give another folder, or remove it")
+    source_mark = source_of(knee)
     # The pool is left, and so idle, before the folder is renamed or removed.
     with whole_folder(there, lease.word if lease else "") as partial, ThreadPoolExecutor(THREADS) as pool:
         try:
@@ -109,7 +124,9 @@ def prepare_knee(knee: Knee, folder: Path, preparation: Preparation, lease: Leas
             source_axes=axis_codes(source.affine),
             window=window,
             labelled=classes is not None,
-            fingerprint=fingerprint(knee, preparation),
+            fingerprint=_hash([source_mark, preparation.settings]),
+            source=source_mark,
+            settings=preparation.settings,
         )
         save_case(case, partial)
         for slice_on_disk in written:
@@ -120,13 +137,19 @@ def prepare_knee(knee: Knee, folder: Path, preparation: Preparation, lease: Leas
 
 
 def finished_case(knee: Knee, folder: Path, preparation: Preparation) -> Case | None:
-    """The case without split that was made of a knee before; None where there is none with the same fingerprint.
+    """The case without split that was made of a knee before; None where there is none, or one of something else.
+
+    An earlier version of knee3d may have made it, see `records`.
 
     Raises:
         OSError: Files of the knee cannot be looked at.
     """
     case = load_case(folder / knee.case)
-    return case if case and case.fingerprint == fingerprint(knee, preparation) else None
+    if case is None or case.source != source_of(knee):
+        return None
+    default, choice = type(preparation)(preparation.scheme, None), type(preparation.choice)()
+    lacking = {**earlier(default.settings, default), "choice": earlier(choice.settings, choice)}
+    return None if changed(case.settings, preparation.settings, lacking) else case
 
 
 def prepare_knees(
@@ -180,14 +203,16 @@ def assign_splits(cases: Sequence[Case], knees: Sequence[Knee], preparation: Pre
     return assigned
 
 
-def fingerprint(knee: Knee, preparation: Preparation) -> str:
-    """SHA-256 of whatever the prepared slices depend on: names, sizes and times of the files, table row, settings."""
+def source_of(knee: Knee) -> str:
+    """SHA-256 of what the slices of a knee are made of: the row of the table, names, sizes and times of the files."""
     files = [path for place in (knee.image, knee.mask) if place for path in _files(place)]
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    names = sorted(preparation.numbering.names.items()) if preparation.numbering else None
     row = (knee.case, knee.patient, knee.visit, knee.side, knee.mask is not None)
-    told = (FORMAT, row, stats, preparation.scheme.name, names, astuple(preparation.choice), preparation.bits)
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    return _hash([row, stats])
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _files(place: Path) -> list[Path]:

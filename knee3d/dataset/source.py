@@ -1,9 +1,11 @@
 """Whatever a user may call an image or a mask -> Volume: the door to all forms of file."""
 
+import hashlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom.misc import is_dicom
@@ -41,6 +43,12 @@ class Choice:
         spacing = self.spacing_mm
         if spacing is not None and (len(spacing) != 3 or not all(0 < mm < 1000 for mm in spacing)):
             raise ValueError(f"--spacing is three distances in mm above 0, got {self.spacing_mm}")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Ready for a record. A series is there as a hash, because its unique identifier leads back to the scan."""
+        series = self.series and hashlib.sha256(self.series.encode()).hexdigest()[:16]
+        return {**asdict(self), "series": series, "spacing_mm": self.spacing_mm and list(self.spacing_mm)}
 
 
 ANY = Choice()

@@ -16,8 +16,14 @@ from knee3d.postprocess.ensemble import Ensemble
 from knee3d.postprocess.oblique import OBLIQUE
 from knee3d.postprocess.quality import Reference
 from knee3d.postprocess.weights import Fusion
+from knee3d.records import VERSION, check_version
 
 log = logging.getLogger(__name__)
+
+FORM = 1
+"""Version of the form of a `fusion_file`."""
+AS_RECORDED = "reference as recorded"
+"""Key of what `load_fusion` returns for what the file itself has, in which no later version of knee3d adds anything."""
 
 
 def fusion_file(models: Path, oblique: int) -> Path:
@@ -41,6 +47,7 @@ def save_fusion(
     are compared with.
     """
     content = {
+        VERSION: FORM,
         "weights": dict(fusion.weights),
         "rule": fusion.rule,
         "thresholds": fusion.thresholds,
@@ -66,6 +73,7 @@ def load_fusion(path: Path) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(path.read_text())
+        check_version(content, FORM)
         weights = {str(name): np.asarray(weight, dtype=float).tolist() for name, weight in content["weights"].items()}
         thresholds = content["thresholds"] and tuple(map(float, content["thresholds"]))
         texts = {key: str(content[key]) for key in ("rule", "objective")}
@@ -75,7 +83,7 @@ def load_fusion(path: Path) -> dict[str, Any] | None:
                 for key in ("agreement", "doubt"))  # fmt: skip
         reference = Reference(volumes, borders, *seen)
         checked = {"weights": weights, "thresholds": thresholds, "networks": dict(content["networks"])}
-        return content | texts | checked | {"reference": reference}
+        return content | texts | checked | {"reference": reference, AS_RECORDED: content["reference"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a readable weight file ({error!r}); run knee3d fuse again") from error
 

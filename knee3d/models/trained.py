@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import SCHEMES, Scheme
 from knee3d.dataset.cases import Split
 from knee3d.models.folder import mark, trained_networks, trained_views
-from knee3d.models.fusion import fusion_file, load_fusion, with_fusion
+from knee3d.models.fusion import AS_RECORDED, fusion_file, load_fusion, with_fusion
 from knee3d.postprocess.ensemble import Ensemble
 from knee3d.postprocess.oblique import OBLIQUE, ObliqueView
 from knee3d.postprocess.patches import SOLID, PatchView
@@ -190,6 +190,6 @@ def fusion_mark(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> s
     """
     names = trained_networks(models, planes, oblique)
     fusion = load_fusion(fusion_file(models, oblique))
-    rule = fusion and [*(fusion[key] for key in ("weights", "rule", "thresholds")), asdict(fusion["reference"])]
+    rule = fusion and [fusion[key] for key in ("weights", "rule", "thresholds", AS_RECORDED)]
     content = [[name, mark(models, name)] for name in names]
     return hashlib.sha256(json.dumps([content, rule]).encode()).hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -72,22 +71,15 @@ def origin_of(content: str, source: Source, wish: Wish, fingerprint: str) -> dic
         fingerprint: Of the networks and their fusion, `models.fusion_mark`.
 
     Returns:
-        Keys of the record: "input", "side_given", "selection", "models_fingerprint" and "settings". A series is there
-        as a hash, because its unique identifier leads back to the scan.
+        Keys of the record: "input", "side_given", "selection", "models_fingerprint" and "settings".
     """
     return {
         "input": content,
         "side_given": source.side.value,
-        "selection": _selection(source.choice),
+        "selection": source.choice.settings,
         "models_fingerprint": fingerprint,
         "settings": wish.settings,
     }
-
-
-def _selection(choice: Choice) -> dict[str, Any]:
-    series = choice.series and hashlib.sha256(choice.series.encode()).hexdigest()[:16]
-    spacing = choice.spacing_mm and list(choice.spacing_mm)
-    return {**asdict(choice), "series": series, "spacing_mm": spacing}
 
 
 def _differences(record: Mapping[str, Any], origin: Mapping[str, Any], wish: Wish, choice: Choice) -> list[str]:
@@ -99,7 +91,7 @@ def _differences(record: Mapping[str, Any], origin: Mapping[str, Any], wish: Wis
     default = replace(type(wish)(wish.models), method=type(wish.method)())
     settings = changed(record["settings"], origin["settings"], earlier(default.settings, default, default.method))
     nothing = type(choice)()
-    settings += changed(record["selection"], origin["selection"], earlier(_selection(nothing), nothing))
+    settings += changed(record["selection"], origin["selection"], earlier(nothing.settings, nothing))
     return [*found, *([f"other settings ({', '.join(settings)})"] if settings else [])]
 
 

@@ -39,7 +39,7 @@ def test_one_name_for_two_cases_is_refused(balls):
         Dataset(balls.folder, balls.scheme, (balls.cases[0], balls.cases[0]))
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"format": 99}', '{"format": 1, "scheme": "toes", "cases": []}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"version": 99}', '{"version": 1, "scheme": "toes", "cases": []}'])
 def test_files_that_are_no_case_lists_are_refused(tmp_path, content):
     with pytest.raises(FileNotFoundError, match="knee3d prepare"):
         load_dataset(tmp_path)

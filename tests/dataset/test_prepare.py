@@ -268,7 +268,7 @@ def test_finished_knees_are_kept_and_changed_ones_done_again(tmp_path, monkeypat
     assert done == ["b", "a", "b"]
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"format": 0}'])
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"version": 0}'])
 def test_a_case_whose_record_is_lost_is_done_again_and_a_folder_of_others_stays(tmp_path, content):
     image, labels = right_knee()
     knee = write_knee(tmp_path, image, labels)

@@ -127,9 +127,10 @@ def _slices(dataset: Dataset) -> dict[str, str]:
 
 
 def _cases(dataset: Dataset) -> list[dict[str, Any]]:
-    """Without the fingerprints, in which the time stands at which the input was written."""
+    """Without what depends on the time at which the input was written."""
+    timed = ("fingerprint", "source")
     content = json.loads((dataset.folder / "cases.json").read_text())
-    return [{name: value for name, value in case.items() if name != "fingerprint"} for case in content["cases"]]
+    return [{name: value for name, value in case.items() if name not in timed} for case in content["cases"]]
 
 
 def _results(folder: Path) -> dict[str, Any]:

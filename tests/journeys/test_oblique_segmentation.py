@@ -292,7 +292,14 @@ def test_fitted_weights_are_taken_where_they_are_for_these_views(place, tmp_path
     views = [*PLANES, "oblique-1", "oblique-2"]
     weights = dict(zip(views, (0.4, 0.2, 0.1, 0.2, 0.1), strict=True))
     reference = {"volumes_mm3": {}, "border_mm2": {}, "agreement": None, "doubt": None}
-    fusion = {"weights": weights, "rule": "log", "thresholds": None, "objective": "", "reference": reference}
+    fusion = {
+        "version": 1,
+        "weights": weights,
+        "rule": "log",
+        "thresholds": None,
+        "objective": "",
+        "reference": reference,
+    }
     marks = {name: models_folder.mark(models, name) for name in (*PLANES, OBLIQUE)}
     fusion_file(models, 2).write_text(json.dumps(fusion | {"networks": marks}))
     fitted = load_models(models, oblique=2).ensemble

@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 from finished_knees import make_cohort, make_finished
 
+from knee3d import workflow
 from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.tissue import SCHEMES
 from knee3d.dataset.intake import knees_at
+from knee3d.dataset.phantom.cohort import Cohort
+from knee3d.dataset.prepare import Preparation
 from knee3d.dataset.source import Choice
 from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.training import train_view
@@ -80,13 +84,38 @@ class LaterMethod(Method):
 
 
 @dataclass(frozen=True)
-class LaterWish(Wish):
-    careful: bool = field(default=True, metadata={BEFORE: False})
+class LaterChoice(Choice):
+    coil: str | None = None
 
 
 @dataclass(frozen=True)
-class LaterChoice(Choice):
-    coil: str | None = None
+class LaterPreparation(Preparation):
+    smooth: float = 0.0
+    careful: bool = field(default=True, metadata={BEFORE: False})
+
+
+def test_a_dataset_is_recognised_by_a_version_with_more_options(tmp_path):
+    table, scheme = workflow.phantom(Cohort(3, (16, 16, 16)), tmp_path / "cohort", jobs=2), SCHEMES["compartments"]
+    fractions = (0.4, 0.3, 0.3)
+
+    def made(**options: object) -> dict[str, tuple[str, int]]:
+        """Case to its fingerprint, and the time at which it was made."""
+        kind = LaterPreparation if options else Preparation
+        dataset = workflow.prepare(table, tmp_path / "d", kind(scheme, None, fractions, **options), None, jobs=2)
+        return {case.name: (case.fingerprint, (dataset.folder / case.name / "case.json").stat().st_mtime_ns)
+                for case in dataset.cases}  # fmt: skip
+
+    first = made()
+    assert made(careful=False) == first
+    assert made(careful=False, choice=LaterChoice()) == first
+    for other in ({"careful": True}, {"careful": False, "smooth": 1.0}, {"choice": LaterChoice(coil="1")}):
+        again = made(**other)
+        assert all(again[name][0] != first[name][0] for name in first)
+
+
+@dataclass(frozen=True)
+class LaterWish(Wish):
+    careful: bool = field(default=True, metadata={BEFORE: False})
 
 
 @pytest.fixture(scope="module")
