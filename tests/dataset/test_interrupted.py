@@ -71,7 +71,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bytes(table, tmp_path):
 
 
 def test_what_the_list_says_of_slices_does_not_outlive_them(table, tmp_path, monkeypatch):
-    """Prepared again with other settings, and interrupted: the list has none of the knees that are to be sliced again."""
+    """Prepared again with other settings, and interrupted: the list has none of the knees that were to be sliced."""
     before = workflow.prepare(table, tmp_path, PREPARATION, None, jobs=2)
     record = tmp_path / before.cases[0].name / "case.json"
     kept = record.read_bytes()
