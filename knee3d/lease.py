@@ -213,8 +213,20 @@ def sweep(folder: Path, names: Collection[str]) -> None:
         with suppress(Held, OSError), leased(folder / name):
             for match in found:
                 if match["name"] == name and match.string.startswith(".partial-"):
-                    shutil.rmtree(folder / match.string, ignore_errors=True)
+                    partial = folder / match.string
+                    shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
             put_back(folder / name)
+    _sweep_prepared(folder)
+
+
+def _sweep_prepared(folder: Path) -> None:
+    """Remove folders that processes had prepared to take a lease with, and were killed before they could."""
+    prepared = [path for path in folder.glob(f"{_PREFIX}*") if _HOLDER.fullmatch(path.name.removeprefix(_PREFIX))]
+    now = disk_time(folder) if prepared else 0.0
+    for path in prepared:
+        with suppress(OSError):
+            if now - path.stat().st_mtime > STALE_S:
+                shutil.rmtree(path)
 
 
 def disk_time(folder: Path) -> float:

@@ -21,7 +21,7 @@ from knee3d.dataset.phantom.cohort import TABLE_FILE, Cohort, write_cohort
 from knee3d.dataset.prepare import Preparation, assign_splits, finished_case, prepare_knees
 from knee3d.dataset.source import ANY, Choice
 from knee3d.dataset.table import LABELS_FILE, Knee, read_numbering, read_table, write_table
-from knee3d.lease import sweep
+from knee3d.lease import in_turn, sweep
 from knee3d.progress import progress
 from knee3d.workflow.place import check_place
 
@@ -117,9 +117,9 @@ def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | N
         return _with_splits_of(known, Dataset(folder, preparation.scheme, tuple(cases.values())))
 
     folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder, [knee.case for knee in knees])
+    sweep(folder, [CASES_FILE, *(knee.case for knee in knees)])
     if {case.name for case in known.cases} & {knee.case for knee in todo}:
-        save_dataset(so_far())  # what it says of slices must not outlive them
+        _save(so_far())  # what it says of slices must not outlive them
     with progress("preparing", len(todo)) as advance:
         for outcome in prepare_knees(todo, folder, preparation, jobs):
             advance(1)
@@ -127,23 +127,29 @@ def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | N
                 cases[outcome.name] = outcome
             elif isinstance(outcome, OSError) and outcome.errno in NO_ROOM:
                 with suppress(OSError):
-                    save_dataset(so_far())
+                    _save(so_far())
                 raise OSError(
                     f"no room left in {folder}; {len(cases)} of {len(knees)} knees are done and stay: make "
                     "room and run it again"
                 )
             else:
                 errors.append(str(outcome))
-    sweep(folder, [knee.case for knee in knees])
+    sweep(folder, [CASES_FILE, *(knee.case for knee in knees)])
     done = so_far()
-    save_dataset(done)
+    _save(done)
     _warn_of_slices(known, done)
     if errors:
         raise ValueError(f"{len(errors)} of {len(knees)} knees could not be prepared:\n" + "\n".join(sorted(errors)))
     dataset = replace(done, cases=assign_splits(done.cases, knees, preparation))
     _warn_of_splits(known, dataset, table)
-    save_dataset(dataset)
+    _save(dataset)
     return dataset
+
+
+def _save(dataset: Dataset) -> None:
+    """Write cases.json while no other process does, so that `sweep` knows what a killed one has left of it."""
+    with in_turn(dataset.folder / CASES_FILE):
+        save_dataset(dataset)
 
 
 def _splits(dataset: Dataset) -> dict[str, Split]:

@@ -96,7 +96,7 @@ def segment(entries: Sequence[Entry], wish: Wish, out: Path, where: Where = Wher
     diary = Diary(where.log or out / LOG)
     diary.note(event="begin", knee3d=__version__, knees=len(entries), models=mark, settings=wish.settings)
     try:
-        sweep(out, cases)
+        sweep(out, [VOLUMES, *cases])
         with progress("knees", len(entries)) as advance:
             for case, outcome in _outcomes(cases, wish, mark, out, where):
                 found[case] = outcome
@@ -107,7 +107,7 @@ def segment(entries: Sequence[Entry], wish: Wish, out: Path, where: Where = Wher
         for case in cases:
             found.setdefault(case, Outcome(case, "failed", in_a_line(error)))
     finally:  # also where it was interrupted
-        sweep(out, cases)
+        sweep(out, [VOLUMES, *cases])
         outcomes = [found[case] for case in cases if case in found]
         _end(outcomes, len(entries), out, diary)
     return outcomes
