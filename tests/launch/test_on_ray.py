@@ -100,7 +100,7 @@ def test_knees_on_a_cluster_that_loses_a_worker_are_those_made_here(cluster, tmp
     assert contents(out) == contents(tmp_path / "here")
     assert (out / "volumes.csv").read_bytes() == (tmp_path / "here" / "volumes.csv").read_bytes()
     assert not list(out.glob(".*"))
-    again = workflow.segment(entries, wish, out, where)
+    again = workflow.segment(entries, wish, out)  # wherever they were made
     assert [one.status for one in again] == ["kept", "failed", "kept", "kept"]
 
 
