@@ -12,8 +12,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import slim_networks
 import tensorflow as tf
+from tiny_network import TINY
 
 from knee3d.anatomy.plane import Plane
 from knee3d.learn import config, training
@@ -21,12 +21,11 @@ from knee3d.learn import run as runs
 from knee3d.lease import Lost, leased
 
 PLANE = Plane.SAGITTAL
-SMALL = {"network": "segnet", "encoder_weights": "none"}
+SMALL = {"network": TINY, "encoder_weights": "none"}
 PROGRAM = """
 import json, sys
 from pathlib import Path
 import knee3d.learn
-from slim_networks import slim
 import tensorflow as tf
 dataset, models, settings, devices = sys.argv[1:]
 if int(devices) > 1:
@@ -37,19 +36,11 @@ from knee3d.dataset.cases import load_dataset
 from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.loop import strategy
 from knee3d.learn.training import train_view
-slim(setattr)
+import tiny_network
 settings = TrainConfig(**json.loads(settings))
 train_view(load_dataset(Path(dataset)), Plane.SAGITTAL, Path(models), settings, Going(resume=True))
 print(strategy().num_replicas_in_sync)
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_channels():
-    """So that `SMALL` is small; the default goes the same way."""
-    with pytest.MonkeyPatch.context() as patch:
-        slim_networks.slim(patch.setattr)
-        yield
 
 
 def settings_of(**others):
@@ -58,7 +49,8 @@ def settings_of(**others):
 
 def start(balls, models, settings, devices=1):
     command = [sys.executable, "-c", PROGRAM, str(balls.folder), str(models), json.dumps(settings), str(devices)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    path = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -118,7 +110,7 @@ print(hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="GPUs add up in any order")
 def test_one_seed_gives_the_same_weights_on_a_busy_machine(tmp_path):
     """At a size where operations are shared among threads, in two processes that slow each other."""
@@ -129,12 +121,11 @@ def test_one_seed_gives_the_same_weights_on_a_busy_machine(tmp_path):
     assert said[0][0] == said[1][0] != ""
 
 
-@pytest.mark.slow
-def test_two_devices_train_what_one_does(balls, tmp_path):
-    """The default: SegNet has twice as many normalisations to agree about."""
+@pytest.mark.parametrize(("network", "rate"), [(TINY, 1e-3), pytest.param("unet", 1e-4, marks=pytest.mark.nightly)])
+def test_two_devices_train_what_one_does(balls, tmp_path, network, rate):
     settings = {
-        "encoder_weights": "none", "epochs": 2, "batch_size": 3, "limit_slices": 7,
-        "learning_rate": 1e-4, "clip_norm": 1.0, "loss": "dice-ce",
+        "network": network, "encoder_weights": "none", "epochs": 2, "batch_size": 3, "limit_slices": 7,
+        "learning_rate": rate, "clip_norm": 1.0, "loss": "dice-ce",
     }  # fmt: skip
     assert finish(start(balls, tmp_path / "one", settings)) == 1
     assert finish(start(balls, tmp_path / "two", settings, devices=2)) == 2
