@@ -30,8 +30,8 @@ from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, map_labels
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.phantom.knee import parametric_knee
 from knee3d.postprocess.blend import blend, softmax
+from knee3d.postprocess.candidate_voxels import find_candidates
 from knee3d.postprocess.confusion import confusion_matrix
-from knee3d.postprocess.contested import Stored, contested, save_contested
 from knee3d.postprocess.decide import decide, fused_labels
 from knee3d.postprocess.weights import fit_weights
 
@@ -138,24 +138,23 @@ def fitting_table(observer: Observer, truths: list[Volume], knees: int) -> Table
             seen = {name: truth.with_array(observer(truth.array, 3 * knee + i)) for i, name in enumerate(VIEWS)}
             paths.append(Path(folder, f"{knee}.npz"))
             start = time.perf_counter()
-            save_contested(contested(truth, seen, f"patient {knee}"), paths[-1])
+            find_candidates(truth, seen, f"patient {knee}").save(paths[-1])
             took += time.perf_counter() - start
             if knee == 0:
-                peaks.append(peak_bytes(contested, truth, seen))
+                peaks.append(peak_bytes(find_candidates, truth, seen, ""))
             del seen
         table.add_row("evidence of all", f"{took:.1f}", f"{peaks[0] / 1e6:.0f}")
         megabytes = sum(path.stat().st_size for path in paths) / 1e6
         for count in sorted({max(1, knees // 3), knees}):
-            stored = Stored(tuple(paths[:count]))
             start = time.perf_counter()
-            found = fit_weights(stored)
+            found = fit_weights(paths[:count])
             seconds = time.perf_counter() - start
-            peak = peak_bytes(fit_weights, stored) if seconds < 120 else float("nan")
+            peak = peak_bytes(fit_weights, paths[:count]) if seconds < 120 else float("nan")
             table.add_row(f"search over {count}", f"{seconds:.1f}", f"{peak / 1e6:.0f}")
         shares = " ".join(f"{weight:.3f}" for weight in found.weights.values())
         process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
         table.caption = (
-            f"weights {shares}: Dice {found.dice:.4f}, equal {found.equal:.4f}, none better by {found.bound:.1e}; "
+            f"weights {shares}: Dice {found.dice:.4f}, equal {found.equal:.4f}; "
             f"evidence {megabytes:.0f} MB on disk; process {process} MB"
         )
     return table

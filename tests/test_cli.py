@@ -1,6 +1,5 @@
 """The command line: what it says, and how it fails."""
 
-import math
 import sys
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from click.testing import CliRunner, Result
 from knee3d import __version__
 from knee3d.cli import main, train
 from knee3d.cli.frame import Command
-from knee3d.cli.fusing import proven
 
 
 def run(*words: object) -> Result:
@@ -23,15 +21,6 @@ def test_every_command_explains_itself_with_an_example(command):
     result = run(command, "--help")
     assert result.exit_code == 0
     assert f"knee3d {command}" in result.output or "knee3d-train" in result.output
-
-
-@pytest.mark.parametrize(
-    ("bound", "words"),
-    [(0.0001, "no weights better by more than 0.0001"), (0.32, "a search found them"), (math.nan, ""), (math.inf, "")],
-)
-def test_weights_are_said_to_be_the_best_only_where_that_is_proven(bound, words):
-    assert words in proven(bound)
-    assert bool(proven(bound)) == bool(words)
 
 
 @pytest.mark.parametrize(("active", "said"), [(False, "{bin}/tensorboard --logdir"), (True, " tensorboard --logdir")])

@@ -53,7 +53,6 @@ def save_fusion(
         "thresholds": fusion.thresholds,
         "objective": fusion.objective,
         "dice": {"fused": fusion.dice, "equal weights": fusion.equal, **fusion.alone},
-        "no_weights_better_by": fusion.bound if np.isfinite(fusion.bound) else None,
         "intervals": dict(fusion.intervals),
         "fitted_on": {"split": cases[0].split.value, "cases": [case.name for case in cases]},
         "reference": {key: None if value != value else value for key, value in asdict(reference).items()},

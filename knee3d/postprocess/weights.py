@@ -1,37 +1,34 @@
-"""Fusion weights and thresholds that maximise Dice on validation cases: the best there are, see `search`."""
+"""Fusion weights and thresholds that maximise Dice on validation cases."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from knee3d.postprocess.blend import check_weights, mixed
-from knee3d.postprocess.contested import CONFIDENT, Contested, Stored, matrix_of, narrowed, save_contested
-from knee3d.postprocess.merit import FOREGROUND, OBJECTIVES, merit
-from knee3d.postprocess.search import Worth, bootstrap, grid, mean, search
+from knee3d.postprocess.candidate_voxels import CONFIDENT, load_candidates
+from knee3d.postprocess.fusion_fit import FOREGROUND, OBJECTIVES, bootstrap, mean_dice, overlaps, search
 
 THRESHOLDS = np.round(np.arange(1 - CONFIDENT, CONFIDENT + 0.005, 0.01), 2)
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """How opinions become labels, and what that was worth on the cases it was fitted on.
+    """How the views' probabilities become labels, and the Dice of that on the cases that it was fitted on.
 
     Attributes:
         weights: View name to weight, or to a weight for each class.
         rule: Key of `blend.RULES`.
         thresholds: Of each tissue; None for the most probable class.
         objective: One of `OBJECTIVES`.
-        dice: Its value, of all cases pooled.
-        alone: Its value for each view by itself.
-        equal: Its value for equal weights.
-        bound: No weights are better by more than this; NaN where none were searched for.
+        dice: The objective over all cases pooled.
+        alone: View name to the objective of that view by itself.
+        equal: The objective of equal weights.
         intervals: View name to the lower and upper end of the weight's bootstrap interval over patients; empty where
-            there are fewer than two patients, or none were searched for.
+            there are fewer than two patients, or the weights were given or are of each class.
     """
 
     weights: Mapping[str, float | tuple[float, ...]]
@@ -41,7 +38,6 @@ class Fusion:
     dice: float
     alone: Mapping[str, float]
     equal: float
-    bound: float
     intervals: Mapping[str, tuple[float, float]]
 
 
@@ -58,7 +54,7 @@ class Wanted:
         seed: Of the bootstrap.
 
     Raises:
-        ValueError: There is no such objective or rule, or weights by hand are none.
+        ValueError: There is no such objective or rule, or weights by hand are not shares.
     """
 
     objective: str = FOREGROUND
@@ -74,120 +70,113 @@ class Wanted:
         check_weights({"": 1.0} if self.weights is None else self.weights, self.rule)
 
 
-def fit(cases: Sequence[Contested], wanted: Wanted) -> Fusion:
-    """Weights and thresholds as wanted, each step kept only where the objective gains; see the functions below."""
+def fit(paths: Sequence[Path], wanted: Wanted) -> Fusion:
+    """Fit weights and thresholds as wanted; those of single tissues are kept only where the objective gains.
+
+    Args:
+        paths: Files of the candidate voxels of validation cases, see `CandidateVoxels.save`. They are read one at a
+            time, several times over.
+        wanted: How fusion is to be fitted.
+
+    Raises:
+        ValueError: As `given_weights` and `fit_weights`.
+    """
     if wanted.weights is None:
-        fusion = fit_weights(cases, wanted.objective, wanted.rule, wanted.seed)
+        fusion = fit_weights(paths, wanted.objective, wanted.rule, wanted.seed)
     else:
-        fusion = given_weights(cases, wanted.weights, wanted.objective, wanted.rule)
-    fusion = fit_class_weights(cases, fusion) if wanted.per_class else fusion
-    return fit_thresholds(cases, fusion) if wanted.thresholds else fusion
+        fusion = given_weights(paths, wanted.weights, wanted.objective, wanted.rule)
+    fusion = fit_class_weights(paths, fusion) if wanted.per_class else fusion
+    return fit_thresholds(paths, fusion) if wanted.thresholds else fusion
 
 
 def given_weights(
-    cases: Sequence[Contested],
+    paths: Sequence[Path],
     weights: Mapping[str, float | tuple[float, ...]],
     objective: str = FOREGROUND,
     rule: str = "linear",
 ) -> Fusion:
-    """What weights chosen by hand are worth, such as the paper's.
+    """The fusion with weights chosen by hand, such as the paper's, and its Dice.
 
     Raises:
         ValueError: There is no case or no tissue in them, or the weights are not for their views.
     """
-    views = _views(cases)
+    views, _ = _views_and_patients(paths)
     check_weights(weights, rule)
     if set(weights) != set(views):
         raise ValueError(f"weights are for {sorted(weights)}, but views are {sorted(views)}")
-    tried: list[Sequence[float | Sequence[float]]] = [[weights[view] for view in views], mean(len(views))]
-    values = [*tried, *np.eye(len(views)).tolist()]
-    chosen, equal, *alone = (merit(sum_of(cases, value, rule), objective) for value in values)
-    if not np.isfinite(chosen):
-        raise ValueError("there is no tissue in the cases that fusion weights are for")
-    return Fusion({view: weights[view] for view in views}, rule, None, objective, chosen,
-                  dict(zip(views, alone, strict=True)), equal, float("nan"), {})  # fmt: skip
+    ordered, equal = {view: weights[view] for view in views}, [1 / len(views)] * len(views)
+    tried: list[Sequence[float | Sequence[float]]] = [[*ordered.values()], equal, *np.eye(len(views)).tolist()]
+    matrices = np.sum([[case.confusion(each, rule) for each in tried] for case in map(load_candidates, paths)], axis=0)
+    dice, dice_of_equal, *alone = (float(mean_dice(overlaps(matrix, objective))) for matrix in matrices)
+    if not np.isfinite(dice):
+        raise ValueError("there is no tissue in the masks of the cases that fusion weights are for")
+    return Fusion(ordered, rule, None, objective, dice, dict(zip(views, alone, strict=True)), dice_of_equal, {})
 
 
-def fit_weights(
-    cases: Sequence[Contested], objective: str | int = FOREGROUND, rule: str = "linear", seed: int = 0
-) -> Fusion:
-    """The weights that maximise the objective over all cases pooled.
-
-    Every view alone, the mean and a regular grid are tried, then branch and bound goes on until no weights can be
-    better by more than `CLOSE_ENOUGH`, or `MOST_CELLS` pieces of the simplex are open. Of equals the weights nearest
-    the mean win. Deterministic.
+def fit_weights(paths: Sequence[Path], objective: str = FOREGROUND, rule: str = "linear", seed: int = 0) -> Fusion:
+    """The weights that maximise the objective over all cases pooled, see `fusion_fit.search`.
 
     Args:
-        cases: Validation cases of the same views. They are read one at a time, several times over: a sequence that
-            reads each from a file keeps one of them in memory.
-        objective: One of `OBJECTIVES`, or a class.
+        paths: As for `fit`.
+        objective: One of `OBJECTIVES`.
         rule: Key of `blend.RULES`.
         seed: Of the bootstrap.
 
     Raises:
         ValueError: There is no case, the views differ, or there is no tissue to find.
     """
-    views = _views(cases)
-    with TemporaryDirectory(prefix="knee3d-") as folder:
-        narrow = Stored(tuple(Path(folder, f"{number}.npz") for number in range(len(cases))))
-        for case, path in zip(cases, narrow.paths, strict=True):
-            save_contested(narrowed(case), path)
-        worth = Worth(narrow, objective, rule)
-        worth.add(grid(len(views)))
-        if not np.isfinite(list(worth.known.values())).all():
-            raise ValueError("there is no tissue in the cases that fusion weights are fitted on")
-        bound = search(worth)
-        drawn = bootstrap(worth, seed)
-    chosen = dict(zip(views, map(float, worth.best), strict=True))
-    fusion = given_weights(cases, chosen, objective if isinstance(objective, str) else FOREGROUND, rule)
-    return replace(fusion, bound=bound, intervals=dict(zip(views, drawn, strict=False)))
+    views, patients = _views_and_patients(paths)
+    best, points, counts = search(paths, len(views), objective, rule)
+    fusion = given_weights(paths, dict(zip(views, best.tolist(), strict=True)), objective, rule)
+    if len(set(patients)) < 2:
+        return fusion
+    ends = bootstrap(points, counts, patients, seed)
+    return replace(fusion, intervals={view: (low, high) for view, (low, high) in zip(views, ends, strict=True)})
 
 
-def fit_class_weights(cases: Sequence[Contested], fusion: Fusion) -> Fusion:
+def fit_class_weights(paths: Sequence[Path], fusion: Fusion) -> Fusion:
     """A weight for each view and class: each tissue gets those that are best for its Dice, background the fusion's.
 
     Args:
-        cases: Those that the fusion was fitted on.
+        paths: Those that the fusion was fitted on.
         fusion: With one weight for each view.
 
     Returns:
         The fusion with such weights if its objective gains, otherwise the fusion as it is.
     """
-    truth = np.sum(
-        [case.settled.sum(axis=1) + np.bincount(case.truth, minlength=case.classes) for case in cases], axis=0
-    )
-    columns = [tuple(fusion.weights.values())]
-    for tissue in range(1, len(truth)):
-        fitted = fit_weights(cases, tissue, fusion.rule).weights if truth[tissue] else fusion.weights
-        columns.append(tuple(fitted.values()))
+    columns = [list(fusion.weights.values())]
+    for tissue in range(1, len(load_candidates(paths[0]).others)):
+        best, _, counts = search(paths, len(fusion.weights), tissue, fusion.rule)
+        columns.append(best.tolist() if counts[:, 0, 1].any() else columns[0])  # where truth has it
     weights = dict(zip(fusion.weights, zip(*columns, strict=True), strict=True))
-    found = given_weights(cases, weights, fusion.objective, fusion.rule)
-    return replace(found, intervals={}) if found.dice > fusion.dice else fusion
+    found = given_weights(paths, weights, fusion.objective, fusion.rule)
+    return found if found.dice > fusion.dice else fusion
 
 
-def fit_thresholds(cases: Sequence[Contested], fusion: Fusion) -> Fusion:
+def fit_thresholds(paths: Sequence[Path], fusion: Fusion) -> Fusion:
     """A threshold for each tissue, each the best for its tissue's Dice by itself.
 
     Args:
-        cases: Those that the fusion was fitted on.
+        paths: Those that the fusion was fitted on.
         fusion: How their views are blended.
 
     Returns:
         The fusion with thresholds if its objective gains, otherwise the fusion as it is.
     """
-    weights, classes = tuple(fusion.weights.values()), cases[0].classes
+    weights, classes = tuple(fusion.weights.values()), len(load_candidates(paths[0]).others)
     found, hits = np.zeros((2, classes - 1, len(THRESHOLDS)), dtype=np.int64)
     true = np.zeros(classes - 1, dtype=np.int64)
-    for case in cases:
+    for case in map(load_candidates, paths):
         blended = mixed(tuple(case.probabilities), weights, fusion.rule)
         for tissue in range(1, classes):
             is_it = case.truth == tissue
-            found[tissue - 1] += case.settled[:, tissue].sum() + _above(blended[:, tissue])
-            hits[tissue - 1] += case.settled[tissue, tissue] + _above(blended[is_it, tissue])
-            true[tissue - 1] += case.settled[tissue].sum() + np.count_nonzero(is_it)
+            found[tissue - 1] += case.others[:, tissue].sum() + _above(blended[:, tissue])
+            hits[tissue - 1] += case.others[tissue, tissue] + _above(blended[is_it, tissue])
+            true[tissue - 1] += case.others[tissue].sum() + np.count_nonzero(is_it)
     alone = 2 * hits / np.maximum(found + true[:, None], 1)
     limits = tuple(THRESHOLDS[alone.argmax(axis=1)].tolist())
-    reached = merit(sum_of(cases, weights, fusion.rule, limits), fusion.objective)
+    matrix = np.sum([case.confusion(weights, fusion.rule, limits) for case in map(load_candidates, paths)], axis=0)
+    reached = float(mean_dice(overlaps(matrix, fusion.objective)))
     return replace(fusion, thresholds=limits, dice=reached) if reached > fusion.dice else fusion
 
 
@@ -197,18 +186,9 @@ def _above(values: np.ndarray) -> np.ndarray:
     return np.cumsum(np.bincount(places, minlength=len(THRESHOLDS) + 1)[::-1])[::-1][1:]
 
 
-def sum_of(
-    cases: Sequence[Contested],
-    weights: Sequence[float | Sequence[float]],
-    rule: str = "linear",
-    thresholds: Sequence[float] | None = None,
-) -> np.ndarray:
-    """The confusion matrices of all cases added up, see `matrix_of`."""
-    return np.sum([matrix_of(case, weights, rule, thresholds) for case in cases], axis=0)
-
-
-def _views(cases: Sequence[Contested]) -> tuple[str, ...]:
-    views = {case.views for case in cases}
+def _views_and_patients(paths: Sequence[Path]) -> tuple[tuple[str, ...], list[str]]:
+    heads = [(case.views, case.patient) for case in map(load_candidates, paths)]
+    views = {views for views, _ in heads}
     if len(views) != 1:
         raise ValueError(f"weights need cases with the same views, got {sorted(views)[:5]}")
-    return views.pop()
+    return views.pop(), [patient for _, patient in heads]

@@ -17,8 +17,8 @@ from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Case, Dataset, Split, load_dataset
 from knee3d.models import Trained, check_match, check_not_tested, fusion_file, load_models, save_fusion
 from knee3d.postprocess.assess import Assessment, assess
+from knee3d.postprocess.candidate_voxels import find_candidates
 from knee3d.postprocess.clean import NOTHING, Cleaning, cleaned
-from knee3d.postprocess.contested import Stored, contested, save_contested
 from knee3d.postprocess.decide import fused_labels
 from knee3d.postprocess.ensemble import FUSED, Keep, Opinion
 from knee3d.postprocess.quality import Quality, agreement, doubt, extents, quality, reference_of
@@ -62,11 +62,11 @@ def fuse(folder: Path, models: Path, wanted: Wanted | None = None, oblique: int 
             looks = trained.ensemble.opinion(dataset.image(case), f"fusing {case.name}", keep=keep).looks
             path.parent.mkdir(exist_ok=True)
             _keep([agreement([*looks.values()]), doubt([*looks.values()])], _seen(path))
-            save_contested(contested(dataset.mask(case), views, case.patient), path)
+            find_candidates(dataset.mask(case), views, case.patient).save(path)
     for old in set(evidence.glob("*.npz")) - set(paths):
         old.unlink()
         _seen(old).unlink(missing_ok=True)
-    fusion = fit(Stored(tuple(paths)), wanted or Wanted())
+    fusion = fit(paths, wanted or Wanted())
     known = [case for case in dataset.cases if case.labelled and case.split in (Split.TRAIN, Split.VAL)]
     masks = _mask_extents(dataset, known, evidence / "masks.json")
     reference = reference_of(masks, [_kept(_seen(path), list) for path in paths])
