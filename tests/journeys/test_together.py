@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -38,13 +39,14 @@ def kill_at_work(child: subprocess.Popen, out: Path) -> str:
     """Kill a process while it is at a knee; returns which."""
     while True:
         assert child.poll() is None, "it ended before"
-        for holder in out.glob(f".lease-*/*+{child.pid}+*"):
-            child.send_signal(signal.SIGSTOP)
-            if list(out.glob(f".partial-{holder.name[-8:]}-*")) and holder.exists():
-                child.kill()
-                child.communicate()
-                return holder.parent.name.removeprefix(".lease-")
-            child.send_signal(signal.SIGCONT)
+        with suppress(FileNotFoundError):  # leases come and go while they are looked at
+            for holder in out.glob(f".lease-*/*+{child.pid}+*"):
+                child.send_signal(signal.SIGSTOP)
+                if list(out.glob(f".partial-{holder.name[-8:]}-*")) and holder.exists():
+                    child.kill()
+                    child.communicate()
+                    return holder.parent.name.removeprefix(".lease-")
+                child.send_signal(signal.SIGCONT)
         time.sleep(0.01)
 
 
