@@ -16,6 +16,7 @@ REASONS = {
     "small disk": "a full disk is a mounted one of a megabyte, which only root may mount",
     "could not import": "an optional package",
     "not installed": "an optional package",
+    "optional package": "an optional package",
     "GPUs add up in any order": "the same seed gives the same weights on processors alone",
     "OpenGL": "pictures of surfaces need software that draws them",
 }
