@@ -51,6 +51,7 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",
+            "filelock>=3.13",
             "nibabel>=5.2",
             "medpy>=0.5.2",
             "trimesh>=4.6",

@@ -1,10 +1,14 @@
 """Fixtures that more than one room uses."""
 
+import os
+import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from skips import Skips
 
@@ -58,6 +62,32 @@ def tiny() -> str:
     from tiny_network import TINY  # not before it is needed: it imports TensorFlow
 
     return TINY
+
+
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """A function that makes a folder, once for all processes of a run; tests read such a folder and change nothing.
+
+    It takes a name and a function that fills the folder; the first process that asks calls it, the others wait.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, finished = root / name, root / f"{name}.finished"
+        with FileLock(root / f"{name}.lock"):
+            if not finished.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of another process, which could not make it
+                folder.mkdir()
+                make(folder)
+                finished.touch()
+        return folder
+
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -34,16 +34,18 @@ NAMES = [*PLANES, *(f"oblique-{number}" for number in range(1, 5))]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
+def place(made_once) -> Path:
     """cohort/ of knees, models/ that suit them and hold an oblique network, and planes-only/ without."""
-    folder = tmp_path_factory.mktemp("oblique")
+    return made_once("oblique", make_place)
+
+
+def make_place(folder: Path) -> None:
     table = workflow.phantom(Cohort(3, (64, 60, 56), seed=1), folder / "cohort", jobs=2)
     image, _ = read_image(read_table(table)[0].image)
     spacing = to_canonical(image).spacing_mm
     make_models(folder / "planes-only", tuple(spacing.tolist()))
     shutil.copytree(folder / "planes-only", folder / "models")
     make_network(folder / "models", OBLIQUE, (float(spacing.min()),) * 3, "cartilage", 170, sphere(4))
-    return folder
 
 
 @pytest.fixture(autouse=True)

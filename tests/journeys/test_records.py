@@ -119,9 +119,9 @@ class LaterWish(Wish):
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("records")
-    return make_finished(make_cohort(folder / "cohort"), folder / "results")
+def results(made_once) -> Path:
+    folder = made_once("records", lambda out: make_finished(make_cohort(out / "cohort"), out / "results"))
+    return folder / "results"
 
 
 @pytest.mark.slow

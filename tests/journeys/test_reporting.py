@@ -36,17 +36,19 @@ SCHEME = SCHEMES["compartments"]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
+def place(made_once) -> Path:
     """cohort/ of a right and a left knee, mirror images of each other, and their results/, reported.
 
     The networks know the first.
     """
-    folder = tmp_path_factory.mktemp("reporting")
+    return made_once("reporting", make_place)
+
+
+def make_place(folder: Path) -> None:
     make_finished(make_cohort(folder / "cohort"), folder / "results", trained_on=("P001",))
     done = run(folder / "results", folder / "cohort" / "knees.csv")
     assert done.exit_code == 0, done.output
     assert "2 of 2 reports" in done.output
-    return folder
 
 
 def run(*words: object) -> Result:

@@ -44,13 +44,15 @@ SHAPE = (32, 30, 28)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
+def place(made_once) -> Path:
     """cohort/ of four knees, and models/ that suit them."""
-    folder = tmp_path_factory.mktemp("segmentation")
+    return made_once("segmentation", make_place)
+
+
+def make_place(folder: Path) -> None:
     table = workflow.phantom(Cohort(3, SHAPE, seed=1), folder / "cohort", jobs=2)
     image, _ = read_image(read_table(table)[0].image)
     make_models(folder / "models", tuple(to_canonical(image).spacing_mm.tolist()))
-    return folder
 
 
 @pytest.fixture

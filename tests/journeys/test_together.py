@@ -24,9 +24,9 @@ COMMAND = [sys.executable, "-c", "from knee3d.cli import main; main()"]
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("together")
-    return workflow.phantom(Cohort(KNEES - 1, (32, 30, 28), seed=1), folder / "cohort", jobs=2)
+def table(made_once) -> Path:
+    cohort = made_once("together", lambda out: workflow.phantom(Cohort(KNEES - 1, (32, 30, 28), seed=1), out, jobs=2))
+    return cohort / "knees.csv"
 
 
 def together(*words: object) -> list[subprocess.Popen]:

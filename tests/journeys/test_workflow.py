@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,16 @@ PREPARATION = Preparation(SCHEMES["compartments"], None, (0.6, 0.2, 0.2))
 
 
 @pytest.fixture(scope="module")
-def journey(tiny, tmp_path_factory) -> Path:
-    """cohort/, dataset/ and models/ of five small knees, trained as little as possible."""
-    out = tmp_path_factory.mktemp("journey")
+def journey(tiny, made_once) -> Path:
+    """cohort/, dataset/ and models/ of five small knees, trained as little as possible and fused."""
+    return made_once("journey", partial(make_journey, tiny))
+
+
+def make_journey(network: str, out: Path) -> None:
     table = workflow.phantom(Cohort(5, (32, 32, 32), seed=1), out / "cohort", jobs=2)
     workflow.prepare(table, out / "dataset", PREPARATION, None, jobs=2)
     config = training.TrainConfig(
-        network=tiny,
+        network=network,
         encoder_weights="none",
         epochs=1,
         batch_size=4,
@@ -59,7 +63,7 @@ def journey(tiny, tmp_path_factory) -> Path:
     )
     folders = workflow.train(out / "dataset", list(Plane), out / "models", config)
     assert [folder.name for folder in folders] == [plane.value for plane in Plane]
-    return out
+    workflow.fuse(out / "dataset", out / "models")
 
 
 def segment_one(
@@ -82,9 +86,11 @@ def test_prepared_knees_are_split_by_patient(journey):
 
 
 @pytest.mark.slow
-def test_fusion_weights_are_kept_by_plane_and_fitted_on_validation_only(journey):
-    fusion = workflow.fuse(journey / "dataset", journey / "models")
-    written = json.loads((journey / "models" / "fusion.json").read_text())
+def test_fusion_weights_are_kept_by_plane_and_fitted_on_validation_only(journey, tmp_path):
+    models = tmp_path / "models"
+    shutil.copytree(journey / "models", models)
+    fusion = workflow.fuse(journey / "dataset", models)
+    written = json.loads((models / "fusion.json").read_text())
     assert written["weights"] == dict(fusion.weights)
     assert set(written["weights"]) == {plane.value for plane in Plane}
     validation = load_dataset(journey / "dataset").of_split(Split.VAL)

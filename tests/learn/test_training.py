@@ -48,14 +48,11 @@ assert not alien, alien
 
 
 @pytest.fixture(scope="module")
-def models(balls, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-
+def models(balls, made_once) -> Path:
     def draw(scores: Scores, path: Path) -> None:
         confusion_figure({"validation": scores}, path)
 
-    training.train_view(balls, PLANE, folder, CONFIG, draw_confusion=draw)
-    return folder
+    return made_once("models", lambda out: training.train_view(balls, PLANE, out, CONFIG, draw_confusion=draw))
 
 
 @pytest.mark.slow
