@@ -24,9 +24,8 @@ from knee3d.atomic import whole_file
 from knee3d.quantify.agreement import Agreement, Quantity
 from knee3d.quantify.change import Smallest
 from knee3d.quantify.measures import UNITS, WHOLE
-from knee3d.report.tables import write_csv
+from knee3d.report.tables import UNIT_SIGNS, number, write_csv
 
-UNIT_SIGNS = {"mm3": "mm\N{SUPERSCRIPT THREE}", "mm2": "mm\N{SUPERSCRIPT TWO}"}
 DIGITS = {"mm3": 1, "mm2": 1, "mm": 3, "%": 2}
 """Behind the point, of numbers that are looked at; files hold more of them."""
 PAGE_INCHES = (11.69, 8.27)
@@ -107,12 +106,12 @@ def agreement_table(rows: Iterable[Mapping[str, Any]]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         unit = row["unit"]
-        mean, bias, sdc = (number(row[key], unit) for key in ("mean", "bias", "sdc"))
+        mean, bias, sdc = (amount(row[key], unit) for key in ("mean", "bias", "sdc"))
         table.add_row(
             escape(row["tissue"]), escape(row["region"]), in_words(row["measure"]), _pairs(row), mean, bias,
-            interval(row["limits_low"], row["limits_high"], unit), number(row["rms_cv_percent"], "%", " %"),
+            interval(row["limits_low"], row["limits_high"], unit), amount(row["rms_cv_percent"], "%", " %"),
             sdc, interval(row["sdc_low"], row["sdc_high"], unit),
-            number(row["icc"], "mm", " *" if _is_below_0(row["icc"]) else ""),
+            amount(row["icc"], "mm", " *" if _is_below_0(row["icc"]) else ""),
         )  # fmt: skip
     return table
 
@@ -126,17 +125,16 @@ def in_words(measure: str) -> str:
     return f"{measure.replace('_', ' ')}, {UNIT_SIGNS.get(UNITS[measure], UNITS[measure])}"
 
 
-def number(value: float | None, unit: str, sign: str = "") -> str:
-    """A number as it is looked at; "-" where it is not known."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    return f"{value:,.{DIGITS[unit]}f}{sign}"
+def amount(value: float | None, unit: str, sign: str = "") -> str:
+    """A number of a unit as it is looked at; "-" where it is not known."""
+    words = number(value, DIGITS[unit])
+    return words if words == "-" else words + sign
 
 
 def interval(low: float | None, high: float | None, unit: str) -> str:
     """Its ends as they are looked at; "-" where they are not known."""
-    words = number(low, unit)
-    return words if words == "-" else f"{words} to {number(high, unit)}"
+    words = amount(low, unit)
+    return words if words == "-" else f"{words} to {amount(high, unit)}"
 
 
 def _pairs(row: Mapping[str, Any]) -> str:
@@ -192,11 +190,11 @@ def _panel(axes: Axes, quantity: Quantity, pair: tuple[np.ndarray, np.ndarray], 
     sign = UNIT_SIGNS.get(unit, unit)
     first, second = pair
     axes.plot((first + second) / 2, second - first, "o", color=_POINT, markersize=4, markeredgewidth=0, alpha=0.8)
-    _line(axes, found.bias, found.bias_interval, _BIAS, "-", f"bias\n{number(found.bias, unit)}")
+    _line(axes, found.bias, found.bias_interval, _BIAS, "-", f"bias\n{amount(found.bias, unit)}")
     if found.pairs > 1:
         intervals = (found.lower_interval, found.upper_interval)
         for words, limit, interval in zip(("\N{MINUS SIGN}", "+"), found.limits, intervals, strict=True):
-            _line(axes, limit, interval, _LIMIT, "--", f"{words}1.96 SD\n{number(limit, unit)}")
+            _line(axes, limit, interval, _LIMIT, "--", f"{words}1.96 SD\n{amount(limit, unit)}")
     where = tissue if region == WHOLE else f"{tissue}, {region}"
     axes.set_title(f"{fill(where, 40)}\n{measure.replace('_', ' ')}, n = {found.pairs}", fontsize=9)
     axes.set_xlabel(f"mean of both ({sign})", fontsize=8)

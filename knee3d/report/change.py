@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 from rich.markup import escape
@@ -14,8 +13,8 @@ from rich.table import Table
 from knee3d.quantify.agreement import Quantity
 from knee3d.quantify.change import Change, Smallest, Verdict
 from knee3d.quantify.measures import UNITS
-from knee3d.report.agreement import in_words, number
-from knee3d.report.tables import write_csv
+from knee3d.report.agreement import amount, in_words
+from knee3d.report.tables import is_known, write_csv
 
 _BEYOND = (Verdict.BEYOND, Verdict.JUST_BEYOND)
 _NARROWLY = (Verdict.JUST_BEYOND, Verdict.JUST_WITHIN)
@@ -77,10 +76,10 @@ def change_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column("is it change?", no_wrap=True)
     for row in filter(_is_measured, rows):
         unit = row["unit"]
-        cells = [number(row[key], unit) for key in ("baseline", "followup", "change")]
-        cells.append(number(row["change_percent"], "%"))
+        cells = [amount(row[key], unit) for key in ("baseline", "followup", "change")]
+        cells.append(amount(row["change_percent"], "%"))
         if with_error:
-            cells += [number(row["smallest_detectable_change"], unit), row["verdict"]]
+            cells += [amount(row["smallest_detectable_change"], unit), row["verdict"]]
         table.add_row(escape(row["tissue"]), escape(row["region"]), in_words(row["measure"]), *cells)
     return table
 
@@ -102,7 +101,7 @@ def changes_table(knees: Sequence[Sequence[Mapping[str, Any]]]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for (tissue, region, measure), rows in groups.items():
         unit = UNITS[measure]
-        known = [row for row in rows if _is_known(row["change"])]
+        known = [row for row in rows if is_known(row["change"])]
         beyond = [row["change"] < 0 for row in known if row["verdict"] in _BEYOND]
         unsure = sum(row["verdict"] == Verdict.UNKNOWN for row in rows)
         baseline, change, percent = (_mean(row[key] for row in known) for key in ("baseline", "change",
@@ -110,7 +109,7 @@ def changes_table(knees: Sequence[Sequence[Mapping[str, Any]]]) -> Table:
         spread = float(np.std([row["change"] for row in known], ddof=1)) if len(known) > 1 else None
         table.add_row(
             escape(tissue), escape(region), in_words(measure), str(len(known)),
-            number(baseline, unit), number(change, unit), number(spread, unit), number(percent, "%"),
+            amount(baseline, unit), amount(change, unit), amount(spread, unit), amount(percent, "%"),
             str(sum(beyond)), str(len(beyond) - sum(beyond)), str(unsure),
         )  # fmt: skip
     return table
@@ -127,7 +126,7 @@ def _caption(rows: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _is_measured(row: Mapping[str, Any]) -> bool:
-    return _is_known(row["baseline"]) or _is_known(row["followup"])
+    return is_known(row["baseline"]) or is_known(row["followup"])
 
 
 def _by_chance(rows: Sequence[Mapping[str, Any]]) -> str | None:
@@ -146,9 +145,5 @@ def _by_chance(rows: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    numbers = [value for value in values if _is_known(value)]
+    numbers = [value for value in values if is_known(value)]
     return float(np.mean(numbers)) if numbers else None
-
-
-def _is_known(value: float | None) -> TypeGuard[float]:
-    return value is not None and math.isfinite(value)

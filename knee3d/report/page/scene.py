@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
+from knee3d.report.html import base64
 from knee3d.report.nifti import gzipped, nifti_bytes
 from knee3d.report.page.content import THICKNESS as THICKNESS_DATA
 from knee3d.report.page.content import KneePage
@@ -41,7 +41,7 @@ def scene_of(page: KneePage) -> dict[str, Any]:
     image = page.image if page.image is not None else page.labels.with_array(np.zeros_like(page.labels.array))
     picture = picture_of(image, box)
     return {
-        "image": _text(picture.packed),
+        "image": base64(picture.packed),
         "done": picture.words if page.image is not None else "",
         "labels": _packed(labels, labels=True),
         "start": _busiest(labels),
@@ -83,13 +83,13 @@ def thickness_colours(points: np.ndarray, mesh: pv.PolyData) -> np.ndarray:
 def _tissue(page: KneePage, name: str) -> dict[str, Any]:
     found: dict[str, Any] = {"name": name, "colour": _colour(page.scheme, name), "mesh": None, "thickness": None}
     if name in page.meshes:
-        found["mesh"] = _text(gzipped(mz3_bytes(decimated(page.meshes[name]))))
+        found["mesh"] = base64(gzipped(mz3_bytes(decimated(page.meshes[name]))))
     if name in page.thickness:
         surface = decimated(page.thickness[name])
         if page.thickness[name].n_open_edges:
             surface = seen_from_both_sides(surface)
         colours = thickness_colours(np.asarray(surface.points), page.thickness[name])
-        found["thickness"] = _text(gzipped(mz3_bytes(surface, colours)))
+        found["thickness"] = base64(gzipped(mz3_bytes(surface, colours)))
     return found
 
 
@@ -116,11 +116,7 @@ def _packed(volume: Volume, labels: bool) -> str:
     """With a rim of nothing around it: a viewer draws the voxels of a border as far as there is image."""
     affine = volume.affine.copy()
     affine[:, 3] = volume.affine @ [-1, -1, -1, 1]
-    return _text(gzipped(nifti_bytes(Volume(np.pad(volume.array, 1), affine), labels)))
-
-
-def _text(content: bytes) -> str:
-    return b64encode(content).decode("ascii")
+    return base64(gzipped(nifti_bytes(Volume(np.pad(volume.array, 1), affine), labels)))
 
 
 def _busiest(labels: Volume) -> list[float]:
