@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_pdf import FigureCanvasPdf, PdfPages
+from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -47,8 +47,8 @@ def agreement_rows(found: Mapping[Quantity, Agreement]) -> list[dict[str, Any]]:
     Intervals are two numbers each, "sdc_low" and "sdc_high" for `sdc_interval`.
     """
     rows = []
-    for (tissue, region, measure), one in found.items():
-        row: dict[str, Any] = dict(zip(_KEYS, (tissue, region, measure, UNITS[measure]), strict=True))
+    for quantity, one in found.items():
+        row: dict[str, Any] = named(quantity)
         for name, value in asdict(one).items():
             if name in _INTERVALS:
                 row |= zip((f"{name.removesuffix('_interval')}_{end}" for end in ("low", "high")), value, strict=True)
@@ -56,6 +56,11 @@ def agreement_rows(found: Mapping[Quantity, Agreement]) -> list[dict[str, Any]]:
                 row[_NAMED.get(name, name)] = value
         rows.append(row)
     return rows
+
+
+def named(quantity: Quantity) -> dict[str, str]:
+    """What was measured as the first columns of a row: tissue, region, measure, unit."""
+    return dict(zip(_KEYS, (*quantity, UNITS[quantity[-1]]), strict=True))
 
 
 def write_agreement_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -95,20 +100,16 @@ def read_smallest(path: Path) -> tuple[dict[Quantity, Smallest], dict[str, str]]
 def agreement_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """`agreement_rows` for the terminal; "-" for what the pairs do not suffice for."""
     rows = list(rows)
-    table = Table(
-        title="Repeatability: second minus first, and the smallest change that can be told from error (SDC)",
-        caption=_BELOW_0 if any(_is_below_0(row["icc"]) for row in rows) else None,
-        caption_justify="left",
+    table = quantities_table(
+        "Repeatability: second minus first, and the smallest change that can be told from error (SDC)",
+        ("pairs", "mean", "bias", "95 % limits", "RMS-CV", "SDC", "its 95 % interval", "ICC(2,1)"),
+        _BELOW_0 if any(_is_below_0(row["icc"]) for row in rows) else None,
     )
-    for column in ("tissue", "region", "measure"):
-        table.add_column(column)
-    for column in ("pairs", "mean", "bias", "95 % limits", "RMS-CV", "SDC", "its 95 % interval", "ICC(2,1)"):
-        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         unit = row["unit"]
         mean, bias, sdc = (amount(row[key], unit) for key in ("mean", "bias", "sdc"))
         table.add_row(
-            escape(row["tissue"]), escape(row["region"]), in_words(row["measure"]), _pairs(row), mean, bias,
+            *in_words(row), _pairs(row), mean, bias,
             interval(row["limits_low"], row["limits_high"], unit), amount(row["rms_cv_percent"], "%", " %"),
             sdc, interval(row["sdc_low"], row["sdc_high"], unit),
             amount(row["icc"], "mm", " *" if _is_below_0(row["icc"]) else ""),
@@ -120,9 +121,18 @@ def _is_below_0(value: float | None) -> bool:
     return value is not None and value < 0
 
 
-def in_words(measure: str) -> str:
-    """A measure and its unit, as they are looked at."""
-    return f"{measure.replace('_', ' ')}, {UNIT_SIGNS.get(UNITS[measure], UNITS[measure])}"
+def quantities_table(title: str, numbers: Iterable[str], caption: str | None) -> Table:
+    """An empty table for the terminal: columns for the cells of `in_words`, then for numbers."""
+    table = Table("tissue", "region", "measure", title=title, caption=caption, caption_justify="left")
+    for column in numbers:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def in_words(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Tissue, region, and measure with its unit, as they are looked at."""
+    measure, unit = row["measure"].replace("_", " "), UNIT_SIGNS.get(row["unit"], row["unit"])
+    return escape(row["tissue"]), escape(row["region"]), f"{measure}, {unit}"
 
 
 def amount(value: float | None, unit: str, sign: str = "") -> str:
@@ -165,7 +175,6 @@ def agreement_figure(
         for start in range(0, len(drawn), COLUMNS * ROWS):
             some = drawn[start : start + COLUMNS * ROWS]
             figure = Figure(figsize=PAGE_INCHES)
-            FigureCanvasPdf(figure)
             panels = figure.subplots(ROWS, COLUMNS, squeeze=False, gridspec_kw=_PLACES).ravel()
             for panel, quantity in zip(panels, some, strict=False):
                 _panel(panel, quantity, pairs[quantity], found[quantity])
