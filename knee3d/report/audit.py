@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from knee3d.report.html import html
 from knee3d.report.tables import write_csv, write_text
+from knee3d.report.templates import filled
 
 _PLAIN = ("case", "patient", "visit", "side", "split")
 
@@ -18,7 +18,7 @@ def write_audit_page(summary: Mapping[str, Any], pictures: str, path: Path) -> N
         pictures: Folder of <case>.png, relative to the page.
         path: Of the page.
     """
-    write_text(html("audit.html.j2", pictures=pictures, **summary), path)
+    write_text(filled("audit.html.j2", pictures=pictures, **summary), path)
 
 
 def write_audit_csv(summary: Mapping[str, Any], path: Path) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from knee3d.anatomy.orientation import Side
-from knee3d.report.html import html
 from knee3d.report.tables import is_known, write_text
+from knee3d.report.templates import filled
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -71,5 +71,5 @@ def write_index(rows: Sequence[IndexRow], path: Path, title: str = "Knees") -> N
     """
     volumes = list(dict.fromkeys(name for row in rows for name in row.volumes_mm3))
     thickness = list(dict.fromkeys(name for row in rows for name in row.thickness_mm))
-    text = html("index.html.j2", heading=title, rows=worst_first(rows), volumes=volumes, thickness=thickness)
+    text = filled("index.html.j2", heading=title, rows=worst_first(rows), volumes=volumes, thickness=thickness)
     write_text(text, path)

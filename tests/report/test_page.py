@@ -25,10 +25,9 @@ from knee3d.dataset.phantom.synthesis import render
 from knee3d.postprocess.confusion import Scores
 from knee3d.quantify.measures import UNITS, WHOLE, Measure
 from knee3d.quantify.mesh import surface
-from knee3d.report.nifti import gzipped, nifti_bytes
 from knee3d.report.page import KneePage, write_page
+from knee3d.report.page.files import STEP_MM, gzipped, nifti_bytes
 from knee3d.report.page.looks import BARE, FIRST, LAST, LOOKS, NOTHING, look_of
-from knee3d.report.page.mz3 import STEP_MM
 from knee3d.report.page.picture import around, coarsened, in_steps, picture_of
 from knee3d.report.page.scene import decimated, scene_of, seen_from_both_sides, thickness_colours
 from knee3d.report.page.tables import DIGITS, GROUPS, HEADINGS

@@ -12,13 +12,12 @@ from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
-from knee3d.report.html import base64
-from knee3d.report.nifti import gzipped, nifti_bytes
 from knee3d.report.page.content import THICKNESS as THICKNESS_DATA
 from knee3d.report.page.content import KneePage
+from knee3d.report.page.files import gzipped, mz3_bytes, nifti_bytes
 from knee3d.report.page.looks import BARE, NOTHING, THICKNESS, look_of
-from knee3d.report.page.mz3 import mz3_bytes
 from knee3d.report.page.picture import around, picture_of
+from knee3d.report.templates import base64
 
 VIEWS = {Side.RIGHT: (215, 15), Side.LEFT: (145, 15), Side.UNKNOWN: (180, 15)}
 """From the front, lateral and a little above: 180 is the front, more is to the patient's right."""

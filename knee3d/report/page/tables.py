@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from knee3d.postprocess.confusion import Scores
 from knee3d.quantify.measures import UNITS, WHOLE, Measure
-from knee3d.report.html import UNKNOWN
 from knee3d.report.tables import UNIT_SIGNS, number
+from knee3d.report.templates import UNKNOWN
 
 EXPLAINED = {
     "Volume": "Voxels of the labels times the volume of one.",

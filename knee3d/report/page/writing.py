@@ -7,12 +7,12 @@ from pathlib import Path
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.plane import Plane
 from knee3d.quantify.measures import WHOLE
-from knee3d.report.html import html
 from knee3d.report.page.content import KneePage
 from knee3d.report.page.looks import THICKNESS, look_of, style_of
 from knee3d.report.page.scene import scene_of
 from knee3d.report.page.tables import confusion_rows, measures_tables
 from knee3d.report.tables import number, write_text
+from knee3d.report.templates import filled
 
 SIDES = {Side.RIGHT: "Right knee", Side.LEFT: "Left knee", Side.UNKNOWN: "Side not known"}
 LAYOUTS = {"together": "Planes and 3D", **{plane.value: plane.value.capitalize() for plane in Plane}, "solid": "3D"}
@@ -31,7 +31,7 @@ def write_page(page: KneePage, path: Path) -> None:
 def html_of(page: KneePage) -> str:
     """The file's text; the same page gives the same text."""
     looks = {"surfaces": THICKNESS} | {f"map-{number}": look_of(*one) for number, one in enumerate(page.maps.items())}
-    return html(
+    return filled(
         "page.html.j2",
         page=page,
         side=SIDES[Side(page.side)],

@@ -1,4 +1,4 @@
-"""HTML from the templates in assets: a file that asks for nothing, with a policy that forbids what is not in it."""
+"""Text from the templates in assets: pages of HTML that ask for nothing, and model cards."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ UNKNOWN = "–"
 """Stands for a number that is not known."""
 
 
-def html(template: str, **content: Any) -> str:
-    """A whole HTML file.
+def filled(template: str, **content: Any) -> str:
+    """A template with its content: a whole file.
 
     Args:
-        template: Name of a file in report/assets. It extends frame.html.j2, and sets what that asks for.
+        template: Name of a file in report/assets. A page extends frame.html.j2, and sets what that asks for.
         content: What the template shows. Text is escaped where it becomes HTML.
     """
     return _TEMPLATES.get_template(template).render(content)
