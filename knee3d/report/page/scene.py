@@ -10,7 +10,7 @@ from scipy.spatial import KDTree
 
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.tissue import Scheme
+from knee3d.anatomy.tissue import Tissue
 from knee3d.anatomy.volume import Volume
 from knee3d.report.page.content import THICKNESS as THICKNESS_DATA
 from knee3d.report.page.content import KneePage
@@ -46,7 +46,7 @@ def scene_of(page: KneePage) -> dict[str, Any]:
         "start": _busiest(labels),
         "view": VIEWS[Side(page.side)],
         "planes": [plane.value for plane in Plane],
-        "tissues": [_tissue(page, name) for name in page.scheme.names],
+        "tissues": [_tissue(page, tissue) for tissue in page.scheme.tissues],
         "maps": [_map(name, volume) for name, volume in page.maps.items()],
     }
 
@@ -79,8 +79,9 @@ def thickness_colours(points: np.ndarray, mesh: pv.PolyData) -> np.ndarray:
     return colours
 
 
-def _tissue(page: KneePage, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": name, "colour": _colour(page.scheme, name), "mesh": None, "thickness": None}
+def _tissue(page: KneePage, tissue: Tissue) -> dict[str, Any]:
+    name = tissue.name
+    found: dict[str, Any] = {"name": name, "colour": list(tissue.colour), "mesh": None, "thickness": None}
     if name in page.meshes:
         found["mesh"] = base64(gzipped(mz3_bytes(decimated(page.meshes[name]))))
     if name in page.thickness:
@@ -105,10 +106,6 @@ def _map(name: str, volume: Volume) -> dict[str, Any]:
         "colours": look.colours.tolist(),
         "volume": _packed(coded.part(around(coded, margin_mm=0)), labels=not look.smooth),
     }
-
-
-def _colour(scheme: Scheme, name: str) -> list[int]:
-    return list(next(tissue.colour for tissue in scheme.tissues if tissue.name == name))
 
 
 def _packed(volume: Volume, labels: bool) -> str:
