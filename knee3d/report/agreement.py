@@ -131,8 +131,8 @@ def quantities_table(title: str, numbers: Iterable[str], caption: str | None) ->
 
 def in_words(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """Tissue, region, and measure with its unit, as they are looked at."""
-    measure, unit = row["measure"].replace("_", " "), UNIT_SIGNS.get(row["unit"], row["unit"])
-    return escape(row["tissue"]), escape(row["region"]), f"{measure}, {unit}"
+    measure = f"{row['measure'].replace('_', ' ')}, {UNIT_SIGNS[row['unit']]}"
+    return escape(row["tissue"]), escape(row["region"]), measure
 
 
 def amount(value: float | None, unit: str, sign: str = "") -> str:
@@ -196,7 +196,7 @@ def _legend(figure: Figure) -> None:
 def _panel(axes: Axes, quantity: Quantity, pair: tuple[np.ndarray, np.ndarray], found: Agreement) -> None:
     tissue, region, measure = quantity
     unit = UNITS[measure]
-    sign = UNIT_SIGNS.get(unit, unit)
+    sign = UNIT_SIGNS[unit]
     first, second = pair
     axes.plot((first + second) / 2, second - first, "o", color=_POINT, markersize=4, markeredgewidth=0, alpha=0.8)
     _line(axes, found.bias, found.bias_interval, _BIAS, "-", f"bias\n{amount(found.bias, unit)}")

@@ -23,8 +23,8 @@ POOLED = "pooled"
 MEANS = "mean"
 FEW_PATIENTS = 10
 """Below this, bootstrap intervals are rough, and too narrow: they know no other patients than these few."""
-UNIT_SIGNS = {"mm3": "mm³", "mm2": "mm²"}
-"""How units are written for people, where that differs from their names in files."""
+UNIT_SIGNS = {"mm3": "mm³", "mm2": "mm²", "mm": "mm", "%": "%"}
+"""Names of units in files, and how they are written for people."""
 DIGITS = 7
 """Significant ones of numbers in CSV files, as many as float32 has; JSON has all."""
 SHOWN = {

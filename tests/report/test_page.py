@@ -32,7 +32,7 @@ from knee3d.report.page.picture import around, coarsened, in_steps, picture_of
 from knee3d.report.page.scene import decimated, scene_of, seen_from_both_sides, thickness_colours
 from knee3d.report.page.tables import DIGITS, GROUPS, HEADINGS
 from knee3d.report.page.writing import html_of
-from knee3d.report.tables import number
+from knee3d.report.tables import UNIT_SIGNS, number
 
 REAL_LABELS = Path(__file__).parents[3] / "shared" / "data" / "labels" / "knee_b_label.nrrd"
 PLAIN = np.array([[0, 0, -0.7, 12], [0, -0.4, 0, -3], [-0.5, 0, 0, 40], [0, 0, 0, 1.0]])
@@ -429,7 +429,7 @@ def test_measures_stand_in_their_rows_and_columns(page):
 
 def test_every_measure_has_a_heading_a_table_and_digits():
     assert set(HEADINGS) == set(UNITS) == {name for group in GROUPS.values() for name in group}
-    assert set(DIGITS) == set(UNITS.values())
+    assert set(DIGITS) == set(UNIT_SIGNS) == set(UNITS.values())
 
 
 @pytest.mark.parametrize(("value", "words"), [(1234.5, "1,234.5"), (0, "0.0"), (math.nan, "–"), (-math.inf, "–")])

@@ -257,7 +257,7 @@ def test_tables_say_what_was_measured(opened):
             values |= {(tissue, region, column): cell for column, cell in zip(head[1:], row[1:], strict=True)}
     for one in page.measures:
         words = f"{one.value:,.{DIGITS[one.unit]}f}" if one.value == one.value else "–"
-        heading = f"{HEADINGS[one.measure]} ({UNIT_SIGNS.get(one.unit, one.unit)})"
+        heading = f"{HEADINGS[one.measure]} ({UNIT_SIGNS[one.unit]})"
         assert values[one.tissue, one.region, heading] == words
     dice = opened.js("return document.querySelector('#truth tbody tr td').textContent")
     assert dice == f"{page.scores['one view']['femoral cartilage']:.4f}"

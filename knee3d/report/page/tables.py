@@ -76,7 +76,7 @@ def measures_tables(measures: Sequence[Measure], names: Sequence[str]) -> list[M
         measured = dict.fromkeys((one.tissue, one.region) for one in measures if one.measure in columns)
         places = sorted(measured, key=lambda place: (tissues.index(place[0]), place[1] != WHOLE))
         if columns:
-            head = [f"{HEADINGS[name]} ({UNIT_SIGNS.get(UNITS[name], UNITS[name])})" for name in columns]
+            head = [f"{HEADINGS[name]} ({UNIT_SIGNS[UNITS[name]]})" for name in columns]
             rows = [Row(*place, [_cell(name, values.get((*place, name))) for name in columns]) for place in places]
             tables.append(MeasuresTable(caption, ["Tissue", *head], rows, EXPLAINED[caption]))
     return tables
