@@ -42,6 +42,7 @@ setup(
         "matplotlib>=3.9",
         "click>=8.1",
         "rich>=14.1",
+        "Jinja2>=3.1",
     ],
     extras_require={
         "ray": ["ray>=2.40"],

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_pdf import FigureCanvasPdf, PdfPages
+from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -24,9 +24,8 @@ from knee3d.atomic import whole_file
 from knee3d.quantify.agreement import Agreement, Quantity
 from knee3d.quantify.change import Smallest
 from knee3d.quantify.measures import UNITS, WHOLE
-from knee3d.report.tables import write_csv
+from knee3d.report.tables import UNIT_SIGNS, number, write_csv
 
-UNIT_SIGNS = {"mm3": "mm\N{SUPERSCRIPT THREE}", "mm2": "mm\N{SUPERSCRIPT TWO}"}
 DIGITS = {"mm3": 1, "mm2": 1, "mm": 3, "%": 2}
 """Behind the point, of numbers that are looked at; files hold more of them."""
 PAGE_INCHES = (11.69, 8.27)
@@ -48,8 +47,8 @@ def agreement_rows(found: Mapping[Quantity, Agreement]) -> list[dict[str, Any]]:
     Intervals are two numbers each, "sdc_low" and "sdc_high" for `sdc_interval`.
     """
     rows = []
-    for (tissue, region, measure), one in found.items():
-        row: dict[str, Any] = dict(zip(_KEYS, (tissue, region, measure, UNITS[measure]), strict=True))
+    for quantity, one in found.items():
+        row: dict[str, Any] = named(quantity)
         for name, value in asdict(one).items():
             if name in _INTERVALS:
                 row |= zip((f"{name.removesuffix('_interval')}_{end}" for end in ("low", "high")), value, strict=True)
@@ -57,6 +56,11 @@ def agreement_rows(found: Mapping[Quantity, Agreement]) -> list[dict[str, Any]]:
                 row[_NAMED.get(name, name)] = value
         rows.append(row)
     return rows
+
+
+def named(quantity: Quantity) -> dict[str, str]:
+    """What was measured as the first columns of a row: tissue, region, measure, unit."""
+    return dict(zip(_KEYS, (*quantity, UNITS[quantity[-1]]), strict=True))
 
 
 def write_agreement_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -96,23 +100,19 @@ def read_smallest(path: Path) -> tuple[dict[Quantity, Smallest], dict[str, str]]
 def agreement_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """`agreement_rows` for the terminal; "-" for what the pairs do not suffice for."""
     rows = list(rows)
-    table = Table(
-        title="Repeatability: second minus first, and the smallest change that can be told from error (SDC)",
-        caption=_BELOW_0 if any(_is_below_0(row["icc"]) for row in rows) else None,
-        caption_justify="left",
+    table = quantities_table(
+        "Repeatability: second minus first, and the smallest change that can be told from error (SDC)",
+        ("pairs", "mean", "bias", "95 % limits", "RMS-CV", "SDC", "its 95 % interval", "ICC(2,1)"),
+        _BELOW_0 if any(_is_below_0(row["icc"]) for row in rows) else None,
     )
-    for column in ("tissue", "region", "measure"):
-        table.add_column(column)
-    for column in ("pairs", "mean", "bias", "95 % limits", "RMS-CV", "SDC", "its 95 % interval", "ICC(2,1)"):
-        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         unit = row["unit"]
-        mean, bias, sdc = (number(row[key], unit) for key in ("mean", "bias", "sdc"))
+        mean, bias, sdc = (amount(row[key], unit) for key in ("mean", "bias", "sdc"))
         table.add_row(
-            escape(row["tissue"]), escape(row["region"]), in_words(row["measure"]), _pairs(row), mean, bias,
-            interval(row["limits_low"], row["limits_high"], unit), number(row["rms_cv_percent"], "%", " %"),
+            *in_words(row), _pairs(row), mean, bias,
+            interval(row["limits_low"], row["limits_high"], unit), amount(row["rms_cv_percent"], "%", " %"),
             sdc, interval(row["sdc_low"], row["sdc_high"], unit),
-            number(row["icc"], "mm", " *" if _is_below_0(row["icc"]) else ""),
+            amount(row["icc"], "mm", " *" if _is_below_0(row["icc"]) else ""),
         )  # fmt: skip
     return table
 
@@ -121,22 +121,30 @@ def _is_below_0(value: float | None) -> bool:
     return value is not None and value < 0
 
 
-def in_words(measure: str) -> str:
-    """A measure and its unit, as they are looked at."""
-    return f"{measure.replace('_', ' ')}, {UNIT_SIGNS.get(UNITS[measure], UNITS[measure])}"
+def quantities_table(title: str, numbers: Iterable[str], caption: str | None) -> Table:
+    """An empty table for the terminal: columns for the cells of `in_words`, then for numbers."""
+    table = Table("tissue", "region", "measure", title=title, caption=caption, caption_justify="left")
+    for column in numbers:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
 
 
-def number(value: float | None, unit: str, sign: str = "") -> str:
-    """A number as it is looked at; "-" where it is not known."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    return f"{value:,.{DIGITS[unit]}f}{sign}"
+def in_words(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Tissue, region, and measure with its unit, as they are looked at."""
+    measure = f"{row['measure'].replace('_', ' ')}, {UNIT_SIGNS[row['unit']]}"
+    return escape(row["tissue"]), escape(row["region"]), measure
+
+
+def amount(value: float | None, unit: str, sign: str = "") -> str:
+    """A number of a unit as it is looked at; "-" where it is not known."""
+    words = number(value, DIGITS[unit])
+    return words if words == "-" else words + sign
 
 
 def interval(low: float | None, high: float | None, unit: str) -> str:
     """Its ends as they are looked at; "-" where they are not known."""
-    words = number(low, unit)
-    return words if words == "-" else f"{words} to {number(high, unit)}"
+    words = amount(low, unit)
+    return words if words == "-" else f"{words} to {amount(high, unit)}"
 
 
 def _pairs(row: Mapping[str, Any]) -> str:
@@ -167,7 +175,6 @@ def agreement_figure(
         for start in range(0, len(drawn), COLUMNS * ROWS):
             some = drawn[start : start + COLUMNS * ROWS]
             figure = Figure(figsize=PAGE_INCHES)
-            FigureCanvasPdf(figure)
             panels = figure.subplots(ROWS, COLUMNS, squeeze=False, gridspec_kw=_PLACES).ravel()
             for panel, quantity in zip(panels, some, strict=False):
                 _panel(panel, quantity, pairs[quantity], found[quantity])
@@ -189,14 +196,14 @@ def _legend(figure: Figure) -> None:
 def _panel(axes: Axes, quantity: Quantity, pair: tuple[np.ndarray, np.ndarray], found: Agreement) -> None:
     tissue, region, measure = quantity
     unit = UNITS[measure]
-    sign = UNIT_SIGNS.get(unit, unit)
+    sign = UNIT_SIGNS[unit]
     first, second = pair
     axes.plot((first + second) / 2, second - first, "o", color=_POINT, markersize=4, markeredgewidth=0, alpha=0.8)
-    _line(axes, found.bias, found.bias_interval, _BIAS, "-", f"bias\n{number(found.bias, unit)}")
+    _line(axes, found.bias, found.bias_interval, _BIAS, "-", f"bias\n{amount(found.bias, unit)}")
     if found.pairs > 1:
         intervals = (found.lower_interval, found.upper_interval)
         for words, limit, interval in zip(("\N{MINUS SIGN}", "+"), found.limits, intervals, strict=True):
-            _line(axes, limit, interval, _LIMIT, "--", f"{words}1.96 SD\n{number(limit, unit)}")
+            _line(axes, limit, interval, _LIMIT, "--", f"{words}1.96 SD\n{amount(limit, unit)}")
     where = tissue if region == WHOLE else f"{tissue}, {region}"
     axes.set_title(f"{fill(where, 40)}\n{measure.replace('_', ' ')}, n = {found.pairs}", fontsize=9)
     axes.set_xlabel(f"mean of both ({sign})", fontsize=8)

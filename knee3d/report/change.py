@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 from rich.markup import escape
@@ -13,10 +13,10 @@ from rich.table import Table
 
 from knee3d.quantify.agreement import Quantity
 from knee3d.quantify.change import Change, Smallest, Verdict
-from knee3d.quantify.measures import UNITS
-from knee3d.report.agreement import in_words, number
-from knee3d.report.tables import write_csv
+from knee3d.report.agreement import amount, in_words, named, quantities_table
+from knee3d.report.tables import is_known, write_csv
 
+_QUANTITY = itemgetter("tissue", "region", "measure")
 _BEYOND = (Verdict.BEYOND, Verdict.JUST_BEYOND)
 _NARROWLY = (Verdict.JUST_BEYOND, Verdict.JUST_WITHIN)
 
@@ -30,13 +30,9 @@ def change_rows(found: Iterable[Change], smallest: Mapping[Quantity, Smallest] |
     """
     rows = []
     for one in found:
-        tissue, region, measure = one.quantity
         error = (smallest or {}).get(one.quantity)
         rows.append({
-            "tissue": tissue,
-            "region": region,
-            "measure": measure,
-            "unit": UNITS[measure],
+            **named(one.quantity),
             "baseline": one.baseline,
             "followup": one.followup,
             "change": one.change,
@@ -68,20 +64,17 @@ def change_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     Measures that neither visit has are left out, and counted.
     """
     with_error = any(row["smallest_detectable_change"] is not None for row in rows)
-    table = Table(title=escape(title), caption=_caption(rows), caption_justify="left")
-    for column in ("tissue", "region", "measure"):
-        table.add_column(column)
-    for column in ("baseline", "follow-up", "change", "%", *(("SDC",) if with_error else ())):
-        table.add_column(column, justify="right", no_wrap=True)
+    columns = ("baseline", "follow-up", "change", "%", *(("SDC",) if with_error else ()))
+    table = quantities_table(escape(title), columns, _caption(rows))
     if with_error:
         table.add_column("is it change?", no_wrap=True)
     for row in filter(_is_measured, rows):
         unit = row["unit"]
-        cells = [number(row[key], unit) for key in ("baseline", "followup", "change")]
-        cells.append(number(row["change_percent"], "%"))
+        cells = [amount(row[key], unit) for key in ("baseline", "followup", "change")]
+        cells.append(amount(row["change_percent"], "%"))
         if with_error:
-            cells += [number(row["smallest_detectable_change"], unit), row["verdict"]]
-        table.add_row(escape(row["tissue"]), escape(row["region"]), in_words(row["measure"]), *cells)
+            cells += [amount(row["smallest_detectable_change"], unit), row["verdict"]]
+        table.add_row(*in_words(row), *cells)
     return table
 
 
@@ -91,26 +84,23 @@ def changes_table(knees: Sequence[Sequence[Mapping[str, Any]]]) -> Table:
     Measures that no visit has are left out, and counted.
     """
     every = [row for rows in knees for row in rows]
-    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    groups: dict[Quantity, list[Mapping[str, Any]]] = {}
     for row in filter(_is_measured, every):
-        groups.setdefault((row["tissue"], row["region"], row["measure"]), []).append(row)
+        groups.setdefault(_QUANTITY(row), []).append(row)
     title = f"Change of {len(knees)} knees: means over knees, and knees beyond error"
-    table = Table(title=title, caption=_caption(every), caption_justify="left")
-    for column in ("tissue", "region", "measure"):
-        table.add_column(column)
-    for column in ("knees", "baseline", "change", "SD of change", "%", "less", "more", "cannot tell"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for (tissue, region, measure), rows in groups.items():
-        unit = UNITS[measure]
-        known = [row for row in rows if _is_known(row["change"])]
+    columns = ("knees", "baseline", "change", "SD of change", "%", "less", "more", "cannot tell")
+    table = quantities_table(title, columns, _caption(every))
+    for rows in groups.values():
+        unit = rows[0]["unit"]
+        known = [row for row in rows if is_known(row["change"])]
         beyond = [row["change"] < 0 for row in known if row["verdict"] in _BEYOND]
         unsure = sum(row["verdict"] == Verdict.UNKNOWN for row in rows)
         baseline, change, percent = (_mean(row[key] for row in known) for key in ("baseline", "change",
                                                                                   "change_percent"))  # fmt: skip
         spread = float(np.std([row["change"] for row in known], ddof=1)) if len(known) > 1 else None
         table.add_row(
-            escape(tissue), escape(region), in_words(measure), str(len(known)),
-            number(baseline, unit), number(change, unit), number(spread, unit), number(percent, "%"),
+            *in_words(rows[0]), str(len(known)),
+            amount(baseline, unit), amount(change, unit), amount(spread, unit), amount(percent, "%"),
             str(sum(beyond)), str(len(beyond) - sum(beyond)), str(unsure),
         )  # fmt: skip
     return table
@@ -118,16 +108,14 @@ def changes_table(knees: Sequence[Sequence[Mapping[str, Any]]]) -> Table:
 
 def _caption(rows: Sequence[Mapping[str, Any]]) -> str | None:
     """What to bear in mind below a table; nothing where there is nothing."""
-    every, measured = (
-        {(row["tissue"], row["region"], row["measure"]) for row in some} for some in (rows, filter(_is_measured, rows))
-    )
+    every, measured = (set(map(_QUANTITY, some)) for some in (rows, filter(_is_measured, rows)))
     missing = len(every - measured)
     left_out = f"Left out: {missing} measures that no visit has." if missing else None
     return "\n".join(filter(None, (_by_chance(rows), left_out))) or None
 
 
 def _is_measured(row: Mapping[str, Any]) -> bool:
-    return _is_known(row["baseline"]) or _is_known(row["followup"])
+    return is_known(row["baseline"]) or is_known(row["followup"])
 
 
 def _by_chance(rows: Sequence[Mapping[str, Any]]) -> str | None:
@@ -146,9 +134,5 @@ def _by_chance(rows: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    numbers = [value for value in values if _is_known(value)]
+    numbers = [value for value in values if is_known(value)]
     return float(np.mean(numbers)) if numbers else None
-
-
-def _is_known(value: float | None) -> TypeGuard[float]:
-    return value is not None and math.isfinite(value)

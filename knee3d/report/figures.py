@@ -1,6 +1,6 @@
 """The pictures of a report: confusion matrices, and a knee with its labels at a glance.
 
-Drawn with matplotlib's objects and the Agg canvas, never pyplot, so that nothing is global.
+Drawn with matplotlib's objects, never pyplot, so that nothing is global.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -48,7 +47,6 @@ def confusion_figure(scores: Mapping[str, Scores], path: Path) -> None:
     width, height = (max(side * classes, least) for side, least in zip(CELL_INCHES, PANEL_INCHES, strict=True))
     layout = ConstrainedLayoutEngine(h_pad=0.12)  # more, or what stands below a panel touches the title of the next
     figure = Figure(figsize=(columns * width + 2.6, rows * (height + 0.9) + 0.8), dpi=DPI, layout=layout)
-    FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, (name, view) in zip(panels, scores.items(), strict=False):
         image = _confusion_panel(panel, name, view)

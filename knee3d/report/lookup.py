@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from knee3d.anatomy.tissue import Scheme
-from knee3d.atomic import whole_file
+from knee3d.report.tables import write_text
 
 
 def write_itksnap_table(path: Path, scheme: Scheme) -> None:
@@ -12,8 +12,7 @@ def write_itksnap_table(path: Path, scheme: Scheme) -> None:
     for number, tissue in enumerate(scheme.tissues, start=1):
         red, green, blue = tissue.colour
         rows.append(f'{number:5} {red:5} {green:4} {blue:4}        1  1  1    "{tissue.name}"')
-    with whole_file(path) as partial:
-        partial.write_text("\n".join(rows) + "\n")
+    write_text("\n".join(rows) + "\n", path)
 
 
 def write_freesurfer_table(path: Path, scheme: Scheme) -> None:
@@ -21,5 +20,4 @@ def write_freesurfer_table(path: Path, scheme: Scheme) -> None:
     rows = ["0 background 0 0 0 0"]
     for number, tissue in enumerate(scheme.tissues, start=1):
         rows.append(f"{number} {tissue.name.replace(' ', '_')} {' '.join(map(str, tissue.colour))} 0")
-    with whole_file(path) as partial:
-        partial.write_text("\n".join(rows) + "\n")
+    write_text("\n".join(rows) + "\n", path)

@@ -1,4 +1,7 @@
-"""measures.csv: what was measured of knees, a number a line, written and read back."""
+"""measures.csv: what was measured of knees, a number a line, written and read back; measures.json: of one knee.
+
+The JSON has all that is needed to read the numbers, in a form that a schema describes.
+"""
 
 import csv
 import math
@@ -6,9 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from knee3d import __version__
+from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.tissue import Scheme
+from knee3d.quantify.knee import Findings
 from knee3d.quantify.measures import UNITS, Measure
-from knee3d.report.tables import write_csv
+from knee3d.report.tables import write_csv, write_json
 
+SCHEMA = Path(__file__).with_name("assets") / "measures.schema.json"
+"""JSON Schema (draft 2020-12) of measures.json."""
+VERSION = 1
+"""Of what that schema describes."""
 COLUMNS = ("case", "tissue", "region", "measure", "unit", "value")
 
 
@@ -94,3 +105,31 @@ def _number(text: str, where: str) -> float:
     if math.isinf(value) or "_" in text or (math.isnan(value) and text):
         raise ValueError(f"{where}: {text!r} is not a number; leave the cell empty if it is not known")
     return value
+
+
+def write_measures_json(path: Path, case: str, side: Side, scheme: Scheme, findings: Findings) -> None:
+    """Write measures with their units, notes, and whether the bone-cartilage interface was inferred.
+
+    Args:
+        path: The JSON file.
+        case: Name of the knee.
+        side: Which.
+        scheme: Of the labels.
+        findings: What was measured; what is not known becomes null.
+    """
+    content = {
+        "format": "knee3d measures",
+        "version": VERSION,
+        "knee3d": __version__,
+        "case": case,
+        "side": side.value,
+        "scheme": scheme.name,
+        "interface": {name: "inferred" if one.inferred else "bone" for name, one in findings.interfaces.items()},
+        "parts_along": findings.landmarks and ("knee" if findings.landmarks.own_axes else "image"),
+        "notes": list(findings.notes),
+        "measures": [
+            {"tissue": one.tissue, "region": one.region, "measure": one.measure, "unit": one.unit, "value": one.value}
+            for one in findings.measures
+        ],
+    }
+    write_json(content, path)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
@@ -99,7 +98,6 @@ def _sheet(image: Volume, rows: int, solid: bool) -> tuple[Figure, np.ndarray]:
         facecolor=_PAPER,
         layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.1, hspace=0.0, wspace=0.01),
     )
-    FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, len(widths), squeeze=False, width_ratios=widths.tolist())
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from knee3d.anatomy.tissue import FEMORAL
@@ -30,7 +29,6 @@ def regions_picture(interfaces: Mapping[str, Interface], landmarks: Landmarks) -
     """
     shown = {name: interface for name, interface in interfaces.items() if name in REGIONS}
     figure = Figure(figsize=(4.6 * max(1, len(shown)), 4.8), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     for number, (name, interface) in enumerate(shown.items(), start=1):
         _panel(figure.add_subplot(1, len(shown), number), name, interface, landmarks)
     buffer = BytesIO()

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from rich.markup import escape
@@ -23,6 +23,8 @@ POOLED = "pooled"
 MEANS = "mean"
 FEW_PATIENTS = 10
 """Below this, bootstrap intervals are rough, and too narrow: they know no other patients than these few."""
+UNIT_SIGNS = {"mm3": "mm³", "mm2": "mm²", "mm": "mm", "%": "%"}
+"""Names of units in files, and how they are written for people."""
 DIGITS = 7
 """Significant ones of numbers in CSV files, as many as float32 has; JSON has all."""
 SHOWN = {
@@ -132,11 +134,25 @@ def _interval_cell(interval: Mapping[str, Any] | None) -> str:
     return f"{interval['mean']:.3f}\n{interval['low']:.3f} to {interval['high']:.3f}"
 
 
+def is_known(value: float | None) -> TypeGuard[float]:
+    """Whether it is a finite number."""
+    return value is not None and math.isfinite(value)
+
+
+def number(value: float | None, digits: int, unknown: str = "-") -> str:
+    """A number as it is looked at, with thousands parted; other words where it is not known."""
+    return f"{value:,.{digits}f}" if is_known(value) else unknown
+
+
 def write_json(obj: Any, path: Path) -> None:
     """Write JSON, whole or not at all; numpy numbers and arrays are taken, NaN and infinity become null."""
-    text = json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write text in UTF-8, whole or not at all."""
     with whole_file(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_scores_csv(summary: Mapping[str, Any], path: Path) -> None:
@@ -222,7 +238,7 @@ def _long_form(numbers: Mapping[str, Any]) -> Iterable[tuple[str, str, float | N
 
 
 def _cells(values: Sequence[float | None]) -> list[str]:
-    cells = ["-" if value is None else f"{value:.4f}" for value in values]
+    cells = [number(value, 4) for value in values]
     known = [cell for cell in cells if cell != "-"]
     if len(cells) == 1 or not known:
         return cells

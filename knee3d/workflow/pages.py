@@ -157,8 +157,7 @@ def _write(folder: Path, given: Given, made: Made, wish: ReportWish, out: Path) 
     from knee3d.quantify.meshfiles import write_surfaces
     from knee3d.report.figures import confusion_figure
     from knee3d.report.lookup import write_freesurfer_table, write_itksnap_table
-    from knee3d.report.measures import write_measures_csv
-    from knee3d.report.measures_json import write_measures_json
+    from knee3d.report.measures import write_measures_csv, write_measures_json
     from knee3d.report.page import write_page
 
     case = given.record["case"]

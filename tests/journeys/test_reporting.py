@@ -102,7 +102,7 @@ def test_measures_are_those_of_the_labels_in_three_forms(place):
 
 
 def test_the_json_is_as_its_schema_says(place):
-    from knee3d.report.measures_json import SCHEMA
+    from knee3d.report.measures import SCHEMA
 
     schema = json.loads(SCHEMA.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)

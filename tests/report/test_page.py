@@ -25,14 +25,14 @@ from knee3d.dataset.phantom.synthesis import render
 from knee3d.postprocess.confusion import Scores
 from knee3d.quantify.measures import UNITS, WHOLE, Measure
 from knee3d.quantify.mesh import surface
-from knee3d.report.nifti import gzipped, nifti_bytes
 from knee3d.report.page import KneePage, write_page
+from knee3d.report.page.files import STEP_MM, gzipped, nifti_bytes
 from knee3d.report.page.looks import BARE, FIRST, LAST, LOOKS, NOTHING, look_of
-from knee3d.report.page.mz3 import STEP_MM
 from knee3d.report.page.picture import around, coarsened, in_steps, picture_of
 from knee3d.report.page.scene import decimated, scene_of, seen_from_both_sides, thickness_colours
-from knee3d.report.page.tables import DIGITS, GROUPS, HEADINGS, confusion_table, measures_tables, number
+from knee3d.report.page.tables import DIGITS, GROUPS, HEADINGS
 from knee3d.report.page.writing import html_of
+from knee3d.report.tables import UNIT_SIGNS, number
 
 REAL_LABELS = Path(__file__).parents[3] / "shared" / "data" / "labels" / "knee_b_label.nrrd"
 PLAIN = np.array([[0, 0, -0.7, 12], [0, -0.4, 0, -3], [-0.5, 0, 0, 40], [0, 0, 0, 1.0]])
@@ -417,7 +417,7 @@ def test_measures_stand_in_their_rows_and_columns(page):
                 Measure("other", WHOLE, "volume", 5.0), Measure(names[1], WHOLE, "volume", 99999.6),
                 Measure(names[1], WHOLE, "thickness_mean", math.nan), Measure(names[0], WHOLE, "thickness_sd", 0.5),
                 ]  # fmt: skip
-    volume, thickness = Seen(measures_tables(measures, page.scheme)).tables
+    volume, thickness = Seen(html_of(replace(page, measures=measures, scores=None, confusion=None, made={}))).tables
     assert volume == [
         ["Tissue", "Volume (mm³)"],
         [names[1], "100,000"],
@@ -429,16 +429,17 @@ def test_measures_stand_in_their_rows_and_columns(page):
 
 def test_every_measure_has_a_heading_a_table_and_digits():
     assert set(HEADINGS) == set(UNITS) == {name for group in GROUPS.values() for name in group}
-    assert set(DIGITS) == set(UNITS.values())
+    assert set(DIGITS) == set(UNIT_SIGNS) == set(UNITS.values())
 
 
 @pytest.mark.parametrize(("value", "words"), [(1234.5, "1,234.5"), (0, "0.0"), (math.nan, "–"), (-math.inf, "–")])
 def test_numbers_that_are_not_known_are_a_dash(value, words):
-    assert number(value, 1) == words
+    assert number(value, 1, "–") == words
 
 
-def test_confusion_has_counts_and_shares_of_the_true_class():
-    (rows,) = Seen(confusion_table("fused", Scores(np.array([[99_999, 1], [0, 0]]), ("cartilage",)))).tables
+def test_confusion_has_counts_and_shares_of_the_true_class(page):
+    scores = Scores(np.array([[99_999, 1], [0, 0]]), ("cartilage",))
+    (rows,) = Seen(html_of(replace(page, measures=(), scores=None, confusion={"fused": scores}, made={}))).tables
     assert rows == [
         ["True class", "background", "cartilage"],
         ["background", "99,999 100.00 %", "1 < 0.01 %"],

@@ -15,7 +15,8 @@ from knee3d.anatomy.volume import Volume
 from knee3d.report.index import IndexRow, write_index
 from knee3d.report.page import KneePage, write_page
 from knee3d.report.page.looks import LOOKS
-from knee3d.report.page.tables import DIGITS, HEADINGS, SIGNS
+from knee3d.report.page.tables import DIGITS, HEADINGS
+from knee3d.report.tables import UNIT_SIGNS
 
 pytestmark = pytest.mark.slow
 
@@ -256,7 +257,8 @@ def test_tables_say_what_was_measured(opened):
             values |= {(tissue, region, column): cell for column, cell in zip(head[1:], row[1:], strict=True)}
     for one in page.measures:
         words = f"{one.value:,.{DIGITS[one.unit]}f}" if one.value == one.value else "–"
-        assert values[one.tissue, one.region, f"{HEADINGS[one.measure]} ({SIGNS.get(one.unit, one.unit)})"] == words
+        heading = f"{HEADINGS[one.measure]} ({UNIT_SIGNS[one.unit]})"
+        assert values[one.tissue, one.region, heading] == words
     dice = opened.js("return document.querySelector('#truth tbody tr td').textContent")
     assert dice == f"{page.scores['one view']['femoral cartilage']:.4f}"
 

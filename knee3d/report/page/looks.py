@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
 
+from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 
 THICKNESS_MM = (0.0, 5.0)
@@ -15,6 +17,7 @@ BARE = (150, 154, 160)
 """Of bone without cartilage."""
 NOTHING, FIRST, LAST = 0, 1, 255
 """Bytes of a map: nothing, the low end, the high end."""
+BAR_STOPS = 16
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,15 @@ def look_of(name: str, volume: Volume) -> Look:
     values = volume.array[np.isfinite(volume.array)]
     low, high = (min(0.0, float(values.min())), float(values.max())) if values.size else (0.0, 1.0)
     return Look(name.capitalize(), "", low, high if high > low else low + 1, "cividis", smooth=True)
+
+
+def style_of(scheme: Scheme, looks: Mapping[str, Look]) -> str:
+    """The CSS that colours swatches of tissues and bars of looks: a strict policy allows no style attributes."""
+    swatches = (f".tissue-{number}{{background:rgb{one.colour}}}" for number, one in enumerate(scheme.tissues, start=1))
+    bars = (f"#bar-{name} .ramp{{background:{_ramp(look)}}}" for name, look in looks.items())
+    return "".join([*swatches, *bars])
+
+
+def _ramp(look: Look) -> str:
+    stops = look.colours[[FIRST + round(n * (LAST - FIRST) / (BAR_STOPS - 1)) for n in range(BAR_STOPS)], :3]
+    return f"linear-gradient(90deg,{','.join('#{:02x}{:02x}{:02x}'.format(*stop) for stop in stops.tolist())})"

@@ -10,7 +10,7 @@ from scipy import ndimage
 from knee3d.anatomy.box import Box, box_around, whole_box
 from knee3d.anatomy.resample import LINEAR, resample
 from knee3d.anatomy.volume import Volume
-from knee3d.report.nifti import gzipped, nifti_bytes
+from knee3d.report.page.files import gzipped, nifti_bytes
 
 MARGIN_MM = 15.0
 """Kept around the tissue."""

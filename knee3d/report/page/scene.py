@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,14 @@ from scipy.spatial import KDTree
 
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.tissue import Scheme
+from knee3d.anatomy.tissue import Tissue
 from knee3d.anatomy.volume import Volume
-from knee3d.report.nifti import gzipped, nifti_bytes
 from knee3d.report.page.content import THICKNESS as THICKNESS_DATA
 from knee3d.report.page.content import KneePage
+from knee3d.report.page.files import gzipped, mz3_bytes, nifti_bytes
 from knee3d.report.page.looks import BARE, NOTHING, THICKNESS, look_of
-from knee3d.report.page.mz3 import mz3_bytes
 from knee3d.report.page.picture import around, picture_of
+from knee3d.report.templates import base64
 
 VIEWS = {Side.RIGHT: (215, 15), Side.LEFT: (145, 15), Side.UNKNOWN: (180, 15)}
 """From the front, lateral and a little above: 180 is the front, more is to the patient's right."""
@@ -41,13 +40,13 @@ def scene_of(page: KneePage) -> dict[str, Any]:
     image = page.image if page.image is not None else page.labels.with_array(np.zeros_like(page.labels.array))
     picture = picture_of(image, box)
     return {
-        "image": _text(picture.packed),
+        "image": base64(picture.packed),
         "done": picture.words if page.image is not None else "",
         "labels": _packed(labels, labels=True),
         "start": _busiest(labels),
         "view": VIEWS[Side(page.side)],
         "planes": [plane.value for plane in Plane],
-        "tissues": [_tissue(page, name) for name in page.scheme.names],
+        "tissues": [_tissue(page, tissue) for tissue in page.scheme.tissues],
         "maps": [_map(name, volume) for name, volume in page.maps.items()],
     }
 
@@ -80,16 +79,17 @@ def thickness_colours(points: np.ndarray, mesh: pv.PolyData) -> np.ndarray:
     return colours
 
 
-def _tissue(page: KneePage, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": name, "colour": _colour(page.scheme, name), "mesh": None, "thickness": None}
+def _tissue(page: KneePage, tissue: Tissue) -> dict[str, Any]:
+    name = tissue.name
+    found: dict[str, Any] = {"name": name, "colour": list(tissue.colour), "mesh": None, "thickness": None}
     if name in page.meshes:
-        found["mesh"] = _text(gzipped(mz3_bytes(decimated(page.meshes[name]))))
+        found["mesh"] = base64(gzipped(mz3_bytes(decimated(page.meshes[name]))))
     if name in page.thickness:
         surface = decimated(page.thickness[name])
         if page.thickness[name].n_open_edges:
             surface = seen_from_both_sides(surface)
         colours = thickness_colours(np.asarray(surface.points), page.thickness[name])
-        found["thickness"] = _text(gzipped(mz3_bytes(surface, colours)))
+        found["thickness"] = base64(gzipped(mz3_bytes(surface, colours)))
     return found
 
 
@@ -108,19 +108,11 @@ def _map(name: str, volume: Volume) -> dict[str, Any]:
     }
 
 
-def _colour(scheme: Scheme, name: str) -> list[int]:
-    return list(next(tissue.colour for tissue in scheme.tissues if tissue.name == name))
-
-
 def _packed(volume: Volume, labels: bool) -> str:
     """With a rim of nothing around it: a viewer draws the voxels of a border as far as there is image."""
     affine = volume.affine.copy()
     affine[:, 3] = volume.affine @ [-1, -1, -1, 1]
-    return _text(gzipped(nifti_bytes(Volume(np.pad(volume.array, 1), affine), labels)))
-
-
-def _text(content: bytes) -> str:
-    return b64encode(content).decode("ascii")
+    return base64(gzipped(nifti_bytes(Volume(np.pad(volume.array, 1), affine), labels)))
 
 
 def _busiest(labels: Volume) -> list[float]:

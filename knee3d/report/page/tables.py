@@ -1,24 +1,22 @@
-"""The tables of a page: measures, scores, confusion matrices. Text is escaped where it becomes HTML."""
+"""The numbers of a page's tables: measures and confusion matrices."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from knee3d.anatomy.tissue import Scheme
 from knee3d.postprocess.confusion import Scores
-from knee3d.postprocess.ensemble import FUSED
 from knee3d.quantify.measures import UNITS, WHOLE, Measure
+from knee3d.report.tables import UNIT_SIGNS, number
+from knee3d.report.templates import UNKNOWN
 
-UNKNOWN = "–"
 EXPLAINED = {
     "Volume": "Voxels of the labels times the volume of one.",
     "Thickness": "Over the bone-cartilage interface where there is cartilage, by area. P5 to P95 are percentiles.",
     "Area": "Of the bone-cartilage interface.",
 }
 """What stands below a table of measures."""
-SIGNS = {"mm3": "mm³", "mm2": "mm²"}
 DIGITS = {"mm3": 0, "mm2": 0, "mm": 2, "%": 1}
 HEADINGS = {
     "volume": "Volume",
@@ -43,99 +41,54 @@ GROUPS = {
 """Tables of measures, and the columns of each."""
 
 
-def table(caption: str, head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], kind: str = "") -> str:
-    """A table whose first column names the rows.
+class Row(NamedTuple):
+    """What was measured of a tissue, or of a region of it."""
 
-    Args:
-        caption: Above it; text.
-        head: Of each column, the first one included; text.
-        rows: Name and cells of each row: HTML, so that names can be indented.
-        kind: Class of the table.
-    """
-    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    body = "".join(
-        f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>' for name, cells in rows
-    )
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table class="{kind}">'
-        f"<caption>{escape(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    tissue: str
+    region: str
+    cells: list[str]
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the tissue and no region of it."""
+        return self.region == WHOLE
 
 
-def number(value: float, digits: int) -> str:
-    """As text with thousands parted; `UNKNOWN` where it is not finite."""
-    return f"{value:,.{digits}f}" if math.isfinite(value) else UNKNOWN
+class MeasuresTable(NamedTuple):
+    """One of `GROUPS`: what stands above it, in its head, in its rows and below it."""
+
+    caption: str
+    head: list[str]
+    rows: list[Row]
+    explained: str
 
 
-def measures_tables(measures: Sequence[Measure], scheme: Scheme) -> str:
+def measures_tables(measures: Sequence[Measure], names: Sequence[str]) -> list[MeasuresTable]:
     """One table for each of `GROUPS` that something was measured of.
 
-    Rows are tissues in the scheme's order, then their regions as they come; columns are measures with their units.
+    Rows are tissues in the order of `names`, then their regions as they come; columns are measures with their units.
     """
     values = {(one.tissue, one.region, one.measure): one.value for one in measures}
-    tissues = dict.fromkeys([*scheme.names, *(one.tissue for one in measures)])
-    made = []
+    tissues = list(dict.fromkeys([*names, *(one.tissue for one in measures)]))
+    tables = []
     for caption, group in GROUPS.items():
         columns = [name for name in group if any(name == one.measure for one in measures)]
         measured = dict.fromkeys((one.tissue, one.region) for one in measures if one.measure in columns)
-        places = sorted(measured, key=lambda place: (list(tissues).index(place[0]), place[1] != WHOLE))
-        rows = (
-            (_place(*place, scheme), [_cell(name, values.get((*place, name), math.nan)) for name in columns])
-            for place in places
-        )
+        places = sorted(measured, key=lambda place: (tissues.index(place[0]), place[1] != WHOLE))
         if columns:
-            head = [f"{HEADINGS[name]} ({SIGNS.get(UNITS[name], UNITS[name])})" for name in columns]
-            found = table(caption, ["Tissue", *head], rows, "measures")
-            made.append(f'<div>{found}<p class="hint">{EXPLAINED[caption]}</p></div>')
-    return f'<div class="tables">{"".join(made)}</div>' if made else ""
+            head = [f"{HEADINGS[name]} ({UNIT_SIGNS[UNITS[name]]})" for name in columns]
+            rows = [Row(*place, [_cell(name, values.get((*place, name))) for name in columns]) for place in places]
+            tables.append(MeasuresTable(caption, ["Tissue", *head], rows, EXPLAINED[caption]))
+    return tables
 
 
-def _cell(measure: str, value: float) -> str:
-    return number(value, DIGITS[UNITS[measure]])
+def _cell(measure: str, value: float | None) -> str:
+    return number(value, DIGITS[UNITS[measure]], UNKNOWN)
 
 
-def _place(tissue: str, region: str, scheme: Scheme) -> str:
-    if region != WHOLE:
-        return f'<span class="part">{escape(region)}</span><span class="unseen"> of {escape(tissue)}</span>'
-    known = tissue in scheme.names
-    swatch = f'<i class="swatch tissue-{scheme.names.index(tissue) + 1}"></i>' if known else ""
-    return f"{swatch}{escape(tissue)}"
-
-
-def scores_table(scores: Mapping[str, Mapping[str, float]]) -> str:
-    """Dice: a row for each view, a column for each tissue."""
-    tissues = list(dict.fromkeys(tissue for view in scores.values() for tissue in view))
-    rows = (
-        (_view(name), [number(view.get(tissue, math.nan), 4) for tissue in tissues]) for name, view in scores.items()
-    )
-    return table("Dice", ["View", *tissues], rows, "measures")
-
-
-def confusion_table(name: str, scores: Scores) -> str:
-    """Counts and shares of the true class: a row for each true class, a column for each found one."""
-    names = ["background", *scores.names]
-    sizes = scores.matrix.sum(axis=1)
-    rows = (
-        (escape(true), [_count(int(count), int(size)) for count in row])
-        for true, row, size in zip(names, scores.matrix, sizes, strict=True)
-    )
-    caption = f"Voxels by true class (rows) and found class (columns): {name}"
-    return table(caption, ["True class", *names], rows, "measures confusion")
-
-
-def _count(count: int, size: int) -> str:
-    if not size:
-        return f"{count:,}"
-    share = 100 * count / size
-    words = "&lt; 0.01" if 0 < share < 0.01 else f"{share:.2f}"
-    return f'{count:,} <small class="share-{math.ceil(share / 10)}">{words} %</small>'
-
-
-def _view(name: str) -> str:
-    return f"<strong>{escape(name)}</strong>" if name == FUSED else escape(name)
-
-
-def pairs_table(caption: str, pairs: Mapping[str, str]) -> str:
-    """Two columns: what, and what it is. The caption is heard and not seen: a heading says the same."""
-    rows = ((escape(key), [escape(str(value))]) for key, value in pairs.items())
-    return table(caption, ["What", "Value"], rows, "made")
+def confusion_rows(scores: Scores) -> dict[str, list[tuple[int, float]]]:
+    """True class to count and percent of it for each found class; percents of a class without voxels are NaN."""
+    return {
+        true: [(count, 100 * count / sum(row) if any(row) else math.nan) for count in row]
+        for true, row in zip(("background", *scores.names), scores.matrix.tolist(), strict=True)
+    }

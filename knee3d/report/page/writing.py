@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
-from typing import Any
 
 from knee3d.anatomy.orientation import Side
-from knee3d.atomic import whole_file
+from knee3d.anatomy.plane import Plane
+from knee3d.quantify.measures import WHOLE
 from knee3d.report.page.content import KneePage
-from knee3d.report.page.panel import colours_style, viewer_section
+from knee3d.report.page.looks import THICKNESS, look_of, style_of
 from knee3d.report.page.scene import scene_of
-from knee3d.report.page.shell import asset, document
-from knee3d.report.page.tables import confusion_table, measures_tables, pairs_table, scores_table
+from knee3d.report.page.tables import confusion_rows, measures_tables
+from knee3d.report.tables import number, write_text
+from knee3d.report.templates import filled
 
 SIDES = {Side.RIGHT: "Right knee", Side.LEFT: "Left knee", Side.UNKNOWN: "Side not known"}
-NOT_A_DEVICE = "Research software, not a medical device: it does not replace the look of a physician."
+LAYOUTS = {"together": "Planes and 3D", **{plane.value: plane.value.capitalize() for plane in Plane}, "solid": "3D"}
 
 
 def write_page(page: KneePage, path: Path) -> None:
@@ -28,82 +25,34 @@ def write_page(page: KneePage, path: Path) -> None:
         page: What to show.
         path: Of the HTML file. It appears whole or not at all.
     """
-    text = html_of(page)
-    with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(html_of(page), path)
 
 
 def html_of(page: KneePage) -> str:
     """The file's text; the same page gives the same text."""
-    scene = scene_of(page)
-    body = [
-        '<a class="skip" href="#measures">Skip to the measures</a>',
-        f"<header><h1>{escape(page.case)}</h1><p>{SIDES[Side(page.side)]}</p></header>",
-        "<main>",
-        flags_section(page.flags, page.unchecked),
-        viewer_section(page, scene),
-        _pictures(page.pictures),
-        _section("measures", "Measures", _measures(page)),
-        _section("truth", "Against the truth", _truth(page)),
-        _section("made", "How it was made", pairs_table("How it was made", page.made) if page.made else ""),
-        f"</main><footer><p>{NOT_A_DEVICE}</p></footer>",
-        f'<script type="application/json" id="scene">{_json(scene)}</script>',
-    ]
-    styles = [asset("page.css"), colours_style(page)]
-    scripts = [asset("niivue.js"), asset("viewer.js")]
-    return document(f"{page.case}, knee3d", "".join(body), styles, scripts)
+    looks = {"surfaces": THICKNESS} | {f"map-{number}": look_of(*one) for number, one in enumerate(page.maps.items())}
+    return filled(
+        "page.html.j2",
+        page=page,
+        side=SIDES[Side(page.side)],
+        tissues=page.scheme.names,
+        layouts=LAYOUTS,
+        looks=looks,
+        colours=style_of(page.scheme, looks),
+        spoken=_spoken(page),
+        measures=measures_tables(page.measures, page.scheme.names),
+        scored=list(dict.fromkeys(tissue for view in (page.scores or {}).values() for tissue in view)),
+        confusion={view: confusion_rows(scores) for view, scores in (page.confusion or {}).items()},
+        scene=scene_of(page),
+    )
 
 
-def flags_section(flags: Sequence[str], unchecked: str) -> str:
-    """What looks wrong, at the top, and what could not be looked at."""
-    kind = "bad" if flags else "unchecked" if unchecked else "good"
-    words = {0: "No flag was raised", 1: "One thing looks wrong"}.get(len(flags), f"{len(flags)} things look wrong")
-    items = "".join(f"<li>{escape(flag)}</li>" for flag in flags)
-    listed = f"<ul>{items}</ul>" if flags else ""
-    said = f"<p>Not checked: {escape(unchecked)}.</p>" if unchecked else ""
-    heading = f'<h2 id="flags">{words}</h2>'
-    return f'<section class="flags {kind}" aria-labelledby="flags">{heading}{listed}{said}</section>'
-
-
-def _section(name: str, heading: str, content: str) -> str:
-    if not content:
-        return ""
-    return f'<section id="{name}" aria-labelledby="{name}-h"><h2 id="{name}-h">{heading}</h2>{content}</section>'
-
-
-def _measures(page: KneePage) -> str:
-    notes = "".join(f"<li>{escape(note)}</li>" for note in page.notes)
-    bear = f'<div class="notes"><h3>To bear in mind</h3><ul>{notes}</ul></div>' if notes else ""
-    return bear + measures_tables(page.measures, page.scheme)
-
-
-def _truth(page: KneePage) -> str:
-    matrices = (confusion_table(name, scores) for name, scores in (page.confusion or {}).items())
-    folded = "".join(f"<details><summary>{_caption(one)}</summary>{one}</details>" for one in matrices)
-    if not page.scores and not folded:
-        return ""
-    seen = f'<p class="message">{escape(page.seen)}</p>' if page.seen else ""
-    return seen + (scores_table(page.scores) if page.scores else "") + folded
-
-
-def _caption(table: str) -> str:
-    return table.partition("<caption>")[2].partition("</caption>")[0]
-
-
-def _pictures(pictures: Mapping[str, bytes]) -> str:
-    """Below the viewer, which folds them when it is ready; on paper and without it they take its place."""
-    if not pictures:
-        return ""
-    content = "".join(_picture(*one) for one in pictures.items())
-    folded = f"<details open><summary>Pictures</summary>{content}</details>"
-    return f'<section id="pictures" aria-label="Pictures">{folded}</section>'
-
-
-def _picture(title: str, content: bytes) -> str:
-    source = f"data:image/png;base64,{b64encode(content).decode('ascii')}"
-    return f'<figure><img src="{source}" alt="{escape(title)}"><figcaption>{escape(title)}</figcaption></figure>'
-
-
-def _json(scene: Mapping[str, Any]) -> str:
-    """JSON that no HTML parser takes for the end of its element."""
-    return json.dumps(scene, separators=(",", ":")).replace("<", "\\u003c")
+def _spoken(page: KneePage) -> str:
+    """What a blind reader hears instead of the picture."""
+    volumes = {one.tissue: one.value for one in page.measures if (one.region, one.measure) == (WHOLE, "volume")}
+    names = (
+        f"{name} ({number(volumes[name], 0)} mm³)" if volumes.get(name, 0) > 0 else name for name in page.scheme.names
+    )
+    side = {Side.RIGHT: "right knee", Side.LEFT: "left knee"}.get(Side(page.side), "knee")
+    what = "MR image" if page.image is not None else "Labels"
+    return f"{what} of the {side} in three planes and 3D, with {', '.join(names)}. The tables below give all numbers."
