@@ -6,12 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from knee3d import Plane
 
 PACKAGE = Path(__file__).parent.parent / "knee3d"
-MODULES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 
 # A room may import itself, these rooms, and what belongs to no room: knee3d.atomic, lease, progress, records, threads.
 MAY_USE = {
@@ -54,7 +52,7 @@ def room(path: Path) -> str:
 def imports(path: Path) -> list[str]:
     """Dotted names of everything that a module imports, wherever it stands."""
     names = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(MODULES[path]):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -63,11 +61,12 @@ def imports(path: Path) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if room(path) in MAY_USE], ids=str)
-def test_rooms_use_only_rooms_below_them(path):
-    used = {name.split(".")[1] for name in imports(path) if name.startswith("knee3d.")}
-    forbidden = used - MAY_USE[room(path)] - SHARED - {room(path), "__version__"}
-    assert not forbidden, f"{path} imports {forbidden}"
+def test_rooms_use_only_rooms_below_them():
+    for path in MODULES:
+        if room(path) in MAY_USE:
+            used = {name.split(".")[1] for name in imports(path) if name.startswith("knee3d.")}
+            forbidden = used - MAY_USE[room(path)] - SHARED - {room(path), "__version__"}
+            assert not forbidden, f"{path} imports {forbidden}"
 
 
 def test_what_every_room_may_use_uses_no_room():
@@ -88,23 +87,28 @@ def test_commands_leave_the_work_to_workflow():
     assert used <= types | {"knee3d", "knee3d.demo", "knee3d.report.tables"}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=str)
-def test_frameworks_live_behind_their_walls(path):
-    for name in imports(path):
-        homes = LIVES_IN.get(name.split(".")[0])
-        assert homes is None or room(path) in homes, f"{path} imports {name}"
+def test_frameworks_live_behind_their_walls():
+    for path in MODULES:
+        for name in imports(path):
+            homes = LIVES_IN.get(name.split(".")[0])
+            assert homes is None or room(path) in homes, f"{path} imports {name}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=str)
-def test_modules_are_named_after_what_they_hold(path):
-    assert not {"utils", "util", "helpers", "helper", "common", "misc"} & {path.stem, *path.relative_to(PACKAGE).parts}
+def test_modules_are_named_after_what_they_hold():
+    for path in MODULES:
+        words = {path.stem, *path.relative_to(PACKAGE).parts}
+        assert not {"utils", "util", "helpers", "helper", "common", "misc"} & words, path
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.name != "plane.py"], ids=str)
-def test_planes_are_named_in_one_file(path):
+def test_planes_are_named_in_one_file():
     """Code takes planes from the enum; help texts may show an example."""
+    for path, tree in MODULES.items():
+        if path.name != "plane.py":
+            check_names_no_plane(path, tree)
+
+
+def check_names_no_plane(path: Path, tree: ast.Module) -> None:
     words = {plane.value for plane in Plane}
-    tree = ast.parse(path.read_text())
     documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
@@ -121,11 +125,10 @@ def test_the_plan_of_the_house_names_every_module():
     assert {path.name for path in MODULES if path.name != "__init__.py"} <= named | {"demo.py"}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=str)
-def test_every_module_says_what_it_holds_and_prints_nothing(path):
-    tree = ast.parse(path.read_text())
-    assert ast.get_docstring(tree), f"{path} has no docstring"
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "print"]
+def test_every_module_says_what_it_holds_and_prints_nothing():
+    for path, tree in MODULES.items():
+        assert ast.get_docstring(tree), f"{path} has no docstring"
+        assert not [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "print"], path
 
 
 def test_help_comes_without_tensorflow():
