@@ -56,6 +56,12 @@ def bright_ball(shape: tuple[int, int, int], seed: int) -> tuple[np.ndarray, np.
     return image, mask
 
 
+@pytest.fixture
+def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Knees are segmented without pictures, which take longer than all the rest."""
+    monkeypatch.setattr("knee3d.report.figures.overview_figure", lambda *args: Path(args[3]).write_bytes(b"picture"))
+
+
 @pytest.fixture(scope="session")
 def tiny() -> str:
     """The name of a network that trains in seconds."""

@@ -1,12 +1,11 @@
 """Onto another grid and back."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_knees import each_label_map
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -20,7 +19,6 @@ from knee3d.postprocess.confusion import confusion_matrix, dice
 from knee3d.postprocess.decide import decide
 
 AFFINE = np.array([[0, 0, -0.7, 30], [0, -0.4, 0, 20], [-0.5, 0, 0, 10], [0, 0, 0, 1.0]])
-REAL_LABELS = sorted((Path(__file__).parents[3] / "shared" / "data" / "labels").glob("*.nrrd"))
 TURN = Rotation.from_euler("xyz", [25, -35, 50], degrees=True).as_matrix()
 
 
@@ -122,9 +120,7 @@ def test_bytes_become_what_floats_become():
     np.testing.assert_array_equal(resample(grey, grid, LINEAR).array, resample(floats, grid, LINEAR).array)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not REAL_LABELS, reason="no real label maps under ../shared")
-@pytest.mark.parametrize("path", REAL_LABELS, ids=lambda path: path.stem)
+@each_label_map
 def test_real_cartilage_survives_an_oblique_view_and_the_way_back(path):
     """Tissue as probabilities, turned about all axes and back, linearly both ways: Dice of each tissue over 0.99."""
     volume = to_canonical(read_volume(path))

@@ -48,10 +48,7 @@ def make_place(folder: Path) -> None:
     make_network(folder / "models", OBLIQUE, (float(spacing.min()),) * 3, "cartilage", 170, sphere(4))
 
 
-@pytest.fixture(autouse=True)
-def plainly(monkeypatch):
-    """Without pictures, which take longer than all the rest."""
-    monkeypatch.setattr("knee3d.report.figures.overview_figure", lambda *args: Path(args[3]).write_bytes(b"picture"))
+pytestmark = pytest.mark.usefixtures("plainly")
 
 
 def run(*words: object) -> Result:

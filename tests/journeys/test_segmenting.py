@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from as_seen import run_as_seen
+from as_seen import COMMAND, run_as_seen
 from click.testing import Result
 from faults import changes_of, killed_at
 from made_up_models import make_models
@@ -53,12 +53,6 @@ def make_place(folder: Path) -> None:
     table = workflow.phantom(Cohort(3, SHAPE, seed=1), folder / "cohort", jobs=2)
     image, _ = read_image(read_table(table)[0].image)
     make_models(folder / "models", tuple(to_canonical(image).spacing_mm.tolist()))
-
-
-@pytest.fixture
-def plainly(monkeypatch):
-    """Without pictures, which take longer than all the rest."""
-    monkeypatch.setattr("knee3d.report.figures.overview_figure", lambda *args: Path(args[3]).write_bytes(b"picture"))
 
 
 def run(*words: object) -> Result:
@@ -556,8 +550,7 @@ def test_killed_at_any_change_it_goes_on_to_the_same_bytes(place, tmp_path, plai
 
 @pytest.mark.slow
 def test_killed_in_mid_knee_it_ends_with_the_same_bytes(place, tmp_path):
-    command = [sys.executable, "-c", "from knee3d.cli import main; main()", "segment", place / "cohort"]
-    command += ["--models", place / "models", "--precision", "float32", "--out"]
+    command = [*COMMAND, "segment", place / "cohort", "--models", place / "models", "--precision", "float32", "--out"]
     subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
     expected, target = contents(tmp_path / "whole"), tmp_path / "killed"
     assert len(expected) == 4 * 7

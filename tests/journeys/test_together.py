@@ -3,13 +3,13 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from as_seen import COMMAND, run_as_seen
 from made_up_models import make_models
 from test_segmenting import contents
 
@@ -20,7 +20,6 @@ from knee3d.dataset.source import read_image
 from knee3d.dataset.table import read_table
 
 KNEES, PROCESSES = 12, 3
-COMMAND = [sys.executable, "-c", "from knee3d.cli import main; main()"]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +50,7 @@ def kill_at_work(child: subprocess.Popen, out: Path) -> str:
 
 
 @pytest.mark.slow
-def test_three_processes_segment_each_knee_once_and_take_over_what_a_killed_one_had(table, tmp_path):
+def test_three_processes_segment_each_knee_once_and_take_over_what_a_killed_one_had(table, tmp_path, plainly):
     image, _ = read_image(read_table(table)[0].image)
     models = make_models(tmp_path / "models", tuple(to_canonical(image).spacing_mm.tolist()))
     words = ("segment", table, "--models", models, "--precision", "float32", "--save-probabilities", "--out")
@@ -65,7 +64,7 @@ def test_three_processes_segment_each_knee_once_and_take_over_what_a_killed_one_
     assert set(done.values()) == {1}
     assert case in done
     assert sum(line["done"] for line in lines if line["event"] == "end") <= KNEES
-    subprocess.run([*COMMAND, *map(str, words), tmp_path / "one"], check=True, capture_output=True)
+    assert run_as_seen(*words, tmp_path / "one").exit_code == 0
     assert len(done) == KNEES == len(list(out.glob("*/segmentation.json")))
     assert contents(out) == contents(tmp_path / "one")
     assert (out / "volumes.csv").read_bytes() == (tmp_path / "one" / "volumes.csv").read_bytes()
@@ -79,7 +78,7 @@ def test_three_processes_prepare_each_knee_once_and_take_over_what_a_killed_one_
     kill_at_work(killed, tmp_path / "three")
     said = [child.communicate()[0] for child in others]
     assert [child.returncode for child in others] == [0, 0], said
-    subprocess.run([*COMMAND, "prepare", str(table), str(tmp_path / "one")], check=True, capture_output=True)
+    assert run_as_seen("prepare", table, tmp_path / "one").exit_code == 0
     there, alone = (
         {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         for folder in (tmp_path / "three", tmp_path / "one")

@@ -13,6 +13,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from click.testing import CliRunner
+from real_knees import LABEL_MAPS, has_label_maps
 from test_identity import betrayed, plant
 
 from knee3d import workflow
@@ -39,7 +40,6 @@ from knee3d.quantify.volumes import tissue_volumes
 
 SHARED = Path(__file__).parents[3] / "shared"
 REAL_DICOM = SHARED / "data" / "mese_t2_dicom"
-REAL_LABELS = sorted((SHARED / "data" / "labels").glob("*.nrrd"))
 PREPARATION = Preparation(SCHEMES["compartments"], None, (0.6, 0.2, 0.2))
 
 
@@ -444,16 +444,16 @@ def test_real_dicom_is_prepared_and_segmented_voxel_for_voxel(journey, tmp_path)
     assert "--echo" in segment_one(tmp_path / "series", journey / "models", tmp_path / "out", "other").message
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(len(REAL_LABELS) < 2, reason="no real label maps under ../shared")
+@pytest.mark.nightly
+@has_label_maps
 def test_real_label_maps_survive_the_whole_way_to_png_and_back(tmp_path):
     """Every voxel and every mm3, through DICOM, NIfTI, mirroring and PNG, in a right and a left knee."""
-    recipe = Cohort(2, sources=tuple(REAL_LABELS), strength=0)
+    recipe = Cohort(2, sources=tuple(LABEL_MAPS), strength=0)
     table = workflow.phantom(recipe, tmp_path / "cohort", jobs=1)
     scheme = SCHEMES["bones"]
     preparation = Preparation(scheme, None, (0.5, 0.5, 0))
     dataset = workflow.prepare(table, tmp_path / "dataset", preparation, None, jobs=1)
-    for path, name in zip(REAL_LABELS, ("P001-baseline", "P002-baseline"), strict=True):
+    for path, name in zip(LABEL_MAPS, ("P001-baseline", "P002-baseline"), strict=True):
         case = next(case for case in dataset.cases if case.name == name)
         source = to_canonical(read_volume(path))
         expected = source.with_array(map_labels(source.array, NUMBERINGS["pymskt"], scheme))

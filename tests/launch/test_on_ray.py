@@ -78,7 +78,7 @@ def test_no_cluster_is_a_clear_error(monkeypatch):
         pass
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_knees_on_a_cluster_that_loses_a_worker_are_those_made_here(cluster, tmp_path):
     table = workflow.phantom(Cohort(3, (32, 30, 28), seed=1), tmp_path / "cohort", jobs=2)
     image, _ = read_image(read_table(table)[0].image)
@@ -115,7 +115,7 @@ def kill_a_worker(out: Path) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_planes_train_at_the_same_time_on_a_cluster(balls, cluster, tmp_path):
     settings = config.TrainConfig(**SMALL, encoder_weights="none", epochs=1, batch_size=4, limit_slices=4)
     planes, launcher = [Plane.SAGITTAL, Plane.AXIAL], workflow.Launcher("ray", cluster.address)

@@ -63,7 +63,7 @@ def job_of(command, tmp_path):
     return Job("left plane", tmp_path / "a", partial(subprocess.check_call, command))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_planes_become_jobs(balls, slurm, tmp_path, monkeypatch):
     monkeypatch.setenv("KNEE3D_ENCODER_WEIGHTS", "")
     command = [str(balls.folder), "--plane", "axial", "--models", str(tmp_path / "models"), "--epochs", "1",

@@ -229,7 +229,8 @@ def settings_of(name: str, **others) -> config.TrainConfig:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "unet" else pytest.mark.nightly)
+                                  for name in NAMES])  # fmt: skip
 def test_every_network_trains_and_segments(slim, balls, name, tmp_path):
     settings = settings_of(name, epochs=1, precision="mixed_bfloat16", augment="light")
     training.train_view(balls, view_of(name), tmp_path, settings)
@@ -259,8 +260,8 @@ def test_fcn_finds_tissue_under_adam_and_soft_dice(narrow):
     assert found[masks == 1].mean() > 0.5 > found[masks == 0].mean()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param("unet", marks=pytest.mark.nightly), "fcn", "unet3d"])
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["unet", "fcn", "unet3d"])
 def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(slim, balls, name, tmp_path, monkeypatch):
     """The default, one with dropout, and one of patches."""
     settings, view = settings_of(name, epochs=2, limit_slices=8), view_of(name)

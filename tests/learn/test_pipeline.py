@@ -202,7 +202,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_memory_does_not_grow_with_the_dataset(tmp_path):
     """The machinery of tf.data holds about 30 cases; 60 more, 25 MB each when decoded, must not add up to 1.5 GB."""
     count, size = 48, 512

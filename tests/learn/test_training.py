@@ -31,8 +31,8 @@ from knee3d.report.figures import confusion_figure
 WEIGHTS = Path(__file__).parents[3] / "shared" / "weights" / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 # A Python that has TensorFlow and nothing of knee3d; CI makes one, elsewhere the tests' own serves, isolated.
 ELSEWHERE = os.environ.get("KNEE3D_TF_ONLY_PYTHON", sys.executable)
-SMALL = {"network": TINY, "encoder_weights": "none"}
-CONFIG = config.TrainConfig(**SMALL, epochs=3, batch_size=4, learning_rate=1e-2, augment="none")
+SMALL = {"network": TINY, "encoder_weights": "none", "augment": "none"}
+CONFIG = config.TrainConfig(**SMALL, epochs=3, batch_size=4, learning_rate=1e-2)
 PLANE = Plane.SAGITTAL
 
 PROGRAM = """
@@ -159,7 +159,10 @@ def test_a_saved_model_runs_where_only_tensorflow_is(balls, models, tmp_path):
     [
         {"context": 0, "precision": "mixed_bfloat16", "loss": "tversky", "cache": "memory"},
         {"context": 2, "precision": "mixed_float16", "schedule": "cosine", "warmup_epochs": 1},
-        {"context": 1, "xla": True, "loss": "generalised-dice", "freeze_encoder_epochs": 1},
+        pytest.param(
+            {"context": 1, "xla": True, "loss": "generalised-dice", "freeze_encoder_epochs": 1},
+            marks=pytest.mark.nightly,
+        ),
     ],
     ids=["bfloat16", "float16", "xla"],
 )

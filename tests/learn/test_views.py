@@ -155,7 +155,7 @@ def tiny(classes, encoder):
     return keras.Model(image, keras.layers.Conv2D(classes, 1)(keras.layers.BatchNormalization()(image)))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_volume_and_oblique_networks_train_fuse_and_segment_as_planes_do(balls, tmp_path, monkeypatch):
     """From the command line: a network of patches, and one of two directions."""
     monkeypatch.setitem(networks.NETWORKS, "unet", networks.Architecture(tiny, 1))

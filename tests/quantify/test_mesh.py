@@ -1,8 +1,8 @@
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
+from real_knees import each_label_map
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -12,8 +12,6 @@ from knee3d.dataset.files.volumefile import read_volume
 from knee3d.dataset.phantom.knee import parametric_knee
 from knee3d.quantify.field import field_of_labels
 from knee3d.quantify.mesh import enclosed_mm3, surface, tissue_surface
-
-REAL_LABELS = sorted((Path(__file__).parents[3] / "shared" / "data" / "labels").glob("*.nrrd"))
 
 RADIUS_MM = 8.0
 TURN = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1.0]])
@@ -251,9 +249,7 @@ def test_walls_stay_apart_since_no_corner_moves_half_a_voxel(made_up, value):
     assert np.median(moved.max(axis=1)) > 0.05
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(len(REAL_LABELS) < 2, reason="no real label maps under ../shared")
-@pytest.mark.parametrize("path", REAL_LABELS, ids=lambda path: path.stem)
+@each_label_map
 def test_tissues_of_real_knees_enclose_their_voxels(path):
     labels = read_volume(path)
     for value in np.unique(labels.array)[1:].tolist():

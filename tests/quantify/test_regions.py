@@ -1,9 +1,8 @@
 """Cartilage is cut where a reader would cut it, in right and left knees alike."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from real_knees import each_label_map
 from turned import cartilage, turned
 
 from knee3d.anatomy.orientation import Side, mirror, to_canonical
@@ -20,7 +19,6 @@ VALUES = {name: value for value, name in NUMBERINGS["pymskt"].names.items()}
 IPL = np.array([[0, 0, -1.0, 0], [0, -1.0, 0, 0], [-1.0, 0, 0, 0], [0, 0, 0, 1]])
 KNEE = parametric_knee((88, 108, 84), seed=3)
 ROOMY = cartilage(parametric_knee((120, 124, 120), seed=3, field_of_view_mm=(120.0, 124.0, 120.0)))
-REAL_LABELS = sorted((Path(__file__).parents[3] / "shared" / "data" / "labels").glob("*.nrrd"))
 
 
 def mask(labels: Volume, name: str) -> Volume:
@@ -100,8 +98,7 @@ def test_a_knee_that_lies_turned_has_the_same_parts(axis, degrees):
     np.testing.assert_array_equal(sizes(left), sizes(there))
 
 
-@pytest.mark.skipif(not REAL_LABELS, reason="no real label maps under ../shared")
-@pytest.mark.parametrize("path", REAL_LABELS, ids=lambda path: path.stem)
+@each_label_map
 def test_a_real_knee_that_lies_turned_has_the_same_parts(path):
     labels = cartilage(to_canonical(read_volume(path)))
     for axis in range(3):

@@ -1,9 +1,8 @@
 """Thickness of sheets whose thickness is known, in any orientation, and of real label maps."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from real_knees import each_label_map
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -15,7 +14,6 @@ from knee3d.quantify.field import field_of_labels, field_of_probabilities
 from knee3d.quantify.thickness import along_rays, inferred, on_bone
 from knee3d.quantify.volumes import partial_volumes
 
-REAL_LABELS = sorted((Path(__file__).parents[3] / "shared" / "data" / "labels").glob("*.nrrd"))
 SPACING = np.array([0.36, 0.36, 0.7])
 RADIUS_MM = 18.0
 TURNS = [Rotation.identity(), *Rotation.random(3, random_state=0)]
@@ -174,9 +172,7 @@ PLAUSIBLE_MM = {FEMORAL: (2.0, 2.5), MEDIAL_TIBIAL: (1.5, 2.5), LATERAL_TIBIAL: 
 """Adult knees: 2.0 to 2.5 femoral, 1.5 to 2.9 tibial, 1.3 to 3.0 patellar, worn to thick."""
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not REAL_LABELS, reason="no real label maps under ../shared")
-@pytest.mark.parametrize("path", REAL_LABELS, ids=lambda path: path.stem)
+@each_label_map
 def test_real_plates_are_plausibly_thick_with_and_without_their_bones_and_resampled(path):
     labels = read_volume(path)
     moved = Volume(labels.array[1:, 1:, 1:], labels.affine)  # by a voxel, in space and against whatever grid is made

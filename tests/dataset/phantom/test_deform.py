@@ -1,9 +1,8 @@
 """Deformed knees are other people's knees; thinned ones the same person's, later."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from real_knees import each_label_map
 
 from knee3d.anatomy.orientation import reorient, to_canonical
 from knee3d.anatomy.tissue import FEMORAL, LATERAL_TIBIAL, MEDIAL_TIBIAL, NUMBERINGS, PATELLAR
@@ -12,7 +11,6 @@ from knee3d.dataset.files.volumefile import read_volume
 from knee3d.dataset.phantom.deform import deform, draw_deformation, thin_cartilage
 from knee3d.dataset.phantom.knee import parametric_knee
 
-REAL = sorted((Path(__file__).parents[4] / "shared" / "data" / "labels").glob("*.nrrd"))
 VALUE = {name: value for value, name in NUMBERINGS["pymskt"].names.items()}
 KNEE = parametric_knee((48, 44, 36), 0)
 
@@ -78,9 +76,7 @@ def test_what_cannot_be_deformed_or_thinned_is_refused():
         thin_cartilage(KNEE.with_array(np.where(KNEE.array == 5, 0, KNEE.array)), 0.1)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not REAL, reason="no real label maps under ../shared")
-@pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
+@each_label_map
 def test_real_knees_deform(path):
     labels = read_volume(path)
     other = deform(labels, 1, 1.0, (96, 96, 64))
