@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import keras
 
 from knee3d.learn.networks import deconvnet, deeplab, fcn, library, pspnet, segnet, unet3d
-from knee3d.learn.networks.encoder import ENCODERS, NO_ENCODER
+from knee3d.learn.networks.encoder import ENCODERS, NO_ENCODER, to_encoder
 from knee3d.learn.networks.layers import CropLike, MiddleSlices, PadToStride
 from knee3d.learn.networks.vgg import CONVOLUTIONS
 
@@ -83,16 +83,13 @@ def around_slices(body: keras.Model, stride: int, encoder: str, context: int) ->
         uint8 (batch, height, width, 2 * context + 1) -> float32 (batch, height, width, classes), a softmax.
     """
     slices = keras.Input((None, None, 2 * context + 1), dtype="uint8", name="slices")
-    pixels, expected = slices, ENCODERS[encoder]
+    pixels = slices
     if context != 1:
         pixels = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(pixels)
         pixels = keras.layers.Conv2D(
             3, 1, use_bias=False, kernel_initializer=MiddleSlices(), dtype="float32", name="mix_neighbours"
         )(pixels)
-    scale = [1 / deviation for deviation in expected.deviations]
-    offset = [-mean / deviation for mean, deviation in zip(expected.means, expected.deviations, strict=True)]
-    pixels = keras.layers.Rescaling(scale, offset, dtype="float32", name="to_encoder")(pixels)
-    return _answering(body, stride, slices, pixels)
+    return _answering(body, stride, slices, to_encoder(ENCODERS[encoder])(pixels))
 
 
 def around_patches(body: keras.Model, stride: int, encoder: str, context: int) -> keras.Model:
