@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from knee3d.anatomy.volume import Volume
-from knee3d.postprocess.confusion import Scores, confusion_matrix
+from knee3d.postprocess.confusion import Scores, confusion_matrix, known_mean
 from knee3d.postprocess.surface import TOLERANCES_MM, SurfaceScores, surface_scores
 
 Measures = Mapping[str, Mapping[str, float]]
@@ -129,6 +129,4 @@ def means(cases: Sequence[Measures], patients: Sequence[str]) -> dict[str, dict[
 
 
 def _with_mean(values: Mapping[str, float]) -> dict[str, float]:
-    numbers = np.array(list(values.values()))
-    known = numbers[np.isfinite(numbers)]
-    return {**values, "mean": float(known.mean()) if known.size else float("nan")}
+    return {**values, "mean": known_mean(values.values())}

@@ -6,7 +6,7 @@ over tissues leaves background and NaN out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -174,19 +174,19 @@ class Scores:
         found = {}
         for measure, score in BY_CLASS.items():
             values = score(self.matrix)[1:]
-            together = {FOREGROUND: float(score(foreground(self.matrix))[1]), MEAN: _nanmean(values)}
+            together = {FOREGROUND: float(score(foreground(self.matrix))[1]), MEAN: known_mean(values)}
             found[measure] = dict(zip(self.names, values.tolist(), strict=True)) | together
         return found
 
     @property
     def mean_dice(self) -> float:
         """Mean Dice over the tissues present on either side; NaN when there is none."""
-        return _nanmean(self.dice)
+        return known_mean(self.dice)
 
     @property
     def mean_iou_classes(self) -> float:
         """Mean IoU over all classes, background included: what the paper's MIoU formula says."""
-        return _nanmean(iou(self.matrix))
+        return known_mean(iou(self.matrix))
 
 
 BY_CLASS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -205,5 +205,7 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.full(denominator.shape, np.nan), where=denominator > 0)
 
 
-def _nanmean(values: np.ndarray) -> float:
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+def known_mean(values: Iterable[float]) -> float:
+    """Mean of the values that are finite; NaN where none is."""
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")
