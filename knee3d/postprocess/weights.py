@@ -131,8 +131,10 @@ def fit_weights(paths: Sequence[Path], objective: str = FOREGROUND, rule: str = 
     views, patients = _views_and_patients(paths)
     best, points, matrices = search(paths, len(views), objective, rule)
     fusion = given_weights(paths, dict(zip(views, best.tolist(), strict=True)), objective, rule)
-    ends = bootstrap(points, matrices, objective, patients, seed) if len(set(patients)) > 1 else ()
-    return replace(fusion, intervals=dict(zip(views, ends, strict=False)))
+    if len(set(patients)) < 2:
+        return fusion
+    ends = bootstrap(points, matrices, objective, patients, seed)
+    return replace(fusion, intervals=dict(zip(views, ends, strict=True)))
 
 
 def fit_class_weights(paths: Sequence[Path], fusion: Fusion) -> Fusion:
