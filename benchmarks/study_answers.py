@@ -8,7 +8,7 @@ from scipy import stats
 
 from knee3d.anatomy.plane import Plane
 from knee3d.dataset.cases import Dataset, Split
-from knee3d.postprocess.intervals import mean_interval
+from knee3d.postprocess.assess import mean_interval
 
 Line = Mapping[str, Any]
 COSTS = {"million parameters": ("parameters", 1e-6), "GFLOP a knee": ("gflop", 1.0), "s a knee": ("seconds", 1.0)}

@@ -14,14 +14,6 @@ from knee3d.anatomy.volume import Volume
 
 CANONICAL = "IPL"
 
-_DIRECTIONS = {
-    "R": np.array([1.0, 0, 0]),
-    "L": np.array([-1.0, 0, 0]),
-    "A": np.array([0, 1.0, 0]),
-    "P": np.array([0, -1.0, 0]),
-    "S": np.array([0, 0, 1.0]),
-    "I": np.array([0, 0, -1.0]),
-}
 _POSITIVE = "RAS"
 _NEGATIVE = "LPI"
 
@@ -71,7 +63,7 @@ def reorient(volume: Volume, codes: str) -> Volume:
     if len(codes) != 3 or any(sum(letter in pair for letter in codes) != 1 for pair in ("RL", "AP", "SI")):
         raise ValueError(f"axis codes need one letter each of R/L, A/P and S/I, such as {CANONICAL}; got {codes!r}")
     source = axis_codes(volume.affine)
-    order = [next(i for i in range(3) if abs(_DIRECTIONS[source[i]] @ _DIRECTIONS[code]) == 1) for code in codes]
+    order = [_axes(source).index(axis) for axis in _axes(codes)]
     array = np.moveaxis(volume.array, order, (0, 1, 2))
     affine = volume.affine[:, [*order, 3]].copy()
     for axis, code in enumerate(codes):
@@ -80,6 +72,11 @@ def reorient(volume: Volume, codes: str) -> Volume:
             affine[:, 3] += affine[:, axis] * (array.shape[axis] - 1)
             affine[:, axis] *= -1
     return Volume(array, affine)
+
+
+def _axes(codes: str) -> list[int]:
+    """Which axis of the scanner's frame each letter lies on."""
+    return [(_POSITIVE + _NEGATIVE).index(letter) % 3 for letter in codes]
 
 
 def mirror(volume: Volume) -> Volume:

@@ -19,8 +19,3 @@ class Plane(Enum):
     def axis(self) -> int:
         """Array axis that counts the slices of this plane: 0, 1 or 2."""
         return list(Plane).index(self)
-
-    @property
-    def letter(self) -> str:
-        """One-letter key as in the paper's formula F = wc*C + wa*A + ws*S."""
-        return self.value[0]

@@ -1,8 +1,6 @@
-"""Voxels of one grid -> another grid: linear for images and probabilities, nearest for labels."""
+"""Voxels of one grid -> another grid: linear for images, nearest for labels."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -12,32 +10,26 @@ from knee3d.anatomy.volume import Volume
 LINEAR, NEAREST = 1, 0
 
 
-def resample(volume: Volume, grid: Volume, order: int, outside: float | Sequence[float] = 0.0) -> Volume:
-    """Values of a volume at the voxel centres of a grid.
+def resample(volume: Volume, grid: Volume, order: int) -> Volume:
+    """Values of a volume at the voxel centres of a grid; 0 where it lies beyond the volume.
 
     Args:
-        volume: Three axes, or four with channels last; each channel goes by itself.
+        volume: Three axes.
         grid: Where values are wanted; its own values do not matter.
         order: `LINEAR` (trilinear) or `NEAREST` (which makes no new values, as labels need).
-        outside: Value where the grid lies beyond the volume, or one for each channel: for probabilities
-            (1, 0, ..., 0), background.
 
     Returns:
-        On the grid. Linear: float32, and channels that add up to 1 still do. Nearest: of the volume's dtype.
+        On the grid. Linear: float32. Nearest: of the volume's dtype.
     """
     steps = np.linalg.solve(volume.affine, grid.affine)
     dtype = np.float32 if order == LINEAR else volume.array.dtype
-    channels = np.atleast_1d(outside) if volume.array.ndim == 4 else [outside]
-    arrays = volume.array[..., None] if volume.array.ndim == 3 else volume.array
-    found = np.empty((*grid.shape, arrays.shape[-1]), dtype=dtype)
-    for channel, value in enumerate(np.broadcast_to(channels, arrays.shape[-1])):
-        # Bytes are read as they are: for a part of a grid, a float copy of the whole image would cost more than that.
-        source = np.ascontiguousarray(arrays[..., channel], None if arrays.dtype == np.uint8 else dtype)
-        ndimage.affine_transform(
-            source, steps[:3, :3], steps[:3, 3], output=found[..., channel], output_shape=grid.shape,
-            order=order, mode="constant", cval=value, prefilter=False,
-        )  # fmt: skip
-    return Volume(found[..., 0] if volume.array.ndim == 3 else found, grid.affine)
+    # Bytes are read as they are: for a part of a grid, a float copy of the whole image would cost more than that.
+    source = np.ascontiguousarray(volume.array, None if volume.array.dtype == np.uint8 else dtype)
+    found = np.empty(grid.shape, dtype=dtype)
+    ndimage.affine_transform(
+        source, steps[:3, :3], steps[:3, 3], found.shape, found, order, mode="constant", prefilter=False
+    )
+    return Volume(found, grid.affine)
 
 
 def is_rotation(turn: np.ndarray) -> bool:

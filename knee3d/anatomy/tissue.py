@@ -138,9 +138,6 @@ NUMBERINGS: Mapping[str, Numbering] = MappingProxyType({
 })  # fmt: skip
 
 
-_UNNAMED = 255
-
-
 def map_labels(labels: np.ndarray, numbering: Numbering, scheme: Scheme) -> np.ndarray:
     """Labels in a source's numbering to a scheme's classes, by name.
 
@@ -155,16 +152,9 @@ def map_labels(labels: np.ndarray, numbering: Numbering, scheme: Scheme) -> np.n
     Raises:
         ValueError: A value that `numbering` does not name, a fraction, or NaN.
     """
-    kept = np.zeros(max(numbering.names, default=0) + 2, dtype=np.uint8)
-    kept[1:] = _UNNAMED
+    kept = np.zeros(max(numbering.names, default=0) + 1, dtype=np.uint8)
     for value, name in numbering.names.items():
         kept[value] = next((n for n, tissue in enumerate(scheme.tissues, start=1) if name in tissue.sources), 0)
-    if labels.dtype.kind == "u" and labels.dtype.itemsize <= 2:  # a table of all values: no second look at each voxel
-        every = np.full(1 << 8 * labels.dtype.itemsize, _UNNAMED, dtype=np.uint8)
-        every[: len(kept)] = kept[: len(every)]
-        classes = every[labels]
-        if not (classes == _UNNAMED).any():
-            return classes
     values = np.unique(labels)
     unknown = [value for value in values.tolist() if value != 0 and value not in numbering.names]
     if unknown:

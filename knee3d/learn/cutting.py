@@ -1,12 +1,13 @@
 """What a network is shown of a stack at a time: a slice between its neighbours, or a patch of the volume.
 
-A place is a number: of a slice, or of the voxel where a patch begins.
+A place is a number: of a slice, or of the voxel where a patch begins. Parts are cut from a stack's image and mask, both
+(slices, height, width) uint8.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -15,27 +16,30 @@ TISSUE_SHARE = 1 / 3
 """Of the patches, around a voxel of tissue, unless another share is asked for (Isensee et al., nnU-Net, 2021)."""
 
 
-class Cutting(Protocol):
-    """How parts are cut from a stack's image and mask, both (slices, height, width) uint8."""
+@dataclass(frozen=True)
+class SliceCutting:
+    """A slice between its neighbours, (height, width, 2 * context + 1), and its own mask, (height, width).
 
-    @property
-    def called(self) -> str:
-        """What its parts are: "slices" or "patches"."""
+    Attributes:
+        context: Neighbours on each side; beyond the ends the outermost slice is repeated.
+        called: What its parts are.
+        says: What a network is shown, for its card.
+        mask_shape: Of its truth; None where stacks differ.
+    """
 
-    @property
-    def says(self) -> str:
-        """What a network is shown, for its card."""
+    context: int
+    called: ClassVar[str] = "slices"
+    says: ClassVar[str] = "uint8 (n, height, width, 2 * context + 1): a slice between its neighbours, as a right knee's"
+    mask_shape: ClassVar[tuple[int | None, ...]] = (None, None)
 
     @property
     def image_shape(self) -> tuple[int | None, ...]:
         """Of what a network is shown; None where stacks differ."""
-
-    @property
-    def mask_shape(self) -> tuple[int | None, ...]:
-        """Of its truth."""
+        return None, None, 2 * self.context + 1
 
     def places(self, shape: tuple[int, int, int]) -> np.ndarray:
         """Those that show every voxel of a stack once."""
+        return np.arange(shape[0])
 
     def visits(self, places: tf.Tensor, mask: tf.Tensor, foreground: float | None, seed: tf.Tensor) -> tf.Tensor:
         """The places that an epoch of training sees, in its order; as many as there are.
@@ -43,50 +47,9 @@ class Cutting(Protocol):
         Args:
             places: Of the stack.
             mask: Of the stack.
-            foreground: Share of the places with tissue; None is up to the cutting.
+            foreground: Share of the places with tissue; None visits each once.
             seed: (2,) integers.
         """
-
-    def cut(self, image: tf.Tensor, mask: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """What a network is shown, and its truth."""
-
-
-@dataclass(frozen=True)
-class SliceCutting:
-    """A slice between its neighbours, (height, width, 2 * context + 1), and its own mask, (height, width).
-
-    Attributes:
-        context: Neighbours on each side; beyond the ends the outermost slice is repeated.
-    """
-
-    context: int
-
-    @property
-    def called(self) -> str:
-        """See `Cutting`."""
-        return "slices"
-
-    @property
-    def says(self) -> str:
-        """See `Cutting`."""
-        return "uint8 (n, height, width, 2 * context + 1): a slice between its neighbours, as a right knee's"
-
-    @property
-    def image_shape(self) -> tuple[int | None, ...]:
-        """See `Cutting`."""
-        return None, None, 2 * self.context + 1
-
-    @property
-    def mask_shape(self) -> tuple[int | None, ...]:
-        """See `Cutting`."""
-        return None, None
-
-    def places(self, shape: tuple[int, int, int]) -> np.ndarray:
-        """See `Cutting`."""
-        return np.arange(shape[0])
-
-    def visits(self, places: tf.Tensor, mask: tf.Tensor, foreground: float | None, seed: tf.Tensor) -> tf.Tensor:
-        """See `Cutting`; without a share each slice once."""
         seeds = tf.random.split(seed, 3)
         if foreground is not None:
             tissue = tf.reduce_any(tf.gather(mask, places) > 0, axis=(1, 2))
@@ -98,7 +61,7 @@ class SliceCutting:
         return tf.random.experimental.stateless_shuffle(places, seeds[0])
 
     def cut(self, image: tf.Tensor, mask: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """See `Cutting`."""
+        """What a network is shown, and its truth."""
         index = tf.clip_by_value(place + tf.range(-self.context, self.context + 1), 0, tf.shape(image)[0] - 1)
         return tf.transpose(tf.gather(image, index), (1, 2, 0)), mask[place]
 
@@ -109,32 +72,26 @@ class PatchCutting:
 
     Attributes:
         patch: Its shape.
+        called: See `SliceCutting`.
+        says: See `SliceCutting`.
     """
 
     patch: tuple[int, int, int]
-
-    @property
-    def called(self) -> str:
-        """See `Cutting`."""
-        return "patches"
-
-    @property
-    def says(self) -> str:
-        """See `Cutting`."""
-        return "uint8 (n, inferior, posterior, left): a patch of the volume, as a right knee's"
+    called: ClassVar[str] = "patches"
+    says: ClassVar[str] = "uint8 (n, inferior, posterior, left): a patch of the volume, as a right knee's"
 
     @property
     def image_shape(self) -> tuple[int | None, ...]:
-        """See `Cutting`."""
+        """Of what a network is shown."""
         return self.patch
 
     @property
     def mask_shape(self) -> tuple[int | None, ...]:
-        """See `Cutting`."""
+        """Of its truth."""
         return self.patch
 
     def places(self, shape: tuple[int, int, int]) -> np.ndarray:
-        """See `Cutting`: tiles, within the volume where it is as large as a patch.
+        """See `SliceCutting`: tiles, within the volume where it is as large as a patch.
 
         The last of a row ends at the border, as inference has it, and what it shares with the one before counts twice.
         """
@@ -145,7 +102,7 @@ class PatchCutting:
         return np.ravel_multi_index([one.ravel() for one in np.meshgrid(*along, indexing="ij")], shape)
 
     def visits(self, places: tf.Tensor, mask: tf.Tensor, foreground: float | None, seed: tf.Tensor) -> tf.Tensor:
-        """See `Cutting`; anywhere within the stack, a share of them around a voxel of tissue."""
+        """See `SliceCutting`; anywhere within the stack, a share of them around a voxel of tissue."""
         seeds = tf.random.split(seed, 3)
         count, shape = tf.size(places), tf.shape(mask)
         last = tf.maximum(shape - self.patch, 0)
@@ -163,12 +120,15 @@ class PatchCutting:
         return (begins[:, 0] * shape[1] + begins[:, 1]) * shape[2] + begins[:, 2]
 
     def cut(self, image: tf.Tensor, mask: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """See `Cutting`."""
+        """See `SliceCutting`."""
         begin = tf.unravel_index(place, tf.shape(image))
         size = tf.minimum(tf.shape(image) - begin, self.patch)
         beyond = tf.stack([tf.zeros(3, tf.int32), self.patch - size], axis=1)
         image, mask = (tf.pad(tf.slice(volume, begin, size), beyond) for volume in (image, mask))
         return tf.ensure_shape(image, self.patch), tf.ensure_shape(mask, self.patch)
+
+
+Cutting = SliceCutting | PatchCutting
 
 
 def _dealt(cards: tf.Tensor, count: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -16,38 +15,14 @@ from knee3d.dataset.cases import Case, Dataset
 from knee3d.dataset.png import read_slices
 
 
-class Stack(Protocol):
-    """All slices of one knee in one direction, with their masks."""
-
-    @property
-    def case(self) -> str:
-        """Name of the knee."""
-
-    @property
-    def key(self) -> str:
-        """What it is called in a cache: different wherever pixels may be."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Slices, height, width."""
-
-    def load(self) -> np.ndarray:
-        """(2, slices, height, width) uint8, image and mask.
-
-        Raises:
-            FileNotFoundError: A PNG is missing.
-            ValueError: A PNG is damaged.
-        """
-
-
 @dataclass(frozen=True)
 class PlaneStack:
     """Slices along a plane, as they lie on disk.
 
     Attributes:
         case: Name of the knee.
-        key: See `Stack`.
-        shape: See `Stack`.
+        key: What it is called in a cache: different wherever pixels may be.
+        shape: Slices, height, width.
         images: PNG paths in order.
         masks: The same of the masks.
     """
@@ -67,7 +42,12 @@ class PlaneStack:
         return cls(case.name, key, (len(images), sides[0], sides[1]), images, masks)
 
     def load(self) -> np.ndarray:
-        """See `Stack`; of 16 bits the upper 8."""
+        """(2, slices, height, width) uint8, image and mask; of 16 bits the upper 8.
+
+        Raises:
+            FileNotFoundError: A PNG is missing.
+            ValueError: A PNG is damaged.
+        """
         image, mask = (read_slices([Path(path) for path in paths]) for paths in (self.images, self.masks))
         return np.stack([image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8), mask])
 
@@ -90,25 +70,29 @@ class ObliqueStack:
 
     @property
     def case(self) -> str:
-        """See `Stack`."""
+        """See `PlaneStack`."""
         return self.knee.name
 
     @property
     def key(self) -> str:
-        """See `Stack`."""
+        """See `PlaneStack`."""
         turn = hashlib.sha256(self.turn.round(6).tobytes()).hexdigest()[:16]
         return f"{self.case}-oblique-{self.spacing_mm:.4f}-{turn}-{self.knee.fingerprint[:16]}"
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """See `Stack`."""
+        """See `PlaneStack`."""
         here = Volume(np.broadcast_to(np.uint8(0), self.knee.shape), self.knee.affine)
         height, width, slices = oblique_grid(here, self.turn, self.spacing_mm).shape
         return slices, height, width
 
     def load(self) -> np.ndarray:
-        """See `Stack`; the image trilinearly, the mask from the nearest voxel."""
+        """See `PlaneStack`; the image trilinearly, the mask from the nearest voxel."""
         image, mask = self.dataset.image(self.knee), self.dataset.mask(self.knee)
         grid = oblique_grid(image, self.turn, self.spacing_mm)
         grey, labels = resample(image, grid, LINEAR).array, resample(mask, grid, NEAREST).array
         return np.ascontiguousarray(np.moveaxis(np.stack([np.rint(grey).astype(np.uint8), labels]), 3, 1))
+
+
+Stack = PlaneStack | ObliqueStack
+"""All slices of one knee in one direction, with their masks."""

@@ -7,10 +7,9 @@ MODELS/fusion.json      weights keyed by view, and what they were fitted on
 MODELS/fusion-oblique-6.json    the same, with six oblique views besides
 """
 
-from knee3d.models.checks import check_match, check_not_tested
 from knee3d.models.folder import all_trained, is_trained, mark, trained_networks, trained_views
 from knee3d.models.fusion import fusion_file, fusion_files, load_fusion, save_fusion
-from knee3d.models.trained import Trained, fusion_mark, load_models
+from knee3d.models.trained import Trained, check_match, check_not_tested, fusion_mark, load_models
 
 __all__ = [
     "Trained",

@@ -1,4 +1,4 @@
-"""The networks of a models folder, loaded: views that look at knees together."""
+"""The networks of a models folder, loaded: views that look at knees together, and whether scores would flatter them."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ import numpy as np
 from knee3d.anatomy.directions import turns_of
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import SCHEMES, Scheme
-from knee3d.dataset.cases import Split
+from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.models.folder import mark, trained_networks, trained_views
 from knee3d.models.fusion import AS_RECORDED, fusion_file, load_fusion, with_fusion
 from knee3d.postprocess.ensemble import Ensemble
@@ -193,3 +193,37 @@ def fusion_mark(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> s
     rule = fusion and [fusion[key] for key in ("weights", "rule", "thresholds", AS_RECORDED)]
     content = [[name, mark(models, name)] for name in names]
     return hashlib.sha256(json.dumps([content, rule]).encode()).hexdigest()[:16]
+
+
+def check_match(dataset: Dataset, trained: Trained, cases: Sequence[Case], unseen: Sequence[Split]) -> None:
+    """Refuse a dataset of another scheme, and patients that the networks have seen.
+
+    Raises:
+        ValueError: Names them.
+    """
+    if dataset.scheme is not trained.scheme:
+        raise ValueError(
+            f"{dataset.folder} has scheme {dataset.scheme.name}, the models {trained.scheme.name}; prepare it again"
+        )
+    for split in unseen:
+        leaks = sorted({case.patient for case in cases} & trained.patients[split])
+        if leaks:
+            raise ValueError(
+                f"patients {', '.join(leaks[:5])} of the {cases[0].split} split were in the {split} split when the "
+                "models were trained: the scores would flatter; keep the split, or train again"
+            )
+
+
+def check_not_tested(dataset: Dataset, trained: Trained, cases: Sequence[Case]) -> None:
+    """Refuse to fit on patients who were test patients when the networks were trained on this dataset.
+
+    Raises:
+        ValueError: Some of the dataset's patients were trained or validated on, and these were not.
+    """
+    seen = trained.patients[Split.TRAIN] | trained.patients[Split.VAL]
+    new = sorted({case.patient for case in cases} - seen)
+    if new and seen & {case.patient for case in dataset.cases}:
+        raise ValueError(
+            f"patients {', '.join(new[:5])} of the {cases[0].split} split were not when the networks were trained on "
+            "this dataset, so they may have been tested on; keep the split, or train again"
+        )

@@ -7,7 +7,6 @@ voxels are counted once. The others, about one in a hundred, are kept in a file,
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +16,9 @@ import numpy as np
 
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
-from knee3d.postprocess.blend import as_probabilities, check_views, mixed
+from knee3d.postprocess.blend import Shares, as_probabilities, check_views, mixed
 from knee3d.postprocess.confusion import confusion_matrix
 from knee3d.postprocess.decide import most_probable
-from knee3d.postprocess.slabs import pieces
 
 CONFIDENT = 0.8
 
@@ -43,9 +41,7 @@ class CandidateVoxels:
     truth: np.ndarray
     others: np.ndarray
 
-    def confusion(
-        self, weights: Sequence[float | Sequence[float]], rule: str, thresholds: Sequence[float] | None = None
-    ) -> np.ndarray:
+    def confusion(self, weights: Shares, rule: str, thresholds: Sequence[float] | None = None) -> np.ndarray:
         """Confusion matrix of the whole case, (classes, classes) int64, as decide(blend(...)) gives it.
 
         Args:
@@ -80,10 +76,10 @@ def load_candidates(path: Path) -> CandidateVoxels:
         ValueError: The file is damaged.
     """
     try:
-        with path.open("rb") as file, np.load(file) as content:
+        with np.load(path) as content:
             arrays = [content[name] for name in ("probabilities", "truth", "others")]
             return CandidateVoxels(tuple(content["views"].tolist()), str(content["patient"]), *arrays)
-    except (KeyError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+    except (KeyError, ValueError, EOFError, BadZipFile) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and run the command again") from error
 
 
@@ -100,18 +96,15 @@ def find_candidates(truth: Volume, views: Mapping[str, Volume], patient: str) ->
     """
     check_views(views)
     name, first = next(iter(views.items()))
-    classes = first.array.shape[-1]
     if not truth.same_grid(first):
         raise ValueError(f"view {name!r} of {first.shape} is not on the grid of the truth, {truth.shape}")
-    if truth.array.min() < 0 or truth.array.max() >= classes:
-        raise ValueError(f"truth has labels up to {truth.array.max()}, but the views have {classes} classes")
-    others, found = np.zeros((classes, classes), dtype=np.int64), []
-    numbers = np.arange(1, classes + 1, dtype=np.float32)
-    for piece in pieces(first.array.shape, 4 * classes):
-        parts = [as_probabilities(view.array[piece]) for view in views.values()]
-        certain = (np.minimum.reduce(parts) > CONFIDENT).astype(np.float32) @ numbers  # 1 + the class, or 0
-        kept, true = certain == 0, truth.array[piece].astype(np.uint8, copy=False)
-        others += confusion_matrix(true[~kept], certain[~kept].astype(np.uint8) - np.uint8(1), classes)
-        found.append((np.stack([part[kept] for part in parts]), true[kept]))
+    classes, found = first.array.shape[-1], []
+    others = np.zeros((classes, classes), dtype=np.int64)
+    for true, *parts in zip(truth.array, *(view.array for view in views.values()), strict=True):
+        said = np.stack([as_probabilities(part) for part in parts])
+        least = said.min(axis=0)
+        kept = least.max(axis=-1) <= CONFIDENT
+        others += confusion_matrix(true[~kept], least[~kept].argmax(axis=-1), classes)
+        found.append((said[:, kept], true[kept]))
     probabilities, truths = zip(*found, strict=True)
     return CandidateVoxels(tuple(views), patient, np.concatenate(probabilities, axis=1), np.concatenate(truths), others)

@@ -62,12 +62,12 @@ def cleaned(labels: Volume, cleaning: Cleaning, pieces: Sequence[int] = ()) -> V
     array = labels.array.copy()
     for tissue in np.unique(array)[1 if array.min() == 0 else 0 :]:
         found, _ = ndimage.label(array == tissue, TOUCHING)
-        array[_small(found, cleaning.remove_below_mm3 / labels.voxel_mm3)] = 0
+        array[small_pieces(found, cleaning.remove_below_mm3 / labels.voxel_mm3)] = 0
         if cleaning.keep_largest:
             array[_all_but_the_largest(found, pieces[tissue - 1] if tissue <= len(pieces) else 1)] = 0
     if cleaning.fill_below_mm3 > 0:
         found, _ = ndimage.label(array == 0)
-        small = _small(found, cleaning.fill_below_mm3 / labels.voxel_mm3)
+        small = small_pieces(found, cleaning.fill_below_mm3 / labels.voxel_mm3)
         specks = (array == 0) & (labels.array > 0)
         small[np.isin(found, np.unique(found[specks]))] = False
         holes = np.where(small, found, 0)
@@ -77,7 +77,7 @@ def cleaned(labels: Volume, cleaning: Cleaning, pieces: Sequence[int] = ()) -> V
     return labels.with_array(array)
 
 
-def _small(pieces: np.ndarray, voxels: float) -> np.ndarray:
+def small_pieces(pieces: np.ndarray, voxels: float) -> np.ndarray:
     """Where pieces with fewer voxels than that are; piece 0 is none."""
     sizes = np.bincount(pieces.ravel())
     sizes[0] = np.iinfo(sizes.dtype).max

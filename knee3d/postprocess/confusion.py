@@ -6,18 +6,14 @@ over tissues leaves background and NaN out.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from knee3d.threads import as_finished
-
 FOREGROUND, MEAN = "foreground", "mean"
 
-MOST_CODED = 16  # classes whose pairs fit a byte
-PIECE = 1 << 19  # voxels that fit the processor's cache
+PIECE = 1 << 16  # voxels that fit the processor's cache
 
 
 def confusion_matrix(truth: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -40,48 +36,23 @@ def confusion_matrix(truth: np.ndarray, labels: np.ndarray, classes: int) -> np.
         if array.size and not (array.min() >= 0 and array.max() < classes):
             raise ValueError(f"{name} must lie in 0 to {classes - 1}, got {array.min()} to {array.max()}")
     true, found = truth.reshape(-1), labels.reshape(-1)
-    if classes > MOST_CODED:
-        index = true.astype(np.int64) * classes + found
-        return np.bincount(index, minlength=classes**2).reshape(classes, classes).astype(np.int64)
-    starts = range(0, true.size, PIECE)
-    cores = min(len(os.sched_getaffinity(0)), max(1, len(starts) // 2))
-
-    def share(core: int) -> np.ndarray:
-        codes = np.zeros(256, dtype=np.int64)
-        for start in starts[core::cores]:
-            piece = slice(start, start + PIECE)
-            code = true[piece].astype(np.uint8) * np.uint8(classes)  # at most 15 * 16 + 15
-            code += found[piece].astype(np.uint8, copy=False)
-            codes += _count(code)
-        return codes
-
-    shares = [done.result() for done in as_finished(share, range(cores), cores)] if cores > 1 else [share(0)]
-    return np.sum(shares, axis=0)[: classes**2].reshape(classes, classes)
-
-
-def _count(code: np.ndarray) -> np.ndarray:
-    """How often each byte occurs, (256,) int64: zeros, most of a knee, eight at a time, what is left two at a time."""
-    if code.size < PIECE // 8:
-        return np.bincount(code, minlength=256)
-    whole = code.size // 8 * 8
-    words = code[:whole].view(np.uint64)
-    busy = words[words != 0]
-    twos = np.bincount(busy.view(np.uint16), minlength=1 << 16).reshape(256, 256)
-    counts = twos.sum(axis=0) + twos.sum(axis=1) + np.bincount(code[whole:], minlength=256)
-    counts[0] += whole - busy.nbytes
-    return counts
+    counts = np.zeros(classes**2, dtype=np.int64)
+    for start in range(0, true.size, PIECE):
+        piece = slice(start, start + PIECE)
+        counts += np.bincount(true[piece].astype(np.intp) * classes + found[piece], minlength=classes**2)
+    return counts.reshape(classes, classes)
 
 
 def dice(matrix: np.ndarray) -> np.ndarray:
     """Dice similarity coefficient per class, 2 TP / (2 TP + FP + FN).
 
     Args:
-        matrix: Confusion matrix, (classes, classes) int64, rows truth.
+        matrix: Confusion matrix, (..., classes, classes), rows truth.
 
     Returns:
-        (classes,) float64 in [0, 1]; NaN for a class that neither side contains.
+        (..., classes) float64 in [0, 1]; NaN for a class that neither side contains.
     """
-    return _ratio(2 * np.diag(matrix), matrix.sum(axis=0) + matrix.sum(axis=1))
+    return _ratio(2 * np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(axis=-2) + matrix.sum(axis=-1))
 
 
 def iou(matrix: np.ndarray) -> np.ndarray:
@@ -140,13 +111,13 @@ def cohens_kappa(matrix: np.ndarray) -> float:
 def foreground(matrix: np.ndarray) -> np.ndarray:
     """The two-class matrix of any tissue against background.
 
+    Args:
+        matrix: (..., classes, classes), one or many.
+
     Returns:
-        (2, 2) int64; a voxel of one tissue called another still counts as foreground found.
+        (..., 2, 2); a voxel of one tissue called another still counts as foreground found.
     """
-    return np.array([
-        [matrix[0, 0], matrix[0, 1:].sum()],
-        [matrix[1:, 0].sum(), matrix[1:, 1:].sum()],
-    ])  # fmt: skip
+    return np.add.reduceat(np.add.reduceat(matrix, [0, 1], axis=-1), [0, 1], axis=-2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,19 +174,19 @@ class Scores:
         found = {}
         for measure, score in BY_CLASS.items():
             values = score(self.matrix)[1:]
-            together = {FOREGROUND: float(score(foreground(self.matrix))[1]), MEAN: _nanmean(values)}
+            together = {FOREGROUND: float(score(foreground(self.matrix))[1]), MEAN: known_mean(values)}
             found[measure] = dict(zip(self.names, values.tolist(), strict=True)) | together
         return found
 
     @property
     def mean_dice(self) -> float:
         """Mean Dice over the tissues present on either side; NaN when there is none."""
-        return _nanmean(self.dice)
+        return known_mean(self.dice)
 
     @property
     def mean_iou_classes(self) -> float:
         """Mean IoU over all classes, background included: what the paper's MIoU formula says."""
-        return _nanmean(iou(self.matrix))
+        return known_mean(iou(self.matrix))
 
 
 BY_CLASS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -231,8 +202,10 @@ BY_CLASS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    return np.divide(numerator, denominator, out=np.full(len(denominator), np.nan), where=denominator > 0)
+    return np.divide(numerator, denominator, out=np.full(denominator.shape, np.nan), where=denominator > 0)
 
 
-def _nanmean(values: np.ndarray) -> float:
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+def known_mean(values: Iterable[float]) -> float:
+    """Mean of the values that are finite; NaN where none is."""
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")

@@ -1,12 +1,19 @@
-"""Probabilities -> labels."""
+"""Probabilities -> labels, and labels of several views -> labels."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from knee3d.anatomy.volume import Volume
-from knee3d.postprocess.blend import Weights, as_probabilities, check_views, check_weights, mixed
-from knee3d.postprocess.slabs import Piece, over_pieces
+from knee3d.postprocess.blend import (
+    Piece,
+    Weights,
+    as_probabilities,
+    check_views,
+    check_weights,
+    mixed,
+    over_pieces,
+)
 
 CLEAR = 0.55  # more than half, with room for what rounding to uint8 costs
 
@@ -137,6 +144,23 @@ def clear_background(parts: Sequence[np.ndarray], level: float) -> np.ndarray:
     for part in parts:
         found &= part[..., 0] > (part.dtype.type(255 * level) if part.dtype == np.uint8 else part.dtype.type(level))
     return found
+
+
+def staple(views: Sequence[Volume]) -> Volume:
+    """STAPLE (Warfield et al. 2004), for comparison: what explains labels best if each view errs in its own way.
+
+    Args:
+        views: Labels of each view, uint8 on one grid.
+
+    Returns:
+        uint8 labels; background where several are equally likely.
+    """
+    import SimpleITK as sitk
+
+    images = [sitk.GetImageFromArray(view.array) for view in views]
+    fused = sitk.GetArrayFromImage(sitk.MultiLabelSTAPLE(images, 255))
+    fused[fused == 255] = 0
+    return views[0].with_array(fused)
 
 
 def _labelled(shape: tuple[int, ...], label: Callable[[Piece], np.ndarray]) -> np.ndarray:

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from knee3d.anatomy.box import Box, box_around, box_between, corners, whole_box
 from knee3d.anatomy.volume import Volume
+from knee3d.postprocess.clean import small_pieces
 from knee3d.postprocess.predict import Known, PlaneView, View
 from knee3d.postprocess.rectangles import holds, on_strides
 
@@ -137,7 +138,8 @@ def _looked(
         known[position] = probabilities
         tissue = np.zeros((height, width), dtype=bool)
         tissue[part] = probabilities.argmax(axis=-1) > 0
-        tissue = _without_specks(tissue, np.delete(image.spacing_mm, axis))
+        pieces, _ = ndimage.label(tissue, np.ones((3, 3)))
+        tissue &= ~small_pieces(pieces, SPECK_MM2 / np.prod(np.delete(image.spacing_mm, axis)))
         there = np.moveaxis(found, axis, 0)[position // blocks[axis]]
         there |= _in_blocks(tissue, np.delete(blocks, axis))
         advance(1)
@@ -155,13 +157,6 @@ def _around(region: np.ndarray, blocks: np.ndarray, shape: tuple[int, int, int],
     """The voxels that hold some blocks, and more on each side."""
     starts, stops = corners(box_around(region) or whole_box(region.shape))
     return box_between(np.maximum(0, starts * blocks - more), np.minimum(shape, stops * blocks + more))
-
-
-def _without_specks(tissue: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    pieces, _ = ndimage.label(tissue, np.ones((3, 3)))
-    sizes = np.bincount(pieces.ravel()) * np.prod(spacing_mm)
-    sizes[0] = 0
-    return (sizes >= SPECK_MM2)[pieces]
 
 
 def _in_blocks(tissue: np.ndarray, blocks: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ import numpy as np
 
 from knee3d.anatomy.volume import Volume
 from knee3d.postprocess.blend import as_probabilities
-from knee3d.postprocess.confusion import confusion_matrix, dice
+from knee3d.postprocess.confusion import confusion_matrix, dice, known_mean
 from knee3d.postprocess.decide import labels_of
 
 MISSING = 0.05
@@ -133,12 +133,12 @@ def agreement(looks: Sequence[Look]) -> float:
     for first, second in combinations(looks, 2):
         matrix = confusion_matrix(first.labels.array > 0, second.labels.array > 0, 2)
         found.append(float(dice(matrix)[1]))
-    return _mean(found)
+    return known_mean(found)
 
 
 def doubt(looks: Sequence[Look]) -> float:
     """Mean doubt of the views that find tissue; NaN where none does."""
-    return _mean([one.doubt for one in looks])
+    return known_mean([one.doubt for one in looks])
 
 
 def extents(labels: Volume, names: Sequence[str]) -> dict[str, tuple[float, float]]:
@@ -231,8 +231,3 @@ def _unchecked(names: Sequence[str], views: int, reference: Reference | None) ->
         "doubt, which was not known on validation": np.isnan(reference.doubt),
     }
     return "; ".join(words for words, is_unchecked in rules.items() if is_unchecked)
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if np.isfinite(value)]
-    return float(np.mean(known)) if known else float("nan")

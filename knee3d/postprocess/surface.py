@@ -8,7 +8,7 @@ counts with its area.
     hd95_mm   the larger of the two 95th percentiles of distance by area
     nsd       normalised surface Dice: share of both surfaces' area that lies within a tolerance of the other
 
-`assd_of_voxels` is what MedPy and MONAI call ASSD, for comparison with papers that used them.
+What MedPy and MONAI call ASSD is another measure: each voxel of a surface counts once.
 """
 
 from __future__ import annotations
@@ -73,24 +73,6 @@ def surface_scores(
         float(metrics.compute_robust_hausdorff(distances, 95)),
         {limit: float(metrics.compute_surface_dice_at_tolerance(distances, limit)) for limit in tolerances_mm},
     )
-
-
-def assd_of_voxels(truth: Volume, labels: Volume, tissue: int) -> float:
-    """Average symmetric surface distance as MedPy and MONAI have it, in mm: over the surface voxels of both sides.
-
-    Each counts once; a surface voxel is one that a 6-neighbour outside the mask touches. NaN where a side has none of
-    the tissue.
-
-    Raises:
-        ValueError: As `surface_scores`.
-    """
-    masks = _masks(truth, labels, tissue)
-    first, second, spacing = masks
-    if not first.any() or not second.any():
-        return float("nan")
-    edges = [mask & ~ndimage.binary_erosion(mask) for mask in (first, second)]
-    away = [ndimage.distance_transform_edt(~edge, sampling=spacing) for edge in edges]
-    return float(np.concatenate([away[1][edges[0]], away[0][edges[1]]]).mean())
 
 
 def _masks(truth: Volume, labels: Volume, tissue: int) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:

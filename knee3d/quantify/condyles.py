@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from knee3d.quantify.sheet import circle_centre
-
 COLUMN_MM = 1.0
 """Along medial: of each column it is told how far back cartilage reaches."""
 SMOOTH_MM = 2.0
@@ -140,6 +138,21 @@ def _circle(condyle: np.ndarray) -> tuple[np.ndarray, float]:
     profile = condyle[:, :2]
     centre = circle_centre(profile)
     return np.array([*centre, condyle[:, 2].mean()]), float(np.linalg.norm(profile - centre, axis=1).mean())
+
+
+def circle_centre(points: np.ndarray) -> np.ndarray:
+    """Centre of the circle that fits points best, by least squares of x2 + y2 = 2ax + 2by + c (Kasa 1976).
+
+    Args:
+        points: (n, 2).
+
+    Returns:
+        (2,) float64.
+    """
+    middle = points.mean(axis=0)
+    around = points - middle
+    columns = np.column_stack([2 * around, np.ones(len(around))])
+    return np.linalg.lstsq(columns, (around**2).sum(axis=1), rcond=None)[0][:2] + middle
 
 
 def _angle(rotation: np.ndarray) -> float:

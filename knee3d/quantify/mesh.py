@@ -14,6 +14,8 @@ SMOOTHINGS = ((60, 0.03, 0.1), (20, 0.1, 0.2), (0, 2.0, 0.25))
 """Strong, weak, none: iterations, pass band, and how far corners may then be pushed, of a voxel's smallest edge.
 
 Strong smoothing suits a sheet of 1.5 mm in voxels of 0.36 x 0.36 x 0.7 mm and would eat one of a single voxel."""
+LEVEL = 0.5
+"""Value that parts inside from outside."""
 REACH_VOXELS = 0.4
 """How far smoothing may move a corner along each axis: less than the half that lies between it and the next voxels."""
 TOLERANCE = 0.01
@@ -24,15 +26,14 @@ MORE = 1.5
 """Where so few triangles do not close, so many times as many are kept."""
 
 
-def surface(mask: Volume, level: float = 0.5, smoothing: int = 20, pass_band: float = 0.1) -> pv.PolyData:
+def surface(mask: Volume, smoothing: int = 20, pass_band: float = 0.1) -> pv.PolyData:
     """Closed, smoothed surface of a mask or of a probability.
 
-    Flying edges give a triangle mesh through the level between voxel centres, air around the array closes it at the
+    Flying edges give a triangle mesh through 0.5 between voxel centres, air around the array closes it at the
     border, and windowed-sinc smoothing (Taubin's: it does not shrink) takes the staircase of a boolean mask away.
 
     Args:
         mask: Boolean, 0/1 integers or probabilities, three axes, any affine.
-        level: Value that parts inside from outside.
         smoothing: Iterations of the smoothing filter; 0 leaves the mesh as it was cut.
         pass_band: How much detail survives, in (0, 2): smaller is smoother. The defaults keep the volume of cartilage
             within 1 % or so of its voxels' and leave ripples; 60 iterations at 0.01 look better and lose 1 to 4 %.
@@ -42,9 +43,9 @@ def surface(mask: Volume, level: float = 0.5, smoothing: int = 20, pass_band: fl
         and normals point outward, for affines of either handedness.
 
     Raises:
-        ValueError: The mask has channels, or no voxel reaches the level.
+        ValueError: The mask has channels, or no voxel reaches 0.5.
     """
-    mesh = _smoothed(_contour(mask.array, mask.spacing_mm, level), smoothing, pass_band)
+    mesh = _smoothed(_contour(mask.array, mask.spacing_mm), smoothing, pass_band)
     return _to_scanner(mesh, mask.affine, mask.spacing_mm)
 
 
@@ -70,7 +71,7 @@ def tissue_surface(field: Volume, volume_mm3: float, keep: float = 1.0) -> pv.Po
     if not 0 < volume_mm3 < np.inf or not 0 < keep <= 1:
         raise ValueError(f"a mesh needs a volume above 0 and a share to keep in (0, 1]; got {volume_mm3} mm3, {keep}")
     spacing, tried = field.spacing_mm, []
-    cut = _contour(field.array, spacing, 0.5)
+    cut = _contour(field.array, spacing)
     for iterations, pass_band, push in SMOOTHINGS:
         smooth = _held(cut, _smoothed(cut, iterations, pass_band), REACH_VOXELS * spacing)
         limit = push * float(spacing.min())
@@ -164,19 +165,19 @@ def _mended(points: np.ndarray, corners: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.concatenate([points, middles])[used], corners.reshape(-1, 3)
 
 
-def _contour(array: np.ndarray, spacing: np.ndarray, level: float) -> pv.PolyData:
+def _contour(array: np.ndarray, spacing: np.ndarray) -> pv.PolyData:
     """Triangles in the array's own frame, index times spacing."""
     if array.ndim != 3:
         raise ValueError(f"a surface needs a mask with three axes, got shape {array.shape}")
-    inside = array >= level
+    inside = array >= LEVEL
     if not inside.any():
-        raise ValueError(f"no voxel of the mask reaches {level:g}: there is no surface to draw")
+        raise ValueError(f"no voxel of the mask reaches {LEVEL:g}: there is no surface to draw")
     box = box_around(inside, 1) or whole_box(inside.shape)
     lower, array = corners(box)[0], array[box]
     padded = np.pad(array.astype(np.float32), 1)
     grid = pv.ImageData(dimensions=padded.shape, spacing=tuple(spacing), origin=tuple((lower - 1) * spacing))
     grid.point_data["inside"] = padded.ravel(order="F")
-    return grid.contour([level], scalars="inside", method="flying_edges", compute_normals=False)
+    return grid.contour([LEVEL], scalars="inside", method="flying_edges", compute_normals=False)
 
 
 def _to_scanner(mesh: pv.PolyData, affine: np.ndarray, spacing: np.ndarray) -> pv.PolyData:

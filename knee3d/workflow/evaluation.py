@@ -19,10 +19,9 @@ from knee3d.models import Trained, check_match, check_not_tested, fusion_file, l
 from knee3d.postprocess.assess import Assessment, assess
 from knee3d.postprocess.candidate_voxels import find_candidates
 from knee3d.postprocess.clean import NOTHING, Cleaning, cleaned
-from knee3d.postprocess.decide import fused_labels
+from knee3d.postprocess.decide import fused_labels, staple
 from knee3d.postprocess.ensemble import FUSED, Keep, Opinion
 from knee3d.postprocess.quality import Quality, agreement, doubt, extents, quality, reference_of
-from knee3d.postprocess.staple import staple
 from knee3d.postprocess.weights import Fusion, Wanted, fit
 from knee3d.progress import progress
 

@@ -27,12 +27,11 @@ def noise(*shape: int) -> Volume:
 
 
 def test_onto_its_own_grid_nothing_changes():
-    for shape in [(6, 7, 8), (6, 7, 8, 3)]:
-        volume = noise(*shape)
-        for order in (LINEAR, NEAREST):
-            found = resample(volume, volume, order)
-            np.testing.assert_allclose(found.array, volume.array, atol=1e-6)
-            assert found.same_grid(volume)
+    volume = noise(6, 7, 8)
+    for order in (LINEAR, NEAREST):
+        found = resample(volume, volume, order)
+        np.testing.assert_allclose(found.array, volume.array, atol=1e-6)
+        assert found.same_grid(volume)
 
 
 def test_a_ramp_keeps_its_slope_in_millimetres():
@@ -41,9 +40,9 @@ def test_a_ramp_keeps_its_slope_in_millimetres():
     places = np.moveaxis(np.indices(volume.shape), 0, -1) @ AFFINE[:3, :3].T + AFFINE[:3, 3]
     ramp = volume.with_array((places @ [0.3, -0.2, 0.5] + 4).astype(np.float32))
     grid = oblique_grid(ramp, TURN, 0.6)
-    found = resample(ramp, grid, LINEAR, np.nan)
+    found = resample(ramp, grid, LINEAR)
     there = np.moveaxis(np.indices(grid.shape), 0, -1) @ grid.affine[:3, :3].T + grid.affine[:3, 3]
-    inside = np.isfinite(found.array)
+    inside = resample(ramp.with_array(np.ones(ramp.shape, np.float32)), grid, LINEAR).array == 1
     assert inside.sum() > 5000
     np.testing.assert_allclose(found.array[inside], (there @ [0.3, -0.2, 0.5] + 4)[inside], atol=1e-4)
 
@@ -65,19 +64,16 @@ def test_values_equal_simpleitks(seed):
 
     image = as_itk(volume, sitk.GetImageFromArray(np.ascontiguousarray(volume.array.T)))
     target = as_itk(grid, sitk.Image([int(size) for size in grid.shape], sitk.sitkFloat32))
-    expected = sitk.GetArrayFromImage(sitk.Resample(image, target, sitk.Transform(), sitk.sitkLinear, -1.0)).T
-    found = resample(volume, grid, LINEAR, -1.0).array
-    inside = (found >= 0) & (expected >= 0)  # ITK reaches half a voxel beyond the outermost centres
+    expected = sitk.GetArrayFromImage(sitk.Resample(image, target, sitk.Transform(), sitk.sitkLinear, 0.0)).T
+    found = resample(volume, grid, LINEAR).array
+    inside = (found > 0) & (expected > 0)  # ITK reaches half a voxel beyond the outermost centres
     assert inside.sum() > 100
     np.testing.assert_allclose(found[inside], expected[inside], atol=1e-5)
 
 
-def test_probabilities_add_up_to_1_wherever_the_grid_lies():
-    array = np.random.default_rng(1).dirichlet(np.ones(4), (9, 10, 11)).astype(np.float32)
-    volume = Volume(array, AFFINE)
-    found = resample(volume, oblique_grid(volume, TURN), LINEAR, (1, 0, 0, 0))
-    np.testing.assert_allclose(found.array.sum(axis=-1), 1, atol=1e-5)
-    assert found.array[0, 0, 0].tolist() == [1, 0, 0, 0]  # a corner lies beyond the volume
+def test_beyond_the_volume_there_is_nothing():
+    volume = noise(9, 10, 11)
+    assert resample(volume, oblique_grid(volume, TURN), LINEAR).array[0, 0, 0] == 0  # a corner
 
 
 def test_labels_stay_labels():
@@ -132,7 +128,10 @@ def test_real_cartilage_survives_an_oblique_view_and_the_way_back(path):
     affine[:, 3] = volume.affine @ [*(side.start for side in box), 1]
     labels = labels[box]
     sure = Volume(np.eye(4, dtype=np.float32)[labels], affine)
-    background = (1, 0, 0, 0)
-    there = resample(sure, oblique_grid(sure, TURN), LINEAR, background)
-    back = decide(resample(there, sure, LINEAR, background))
+
+    def resampled(volume: Volume, grid: Volume) -> Volume:
+        classes = [volume.with_array(volume.array[..., number]) for number in range(4)]
+        return grid.with_array(np.stack([resample(one, grid, LINEAR).array for one in classes], axis=-1))
+
+    back = decide(resampled(resampled(sure, oblique_grid(sure, TURN)), sure))
     assert dice(confusion_matrix(labels, back.array, 4)).min() > 0.99

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from knee3d.learn.networks import layers
+from knee3d.learn.networks.encoder import Pixels, to_encoder
 
 MEANS = (103.939, 116.779, 123.68)
 
@@ -14,12 +15,12 @@ def test_grey_becomes_what_keras_vgg_expects():
     grey = np.array([[[[7, 7, 7]]]], dtype=np.uint8)
     colours = np.full((1, 1, 1, 3), 7.0)
     expected = keras.applications.vgg16.preprocess_input(colours)
-    np.testing.assert_allclose(layers.ToEncoder(MEANS)(grey), expected, rtol=1e-6)
+    np.testing.assert_allclose(to_encoder(Pixels(MEANS))(grey), expected, rtol=1e-6)
 
 
 def test_neighbours_stay_apart():
     window = np.array([[[[1, 2, 3]]]], dtype=np.uint8)
-    np.testing.assert_allclose(layers.ToEncoder(MEANS)(window)[0, 0, 0] + MEANS, [1, 2, 3], rtol=1e-5)
+    np.testing.assert_allclose(to_encoder(Pixels(MEANS))(window)[0, 0, 0] + MEANS, [1, 2, 3], rtol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5, 7])
@@ -34,7 +35,7 @@ def test_other_channel_counts_start_as_the_middle_three(channels):
 @pytest.mark.parametrize("size", [(1, 1), (31, 32), (33, 64), (50, 97)])
 def test_padding_is_undone(size, tmp_path):
     slices = keras.Input((None, None, 3), dtype="uint8")
-    padded = layers.PadToStride(32)(layers.ToEncoder(MEANS)(slices))
+    padded = layers.PadToStride(32)(to_encoder(Pixels(MEANS))(slices))
     model = keras.Model(slices, [padded, layers.CropLike()([padded, slices])])
     model.save(tmp_path / "model.keras")
     pixels = np.random.default_rng(0).integers(0, 256, (2, *size, 3)).astype(np.uint8)
@@ -42,7 +43,7 @@ def test_padding_is_undone(size, tmp_path):
         inside, back = network(pixels)
         assert inside.shape[1] % 32 == inside.shape[2] % 32 == 0
         assert back.shape[1:3] == size
-        np.testing.assert_array_equal(back, layers.ToEncoder(MEANS)(pixels))
+        np.testing.assert_array_equal(back, to_encoder(Pixels(MEANS))(pixels))
         assert not np.asarray(inside)[:, size[0] :].any()
         assert not np.asarray(inside)[:, :, size[1] :].any()
 

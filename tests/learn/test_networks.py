@@ -15,7 +15,7 @@ from knee3d.cli import learning as commands
 from knee3d.learn import building, config, exporting, loop, losses, networks, savedmodel, training
 from knee3d.learn import run as runs
 from knee3d.learn.networks import encoder as encoders
-from knee3d.learn.networks import layers, unet3d
+from knee3d.learn.networks import unet3d
 from knee3d.learn.networks.library import segmentation_models
 from knee3d.models import load_models
 from knee3d.postprocess.patches import SOLID
@@ -188,8 +188,7 @@ def test_each_encoder_sees_the_pixels_it_knows(encoder):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = np.array(segmentation_models.get_preprocessing(encoder)(grey.astype(np.float32)))
-    pixels = encoders.ENCODERS[encoder]
-    found = layers.ToEncoder(pixels.means, pixels.deviations)(grey)
+    found = encoders.to_encoder(encoders.ENCODERS[encoder])(grey)
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 

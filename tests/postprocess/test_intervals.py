@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from knee3d.postprocess.intervals import mean_interval, resamples
+from knee3d.postprocess.assess import mean_interval, resamples
 
 
 def test_a_patients_knees_are_drawn_together():

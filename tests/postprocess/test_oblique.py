@@ -124,7 +124,8 @@ def test_slabs_amount_to_the_whole_oblique_volume(seed, pixels, slab):
     stack = np.moveaxis(grey, 2, 0)
     said = np.moveaxis(Gentle()(with_neighbours(stack, range(len(stack)), 1)), 0, 2)
     padded = Volume(np.pad(said, ((1, 1), (1, 1), (1, 1), (0, 0)), mode="edge"), shifted(grid.affine))
-    expected = resample(padded, image, 1).array
+    classes = [padded.with_array(padded.array[..., number]) for number in range(said.shape[-1])]
+    expected = np.stack([resample(one, image, 1).array for one in classes], axis=-1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(oblique, "BATCH_PIXELS", pixels)
         patch.setattr(oblique, "SLAB", slab)

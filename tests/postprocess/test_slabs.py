@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knee3d.postprocess import slabs
-from knee3d.postprocess.slabs import over_pieces, pieces
+from knee3d.postprocess.blend import PIECE_BYTES, over_pieces, pieces
 
 SIZES = st.tuples(*[st.integers(1, 40)] * 3)
 
@@ -17,7 +16,7 @@ def test_each_voxel_is_in_one_piece(shape, voxel_bytes):
     for piece in pieces(shape, voxel_bytes):
         seen[piece] += 1
         held = seen[piece].size * voxel_bytes
-        assert held <= max(slabs.PIECE_BYTES, shape[2] * voxel_bytes)  # a line is the least
+        assert held <= max(PIECE_BYTES, shape[2] * voxel_bytes)  # a line is the least
     assert (seen == 1).all()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from knee3d.anatomy.volume import Volume
 from knee3d.postprocess.confusion import accuracy, confusion_matrix
-from knee3d.postprocess.staple import staple
+from knee3d.postprocess.decide import staple
 
 
 def test_two_good_observers_outweigh_three_bad_ones_that_a_vote_would_follow():

@@ -8,7 +8,7 @@ from scipy import ndimage
 from surface_distance import metrics
 
 from knee3d.anatomy.volume import Volume
-from knee3d.postprocess.surface import assd_of_voxels, surface_scores
+from knee3d.postprocess.surface import surface_scores
 
 SPACINGS = st.tuples(*[st.sampled_from([0.3, 0.45, 0.7, 1.5])] * 3)
 
@@ -36,15 +36,6 @@ def test_deepminds_numbers_to_the_last_digit(seed, spacing):
         assert share == pytest.approx(metrics.compute_surface_dice_at_tolerance(distances, limit), abs=1e-9)
 
 
-@given(st.integers(0, 999), SPACINGS)
-@settings(max_examples=25)
-def test_medpys_assd_to_the_sixth_digit(seed, spacing):
-    binary = pytest.importorskip("medpy.metric.binary")
-    first, second = blob(seed), blob(seed + 1)
-    found = assd_of_voxels(volume(first, spacing), volume(second, spacing), 1)
-    assert found == pytest.approx(binary.assd(second, first, voxelspacing=spacing), abs=1e-6)
-
-
 def test_balls_within_balls_are_as_far_apart_as_their_radii():
     """10 and 12 mm around the same point, less what a surface of voxels is thick (0.4 to 0.7 mm)."""
     spacing = np.array([0.5, 0.4, 0.7])
@@ -56,7 +47,6 @@ def test_balls_within_balls_are_as_far_apart_as_their_radii():
     assert found.hd95_mm == pytest.approx(1.9, abs=0.3)
     assert found.nsd[1.0] < 0.01
     assert found.nsd[2.5] > 0.99
-    assert assd_of_voxels(small, large, 1) == pytest.approx(1.8, abs=0.2)
     assert not found.reason
 
 
@@ -65,7 +55,6 @@ def test_the_same_surface_is_at_no_distance():
     found = surface_scores(lump, lump, 1)
     assert (found.assd_mm, found.hd95_mm) == (0, 0)
     assert set(found.nsd.values()) == {1.0}
-    assert assd_of_voxels(lump, lump, 1) == 0
 
 
 def test_no_surface_is_nan_with_the_reason():
@@ -78,7 +67,6 @@ def test_no_surface_is_nan_with_the_reason():
         found = surface_scores(*pair, 1)
         assert np.isnan([found.assd_mm, found.hd95_mm, *found.nsd.values()]).all()
         assert found.reason == words
-        assert np.isnan(assd_of_voxels(*pair, 1))
 
 
 def test_other_grids_and_sheared_ones_are_refused():
@@ -89,7 +77,7 @@ def test_other_grids_and_sheared_ones_are_refused():
     affine[0, 1] = 0.3
     sheared = Volume(lump.array, affine)
     with pytest.raises(ValueError, match="sheared"):
-        assd_of_voxels(sheared, sheared, 1)
+        surface_scores(sheared, sheared, 1)
 
 
 def test_turned_in_space_nothing_changes():

@@ -1,4 +1,7 @@
-"""One table of networks, one builder per architecture."""
+"""One table of networks, one builder per architecture, and what all have around them.
+
+So they take raw pixels of any size and answer with as many probabilities.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,8 +9,8 @@ from dataclasses import dataclass
 import keras
 
 from knee3d.learn.networks import deconvnet, deeplab, fcn, library, pspnet, segnet, unet3d
-from knee3d.learn.networks.encoder import ENCODERS, NO_ENCODER
-from knee3d.learn.networks.frames import around_patches, around_slices
+from knee3d.learn.networks.encoder import ENCODERS, NO_ENCODER, to_encoder
+from knee3d.learn.networks.layers import CropLike, MiddleSlices, PadToStride
 from knee3d.learn.networks.vgg import CONVOLUTIONS
 
 
@@ -64,3 +67,43 @@ def network(name: str, classes: int, context: int = 1, encoder: str | None = Non
     encoder = encoder or architecture.encoders[0]
     frame = around_patches if architecture.solid else around_slices
     return frame(architecture.body(classes, encoder), architecture.stride, encoder, context)
+
+
+def around_slices(body: keras.Model, stride: int, encoder: str, context: int) -> keras.Model:
+    """A network of slices between their neighbours.
+
+    Args:
+        body: See `Architecture.body`.
+        stride: Of the body.
+        encoder: Whose pixels it wants.
+        context: Neighbours on each side. 1 feeds the three channels directly, as in the paper; others go through a
+            learned 1 x 1 convolution, which starts by passing the slice and its next neighbours on.
+
+    Returns:
+        uint8 (batch, height, width, 2 * context + 1) -> float32 (batch, height, width, classes), a softmax.
+    """
+    slices = keras.Input((None, None, 2 * context + 1), dtype="uint8", name="slices")
+    pixels = slices
+    if context != 1:
+        pixels = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(pixels)
+        pixels = keras.layers.Conv2D(
+            3, 1, use_bias=False, kernel_initializer=MiddleSlices(), dtype="float32", name="mix_neighbours"
+        )(pixels)
+    return _answering(body, stride, slices, to_encoder(ENCODERS[encoder])(pixels))
+
+
+def around_patches(body: keras.Model, stride: int, encoder: str, context: int) -> keras.Model:
+    """A network of patches of a volume; arguments as `around_slices`, the last two of no matter.
+
+    Returns:
+        uint8 (batch, *patch) -> float32 (batch, *patch, classes), a softmax.
+    """
+    patches = keras.Input((None, None, None), dtype="uint8", name="patches")
+    voxels = keras.layers.Rescaling(1 / 127.5, -1.0, dtype="float32", name="to_float")(patches)
+    return _answering(body, stride, patches, voxels[..., None])
+
+
+def _answering(body: keras.Model, stride: int, raw: keras.KerasTensor, pixels: keras.KerasTensor) -> keras.Model:
+    padded = PadToStride(stride, dtype="float32", name="pad_to_stride")(pixels)
+    scores = CropLike(dtype="float32", name="crop_like")([body(padded), raw])
+    return keras.Model(raw, keras.layers.Softmax(dtype="float32", name="probabilities")(scores))

@@ -56,6 +56,13 @@ ENCODERS: Mapping[str, Pixels] = {
 chance."""
 
 
+def to_encoder(expected: Pixels) -> keras.layers.Layer:
+    """Three grey channels of 0 to 255, of any dtype -> float32, as an encoder knows pixels."""
+    scale = [1 / deviation for deviation in expected.deviations]
+    offset = [-mean / deviation for mean, deviation in zip(expected.means, expected.deviations, strict=True)]
+    return keras.layers.Rescaling(scale, offset, dtype="float32", name="to_encoder")
+
+
 def backbone(encoder: str, weights: str | None = None) -> keras.Model:
     """An encoder as `segmentation-models` has it, without its top.
 

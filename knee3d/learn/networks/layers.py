@@ -9,34 +9,6 @@ import tensorflow as tf
 
 
 @keras.saving.register_keras_serializable(package="knee3d")
-class ToEncoder(keras.layers.Layer):
-    """Three grey channels of 0 to 255, a slice between its neighbours -> float32, as an ImageNet encoder knows them.
-
-    Args:
-        means: Taken away from the channels,
-        deviations: which are then divided by these.
-    """
-
-    def __init__(
-        self,
-        means: tuple[float, ...],
-        deviations: tuple[float, ...] = (1.0, 1.0, 1.0),
-        **kwargs: object,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.means, self.deviations = tuple(means), tuple(deviations)
-
-    def call(self, slices: tf.Tensor) -> tf.Tensor:
-        """(batch, height, width, 3), of any dtype -> float32."""
-        centred = tf.cast(slices, tf.float32) - tf.constant(self.means)
-        return centred if set(self.deviations) == {1.0} else centred / tf.constant(self.deviations)
-
-    def get_config(self) -> dict:
-        """What is needed to build it again."""
-        return super().get_config() | {"means": self.means, "deviations": self.deviations}
-
-
-@keras.saving.register_keras_serializable(package="knee3d")
 class MiddleSlices(keras.initializers.Initializer):
     """A 1 x 1 kernel from an odd number of neighbours to three that passes the middle three on, or one three times."""
 
@@ -56,7 +28,7 @@ class PadToStride(keras.layers.Layer):
         self.stride = stride
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """(batch, height, width, channels) or with a depth, zeros being the mean after `ToEncoder`."""
+        """(batch, height, width, channels) or with a depth, zeros being the mean of what an encoder knows."""
         # Not -size % stride: ONNX takes the sign of a remainder from the dividend.
         sizes = [tf.shape(inputs)[axis] for axis in range(1, inputs.shape.rank - 1)]
         missing = [(self.stride - size % self.stride) % self.stride for size in sizes]
