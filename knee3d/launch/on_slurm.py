@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from knee3d.launch.job import Job, LaunchError, log_to_stderr
+from knee3d.launch import Job, LaunchError, log_to_stderr
 
 DAY = 24 * 60
 

@@ -8,8 +8,8 @@ from knee3d.workflow.change import Comparison, Reproducibility, compare, reprodu
 from knee3d.workflow.data import audit, inspect, phantom, prepare, restore, table
 from knee3d.workflow.evaluation import Scoring, evaluate, fuse
 from knee3d.workflow.outcome import Outcome
+from knee3d.workflow.pages import ReportWish
 from knee3d.workflow.record import Wish
-from knee3d.workflow.report_record import ReportWish
 from knee3d.workflow.reporting import knees_of, report
 from knee3d.workflow.segmentation import Where, plan, segment
 from knee3d.workflow.segmenter import Method

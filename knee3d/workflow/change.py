@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from knee3d import __version__
 from knee3d.quantify.agreement import agreement, paired
 from knee3d.quantify.change import changes
-from knee3d.workflow.place import check_place
-from knee3d.workflow.record import RECORD
+from knee3d.workflow.record import RECORD, check_place
 from knee3d.workflow.visits import Visit, check_same_knee, differences, visit_at, visits_at
 
 if TYPE_CHECKING:
@@ -152,6 +151,8 @@ def compare(baseline: Path, followup: Path, error: Path | None = None, out: Path
         _check_place(out, COMPARISON)
     smallest, of_error = read_smallest(error) if error is not None else (None, {})
     pairs, failures = _matched(visits_at(baseline), visits_at(followup))
+    for case, why in failures.items():
+        log.error("%s %s", case, why)
     knees: list[dict[str, Any]] = []
     for pair in pairs:
         try:
@@ -160,6 +161,7 @@ def compare(baseline: Path, followup: Path, error: Path | None = None, out: Path
             if len(pairs) == 1 and not failures:
                 raise
             failures[pair.first.case] = str(refused)
+            log.error("%s", refused)
             continue
         for note in notes:
             log.warning("%s: %s", pair.first.case, note)
@@ -200,6 +202,7 @@ def _pairs(table: Path) -> tuple[list[Pair], dict[str, str]]:
                 raise ValueError(f"is the pair of line {seen[both]} again; remove one")
         except (ValueError, OSError) as error:
             failures[f"line {line}"] = f"{name}: {error}"
+            log.error("line %d: %s: %s", line, name, error)
             continue
         for note in notes:
             log.warning("%s: %s", name, note)

@@ -23,7 +23,7 @@ from knee3d.dataset.source import ANY, Choice
 from knee3d.dataset.table import LABELS_FILE, Knee, read_numbering, read_table, write_table
 from knee3d.lease import in_turn, sweep
 from knee3d.progress import progress
-from knee3d.workflow.place import check_place
+from knee3d.workflow.record import check_place
 
 log = logging.getLogger(__name__)
 

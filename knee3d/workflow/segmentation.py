@@ -26,14 +26,13 @@ from knee3d import __version__
 from knee3d.atomic import whole_folder
 from knee3d.dataset.intake import Entry
 from knee3d.dataset.labels import check_form
-from knee3d.launch.job import LaunchError
+from knee3d.launch import LaunchError
 from knee3d.launch.on_ray import pool_on_ray
 from knee3d.lease import Held, disk_time, in_threads, in_turn, leased, share, sweep
 from knee3d.models import fusion_mark, load_models
 from knee3d.progress import progress
-from knee3d.workflow.diary import Diary
 from knee3d.workflow.making import VOLUMES, BadModels, load_segmenter, segment_knee
-from knee3d.workflow.outcome import NoRoom, Outcome, in_a_line, watching_room
+from knee3d.workflow.outcome import Diary, NoRoom, Outcome, in_a_line, watching_room
 from knee3d.workflow.record import RECORD, Wish, finished, record_of, refuse_foreign
 from knee3d.workflow.segmenter import Segmenter
 
@@ -57,7 +56,6 @@ class Where:
         retries: How often a knee whose worker on the Ray cluster was lost is tried again.
         jobs: Knees at a time here: while one is computed others are read and written.
         overwrite: Whether to replace what was made of a knee before this run began.
-        log: The file for what happened; None is `LOG` in the output folder.
     """
 
     launcher: str = "local"
@@ -65,7 +63,6 @@ class Where:
     retries: int = 2
     jobs: int = 2
     overwrite: bool = False
-    log: Path | None = None
 
 
 def segment(entries: Sequence[Entry], wish: Wish, out: Path, where: Where = Where()) -> list[Outcome]:  # noqa: B008
@@ -93,7 +90,7 @@ def segment(entries: Sequence[Entry], wish: Wish, out: Path, where: Where = Wher
     found: dict[str, Outcome] = {}
     out.mkdir(parents=True, exist_ok=True)
     cases = {entry.case: entry for entry in entries}
-    diary = Diary(where.log or out / LOG)
+    diary = Diary(out / LOG)
     diary.note(event="begin", knee3d=__version__, knees=len(entries), models=mark, settings=wish.settings)
     try:
         sweep(out, [VOLUMES, *cases])

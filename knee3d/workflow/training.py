@@ -14,7 +14,7 @@ from knee3d.anatomy.plane import Plane
 from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Dataset, load_dataset
 from knee3d.dataset.split import Folds, fold_of
-from knee3d.launch.job import Job
+from knee3d.launch import Job
 from knee3d.launch.on_ray import run_on_ray
 from knee3d.launch.on_slurm import run_on_slurm
 from knee3d.models import all_trained, fusion_files, is_trained, load_fusion

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from knee3d.cli.learning import train
-from knee3d.launch.job import Job, LaunchError
+from knee3d.launch import Job, LaunchError
 from knee3d.launch.on_slurm import run_on_slurm
 
 cloudpickle = pytest.importorskip("cloudpickle")
