@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -100,9 +99,7 @@ def make_report(folder: Path, given: Given, wish: ReportWish, lease: Lease) -> d
         maps_of(labels, fused, views),
         scores_of(given, image, {**views, FUSED: labels}),
     )
-    for leftover in folder.glob(f".partial-*-{REPORT}"):  # of a process that is gone
-        shutil.rmtree(leftover, ignore_errors=True)
-    with whole_folder(folder / REPORT, lease.word) as partial:
+    with whole_folder(folder / REPORT) as partial:
         _write(folder, given, made, wish, partial)
         quality = json.loads((folder / "quality.json").read_text())
         record = {

@@ -210,7 +210,7 @@ class _Work:
                     known = self._known(entry)  # another process may have finished it just now
                     if known is None:
                         segmenter = self._loaded()
-                        with whole_folder(folder, lease.word) as partial, watching_room(self._out):
+                        with whole_folder(folder) as partial, watching_room(self._out):
                             record = segment_knee(entry, segmenter, self._wish, self._mark, partial)
                             _check_still_free(folder, self._since is not None)
                             lease.check()
