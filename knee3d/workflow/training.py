@@ -164,8 +164,7 @@ def _train(tasks: Sequence[ViewTask], launcher: Launcher) -> None:
     if launcher.kind == "ray":
         run_on_ray(jobs, launcher.address, launcher.retries)
     else:
-        for job in run_on_slurm(jobs, jobs[0].folder.parent / "slurm", launcher.slurm, launcher.retries):
-            log.info("%s: Slurm job %s prints to %s", job.name, job.number, job.log)
+        run_on_slurm(jobs, jobs[0].folder.parent / "slurm", launcher.slurm, launcher.retries)
 
 
 def train_here(task: ViewTask, going: "Going") -> Path:

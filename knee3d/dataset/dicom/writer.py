@@ -69,9 +69,9 @@ def write_series(volume: Volume, folder: Path, side: Side, *, patient: str, desc
 
     Raises:
         ValueError: The volume has other axes, is no stack of perpendicular slices, has fewer than two of them, or
-            does not fit int16; or a text is too long or contains a backslash.
+            does not fit int16.
     """
-    _check(volume, patient, description)
+    _check(volume)
     content = np.ascontiguousarray(volume.array, dtype="<i2").tobytes() + volume.affine.astype("<f8").tobytes()
     study = [patient, str(seed)]
     series = [*study, description, side.value, str(volume.shape), hashlib.sha256(content).hexdigest()]
@@ -89,7 +89,7 @@ def write_series(volume: Volume, folder: Path, side: Side, *, patient: str, desc
             dcmwrite(partial / f"IM{index + 1:04d}.dcm", image, enforce_file_format=True)
 
 
-def _check(volume: Volume, patient: str, description: str) -> None:
+def _check(volume: Volume) -> None:
     codes, array = axis_codes(volume.affine), volume.array
     if codes != CANONICAL or array.ndim != 3 or volume.shape[2] < 2:
         raise ValueError(
@@ -104,9 +104,6 @@ def _check(volume: Volume, patient: str, description: str) -> None:
         raise ValueError(
             f"a DICOM series holds int16, got {array.dtype} from {array.min()} to {array.max()}; rescale it"
         )
-    for text in (patient, description):
-        if len(text) > 64 or "\\" in text:
-            raise ValueError(f"DICOM texts have at most 64 characters and no backslash, got {text!r}")
 
 
 def _common_tags(volume: Volume, side: Side) -> Dataset:
