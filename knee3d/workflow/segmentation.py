@@ -93,7 +93,7 @@ def segment(entries: Sequence[Entry], wish: Wish, out: Path, where: Where = Wher
     diary = Diary(out / LOG)
     diary.note(event="begin", knee3d=__version__, knees=len(entries), models=mark, settings=wish.settings)
     try:
-        sweep(out, [VOLUMES, *cases])
+        sweep(out, [VOLUMES, LOG, *cases])
         with progress("knees", len(entries)) as advance:
             for case, outcome in _outcomes(cases, wish, mark, out, where):
                 found[case] = outcome
@@ -104,7 +104,7 @@ def segment(entries: Sequence[Entry], wish: Wish, out: Path, where: Where = Wher
         for case in cases:
             found.setdefault(case, Outcome(case, "failed", in_a_line(error)))
     finally:  # also where it was interrupted
-        sweep(out, [VOLUMES, *cases])
+        sweep(out, [VOLUMES, LOG, *cases])
         outcomes = [found[case] for case in cases if case in found]
         _end(outcomes, len(entries), out, diary)
     return outcomes
