@@ -540,7 +540,7 @@ def test_killed_at_any_change_it_goes_on_to_the_same_bytes(place, tmp_path, plai
     count = changes_of(lambda: work(tmp_path / "whole"), tmp_path / "whole")
     expected, cut_short = contents(tmp_path / "whole"), 0
     assert count > 50
-    for number in sorted({*range(1, count, count // 12), *range(count - 12, count + 1)}):
+    for number in sorted({*range(1, count, count // 15), *range(count - 12, count + 1)}):
         out = tmp_path / f"killed {number}"
         killed_at(number, lambda here=out: work(here), out)
         found = contents(out)

@@ -43,7 +43,7 @@ def kill_at_work(child: subprocess.Popen, out: Path) -> str:
             for holder in out.glob(f".lease-*/*+{child.pid}+*"):
                 case = holder.parent.name.removeprefix(".lease-")
                 child.send_signal(signal.SIGSTOP)
-                if list(out.glob(f".partial-*-{case}/*")) and holder.exists():
+                if list(out.glob(f".partial-*-{case}")) and holder.exists():
                     child.kill()
                     child.communicate()
                     return case

@@ -97,10 +97,8 @@ def thin_cartilage(labels: Volume, fraction: float) -> Volume:
         Labels on the same grid, removed voxels 0.
 
     Raises:
-        ValueError: `fraction` is not in 0 to 1, or a plate is there without its bone.
+        ValueError: A plate is there without its bone.
     """
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction must be within 0 and 1, got {fraction}")
     values = {name: value for value, name in NUMBERINGS["pymskt"].names.items()}
     array = labels.array.copy()
     for plate, bone in ((plate, BONE_OF[plate]) for plate in values if plate in BONE_OF):
