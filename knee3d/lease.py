@@ -43,6 +43,9 @@ _TRIES = 3
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Run = Callable[[Mapping[str, Item], bool], Iterator[tuple[str, Result | None]]]
+"""Works on items: yields names and results, None where another process works on an item. The second argument says
+whether leases of processes that are gone may be taken over."""
 
 
 class Held(ValueError):
@@ -144,43 +147,53 @@ def in_turn(path: Path) -> Iterator[None]:
         yield
 
 
-def share(items: Mapping[str, Item], work: Callable[[Item, bool], Result], jobs: int) -> Iterator[tuple[str, Result]]:
-    """Work on items, in threads, that other processes may work on at the same time.
+def share(items: Mapping[str, Item], run: Run[Item, Result]) -> Iterator[tuple[str, Result]]:
+    """Work on items that other processes may work on at the same time.
 
     Items on which others are at work are left to the end. Those whose process is gone are then taken over: as late as
     that, so that an item that ends its process does so when all others are done.
 
     Args:
         items: Name to item.
-        work: Called with an item, and whether leases of processes that are gone may be taken over; raises `Held` where
-            it cannot be done now.
-        jobs: Items at a time.
+        run: See `Run`. An item for which it yields nothing is left to the end, too.
 
     Yields:
         Name and result of each item, when all is done, here or elsewhere.
     """
-    left, late, told = [*items], False, False
+    left, late, told = dict(items), False, False
+    while left:
+        for name, result in run(dict(left), late):
+            if result is not None:
+                del left[name]
+                yield name, result
+        if left and late:
+            if not told:
+                log.info("waiting for other processes: %s", ", ".join([*left][:5]) + (" ..." if len(left) > 5 else ""))
+            told = True
+            time.sleep(PAUSE_S)
+        late = True
 
-    def attempt(name: str) -> tuple[str, Result | None]:
+
+def in_threads(work: Callable[[Item, bool], Result], jobs: int) -> Run[Item, Result]:
+    """A `Run` in threads of this process.
+
+    Args:
+        work: Called with an item, and whether leases may be taken over; raises `Held` where it cannot be done now.
+        jobs: Items at a time.
+    """
+
+    def attempt(named: tuple[str, Item], late: bool) -> tuple[str, Result | None]:
+        name, item = named
         try:
-            return name, work(items[name], late)
+            return name, work(item, late)
         except Held:
             return name, None
 
-    while left:
-        held = []
-        for done in as_finished(attempt, left, jobs):
-            name, result = done.result()
-            if result is None:
-                held.append(name)
-            else:
-                yield name, result
-        if held and late:
-            if not told:
-                log.info("waiting for other processes: %s", ", ".join(held[:5]) + (" ..." if len(held) > 5 else ""))
-            told = True
-            time.sleep(PAUSE_S)
-        left, late = held, True
+    def run(items: Mapping[str, Item], late: bool) -> Iterator[tuple[str, Result | None]]:
+        for done in as_finished(lambda named: attempt(named, late), items.items(), jobs):
+            yield done.result()
+
+    return run
 
 
 def sweep(folder: Path, names: Collection[str]) -> None:

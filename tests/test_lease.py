@@ -15,7 +15,7 @@ import pytest
 
 from knee3d import lease as room
 from knee3d.atomic import tidy, whole_folder
-from knee3d.lease import Held, Lost, disk_time, in_turn, leased, share, sweep
+from knee3d.lease import Held, Lost, disk_time, in_threads, in_turn, leased, share, sweep
 
 ELSEWHERE = "node17+0123abcd+4711+89abcdef"
 """Holder's name of a process on another machine."""
@@ -291,7 +291,7 @@ def test_what_others_do_is_left_to_the_end_and_taken_over_last(tmp_path):
                 file.unlink()
         return "here"
 
-    ended = dict(share({name: name for name in "abcde"}, work, jobs=1))
+    ended = dict(share({name: name for name in "abcde"}, in_threads(work, jobs=1)))
     assert ended == {"a": "here", "b": "elsewhere", "c": "here", "d": "here", "e": "here"}
     assert begun == ["a", "d", "e", "c"]
 
@@ -301,7 +301,7 @@ def test_an_error_that_concerns_all_ends_the_work(tmp_path):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        list(share({"a": "a", "b": "b"}, work, jobs=2))
+        list(share({"a": "a", "b": "b"}, in_threads(work, jobs=2)))
 
 
 def test_only_leftovers_of_what_is_named_and_nobody_has_are_swept(tmp_path):

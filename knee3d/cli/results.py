@@ -69,6 +69,14 @@ if TYPE_CHECKING:
 @resume_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done.")
 @click.option("--jobs", type=click.IntRange(1), default=2, help="Knees at a time: others are read and written.")
+@click.option(
+    "--launcher",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="ray: on all machines of a Ray cluster, which share the disk.",
+)
+@click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster, as ray start --head prints it.")
+@click.option("--retries", type=click.IntRange(0), default=2, help="For a knee whose worker is lost.")
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors.")
 def segment(knees: Path, models: Path, out: Path, **options: Any) -> None:
     """Segment knees: labels on their own grid, volumes, a picture of each.
@@ -83,6 +91,7 @@ def segment(knees: Path, models: Path, out: Path, **options: Any) -> None:
     knee3d segment knee.nii.gz --models models --side L --fast
     knee3d segment path/to/knees --models models --out labels --precision float32
     knee3d segment knees.csv --models models --format dicom-seg --dry-run
+    knee3d segment knees.csv --models models --launcher ray --address auto
     """
     from knee3d import workflow
     from knee3d.dataset.source import Choice
@@ -104,7 +113,9 @@ def segment(knees: Path, models: Path, out: Path, **options: Any) -> None:
         problems = [entry.case for entry, _, well in planned if not well]
         leave(problems, len(planned) - len(problems))
         return
-    _tell(workflow.segment(entries, wish, out, not options["resume"], options["jobs"]), out, options["quiet"])
+    told = {name: options[name] for name in ("launcher", "address", "retries", "jobs")}
+    where = workflow.Where(**told, overwrite=not options["resume"])
+    _tell(workflow.segment(entries, wish, out, where), out, options["quiet"])
 
 
 def _tell(outcomes: "list[workflow.Outcome]", out: Path, quiet: bool) -> None:

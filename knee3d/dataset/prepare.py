@@ -22,7 +22,7 @@ from knee3d.dataset.sides import agreed_side, side_of_labels
 from knee3d.dataset.source import ANY, Choice, read_image, read_mask
 from knee3d.dataset.split import check_no_leak, split_patients
 from knee3d.dataset.table import Knee
-from knee3d.lease import Held, Lease, leased, share
+from knee3d.lease import Held, Lease, in_threads, leased, share
 from knee3d.records import changed, earlier
 
 log = logging.getLogger(__name__)
@@ -180,8 +180,9 @@ def prepare_knees(
         except (ValueError, OSError) as error:
             return error
 
-    for _, outcome in share({knee.case: knee for knee in knees}, work, jobs):
-        yield outcome
+    ended: Iterator[tuple[str, Case | ValueError | OSError]]
+    ended = share({knee.case: knee for knee in knees}, in_threads(work, jobs))
+    yield from (outcome for _, outcome in ended)
 
 
 def assign_splits(cases: Sequence[Case], knees: Sequence[Knee], preparation: Preparation) -> tuple[Case, ...]:

@@ -12,7 +12,7 @@ from knee3d.workflow.outcome import Outcome
 from knee3d.workflow.pages import ReportWish
 from knee3d.workflow.record import Wish
 from knee3d.workflow.reporting import knees_of, report
-from knee3d.workflow.segmentation import plan, segment
+from knee3d.workflow.segmentation import Where, plan, segment
 from knee3d.workflow.segmenter import Method
 from knee3d.workflow.training import Launcher, card, cross_validate, export, train
 
@@ -28,6 +28,7 @@ __all__ = [
     "Scoring",
     "Source",
     "Wanted",
+    "Where",
     "Wish",
     "audit",
     "card",

@@ -6,7 +6,7 @@ import logging
 import threading
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from knee3d.records import VERSION
 from knee3d.workflow.record import FORM, RECORD, SEEN, SOURCE, Wish, digests, origin_of
 from knee3d.workflow.segmenter import Segmentation, Segmenter
 
+if TYPE_CHECKING:
+    from knee3d.learn.engines import Engine
+
 log = logging.getLogger(__name__)
 
 VOLUMES = "volumes.csv"
@@ -39,12 +42,13 @@ class BadModels(ValueError):
     """The networks cannot be used: no knee can be segmented."""
 
 
-def load_segmenter(wish: Wish, mark: str) -> Segmenter:
-    """The networks, on the engine that the wish leads to.
+def load_segmenter(wish: Wish, mark: str, engine: Engine | None = None) -> Segmenter:
+    """The networks, on an engine; by default the one that the wish leads to.
 
     Args:
         wish: Which networks, and how.
         mark: What `fusion_mark` said of them when the run began.
+        engine: What computes them.
 
     Raises:
         BadModels: They cannot be read, do not go together, or were changed since.
@@ -52,7 +56,7 @@ def load_segmenter(wish: Wish, mark: str) -> Segmenter:
     try:
         from knee3d.learn.engines import choose_engine
 
-        engine = choose_engine(wish.precision, wish.device)
+        engine = engine or choose_engine(wish.precision, wish.device)
         log.info("computing with %s", engine)
         trained = load_models(wish.models, planes=wish.planes, engine=engine, oblique=wish.oblique)
         changed = fusion_mark(wish.models, wish.planes, wish.oblique) != mark

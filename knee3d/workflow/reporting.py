@@ -20,7 +20,7 @@ from typing import Any
 
 from knee3d.dataset.intake import Entry, knees_at
 from knee3d.dataset.table import LABELS_FILE, read_numbering, read_table
-from knee3d.lease import Held, disk_time, in_turn, leased, share
+from knee3d.lease import Held, disk_time, in_threads, in_turn, leased, share
 from knee3d.progress import progress
 from knee3d.workflow.finished import Given
 from knee3d.workflow.outcome import NoRoom, Outcome, in_a_line, watching_room
@@ -118,7 +118,7 @@ def report(results: Path, knees: Knees, wish: ReportWish, overwrite: bool = Fals
     found: dict[str, Outcome] = {}
     with progress("reports", len(folders)) as advance:
         try:
-            for case, outcome in share(folders, work, jobs):
+            for case, outcome in share(folders, in_threads(work, jobs)):
                 found[case] = outcome
                 if outcome.message:
                     log.error("%s: %s", case, outcome.message)

@@ -1,4 +1,4 @@
-"""The journey from knees to labels: one, a folder of them, or a table.
+"""The journey from knees to labels: one, a folder of them, or a table; here or on a Ray cluster.
 
 Any number of processes on machines with a common disk may do it at the same time: each knee is done by the one that
 gets its lease.
@@ -13,23 +13,31 @@ from __future__ import annotations
 
 import logging
 import math
+import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knee3d import __version__
 from knee3d.atomic import whole_folder
 from knee3d.dataset.intake import Entry
 from knee3d.dataset.labels import check_form
-from knee3d.lease import Held, disk_time, in_turn, leased, share, sweep
-from knee3d.models import fusion_mark
+from knee3d.launch import LaunchError
+from knee3d.launch.on_ray import pool_on_ray
+from knee3d.lease import Held, disk_time, in_threads, in_turn, leased, share, sweep
+from knee3d.models import fusion_mark, load_models
 from knee3d.progress import progress
 from knee3d.workflow.making import VOLUMES, BadModels, load_segmenter, segment_knee
 from knee3d.workflow.outcome import Diary, NoRoom, Outcome, in_a_line, watching_room
 from knee3d.workflow.record import RECORD, Wish, finished, record_of, refuse_foreign
 from knee3d.workflow.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from knee3d.learn.engines import Engine
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +46,37 @@ VOLUMES_HEADER = b"case,tissue,volume_mm3"
 _TOLD = ("side", "volumes_mm3", "flags", "whole_because", "engine")
 
 
-def segment(entries: Sequence[Entry], wish: Wish, out: Path, overwrite: bool = False, jobs: int = 2) -> list[Outcome]:
+@dataclass(frozen=True)
+class Where:
+    """Where and how knees are worked on.
+
+    Attributes:
+        launcher: "local" or "ray".
+        address: Address of the Ray cluster, see `launch.on_ray`.
+        retries: How often a knee whose worker on the Ray cluster was lost is tried again.
+        jobs: Knees at a time here: while one is computed others are read and written.
+        overwrite: Whether to replace what was made of a knee before this run began.
+    """
+
+    launcher: str = "local"
+    address: str | None = None
+    retries: int = 2
+    jobs: int = 2
+    overwrite: bool = False
+
+
+def segment(entries: Sequence[Entry], wish: Wish, out: Path, where: Where = Where()) -> list[Outcome]:  # noqa: B008
     """Segment knees into folders, each of which appears when it is complete.
 
     Knees that were finished before, or by another process meanwhile, with the same content, networks and settings, are
     kept. It returns when no other process works on any of them. A knee that fails stops no other; networks that cannot
-    be used and a full disk fail all that are not finished by then.
+    be used, a cluster that is lost and a full disk fail all that are not finished by then.
 
     Args:
         entries: The knees.
         wish: What is to be made of them.
         out: Gets a folder for each, see the top of this module.
-        overwrite: Whether to replace what was made of a knee before this run began.
-        jobs: Knees at a time: while one is computed others are read and written.
+        where: Where they are worked on.
 
     Returns:
         What became of each, in the order of `entries`.
@@ -59,21 +85,21 @@ def segment(entries: Sequence[Entry], wish: Wish, out: Path, overwrite: bool = F
         ValueError: There is no trained network, or results would lie where they must not.
     """
     _check_places(entries, wish, out)
+    wish = replace(wish, models=wish.models.absolute())
     mark = fusion_mark(wish.models, wish.planes, wish.oblique)
     found: dict[str, Outcome] = {}
     out.mkdir(parents=True, exist_ok=True)
     cases = {entry.case: entry for entry in entries}
     diary = Diary(out / LOG)
     diary.note(event="begin", knee3d=__version__, knees=len(entries), models=mark, settings=wish.settings)
-    since = disk_time(out) if overwrite else None
     try:
         sweep(out, [VOLUMES, LOG, *cases])
         with progress("knees", len(entries)) as advance:
-            for case, outcome in share(cases, _Work(wish, mark, out, since), jobs):
+            for case, outcome in _outcomes(cases, wish, mark, out, where):
                 found[case] = outcome
                 _report(outcome, diary)
                 advance(1)
-    except (BadModels, NoRoom) as error:
+    except (BadModels, NoRoom, LaunchError) as error:
         log.error("%s", error)
         for case in cases:
             found.setdefault(case, Outcome(case, "failed", in_a_line(error)))
@@ -91,7 +117,7 @@ def plan(entries: Sequence[Entry], wish: Wish, out: Path, overwrite: bool = Fals
         entries: The knees.
         wish: What is to be made of them.
         out: Where.
-        overwrite: As `segment`.
+        overwrite: As in `Where`.
 
     Raises:
         ValueError: As `segment`.
@@ -130,11 +156,37 @@ def _check_places(entries: Sequence[Entry], wish: Wish, out: Path) -> None:
         check_form(wish.form, entries[0].source.path)
 
 
+def _outcomes(
+    cases: Mapping[str, Entry], wish: Wish, mark: str, out: Path, where: Where
+) -> Iterator[tuple[str, Outcome]]:
+    """Of each knee, as they come."""
+    since = disk_time(out) if where.overwrite else None
+    if where.launcher != "ray":
+        yield from share(cases, in_threads(_Work(wish, mark, out, since), where.jobs))
+        return
+    try:
+        from knee3d.learn.engines import choose_engine
+
+        engine = choose_engine(wish.precision, wish.device)
+        # What is wrong with the networks is said before machines are asked.
+        load_models(wish.models, planes=wish.planes, oblique=wish.oblique)
+    except Exception as error:
+        raise BadModels(str(error)) from error
+    there = {case: replace(entry, source=replace(entry.source, path=entry.source.path.absolute()))
+             for case, entry in cases.items()}  # fmt: skip
+    make = partial(_work_elsewhere, wish, mark, out.absolute(), since, engine)
+    with pool_on_ray(make, len(cases), where.address, where.retries) as run:
+        for case, outcome in share(there, run):
+            if isinstance(outcome, BadModels | NoRoom):
+                raise outcome
+            yield case, outcome if isinstance(outcome, Outcome) else Outcome(case, "failed", in_a_line(outcome))
+
+
 class _Work:
     """Segments one knee after the other, each under its lease; the networks are loaded when there is a knee to do."""
 
-    def __init__(self, wish: Wish, mark: str, out: Path, since: float | None) -> None:
-        self._wish, self._mark, self._out, self._since = wish, mark, out, since
+    def __init__(self, wish: Wish, mark: str, out: Path, since: float | None, engine: Engine | None = None) -> None:
+        self._wish, self._mark, self._out, self._since, self._engine = wish, mark, out, since, engine
         self._segmenter: Segmenter | None = None
         self._first = threading.Lock()
 
@@ -176,8 +228,19 @@ class _Work:
     def _loaded(self) -> Segmenter:
         with self._first:
             if self._segmenter is None:
-                self._segmenter = load_segmenter(self._wish, self._mark)
+                self._segmenter = load_segmenter(self._wish, self._mark, self._engine)
             return self._segmenter
+
+
+def _work_elsewhere(wish: Wish, mark: str, out: Path, since: float | None, engine: Engine) -> _Work:
+    """What a worker of a cluster does.
+
+    Raises:
+        LaunchError: The output folder is not there.
+    """
+    if not out.is_dir():
+        raise LaunchError(f"{socket.gethostname()} has no {out}: it must lie on a disk that all machines share")
+    return _Work(wish, mark, out, since, engine)
 
 
 def _known(entry: Entry, wish: Wish, models: str, out: Path, since: float | None) -> dict[str, Any] | None:

@@ -114,7 +114,7 @@ def test_fast_is_the_same_where_the_quick_look_is_sure(place):
     np.testing.assert_array_equal(fast.labels.array, whole.labels.array)
 
 
-@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+@pytest.mark.parametrize("more", [(), ("--dry-run",), ("--launcher", "ray")])
 def test_without_a_network_for_them_there_is_one_clear_line(place, tmp_path, more):
     words = (place / "cohort", "--models", place / "planes-only", "--out", tmp_path / "out", "--views", "oblique:3")
     refused = run(*words, *more)

@@ -534,7 +534,7 @@ def test_killed_at_any_change_it_goes_on_to_the_same_bytes(place, tmp_path, plai
     knees = entries(place)[:2]
 
     def work(out: Path) -> None:
-        made = workflow.segment(knees, wish, out, jobs=1)
+        made = workflow.segment(knees, wish, out, workflow.Where(jobs=1))
         assert {one.status for one in made} <= {"done", "kept"}
 
     count = changes_of(lambda: work(tmp_path / "whole"), tmp_path / "whole")

@@ -5,85 +5,114 @@ import os
 import threading
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
+from made_up_models import make_models
+from test_segmenting import contents
 
 from knee3d import workflow
+from knee3d.anatomy.orientation import to_canonical
 from knee3d.anatomy.plane import Plane
-from knee3d.launch import Job, LaunchError
-from knee3d.launch.on_ray import WEIGHTS, _machines, _share, run_on_ray
+from knee3d.dataset.phantom.cohort import Cohort
+from knee3d.dataset.source import read_image
+from knee3d.dataset.table import read_table
+from knee3d.launch import LaunchError
+from knee3d.launch.on_ray import WEIGHTS, pool_on_ray
 from knee3d.learn import config
+from knee3d.lease import Held, share
 
 SMALL = {"network": "pspnet"}
 pytest.importorskip("ray", reason="Ray is an optional package")
 
 
-def work(kind: str, marker: Path) -> None:
-    """Some work ends its worker, or fails."""
-    was_here = marker.exists()
-    marker.touch()
-    if kind == "poison" or (kind == "unlucky" and not was_here):
-        os.kill(os.getpid(), 9)
-    if kind == "bad":
-        raise ValueError("cannot be done")
-    if kind == "slow":
-        time.sleep(2)
-    marker.write_text(os.environ.get(WEIGHTS, ""))
+def make_work():
+    """What a worker does: some items end it, or fail, or are another process's for a while."""
+    loaded = os.getpid()
 
+    def work(item, take_over):
+        kind, marker = item
+        was_here = marker.exists()
+        marker.touch()
+        if kind == "poison" or (kind == "unlucky" and not was_here):
+            os.kill(loaded, 9)
+        if kind == "bad":
+            raise ValueError("cannot\nbe done")
+        if kind == "held" and not was_here:
+            raise Held(marker, "")
+        time.sleep(0.05 if kind == "fine" else 0.5)
+        return loaded, os.environ.get(WEIGHTS)
 
-def jobs_of(folder: Path, *kinds: str) -> list[Job]:
-    names = [f"{number} {kind}" for number, kind in enumerate(kinds)]
-    return [Job(name, folder / name, partial(work, kind, folder / name))
-            for name, kind in zip(names, kinds, strict=True)]  # fmt: skip
+    return work
 
 
 @pytest.mark.slow
-def test_lost_workers_are_replaced_and_failures_named_and_a_lost_machine_is_done_without(
-    cluster, tmp_path, monkeypatch
-):
+def test_lost_workers_are_started_again_and_a_lost_machine_is_done_without(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv(WEIGHTS, str(tmp_path / "encoder.h5"))
-    jobs = jobs_of(tmp_path, *["fine"] * 3, "unlucky", "poison", "bad", *["fine"] * 2)
-    with pytest.raises(LaunchError) as failed:
-        run_on_ray(jobs, cluster.address, retries=1)
-    assert "4 poison: " in str(failed.value)
-    assert "5 bad: cannot be done" in str(failed.value)
-    assert str(failed.value).count("; ") == 1
-    for job in jobs:
-        if job.name not in ("4 poison", "5 bad"):
-            assert job.folder.read_text() == str(tmp_path / "encoder.h5")
-    slow = jobs_of(tmp_path / "x", *["slow"] * 4)
-    (tmp_path / "x").mkdir()
-    lost = threading.Timer(3, lambda: cluster.remove_node(cluster.workers.pop(), allow_graceful=False))
-    lost.start()
-    run_on_ray(slow, cluster.address, retries=1)
-    lost.join()
-    assert all(job.folder.read_text() for job in slow)
+    kinds = ["fine"] * 4 + ["held", "unlucky", "poison"] + ["fine"] * 3 + ["bad"] + ["fine"] * 5
+    items = {f"{number} {kind}": (kind, tmp_path / f"marker-{number}") for number, kind in enumerate(kinds)}
+    with pool_on_ray(make_work, len(items), cluster.address, retries=1) as run:
+        found = dict(share(items, run))
+        assert set(found) == set(items)
+        failed = {name: error for name, error in found.items() if isinstance(error, Exception)}
+        assert set(failed) == {"6 poison", "10 bad"}
+        assert isinstance(failed["6 poison"], LaunchError)
+        assert str(failed["10 bad"]) == "cannot\nbe done"
+        done = [outcome for outcome in found.values() if not isinstance(outcome, Exception)]
+        # Made once by each worker, not for each item: two to begin with, and one for each that was lost.
+        assert 2 <= len({process for process, _ in done}) <= 2 + 3
+        assert {weights for _, weights in done} == {str(tmp_path / "encoder.h5")}
+        items = {str(number): ("slow", tmp_path / f"marker-{number}") for number in range(12)}
+        lost = threading.Timer(1, lambda: cluster.remove_node(cluster.workers.pop(), allow_graceful=False))
+        lost.start()
+        found = dict(share(items, run))
+        lost.join()
+        assert set(found) == set(items)
+        assert not [error for error in found.values() if isinstance(error, Exception)]
     cluster.workers.append(cluster.add_node(num_cpus=1))
 
 
-def test_no_cluster_is_a_clear_error(tmp_path):
-    with pytest.raises(LaunchError, match="nowhere"):
-        run_on_ray(jobs_of(tmp_path, "fine"), "nowhere", retries=0)
+def test_no_cluster_is_a_clear_error(monkeypatch):
+    pool = pool_on_ray(make_work, 1, "nowhere", retries=0)
+    with pytest.raises(LaunchError, match="nowhere"), pool:
+        pass
 
 
-@pytest.mark.parametrize(
-    ("machines", "count", "cpus", "gpus"),
-    [
-        ([{"CPU": 8}, {"CPU": 8}], 3, 8, 0),
-        ([{"CPU": 8, "GPU": 4}], 3, 2, 1),
-        ([{"CPU": 8, "GPU": 4}, {"CPU": 8, "GPU": 4}], 2, 8, 4),
-        ([{"CPU": 4}, {"CPU": 8, "GPU": 1}], 3, 8, 1),  # where there are GPUs, machines without are left alone
-        ([{"CPU": 1}], 9, 1, 0),
-    ],
-)
-def test_each_machine_has_a_job_or_more_where_it_has_gpus(machines, count, cpus, gpus):
-    nodes = [{"Alive": True, "Resources": has} for has in machines]
-    nodes += [{"Alive": False, "Resources": {"CPU": 64}}, {"Alive": True, "Resources": {"memory": 1}}]
-    assert _share(_machines(nodes), count) == {"num_cpus": cpus, "num_gpus": gpus}
-    with pytest.raises(LaunchError, match="no machine"):
-        _share(_machines([]), count)
+@pytest.mark.slow
+def test_knees_on_a_cluster_that_loses_a_worker_are_those_made_here(cluster, tmp_path):
+    table = workflow.phantom(Cohort(3, (32, 30, 28), seed=1), tmp_path / "cohort", jobs=2)
+    image, _ = read_image(read_table(table)[0].image)
+    models = make_models(tmp_path / "models", tuple(to_canonical(image).spacing_mm.tolist()))
+    bad = table.parent / "P002-baseline" / "dicom"
+    sorted(bad.iterdir())[3].unlink()
+    entries = workflow.knees_at(table)
+    wish = workflow.Wish(models, precision="float32")
+    here = workflow.segment(entries, wish, tmp_path / "here")
+    out = tmp_path / "there"
+    where = workflow.Where("ray", cluster.address)
+    killer = threading.Thread(target=kill_a_worker, args=(out,), daemon=True)
+    killer.start()
+    there = workflow.segment(entries, wish, out, where)
+    killer.join()
+    assert [one.status for one in there] == ["done", "failed", "done", "done"]
+    assert [one.message for one in there] == [one.message for one in here]
+    assert "mm apart" in there[1].message
+    assert contents(out) == contents(tmp_path / "here")
+    assert (out / "volumes.csv").read_bytes() == (tmp_path / "here" / "volumes.csv").read_bytes()
+    assert not list(out.glob(".*"))
+    again = workflow.segment(entries, wish, out)  # wherever they were made
+    assert [one.status for one in again] == ["kept", "failed", "kept", "kept"]
+
+
+def kill_a_worker(out: Path) -> None:
+    """While it is at a knee, which its lease says."""
+    while True:
+        for holder in out.glob(".lease-P*/*"):
+            process = int(holder.name.split("+")[2])
+            if process != os.getpid() and holder.exists():
+                os.kill(process, 9)
+                return
+        time.sleep(0.01)
 
 
 @pytest.mark.slow
