@@ -1,10 +1,11 @@
 """Files and folders that appear whole or not at all."""
 
 import errno
+import glob
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -20,7 +21,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     system does not say which, is said with the path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
+    partial = partial_of(path)
     try:
         with _full_disk_named(path):
             yield partial
@@ -30,20 +31,16 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path, word: str = "") -> Iterator[Path]:
+def whole_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; it takes the place of `path` if the block succeeds.
 
     On an error, and after a kill at any moment, what stood at `path` is there again. A full disk is said with the path.
-
-    Args:
-        path: The folder.
-        word: Part of the temporary name. Where several processes may write the folder, each must give another one; what
-            a killed one leaves, `lease.sweep` removes. Without a word the next call removes it.
+    Where several processes may write the folder, only the one that holds its lease may do so: what others have left of
+    it is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{word}-{path.name}" if word else f".partial-{path.name}")
-    put_back(path)
-    shutil.rmtree(partial, ignore_errors=True)
+    tidy(path)
+    partial = partial_of(path)
     partial.mkdir()
     try:
         with _full_disk_named(path):
@@ -65,16 +62,30 @@ def _full_disk_named(path: Path) -> Iterator[None]:
 
 def replace_folder(new: Path, path: Path) -> None:
     """Give a folder another's name; what stood there is gone only when the new one stands there."""
-    put_back(path)
+    _put_back(path)
     if path.exists():
         path.rename(_old(path))  # removing it in place could be interrupted half-way
     try:
         new.rename(path)
     finally:
-        put_back(path)
+        _put_back(path)
 
 
-def put_back(path: Path) -> None:
+def partial_of(path: Path) -> Path:
+    """Another temporary name for a file or folder each time; what a killed process leaves there, `tidy` removes."""
+    return path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
+
+
+def tidy(path: Path) -> None:
+    """Remove what killed processes have left of a file or folder under other names, or put it back in its place."""
+    for partial in path.parent.glob(f".partial-????????-{glob.escape(path.name)}"):
+        shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+    _put_back(path)
+
+
+def _put_back(path: Path) -> None:
     """Undo the first of the two renames of `replace_folder` where there was no second; else remove what is old."""
     old = _old(path)
     if old.exists() and not path.exists():

@@ -3,7 +3,7 @@
 The lease on NAME is the folder .lease-NAME beside it. It holds one empty file, whose name is that of the holder:
 machine, process, and a random word, so that no two holders have the same name.
 
-- To take a lease, a process makes such a folder under a name of its own and renames it to .lease-NAME. The system, or
+- To take a lease, a process makes such a folder under a temporary name and renames it to .lease-NAME. The system, or
   the server of a network disk, lets one process do so: only where there is no such folder, or an empty one.
 - The holder renews the time of its file every `BEAT_S` seconds, in a thread.
 - A holder is gone if its file was not renewed for `STALE_S` seconds by the clock of the disk, or if it was a process of
@@ -28,7 +28,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from knee3d.atomic import put_back
+from knee3d.atomic import partial_of, tidy
 from knee3d.threads import as_finished
 
 log = logging.getLogger(__name__)
@@ -77,11 +77,6 @@ class Lease:
 
     path: Path
     file: Path
-
-    @property
-    def word(self) -> str:
-        """Eight characters that no other lease has, for names of temporary files."""
-        return self.file.name.rpartition("+")[2]
 
     def check(self) -> None:
         """Renew the lease.
@@ -208,25 +203,10 @@ def sweep(folder: Path, names: Collection[str]) -> None:
         folder: Where they lie.
         names: Of the files and folders; nothing else is looked at.
     """
-    found = [match for path in os.scandir(folder) if (match := _LEFTOVER.fullmatch(path.name))]
-    for name in {match["name"] for match in found} & set(names):
+    found = {match["name"] for path in os.scandir(folder) if (match := _LEFTOVER.fullmatch(path.name))}
+    for name in found & set(names):
         with suppress(Held, OSError), leased(folder / name):
-            for match in found:
-                if match["name"] == name and match.string.startswith(".partial-"):
-                    partial = folder / match.string
-                    shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
-            put_back(folder / name)
-    _sweep_prepared(folder)
-
-
-def _sweep_prepared(folder: Path) -> None:
-    """Remove folders that processes had prepared to take a lease with, and were killed before they could."""
-    prepared = [path for path in folder.glob(f"{_PREFIX}*") if _HOLDER.fullmatch(path.name.removeprefix(_PREFIX))]
-    now = disk_time(folder) if prepared else 0.0
-    for path in prepared:
-        with suppress(OSError):
-            if now - path.stat().st_mtime > STALE_S:
-                shutil.rmtree(path)
+            tidy(folder / name)
 
 
 def disk_time(folder: Path) -> float:
@@ -241,9 +221,9 @@ def disk_time(folder: Path) -> float:
 def _take(path: Path, take_over: bool) -> Lease:
     place = path.with_name(f"{_PREFIX}{path.name}")
     me = f"{socket.gethostname()}+{_machine()}+{os.getpid()}+{secrets.token_hex(4)}"
-    made, holder = path.with_name(f"{_PREFIX}{me}"), None
-    made.mkdir(parents=True)
+    made, holder = partial_of(path), None
     try:
+        made.mkdir(parents=True)
         now = _touched(made / me)
         for _ in range(_TRIES):
             try:
@@ -260,6 +240,8 @@ def _take(path: Path, take_over: bool) -> Lease:
             with suppress(OSError):  # not every system renames to the name of an empty folder
                 place.rmdir()
         raise Held(path, holder or "")
+    except FileNotFoundError as error:  # who holds it has taken what we made for what a killed process left
+        raise Held(path, holder or "") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

@@ -48,8 +48,8 @@ def test_a_folder_that_fails_leaves_the_old_one_and_no_rest(tmp_path):
     target = tmp_path / "case"
     target.mkdir()
     (target / "old").touch()
-    (tmp_path / ".partial-case").mkdir()  # of a run that was killed
-    (tmp_path / ".partial-case" / "rest").touch()
+    (tmp_path / ".partial-0123abcd-case").mkdir()  # of a run that was killed
+    (tmp_path / ".partial-0123abcd-case" / "rest").touch()
 
     def full() -> None:
         with whole_folder(target) as partial:
@@ -91,7 +91,7 @@ def test_a_folder_is_back_after_a_failed_or_killed_exchange(tmp_path, monkeypatc
     rename = Path.rename
 
     def fail(self: Path, to: Path) -> Path:
-        if self.name == ".partial-target":
+        if self.name.startswith(".partial-"):
             raise OSError(5, "no")
         return rename(self, to)
 

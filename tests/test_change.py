@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from as_seen import run_as_seen as run
 
 from knee3d import workflow
 from knee3d.anatomy.tissue import FEMORAL, LATERAL_TIBIAL, MEDIAL_MENISCUS, MEDIAL_TIBIAL, PATELLAR, SCHEMES, map_labels
-from knee3d.cli import main
 from knee3d.dataset.files.volumefile import read_volume
 from knee3d.dataset.phantom.cohort import LOSS
 from knee3d.dataset.table import read_numbering, read_table
@@ -22,10 +21,6 @@ from knee3d.workflow.record import RECORD
 
 PLATES = (FEMORAL, MEDIAL_TIBIAL, LATERAL_TIBIAL, PATELLAR)
 SETTINGS = {"fast": False, "cleaning": {"remove_below": 0.0}, "form": "nifti", "probabilities": False}
-
-
-def run(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 def knee(folder: Path, volume: float, **record: object) -> Path:

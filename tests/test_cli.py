@@ -1,6 +1,5 @@
 """The command line: what it says, and how it fails."""
 
-import sys
 from pathlib import Path
 
 import click
@@ -23,16 +22,12 @@ def test_every_command_explains_itself_with_an_example(command):
     assert f"knee3d {command}" in result.output or "knee3d-train" in result.output
 
 
-@pytest.mark.parametrize(("active", "said"), [(False, "{bin}/tensorboard --logdir"), (True, " tensorboard --logdir")])
-def test_the_demo_ends_with_commands_that_are_there(monkeypatch, tmp_path, active, said):
-    program = tmp_path / "tensorboard"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path) if active else "/nowhere")
-    monkeypatch.setattr(sys, "argv", [str(tmp_path / "knee3d")])
+def test_the_demo_ends_with_commands_that_are_there(monkeypatch, tmp_path):
     monkeypatch.setattr("knee3d.demo.demo", lambda *args: ({}, "a loss"))
     monkeypatch.setattr("knee3d.cli.results.show_scores", lambda summary: None)
-    assert said.format(bin=tmp_path) in run("demo", "--out", tmp_path / "demo").output
+    said = run("demo", "--out", tmp_path / "demo").output
+    (tensorboard,) = [word for word in said.split() if word.endswith("tensorboard")]
+    assert Path(tensorboard).is_file()
 
 
 def test_version_and_the_short_form_of_train():

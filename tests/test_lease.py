@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from knee3d import lease as room
-from knee3d.atomic import whole_folder
+from knee3d.atomic import tidy, whole_folder
 from knee3d.lease import Held, Lost, disk_time, in_threads, in_turn, leased, share, sweep
 
 ELSEWHERE = "node17+0123abcd+4711+89abcdef"
@@ -57,7 +57,7 @@ def test_one_at_a_time(tmp_path):
         lease.check()
         assert names(path.parent) == {".lease-case"}
         with leased(path.with_name("other")) as other:
-            assert other.word != lease.word
+            assert other.file.name != lease.file.name
     with pytest.raises(ZeroDivisionError), leased(path):
         raise ZeroDivisionError
     assert not names(path.parent)
@@ -180,10 +180,10 @@ def test_who_was_robbed_notices_and_keeps_nothing(tmp_path):
     path = tmp_path / "case"
 
     def mine() -> None:
-        with leased(path) as lease, whole_folder(path, lease.word) as partial:
+        with leased(path) as lease, whole_folder(path) as partial:
             (partial / "result").write_text("mine")
             make_old(lease.file)
-            with leased(path) as other, whole_folder(path, other.word) as theirs:
+            with leased(path) as other, whole_folder(path) as theirs:
                 (theirs / "result").write_text("theirs")
                 other.check()
             lease.check()
@@ -316,6 +316,23 @@ def test_only_leftovers_of_what_is_named_and_nobody_has_are_swept(tmp_path):
     sweep(tmp_path, ["a", "b", "d"])
     kept = {f".partial-0123abcd-{name}" for name in ("b", "c", "x-a")}
     assert names(tmp_path) == {*kept, ".lease-b", ".old-mine", "a", "d"}
+
+
+def test_who_is_taken_for_a_leftover_while_it_asks_is_told_that_the_lease_is_held(tmp_path, monkeypatch):
+    """The holder removes what lies under temporary names, also what another one has just made for its own try."""
+    path = tmp_path / "case"
+    rename = Path.rename
+
+    def tidied(self: Path, to: Path) -> Path:
+        tidy(path)
+        return rename(self, to)
+
+    with leased(path):
+        monkeypatch.setattr(Path, "rename", tidied)
+        with pytest.raises(Held), leased(path):
+            pass
+    monkeypatch.undo()
+    assert not names(tmp_path)
 
 
 def test_the_time_of_the_disk_is_that_of_its_files(tmp_path):

@@ -8,12 +8,10 @@ import click
 from knee3d import __version__
 from knee3d.cli.change import compare, reproducibility
 from knee3d.cli.data import audit, inspect, phantom, prepare, restore, table
-from knee3d.cli.exporting import card, export
 from knee3d.cli.frame import Group
 from knee3d.cli.fusing import evaluate, fuse
-from knee3d.cli.learning import train
-from knee3d.cli.reporting import report
-from knee3d.cli.results import demo, segment
+from knee3d.cli.learning import card, export, train
+from knee3d.cli.results import demo, report, segment
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

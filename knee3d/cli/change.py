@@ -1,20 +1,15 @@
 """Commands from measures to how well they repeat, and to what has changed."""
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from knee3d.cli.frame import EXISTING, FILE, FOLDER, NONE_DONE, WIDE, Command, count, leave
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from knee3d.cli.frame import EXISTING, FILE, FOLDER, NONE_DONE, Command, count, leave, show
 
 
 @click.command(cls=Command, failure=NONE_DONE)
 @click.argument("table", type=FILE)
-@click.option("--out", type=FOLDER, default="reproducibility", show_default=True)
+@click.option("--out", type=FOLDER, default="reproducibility")
 def reproducibility(table: Path, out: Path) -> None:
     """Say how well measures repeat, from the knees in TABLE that were measured twice.
 
@@ -32,7 +27,7 @@ def reproducibility(table: Path, out: Path) -> None:
     found = workflow.reproducibility(table, out)
     pairs = len(found.summary["pairs"])
     if pairs:
-        _show(found.table())
+        show(found.table())
         click.echo(f"{count(pairs, 'pair')} of {count(found.summary['patients'], 'patient')}: {out}")
     leave(found.failures, pairs)
 
@@ -60,17 +55,9 @@ def compare(baseline: Path, followup: Path, error: Path | None, out: Path | None
     found = workflow.compare(baseline, followup, error, out)
     knees = len(found.summary["knees"])
     if knees:
-        _show(found.table())
+        show(found.table())
         if error is None:
             click.echo("change cannot be told from error: give --error, which knee3d reproducibility makes of retests")
         if out is not None:
             click.echo(f"{out}/compare.csv  compare.json")
     leave(found.failures, knees)
-
-
-def _show(table: "Table") -> None:
-    """Print a table; where nobody looks at a terminal, its rows are not broken."""
-    from rich.console import Console
-
-    console = Console(width=None if sys.stdout.isatty() else WIDE)
-    console.print(table)

@@ -1,6 +1,8 @@
 """Commands from knees to slices."""
 
 import json
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +15,22 @@ from knee3d.cli.frame import (
     FOLDER,
     Command,
     Numbers,
+    count,
     echo_option,
     jobs_option,
     seed_option,
     series_option,
-    show_findings,
     spacing_option,
 )
 
 
 @click.command(cls=Command)
 @click.argument("out", type=FOLDER)
-@click.option("--knees", type=click.IntRange(1), default=8, show_default=True, help="Patients, one knee each.")
+@click.option("--knees", type=click.IntRange(1), default=8, help="Patients, one knee each.")
 @click.option("--shape", type=Numbers(int, "64,64,48"), metavar="I,P,L", help="Voxels down, back, left [128,128,96].")
 @click.option("--from-labels", "sources", type=FILE, multiple=True, help="Label map to deform (repeat for more).")
-@click.option(
-    "--deform",
-    "strength",
-    type=click.FloatRange(0),
-    default=1.0,
-    show_default=True,
-    help="How much; 0 keeps them exactly.",
-)
-@click.option("--retests", type=click.IntRange(0), default=0, show_default=True, help="Patients scanned twice at once.")
+@click.option("--deform", "strength", type=click.FloatRange(0), default=1.0, help="How much; 0 keeps them exactly.")
+@click.option("--retests", type=click.IntRange(0), default=0, help="Patients scanned twice at once.")
 @seed_option
 @jobs_option
 def phantom(out: Path, knees: int, **options: Any) -> None:
@@ -83,14 +78,30 @@ def inspect(path: Path, as_json: bool, spacing_mm: tuple[float, float, float] | 
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
-        show_findings(found)
+        _show_findings(found)
     if not any(not volume["problem"] for volume in found["volumes"]):
         raise ValueError(f"nothing in {path} can be read as a volume")
 
 
+def _show_findings(found: dict[str, Any]) -> None:
+    """Print what an inspection found."""
+    from knee3d.report.tables import findings_lines
+
+    for line in findings_lines(found["volumes"], one_line=not sys.stdout.isatty()):
+        click.echo(line)
+    for one in found["volumes"]:
+        if one["problem"]:
+            name = one["path"] if one["echo"] is None else f"{one['path']}, series {one['name']} echo {one['echo']}"
+            click.echo(f"{name}: {one['problem']}")
+    for reason, number in found["skipped"].items():
+        click.echo(f"left aside: {count(number, 'file')}, {reason}")
+    for problem in found["broken"]:
+        click.echo(f"broken: {problem}")
+
+
 @click.command(cls=Command)
 @click.argument("folder", type=FOLDER)
-@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), default="knees.csv", show_default=True)
+@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), default="knees.csv")
 def table(folder: Path, out: Path) -> None:
     """Write the table of the knees in FOLDER, to be checked by you.
 
@@ -111,17 +122,15 @@ def table(folder: Path, out: Path) -> None:
 @click.command(cls=Command)
 @click.argument("table", type=FILE)
 @click.argument("dataset", type=FOLDER)
-@click.option("--scheme", type=click.Choice(list(SCHEMES)), default="cartilage", show_default=True, help="Classes.")
+@click.option("--scheme", type=click.Choice(list(SCHEMES)), default="cartilage", help="Classes.")
 @click.option("--labels", help="What mask values mean: a name or JSON file [labels.json beside the table].")
 @click.option(
     "--split",
     type=Numbers(float, "0.7,0.15,0.15"),
     default=(0.7, 0.15, 0.15),
-    help="Shares of patients for train,val,test [0.7,0.15,0.15].",
+    help="Shares of patients for train,val,test.",
 )
-@click.option(
-    "--bits", type=click.Choice(["8", "16"]), default="8", show_default=True, help="Of image pixels; networks see 8."
-)
+@click.option("--bits", type=click.Choice(["8", "16"]), default="8", help="Of image pixels; networks see 8.")
 @series_option
 @echo_option
 @spacing_option
@@ -148,10 +157,8 @@ def prepare(table: Path, dataset: Path, **options: Any) -> None:
         SCHEMES[options["scheme"]], None, options["split"], options["seed"], choice, int(options["bits"])
     )
     prepared = workflow.prepare(table, dataset, preparation, options["labels"], options["jobs"])
-    counts: dict[str, int] = {}
-    for case in prepared.cases:
-        counts[case.split or "unlabelled"] = counts.get(case.split or "unlabelled", 0) + 1
-    click.echo(f"{dataset}: {', '.join(f'{count} {split}' for split, count in counts.items())}")
+    counts = Counter(case.split or "unlabelled" for case in prepared.cases)
+    click.echo(f"{dataset}: {', '.join(f'{number} {split}' for split, number in counts.items())}")
 
 
 @click.command(cls=Command)
@@ -178,7 +185,7 @@ def restore(dataset: Path, case: str, out: Path, mask: bool) -> None:
 
 @click.command(cls=Command)
 @click.argument("dataset", type=FOLDER)
-@click.option("--out", type=FOLDER, default="audit", show_default=True)
+@click.option("--out", type=FOLDER, default="audit")
 def audit(dataset: Path, out: Path) -> None:
     """Look DATASET over: counts, outliers, leaks, and a picture of every case with its mask.
 

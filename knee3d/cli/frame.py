@@ -4,13 +4,16 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from knee3d.anatomy.plane import Plane
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 VIEWS = (*(plane.value for plane in Plane), "volume")
 """What has a name of its own; oblique views are numbered."""
@@ -37,7 +40,7 @@ class Command(click.Command):
             failure: The exit code.
             kwargs: click's.
         """
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"context_settings": {"show_default": True}, **kwargs})
         self.failure = failure
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -111,36 +114,27 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, path_type=Path)
 
-models_option = click.option(
-    "--models", type=FOLDER, default="models", show_default=True, help="Folder of the trained planes."
-)
+models_option = click.option("--models", type=FOLDER, default="models", help="Folder of the trained planes.")
 views_option = click.option(
     "--views",
     "oblique",
     type=ObliqueViews(),
     default=0,
+    show_default=False,
     metavar="oblique:N",
     help=f"Add N oblique views, up to {ObliqueViews.most}, of networks that were trained on oblique slices.",
 )
 jobs_option = click.option(
-    "--jobs", type=click.IntRange(1), default=lambda: len(os.sched_getaffinity(0)), help="Knees at a time [all cores]."
+    "--jobs", type=click.IntRange(1), default=len(os.sched_getaffinity(0)), help="Knees at a time, one for each core."
 )
-seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+seed_option = click.option("--seed", type=click.IntRange(0), default=0)
 series_option = click.option("--series", help="DICOM series, by number or UID, where a folder holds several.")
 echo_option = click.option("--echo", help="Echo number where a series holds several, or rss: root sum of squares.")
 remove_option = click.option(
-    "--remove-below",
-    type=click.FloatRange(0),
-    default=0.0,
-    metavar="MM3",
-    help="Drop connected pieces of a tissue that are smaller [keep all].",
+    "--remove-below", type=click.FloatRange(0), default=0.0, metavar="MM3", help="Drop smaller pieces of a tissue."
 )
 fill_option = click.option(
-    "--fill-below",
-    type=click.FloatRange(0),
-    default=0.0,
-    metavar="MM3",
-    help="Fill holes within a tissue that are smaller [leave all].",
+    "--fill-below", type=click.FloatRange(0), default=0.0, metavar="MM3", help="Fill smaller holes within a tissue."
 )
 spacing_option = click.option(
     "--spacing",
@@ -149,10 +143,12 @@ spacing_option = click.option(
     metavar="A,B,C",
     help="Distances between voxels in mm along the axes of an HDF5 array (.im, .seg), which has none.",
 )
+resume_option = click.option(
+    "--resume/--overwrite", default=True, help="Keep what is finished, or do again what was finished before this run."
+)
 weights_option = click.option(
     "--encoder-weights",
     default="imagenet",
-    show_default=True,
     metavar="imagenet|none|FILE",
     help="What the encoder starts from. imagenet is downloaded, or taken from KNEE3D_ENCODER_WEIGHTS.",
 )
@@ -163,73 +159,39 @@ def count(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
-def show_scores(summary: dict[str, Any]) -> None:
-    """Print the tables of an evaluation."""
-    from rich.console import Console
-
-    from knee3d.report.tables import means_table, scores_table
-
-    console = Console()
-    console.print(scores_table(summary))
-    console.print(means_table(summary))
-
-
 WIDE = 1000
 """Where nobody looks at a terminal, a row is a line, for whoever searches it."""
 
 
-def show_failures(failures: Mapping[str, str]) -> None:
-    """Print what could not be done, where errors go."""
+def show(*tables: "Table") -> None:
+    """Print tables."""
     from rich.console import Console
 
-    from knee3d.report.tables import failures_table
-
-    console = Console(stderr=True)
-    console.width = console.width if console.is_terminal else WIDE
-    console.print(failures_table(failures))
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    for table in tables:
+        console.print(table)
 
 
-def show_findings(found: dict[str, Any]) -> None:
-    """Print what an inspection found."""
-    from knee3d.report.tables import findings_lines
+def show_scores(summary: dict[str, Any]) -> None:
+    """Print the tables of an evaluation."""
+    from knee3d.report.tables import means_table, scores_table
 
-    for line in findings_lines(found["volumes"], one_line=not sys.stdout.isatty()):
-        click.echo(line)
-    for one in found["volumes"]:
-        if one["problem"]:
-            name = one["path"] if one["echo"] is None else f"{one['path']}, series {one['name']} echo {one['echo']}"
-            click.echo(f"{name}: {one['problem']}")
-    for reason, number in found["skipped"].items():
-        click.echo(f"left aside: {count(number, 'file')}, {reason}")
-    for problem in found["broken"]:
-        click.echo(f"broken: {problem}")
-
-
-def leave(failures: Mapping[str, str], done: int) -> None:
-    """Say what could not be done, if anything, and leave with the exit code for it.
-
-    Args:
-        failures: What could not be done, and why.
-        done: How much could.
-    """
-    if failures:
-        show_failures(failures)
-    leave_with(len(failures), done)
+    show(scores_table(summary), means_table(summary))
 
 
 MOST_NAMES = 10
 
 
-def leave_named(failures: Collection[str], done: int) -> None:
-    """Leave as `leave`, where it was said of each why it failed when it did: here are their names."""
+def leave(failures: Collection[str], done: int) -> None:
+    """Name what failed, of which it was said why when it did, and leave with the exit code for it.
+
+    Args:
+        failures: Names of what could not be done.
+        done: How much could.
+    """
     if failures and len(failures) + done > 1:
         some = ", ".join([*failures][:MOST_NAMES])
         rest = f" and {len(failures) - MOST_NAMES} more" if len(failures) > MOST_NAMES else ""
         click.echo(f"not done, as said above: {some}{rest}", err=True)
-    leave_with(len(failures), done)
-
-
-def leave_with(failed: int, done: int) -> None:
-    """Leave with the exit code for it, where anything failed."""
-    if failed:
+    if failures:
         raise SystemExit(SOME_DONE if done else NONE_DONE)

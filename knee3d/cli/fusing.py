@@ -7,7 +7,6 @@ import click
 
 from knee3d.cli.frame import (
     FOLDER,
-    VIEWS,
     Command,
     fill_option,
     models_option,
@@ -25,24 +24,26 @@ from knee3d.cli.frame import (
     "--objective",
     type=click.Choice(["foreground", "tissues"]),
     default="foreground",
-    show_default=True,
     help="What to maximise: Dice of any tissue against background, as in the paper, or the tissues' mean Dice.",
 )
 @click.option(
     "--rule",
     type=click.Choice(["linear", "log", "vote"]),
     default="linear",
-    show_default=True,
     help="Weighted mean of probabilities, as in the paper, or of their logarithms, or votes.",
 )
 @click.option(
-    "--weight", multiple=True, metavar="VIEW=VALUE", help="By hand, one for each view, adding up to 1 [fitted]."
+    "--weight",
+    type=(str, float),
+    multiple=True,
+    metavar="VIEW VALUE",
+    help="Of all views, adding up to 1 [fitted].",
 )
 @click.option("--per-tissue", "per_class", is_flag=True, help="Weights for each tissue, where Dice gains.")
 @click.option("--thresholds", is_flag=True, help="A threshold for each tissue, where Dice gains.")
 @views_option
 @seed_option
-def fuse(dataset: Path, models: Path, weight: tuple[str, ...], oblique: int, **options: Any) -> None:
+def fuse(dataset: Path, models: Path, weight: tuple[tuple[str, float], ...], oblique: int, **options: Any) -> None:
     """Fit the weights of F = wc*C + wa*A + ws*S on the validation patients.
 
     A grid over all weights and a finer search around the best of it find them. The 95 % intervals are a bootstrap over
@@ -53,11 +54,11 @@ def fuse(dataset: Path, models: Path, weight: tuple[str, ...], oblique: int, **o
     knee3d fuse data/oai --models models
     knee3d fuse data/oai --models models --objective tissues --rule log --per-tissue --thresholds
     knee3d fuse data/oai --views oblique:6
-    knee3d fuse data/oai --weight sagittal=0.5077 --weight axial=0.4012 --weight coronal=0.0911
+    knee3d fuse data/oai --weight sagittal 0.5077 --weight axial 0.4012 --weight coronal 0.0911
     """
     from knee3d import workflow
 
-    fusion = workflow.fuse(dataset, models, workflow.Wanted(weights=_weights(weight), **options), oblique)
+    fusion = workflow.fuse(dataset, models, workflow.Wanted(weights=dict(weight) or None, **options), oblique)
     for view, given in fusion.weights.items():
         each = " ".join(f"{value:.4f}" for value in (given if isinstance(given, tuple) else (given,)))
         low, high = fusion.intervals.get(view, (None, None))
@@ -68,31 +69,17 @@ def fuse(dataset: Path, models: Path, weight: tuple[str, ...], oblique: int, **o
     click.echo(f"fused {fusion.objective} Dice on validation {fusion.dice:.4f}; equal weights {fusion.equal:.4f}")
 
 
-def _weights(texts: tuple[str, ...]) -> dict[str, float] | None:
-    weights: dict[str, float] = {}
-    for text in texts:
-        name, _, value = text.partition("=")
-        try:
-            number = float(value)
-        except ValueError as error:
-            raise click.BadParameter(f"{text!r} is not VIEW=VALUE, such as {VIEWS[0]}=0.5") from error
-        if not (name in VIEWS or name.startswith("oblique-")) or name in weights:
-            raise click.BadParameter(f"{text!r} should name each of {', '.join(VIEWS)} at most once")
-        weights[name] = number
-    return weights or None
-
-
 @click.command(cls=Command)
 @click.argument("dataset", type=FOLDER)
 @models_option
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
-@click.option("--out", type=FOLDER, default="evaluation", show_default=True)
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test")
+@click.option("--out", type=FOLDER, default="evaluation")
 @remove_option
 @fill_option
 @click.option("--compare", is_flag=True, help="Score other ways of fusion too: plain mean, log pool, votes, STAPLE.")
 @views_option
-@click.option("--surfaces/--no-surfaces", default=True, show_default=True, help="Measure distances of surfaces.")
-@click.option("--pictures/--no-pictures", default=True, show_default=True, help="Draw each case.")
+@click.option("--surfaces/--no-surfaces", default=True, help="Measure distances of surfaces.")
+@click.option("--pictures/--no-pictures", default=True, help="Draw each case.")
 def evaluate(dataset: Path, models: Path, split: str, out: Path, oblique: int, **options: Any) -> None:
     """Score each plane and their fusion: overlap, volume, distances of surfaces, for each tissue and all.
 

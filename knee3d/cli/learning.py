@@ -1,4 +1,4 @@
-"""Commands from slices to trained networks."""
+"""Commands from slices to trained networks, to their cards, and to ONNX."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ OTHER_VIEWS = ["oblique", "volume"]
     help="One, all three, oblique directions, or the volume, which unet3d sees  [default: all; volume for unet3d]",
 )
 @models_option
-@click.option("--network", type=click.Choice(NETWORKS), default="unet", show_default=True)
+@click.option("--network", type=click.Choice(NETWORKS), default="unet")
 @click.option(
     "--encoder",
     type=click.Choice(ENCODERS),
@@ -47,19 +47,17 @@ OTHER_VIEWS = ["oblique", "volume"]
     help="fcn, deconvnet, deeplab and segnet take vgg16 and vgg19, unet3d none.",
 )
 @weights_option
-@click.option("--context", type=click.IntRange(0), default=1, show_default=True, help="Neighbours on each side.")
+@click.option("--context", type=click.IntRange(0), default=1, help="Neighbours on each side.")
 @click.option(
     "--directions",
     type=click.IntRange(1, ObliqueViews.most),
     default=6,
-    show_default=True,
     help="Of oblique slices; one network learns all of them.",
 )
 @click.option(
     "--spread",
     type=click.Choice(list(SPREADS)),
     default="sphere",
-    show_default=True,
     help="Of the directions: over the half sphere, or around the long axis, which all slices then contain.",
 )
 @click.option(
@@ -72,41 +70,37 @@ OTHER_VIEWS = ["oblique", "volume"]
 @click.option(
     "--patch", type=Numbers(int, "96,96,64"), metavar="I,P,L", help="Voxels that unet3d sees [96,96,64, or the knee]."
 )
-@click.option("--epochs", type=click.IntRange(1), default=100, show_default=True)
-@click.option("--batch-size", type=click.IntRange(1), default=2, show_default=True, help="Over all devices together.")
-@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-4, show_default=True)
+@click.option("--epochs", type=click.IntRange(1), default=100)
+@click.option("--batch-size", type=click.IntRange(1), default=2, help="Over all devices together.")
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-4)
 @click.option(
     "--schedule",
     type=click.Choice(["plateau", "cosine", "constant"]),
     default="plateau",
-    show_default=True,
     help="Learning rate: down when validation stalls, down a cosine to the last epoch, or as it is.",
 )
-@click.option("--warmup-epochs", type=click.IntRange(0), default=0, show_default=True, help="The rate rises in them.")
-@click.option("--plateau-factor", type=float, default=0.1, show_default=True, help="ReduceLROnPlateau's,")
-@click.option("--plateau-patience", type=click.IntRange(0), default=10, show_default=True, help="in epochs,")
-@click.option("--plateau-min-delta", type=click.FloatRange(0), default=1e-4, show_default=True, help="of loss,")
-@click.option("--plateau-cooldown", type=click.IntRange(0), default=0, show_default=True, help="in epochs,")
-@click.option("--plateau-min-lr", type=click.FloatRange(0), default=0.0, show_default=True, help="and its floor.")
+@click.option("--warmup-epochs", type=click.IntRange(0), default=0, help="The rate rises in them.")
+@click.option("--plateau-factor", type=float, default=0.1, help="ReduceLROnPlateau's,")
+@click.option("--plateau-patience", type=click.IntRange(0), default=10, help="in epochs,")
+@click.option("--plateau-min-delta", type=click.FloatRange(0), default=1e-4, help="of loss,")
+@click.option("--plateau-cooldown", type=click.IntRange(0), default=0, help="in epochs,")
+@click.option("--plateau-min-lr", type=click.FloatRange(0), default=0.0, help="and its floor.")
 @click.option("--stop-patience", type=click.IntRange(1), help="End after so many epochs without a better Dice [never].")
 @click.option("--clip-norm", type=click.FloatRange(0, min_open=True), help="Largest norm of the gradient [none].")
 @click.option(
     "--freeze-encoder-epochs",
     type=click.IntRange(0),
     default=0,
-    show_default=True,
     help="Epochs in which the encoder keeps its first weights.",
 )
-@click.option("--loss", type=click.Choice(LOSSES), default="dice", show_default=True)
-@click.option("--loss-background/--no-loss-background", default=True, show_default=True, help="A class like others?")
+@click.option("--loss", type=click.Choice(LOSSES), default="dice")
+@click.option("--loss-background/--no-loss-background", default=True, help="A class like others?")
 @click.option(
     "--augment",
     type=click.Choice(["none", "light", "medium", "strong"]),
     default="medium",
-    show_default=True,
     help="Change training pairs at random.",
 )
-@click.option("--no-augment", "augment", flag_value="none", help="The same as --augment none.")
 @click.option(
     "--foreground-fraction",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -116,7 +110,6 @@ OTHER_VIEWS = ["oblique", "volume"]
     "--precision",
     type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
     default="float32",
-    show_default=True,
     help="Of the arithmetic; weights are float32 always.",
 )
 @click.option("--xla", is_flag=True, help="Compile the training step with XLA.")
@@ -134,7 +127,6 @@ OTHER_VIEWS = ["oblique", "volume"]
     "--launcher",
     type=click.Choice(["local", "ray", "slurm"]),
     default="local",
-    show_default=True,
     help="Train the planes here one after another, or on machines that share the disk: a Ray cluster, or one Slurm job "
     "for each.",
 )
@@ -144,7 +136,6 @@ OTHER_VIEWS = ["oblique", "volume"]
     "--retries",
     type=click.IntRange(0),
     default=3,
-    show_default=True,
     help="How often a lost worker is replaced by one that goes on from its last checkpoint.",
 )
 @seed_option
@@ -228,3 +219,40 @@ def _launcher(
     parts = [option.partition("=") for option in slurm]
     given = {name: value if equals else True for name, equals, value in parts}
     return workflow.Launcher(launcher, address, retries, given, going)
+
+
+@click.command(cls=Command)
+@click.argument("models", type=FOLDER, default="models")
+def card(models: Path) -> None:
+    """Write the model cards of MODELS as a page, CARD.md, with curves.
+
+    \b
+    knee3d card models
+    """
+    from knee3d import workflow
+
+    click.echo(f"{workflow.card(models)}")
+
+
+@click.command(cls=Command)
+@click.argument("models", type=FOLDER, default="models")
+@click.option("--out", type=FOLDER, default="exported")
+def export(models: Path, out: Path) -> None:
+    """Write the trained planes as ONNX, and check that ONNX Runtime computes what the networks compute.
+
+    The files take and give what the SavedModels do, see models/README.md. The packages needed are an extra: pip install
+    'knee3d[onnx]'.
+
+    \b
+    knee3d export models --out for_dotnet
+    """
+    from knee3d import workflow
+
+    failed = []
+    for folder, difference in workflow.export(models, out):
+        if isinstance(difference, Exception):
+            failed.append(str(difference))
+        else:
+            click.echo(f"{folder}   differs from the network by {difference:.1e}")
+    if failed:
+        raise click.ClickException("; ".join(dict.fromkeys(failed)))

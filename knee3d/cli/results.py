@@ -1,9 +1,8 @@
-"""Commands from knees to numbers, and the whole journey."""
+"""Commands from knees to labels, measures and pages, and the whole journey."""
 
 import logging
 import sys
 from pathlib import Path
-from shutil import which
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,13 +13,14 @@ from knee3d.cli.frame import (
     NONE_DONE,
     VIEWS,
     Command,
+    count,
     echo_option,
     fill_option,
     jobs_option,
-    leave_named,
-    leave_with,
+    leave,
     models_option,
     remove_option,
+    resume_option,
     seed_option,
     series_option,
     show_scores,
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 @click.command(cls=Command, failure=NONE_DONE)
 @click.argument("knees", type=click.Path(path_type=Path))
 @models_option
-@click.option("--out", type=FOLDER, default="segmentation", show_default=True, help="Gets a folder for each knee.")
+@click.option("--out", type=FOLDER, default="segmentation", help="Gets a folder for each knee.")
 @click.option(
-    "--planes", metavar="PLANE,...", help="Which planes, or volume, look at the knee [all that were trained]."
+    "--plane", "planes", type=click.Choice(VIEWS), multiple=True, help="That looks at the knee (repeat for more) [all]."
 )
 @views_option
 @click.option("--fast", is_flag=True, help="Compute only where a quick look finds tissue; whole where that is unsure.")
@@ -46,17 +46,11 @@ if TYPE_CHECKING:
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
     default="auto",
-    show_default=True,
     help="auto: bfloat16 if the processor has it, which is timed. float32: the same labels on every machine.",
 )
 @click.option("--device", metavar="cpu|gpu:N", help="What computes [the first GPU, or the processor].")
 @click.option(
-    "--format",
-    "form",
-    type=click.Choice(["nifti", "nrrd", "mha", "dicom-seg"]),
-    default="nifti",
-    show_default=True,
-    help="Of the labels.",
+    "--format", "form", type=click.Choice(["nifti", "nrrd", "mha", "dicom-seg"]), default="nifti", help="Of the labels."
 )
 @click.option("--save-probabilities", "probabilities", is_flag=True, help="Of each view, as float16 in HDF5.")
 @click.option(
@@ -72,28 +66,18 @@ if TYPE_CHECKING:
 @series_option
 @echo_option
 @spacing_option
-@click.option(
-    "--resume/--overwrite",
-    default=True,
-    help="Keep knees that are finished, or do those again that were finished before this run.  [resume]",
-)
+@resume_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done.")
-@click.option(
-    "--jobs", type=click.IntRange(1), default=2, show_default=True, help="Knees at a time: others are read and written."
-)
+@click.option("--jobs", type=click.IntRange(1), default=2, help="Knees at a time: others are read and written.")
 @click.option(
     "--launcher",
     type=click.Choice(["local", "ray"]),
     default="local",
-    show_default=True,
     help="ray: on all machines of a Ray cluster, which share the disk.",
 )
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster, as ray start --head prints it.")
-@click.option(
-    "--retries", type=click.IntRange(0), default=2, show_default=True, help="For a knee whose worker is lost."
-)
+@click.option("--retries", type=click.IntRange(0), default=2, help="For a knee whose worker is lost.")
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors.")
-@click.option("--log", type=click.Path(dir_okay=False, path_type=Path), help="JSON lines [OUT/segment.jsonl].")
 def segment(knees: Path, models: Path, out: Path, **options: Any) -> None:
     """Segment knees: labels on their own grid, volumes, a picture of each.
 
@@ -118,31 +102,20 @@ def segment(knees: Path, models: Path, out: Path, **options: Any) -> None:
     entries = workflow.knees_at(knees, options["case"], Side(options["side"] or ""), choice)
     cleaning = workflow.Cleaning(options["remove_below"], options["fill_below"], options["keep_largest"])
     method = workflow.Method(options["fast"], cleaning, options["any_spacing"])
-    planes = _planes(options["planes"])
-    kept = {name: options[name] for name in ("precision", "device", "form", "probabilities")}
-    wish = workflow.Wish(models, planes, method, **kept, oblique=options["oblique"])
+    kept = {name: options[name] for name in ("precision", "device", "form", "probabilities", "oblique")}
+    wish = workflow.Wish(models, tuple(dict.fromkeys(options["planes"])), method, **kept)
     if options["dry_run"]:
         planned = workflow.plan(entries, wish, out, overwrite=not options["resume"])
         for entry, words, _ in planned:
             click.echo(f"{entry.case:<24} {entry.source.side or '?'}  {words}  {entry.source.path}")
         if not all(entry.source.side for entry, *_ in planned):
             click.echo("?: the side is read from the image when it is segmented, where that knows it")
-        well = sum(well for *_, well in planned)
-        leave_with(len(planned) - well, well)
+        problems = [entry.case for entry, _, well in planned if not well]
+        leave(problems, len(planned) - len(problems))
         return
-    told = {name: options[name] for name in ("launcher", "address", "retries", "jobs", "log")}
+    told = {name: options[name] for name in ("launcher", "address", "retries", "jobs")}
     where = workflow.Where(**told, overwrite=not options["resume"])
     _tell(workflow.segment(entries, wish, out, where), out, options["quiet"])
-
-
-def _planes(text: str | None) -> tuple[str, ...]:
-    """Names with commas between them, each once."""
-    if not text:
-        return ()
-    names = tuple(dict.fromkeys(name.strip().lower() for name in text.split(",")))
-    if not set(names) <= set(VIEWS):
-        raise click.BadParameter(f"{text!r} are no planes with commas between them; there are {', '.join(VIEWS)}")
-    return names
 
 
 def _tell(outcomes: "list[workflow.Outcome]", out: Path, quiet: bool) -> None:
@@ -156,11 +129,51 @@ def _tell(outcomes: "list[workflow.Outcome]", out: Path, quiet: bool) -> None:
         kept = sum(one.status == "kept" for one in outcomes)
         done = len(outcomes) - kept - len(failures)
         click.echo(f"{done} done, {kept} kept, {len(failures)} failed, {flagged} flagged: {out}")
-    leave_named(failures, len(outcomes) - len(failures))
+    leave(failures, len(outcomes) - len(failures))
+
+
+@click.command(cls=Command, failure=NONE_DONE)
+@click.argument("results", type=FOLDER)
+@click.argument("knees", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--meshes",
+    type=click.Choice(["ply", "stl", "vtp"]),
+    default="ply",
+    help="Format of the surfaces, in RAS mm; a scene of all of them is written as PLY as well.",
+)
+@click.option("--keep", type=click.FloatRange(0.01, 1), default=1.0, help="Share of the surfaces' triangles to keep.")
+@click.option("--labels", "numbering", help="What values of masks mean: a name such as pymskt, or a JSON file.")
+@resume_option
+@click.option("--jobs", type=click.IntRange(1), default=1, help="Knees at a time.")
+def report(results: Path, knees: Path | None, **options: Any) -> None:
+    """Measure finished knees in mm3 and mm, and make a page of each that opens from disk.
+
+    RESULTS is what knee3d segment filled, or the folder of one knee. KNEES is what was segmented: a knee, a folder of
+    knees, or a table. Without it pages have no MR image. Masks that a table names are scored against. A finished report
+    that has image or scores is kept where these are not given again. Run it several times at once, as a Slurm array
+    (sbatch --array=1-20) for example, on machines that share a disk: each report is made once. The exit code is 0 if
+    all are done, 1 if some are, 2 if none is.
+
+    \b
+    knee3d report segmentation path/to/dicom
+    knee3d report labels knees.csv --jobs 2
+    knee3d report labels/P001 --meshes stl --keep 0.2
+    """
+    from knee3d import workflow
+
+    wish = workflow.ReportWish(options["meshes"], options["keep"])
+    images = workflow.knees_of(knees, options["numbering"])
+    outcomes = workflow.report(results, images, wish, not options["resume"], options["jobs"])
+    failures = [one.case for one in outcomes if one.status == "failed"]
+    done = len(outcomes) - len(failures)
+    if done:
+        page = results / "index.html" if (results / "index.html").is_file() else results / "report" / "report.html"
+        click.echo(f"{done} of {count(len(outcomes), 'report')}; open {page}")
+    leave(failures, done)
 
 
 @click.command(cls=Command)
-@click.option("--out", type=FOLDER, default="runs/demo", show_default=True)
+@click.option("--out", type=FOLDER, default="runs/demo")
 @weights_option
 @seed_option
 @jobs_option
@@ -176,14 +189,9 @@ def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> None:
     show_scores(scores)
     click.echo(f"scores    {out}/evaluation/scores.json")
     click.echo(f"pictures  {out}/evaluation/confusion.png  {out}/evaluation/overview/")
-    click.echo(f"curves    {_beside_us('tensorboard')} --logdir {out}/models")
+    # The environment that knee3d is in need not be active.
+    click.echo(f"curves    {Path(sys.executable).with_name('tensorboard')} --logdir {out}/models")
     click.echo(f"repeated  {out}/reproducibility/reproducibility.csv  bland-altman.pdf")
     click.echo(f"change    {out}/change/compare.csv")
     click.echo(f"          {loss}")
     click.echo(f"reports   {out}/segmentation/index.html")
-
-
-def _beside_us(program: str) -> str:
-    """How to start a program of the environment that knee3d is in, which need not be active."""
-    beside = Path(sys.argv[0]).with_name(program)
-    return program if which(program) or not beside.is_file() else str(beside)

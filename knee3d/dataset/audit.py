@@ -61,10 +61,7 @@ def facts_of(case: Case, mask: Volume | None, names: Sequence[str]) -> Facts:
     if not case.side:
         notes.append("side unknown")
     if mask is not None:
-        counts = np.bincount(mask.array.ravel(), minlength=len(names) + 1)[1:].tolist()
-        if len(counts) > len(names):
-            notes.append(f"mask values up to {len(counts)}, the scheme has {len(names)}: prepare it again")
-        voxels = tuple(counts[: len(names)])
+        voxels = tuple(np.bincount(mask.array.ravel(), minlength=len(names) + 1)[1:].tolist())
         notes += [f"no {name}" for name, count in zip(names, voxels, strict=True) if not count]
     mm3 = float(abs(np.linalg.det(case.affine[:3, :3])))
     return Facts(

@@ -1,64 +1,22 @@
 """What lies at a path: every volume that could be read from it, and what stands in the way of those that cannot."""
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from knee3d.anatomy.orientation import Side, acquired_plane
-from knee3d.anatomy.plane import Plane
-from knee3d.dataset.dicom.grid import regular_grid
-from knee3d.dataset.dicom.headers import DicomError
-from knee3d.dataset.dicom.series import Echo, Scan, Series, scan
+from knee3d.anatomy.volume import Volume
+from knee3d.dataset.dicom.grid import Grid, regular_grid
+from knee3d.dataset.dicom.series import Echo, Series, scan
 from knee3d.dataset.files.archive import unpacked
 from knee3d.dataset.source import ANY, Choice, read_image
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A volume, or what should have been one.
-
-    Attributes:
-        name: File name, or number of the series.
-        path: The file, or the folder of the series, from what was looked at: "." is that itself.
-        uid: SeriesInstanceUID; empty for a file.
-        description: SeriesDescription as the scanner wrote it, for eyes only: it may name a person.
-        echo: Number of the echo; None for a file.
-        time_ms: Echo time.
-        images: Pictures in it.
-        shape: Voxels along the file's axes; None where there is a problem.
-        spacing_mm: Between them.
-        plane: In which slices were taken; None where there is a problem.
-        side: Of the knee, as far as DICOM says.
-        problem: Why it cannot be read; empty if it can.
-    """
-
-    name: str
-    path: str
-    uid: str
-    description: str
-    echo: int | None
-    time_ms: float | None
-    images: int
-    shape: tuple[int, int, int] | None
-    spacing_mm: tuple[float, float, float] | None
-    plane: Plane | None
-    side: Side
-    problem: str
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """Findings, and the files beside them: skipped ones counted by reason, and what is wrong with broken ones."""
-
-    findings: tuple[Finding, ...]
-    skipped: dict[str, int]
-    broken: tuple[str, ...]
-
-
-def inspect(path: Path, choice: Choice = ANY) -> Inspection:
+def inspect(path: Path, choice: Choice = ANY) -> dict[str, Any]:
     """List what could be read from a folder of DICOM, a zip of it, or a volume file.
 
     Args:
@@ -66,7 +24,12 @@ def inspect(path: Path, choice: Choice = ANY) -> Inspection:
         choice: Its spacing is used where a file has none; nothing is chosen.
 
     Returns:
-        Series by number and their echoes by time. Of DICOM headers are read, and no pixel.
+        Ready for JSON: "skipped", reason to number of files; "broken", what is wrong with others; and "volumes", series
+        by number and their echoes by time. Of each volume: its name (of the file, or the number of the series), path
+        (of the file, or the folder of the series), uid, description (as the scanner wrote it, for eyes only: it may
+        name a person), echo and time_ms (None for a file), images, shape (along the file's axes), spacing_mm, plane (in
+        which slices were taken), side (as far as DICOM says), and the problem why it cannot be read; empty if it can.
+        Of DICOM headers are read, and no pixel.
 
     Raises:
         FileNotFoundError: There is nothing at `path`.
@@ -75,48 +38,47 @@ def inspect(path: Path, choice: Choice = ANY) -> Inspection:
     if not path.exists():
         raise FileNotFoundError(f"there is nothing at {path}")
     if path.is_file() and path.suffix.lower() != ".zip":
-        return Inspection((_file(path, choice),), {}, ())
+        head = {"name": path.name, "path": str(path), "uid": "", "description": "", "echo": None, "time_ms": None}
+        volume = head | {"images": 1} | _place(lambda: read_image(path, choice))
+        return {"volumes": [volume], "skipped": {}, "broken": []}
     with unpacked(path) as folder:
-        return _folder(scan(folder), folder)
+        found = scan(folder)
+        volumes = [_echo(series, echo, folder, path) for series in found.series for echo in series.echoes]
+    skipped = dict(Counter(reason for _, reason in found.skipped))
+    return {"volumes": volumes, "skipped": skipped, "broken": [str(error) for error in found.broken]}
 
 
-def _file(path: Path, choice: Choice) -> Finding:
-    head = (path.name, ".", "", "", None, None, 1)
+def _echo(series: Series, echo: Echo, folder: Path, path: Path) -> dict[str, Any]:
+    """What is told of an echo of a series, whose files lie in a folder, which may be what `path` was unpacked to."""
+
+    def grid() -> tuple[Grid, Side]:
+        found = regular_grid(echo.frames)
+        return found, found.side
+
+    place = Path(os.path.commonpath([frame.path.parent for frame in echo.frames])).relative_to(folder)
+    return {
+        "name": str(series.number),
+        "path": str(path / place),
+        "uid": series.uid,
+        "description": series.description,
+        "echo": echo.number,
+        "time_ms": echo.time_ms,
+        "images": len(echo.frames),
+        **_place(grid),
+    }
+
+
+def _place(find: Callable[[], tuple[Volume | Grid, Side]]) -> dict[str, Any]:
+    """Where a volume lies, or why that cannot be found."""
     try:
-        volume, side = read_image(path, choice)
+        found, side = find()
     except ValueError as error:
-        return Finding(*head, None, None, None, Side.UNKNOWN, str(error))
-    spacing = _rounded(volume.spacing_mm)
-    plane = acquired_plane(volume.affine)
-    return Finding(*head, volume.shape, spacing, plane, side, "")
-
-
-def _folder(found: Scan, folder: Path) -> Inspection:
-    skipped: dict[str, int] = {}
-    for _, reason in found.skipped:
-        skipped[reason] = skipped.get(reason, 0) + 1
-    findings = tuple(_echo(series, echo, folder) for series in found.series for echo in series.echoes)
-    return Inspection(findings, skipped, tuple(map(str, found.broken)))
-
-
-def _echo(series: Series, echo: Echo, folder: Path) -> Finding:
-    place = Path(os.path.commonpath([frame.path.parent for frame in echo.frames])).relative_to(folder).as_posix()
-    head = (str(series.number), place, series.uid, series.description, echo.number, echo.time_ms, len(echo.frames))
-    try:
-        grid = regular_grid(echo.frames)
-    except DicomError as error:
-        return Finding(*head, None, None, None, Side.UNKNOWN, str(error))
-    spacing = _rounded(np.linalg.norm(grid.affine[:3, :3], axis=0))
-    return Finding(*head, grid.shape, spacing, acquired_plane(grid.affine), grid.side, "")
-
-
-def _rounded(spacing: np.ndarray) -> tuple[float, float, float]:
-    first, second, third = spacing.round(4).tolist()
-    return first, second, third
-
-
-def rows(inspection: Inspection, path: Path) -> Iterator[dict[str, object]]:
-    """Findings for JSON, their paths from where `path`, which was looked at, is seen."""
-    for one in inspection.findings:
-        plane = one.plane and one.plane.value
-        yield vars(one) | {"path": str(path / one.path), "plane": plane, "side": one.side.value}
+        return {"shape": None, "spacing_mm": None, "plane": None, "side": "", "problem": str(error)}
+    spacing = np.linalg.norm(found.affine[:3, :3], axis=0).round(4)
+    return {
+        "shape": found.shape,
+        "spacing_mm": tuple(spacing.tolist()),
+        "plane": acquired_plane(found.affine).value,
+        "side": side.value,
+        "problem": "",
+    }

@@ -12,9 +12,6 @@ from knee3d.dataset.table import read_table
 
 log = logging.getLogger(__name__)
 
-TABLE_ENDING = ".csv"
-_CHUNK = 1 << 20
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -49,8 +46,9 @@ def knees_at(path: Path, case: str | None = None, side: Side = Side.UNKNOWN, cho
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give a knee, a folder of knees, or a table (knees.csv)")
-    if path.suffix.lower() == TABLE_ENDING:
-        _refuse_names(path, case, side)
+    if path.suffix.lower() == ".csv":
+        if case or side is not Side.UNKNOWN:
+            raise ValueError(f"{path} names its knees and their sides itself; leave --case and --side out")
         knees = read_table(path, must_exist=False)
         return tuple(Entry(knee.case, Source(knee.image, knee.side, choice), knee.patient) for knee in knees)
     if case and plain_name(case) != case:
@@ -109,16 +107,8 @@ def _files_of(path: Path) -> list[Path]:
 
 def digest(file: Path) -> str:
     """A hash of what a file holds."""
-    found = hashlib.sha256()
     with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
-
-
-def _refuse_names(path: Path, case: str | None, side: Side) -> None:
-    if case or side is not Side.UNKNOWN:
-        raise ValueError(f"{path} names its knees and their sides itself; leave --case and --side out")
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _name(path: Path) -> str:

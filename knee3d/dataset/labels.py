@@ -76,11 +76,6 @@ def read_labels(folder: Path, scheme: Scheme, form: str) -> Volume:
             raise ValueError(f"{path} has segments that are no tissues of knee3d's")
         return labels.with_array(map_labels(labels.array, numbering, scheme))
     labels = read_volume(path)
-    if (
-        labels.array.dtype.kind not in "iu"
-        or labels.array.ndim != 3
-        or labels.array.min() < 0
-        or labels.array.max() >= scheme.classes
-    ):
+    if labels.array.dtype.kind not in "iu" or labels.array.min() < 0 or labels.array.max() >= scheme.classes:
         raise ValueError(f"{path} does not hold labels of the scheme {scheme.name}; was it changed?")
     return labels.with_array(labels.array.astype(np.uint8))

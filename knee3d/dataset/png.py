@@ -30,12 +30,7 @@ def start_slices(slices: np.ndarray, folder: Path, pool: Executor) -> list[Futur
 
     Returns:
         Each tells when a few of the slices are on disk, or raises OSError where they cannot be written.
-
-    Raises:
-        ValueError: The slices are not three-dimensional, or of another type.
     """
-    if slices.dtype not in _TYPES or slices.ndim != 3:
-        raise ValueError(f"PNG slices are (slices, height, width) uint8 or uint16, got {slices.shape} {slices.dtype}")
     folder.mkdir(parents=True, exist_ok=True)
     pictures = _turned(slices)
 
@@ -89,6 +84,5 @@ def read_slices(paths: Sequence[Path]) -> np.ndarray:
         slices = list(pool.map(read, paths))
     kinds = {(*pixels.shape, 8 * pixels.itemsize) for pixels in slices}
     if len(kinds) != 1:
-        place = paths[0].parent if paths else "no folder"
-        raise ValueError(f"slices of {place} differ in height, width or bits: {sorted(kinds)}")
+        raise ValueError(f"slices of {paths[0].parent} differ in height, width or bits: {sorted(kinds)}")
     return np.stack(slices)

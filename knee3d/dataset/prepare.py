@@ -99,7 +99,7 @@ def prepare_knee(knee: Knee, folder: Path, preparation: Preparation, lease: Leas
         raise ValueError(f"{there} is there and was not made by knee3d prepare; give another folder, or remove it")
     source_mark = source_of(knee)
     # The pool is left, and so idle, before the folder is renamed or removed.
-    with whole_folder(there, lease.word if lease else "") as partial, ThreadPoolExecutor(THREADS) as pool:
+    with whole_folder(there) as partial, ThreadPoolExecutor(THREADS) as pool:
         try:
             seen = pool.submit(_read_image, knee, preparation)
             labels = pool.submit(read_classes, knee.mask, seen.result, preparation) if knee.mask else None

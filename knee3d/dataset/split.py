@@ -81,14 +81,12 @@ def fold_of(dataset: Dataset, folds: int, fold: int, seed: int) -> Dataset:
         seed: The same dataset, folds and seed give the same folds.
 
     Raises:
-        ValueError: There are fewer patients than folds, or no such fold.
+        ValueError: There are fewer patients than folds.
     """
     used = [case for case in dataset.cases if case.labelled and case.split in (Split.TRAIN, Split.VAL)]
     patients = sorted({case.patient for case in used})
     if not 2 <= folds <= len(patients):
         raise ValueError(f"--folds must be 2 to {len(patients)}, the number of training and validation patients")
-    if not 1 <= fold <= folds:
-        raise ValueError(f"--fold must be 1 to {folds}, got {fold}")
     # Patients and not their cases are dealt out, so that folds differ by one patient at most.
     dealt = list(GroupKFold(folds, shuffle=True, random_state=seed).split(patients, groups=patients))
     validated = {patients[index] for index in dealt[fold - 1][1]}

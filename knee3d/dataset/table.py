@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,27 +52,45 @@ def read_table(path: Path, must_exist: bool = True) -> tuple[Knee, ...]:
         FileNotFoundError: The table is missing, or an image or mask that it names and that must exist.
         ValueError: A column is missing, a row is wrong, or the table is empty; the message has the line.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; it is a CSV file with the columns {', '.join(COLUMNS)}")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
-    if not rows:
-        raise ValueError(f"{path} has no rows; it needs the columns {', '.join(COLUMNS)} and a line for each knee")
-    missing = [column for column in COLUMNS if column not in rows[0]]
-    if missing:
-        raise ValueError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, rows[0]))}")
     knees = []
-    for line, row in enumerate(rows, start=2):
+    for line, row in read_rows(path, COLUMNS).items():
         try:
-            cells = {key: (value or "").strip() for key, value in row.items() if key}
-            knees.append(_knee(cells, path.parent, must_exist))
+            knees.append(_knee(row, path.parent, must_exist))
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"{path} line {line}: {error}") from error
     _check_together(path, knees)
     return tuple(knees)
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
+    """Read a CSV file with a header.
+
+    Args:
+        path: UTF-8, with or without a byte order mark.
+        columns: Those that there must be.
+
+    Returns:
+        Line to column to cell, without blanks around it; empty where a row is too short.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no CSV, lacks a column, or has no rows.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; it is a CSV file with the columns {', '.join(columns)}")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            there = reader.fieldnames or ()
+            missing = [column for column in columns if column not in there]
+            if missing:
+                raise ValueError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(there) or 'none'}")
+            rows = dict((reader.line_num, {key: (row[key] or "").strip() for key in there}) for row in reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
+    if not rows:
+        raise ValueError(f"{path} has no rows; it needs a line for each knee under {', '.join(columns)}")
+    return rows
 
 
 def write_table(path: Path, knees: tuple[Knee, ...]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from knee3d.launch.job import Job, LaunchError, log_to_stderr
+from knee3d.launch import Job, LaunchError, log_to_stderr
 from knee3d.lease import Held, Run, share
 
 log = logging.getLogger(__name__)

@@ -1,28 +1,16 @@
 """Jobs handed to Slurm through submitit, one of its jobs for each."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from knee3d.launch.job import Job, LaunchError, log_to_stderr
+from knee3d.launch import Job, LaunchError, log_to_stderr
+
+log = logging.getLogger(__name__)
 
 DAY = 24 * 60
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """A job in Slurm's queue.
-
-    Attributes:
-        name: The job's.
-        number: Slurm's.
-        log: Where it prints.
-    """
-
-    name: str
-    number: str
-    log: Path
 
 
 @dataclass(frozen=True)
@@ -41,8 +29,8 @@ class _Task:
         return DelayedSubmission(self)
 
 
-def run_on_slurm(jobs: Sequence[Job], folder: Path, options: Mapping[str, str | bool], retries: int) -> list[Submitted]:
-    """Submit jobs to Slurm; returns at once.
+def run_on_slurm(jobs: Sequence[Job], folder: Path, options: Mapping[str, str | bool], retries: int) -> None:
+    """Submit jobs to Slurm, and say under which numbers; returns at once.
 
     Args:
         jobs: All that they read and write must be on a disk that the machines share.
@@ -63,14 +51,12 @@ def run_on_slurm(jobs: Sequence[Job], folder: Path, options: Mapping[str, str | 
     minutes = others.pop("time", str(DAY))
     if not str(minutes).isdecimal():
         raise ValueError(f"--slurm time={minutes} must be a whole number of minutes")
-    submitted = []
     try:
         executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=retries)
         for job in jobs:
             name = f"knee3d-{job.name.replace(' ', '-')}"
             executor.update_parameters(job_name=name, time=int(minutes), additional_parameters=others)
             queued = executor.submit(_Task(job))
-            submitted.append(Submitted(job.name, queued.job_id, Path(queued.paths.stderr)))
+            log.info("%s: Slurm job %s prints to %s", job.name, queued.job_id, queued.paths.stderr)
     except (RuntimeError, OSError, submitit.core.utils.FailedJobError) as error:
         raise LaunchError(f"Slurm did not take the job: {' '.join(str(error).split())}") from error
-    return submitted

@@ -6,7 +6,6 @@ compare:         OUT/compare.json  compare.csv
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knee3d import __version__
+from knee3d.dataset.table import read_rows
 from knee3d.quantify.agreement import agreement, paired
 from knee3d.quantify.change import changes
-from knee3d.workflow.place import check_place
-from knee3d.workflow.record import RECORD
+from knee3d.workflow.record import RECORD, check_place
 from knee3d.workflow.visits import Visit, check_same_knee, differences, visit_at, visits_at
 
 if TYPE_CHECKING:
@@ -152,6 +151,8 @@ def compare(baseline: Path, followup: Path, error: Path | None = None, out: Path
         _check_place(out, COMPARISON)
     smallest, of_error = read_smallest(error) if error is not None else (None, {})
     pairs, failures = _matched(visits_at(baseline), visits_at(followup))
+    for case, why in failures.items():
+        log.error("%s %s", case, why)
     knees: list[dict[str, Any]] = []
     for pair in pairs:
         try:
@@ -160,6 +161,7 @@ def compare(baseline: Path, followup: Path, error: Path | None = None, out: Path
             if len(pairs) == 1 and not failures:
                 raise
             failures[pair.first.case] = str(refused)
+            log.error("%s", refused)
             continue
         for note in notes:
             log.warning("%s: %s", pair.first.case, note)
@@ -186,7 +188,8 @@ def _pairs(table: Path) -> tuple[list[Pair], dict[str, str]]:
     pairs: list[Pair] = []
     failures: dict[str, str] = {}
     seen: dict[frozenset[tuple[Path, str]], int] = {}
-    for line, (first, second, patient) in _rows(table).items():
+    for line, row in read_rows(table, COLUMNS).items():
+        first, second, patient = row["first"], row["second"], row.get("patient", "")
         name = f"{first or '?'} and {second or '?'}"
         try:
             if not first or not second:
@@ -200,6 +203,7 @@ def _pairs(table: Path) -> tuple[list[Pair], dict[str, str]]:
                 raise ValueError(f"is the pair of line {seen[both]} again; remove one")
         except (ValueError, OSError) as error:
             failures[f"line {line}"] = f"{name}: {error}"
+            log.error("line %d: %s: %s", line, name, error)
             continue
         for note in notes:
             log.warning("%s: %s", name, note)
@@ -220,28 +224,6 @@ def _check_repeated(pair: Pair) -> None:
               for visit in (first, second)]  # fmt: skip
     if values[0] == values[1]:
         raise ValueError("all measures of both are the same: is it one result under two names? scan it twice")
-
-
-def _rows(table: Path) -> dict[int, tuple[str, str, str]]:
-    """Line to first, second and patient."""
-    if not table.is_file():
-        raise FileNotFoundError(f"{table} does not exist; it is a CSV file with the columns {', '.join(COLUMNS)}")
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-            if missing:
-                has = ", ".join(reader.fieldnames or ()) or "none"
-                raise ValueError(f"{table} lacks the columns {', '.join(missing)}; it has {has}")
-            rows = {}
-            for row in reader:
-                first, second, patient = ((row.get(key) or "").strip() for key in (*COLUMNS, "patient"))
-                rows[reader.line_num] = (first, second, patient)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{table} is not a CSV file in UTF-8: {error}") from error
-    if not rows:
-        raise ValueError(f"{table} has no rows; it needs a line for each knee that was measured twice")
-    return rows
 
 
 def _made_by(pairs: Sequence[Pair]) -> tuple[dict[str, str], list[str]]:

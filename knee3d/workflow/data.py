@@ -12,18 +12,16 @@ import numpy as np
 from knee3d import __version__
 from knee3d.anatomy.orientation import from_canonical
 from knee3d.atomic import NO_ROOM
-from knee3d.dataset import inspection
 from knee3d.dataset.audit import facts_of, summary_of, with_outliers
 from knee3d.dataset.cases import CASES_FILE, Case, Dataset, Split, load_dataset, save_dataset
 from knee3d.dataset.discover import discover
 from knee3d.dataset.files.volumefile import write_volume
 from knee3d.dataset.phantom.cohort import TABLE_FILE, Cohort, write_cohort
 from knee3d.dataset.prepare import Preparation, assign_splits, finished_case, prepare_knees
-from knee3d.dataset.source import ANY, Choice
 from knee3d.dataset.table import LABELS_FILE, Knee, read_numbering, read_table, write_table
 from knee3d.lease import in_turn, sweep
 from knee3d.progress import progress
-from knee3d.workflow.place import check_place
+from knee3d.workflow.record import check_place
 
 log = logging.getLogger(__name__)
 
@@ -50,16 +48,6 @@ def table(folder: Path, out: Path) -> tuple[str, ...]:
     found = discover(folder)
     write_table(out, found.knees)
     return found.notes
-
-
-def inspect(path: Path, choice: Choice = ANY) -> dict[str, Any]:
-    """What could be read from a path; see `dataset.inspection`.
-
-    Returns:
-        For JSON: {"volumes": a mapping for each, "skipped": {reason: files}, "broken": messages}.
-    """
-    found = inspection.inspect(path, choice)
-    return {"volumes": list(inspection.rows(found, path)), "skipped": found.skipped, "broken": list(found.broken)}
 
 
 def restore(folder: Path, case: str, out: Path, mask: bool) -> None:

@@ -88,8 +88,6 @@ def segment_knee(entry: Entry, segmenter: Segmenter, wish: Wish, mark: str, fold
     content = content_mark(source.path)
     volume, tagged = read_image(source.path, source.choice)
     side = agreed_side(source.side, tagged)
-    if wish.method.any_spacing:
-        _warn_of_spacing(segmenter, volume, case)
     names = _class_names(segmenter.trained.scheme)
 
     def keep(view: str, probabilities: Volume) -> None:
@@ -140,11 +138,3 @@ def _write(found: Segmentation, entry: Entry, form: str, folder: Path) -> None:
 
 def _class_names(scheme: Scheme) -> tuple[str, ...]:
     return ("background", *scheme.names)
-
-
-def _warn_of_spacing(segmenter: Segmenter, volume: Volume, case: str) -> None:
-    from knee3d.anatomy.orientation import to_canonical
-
-    other = segmenter.trained.of_other_voxels(to_canonical(volume).spacing_mm)
-    if other:
-        log.warning("%s: %s; do not trust the labels", case, other)

@@ -1,15 +1,19 @@
-"""What became of one knee of many, and how to tell its own errors from those that stop them all."""
+"""What became of one knee of many, how to tell its own errors from those that stop them all, and the log of all."""
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from knee3d.atomic import NO_ROOM
+from knee3d.lease import in_turn
 
 _LEAST_ROOM = 1 << 16
 
@@ -58,3 +62,29 @@ def in_a_line(error: BaseException) -> str:
     if words and isinstance(error, ValueError | OSError | RuntimeError):
         return words
     return f"{type(error).__name__} {words}; please report it"
+
+
+class Diary:
+    """A file of JSON lines that is added to, each line at once and under a lease: NFS appends for one machine only."""
+
+    def __init__(self, path: Path) -> None:
+        """Choose the file, which need not be there, in a folder that is.
+
+        Raises:
+            ValueError: The file is there and holds something else.
+            OSError: It cannot be written.
+        """
+        with path.open("a+b") as file:
+            file.seek(0)
+            if file.read(1) not in (b"", b"{"):
+                raise ValueError(f"{path} is there and is no log of knee3d; give another --out")
+        self._path = path
+        self._start = time.monotonic()
+
+    def note(self, **content: Any) -> None:
+        """Add a line: what is given, the time of day, and the seconds since the beginning."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        when = {"time": now, "at_s": round(time.monotonic() - self._start, 1)}
+        # On a full disk the knees' own errors say so.
+        with suppress(OSError), in_turn(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(when | content) + "\n")

@@ -11,10 +11,10 @@ report.json         what it was made of
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_folder
 from knee3d.dataset.files.volumefile import write_volume
+from knee3d.dataset.intake import digest
 from knee3d.lease import Lease
 from knee3d.postprocess.confusion import Scores
 from knee3d.postprocess.ensemble import FUSED
@@ -33,19 +34,9 @@ from knee3d.quantify.knee import Findings, measure, thickness_map
 from knee3d.quantify.mesh import enclosed_mm3, tissue_surface
 from knee3d.quantify.thickness import THICKNESS
 from knee3d.quantify.volumes import tissue_volumes
-from knee3d.records import VERSION
+from knee3d.records import VERSION, changed, check_version, earlier
 from knee3d.workflow.finished import Given, image_of, labels_of, maps_of, opinion_of, scores_of
 from knee3d.workflow.record import REPORT, SEEN
-from knee3d.workflow.report_record import (
-    FORM,
-    MEASURES,
-    PAGE,
-    REPORT_RECORD,
-    SEEN_WORDS,
-    ReportWish,
-    origin_of_report,
-    report_digests,
-)
 
 if TYPE_CHECKING:
     from knee3d.quantify.mesh import Mesh
@@ -53,6 +44,28 @@ if TYPE_CHECKING:
 
 OFF = 0.01
 """A surface whose volume differs more from that of the voxels is said to."""
+SEEN_WORDS = {
+    "train": "The networks were trained on this patient: scores flatter, and say nothing of other knees.",
+    "val": "The networks were chosen and fused by this patient: scores flatter a little.",
+}
+SEEN_SHORT = {"train": "trained on this patient", "val": "chosen by this patient"}
+"""What is to be said of a patient whom the networks know, see `record.SEEN`."""
+FORM = 1
+"""Version of the form of report.json."""
+PAGE, MEASURES, REPORT_RECORD = "report.html", "measures.csv", "report.json"
+
+
+@dataclass(frozen=True)
+class ReportWish:
+    """How reports are made.
+
+    Attributes:
+        meshes: Format of the surfaces: "ply", "stl" or "vtp".
+        keep: Share of their triangles that is kept.
+    """
+
+    meshes: str = "ply"
+    keep: float = 1.0
 
 
 def make_report(folder: Path, given: Given, wish: ReportWish, lease: Lease) -> dict[str, Any]:
@@ -86,9 +99,7 @@ def make_report(folder: Path, given: Given, wish: ReportWish, lease: Lease) -> d
         maps_of(labels, fused, views),
         scores_of(given, image, {**views, FUSED: labels}),
     )
-    for leftover in folder.glob(f".partial-*-{REPORT}"):  # of a process that is gone
-        shutil.rmtree(leftover, ignore_errors=True)
-    with whole_folder(folder / REPORT, lease.word) as partial:
+    with whole_folder(folder / REPORT) as partial:
         _write(folder, given, made, wish, partial)
         quality = json.loads((folder / "quality.json").read_text())
         record = {
@@ -108,6 +119,46 @@ def make_report(folder: Path, given: Given, wish: ReportWish, lease: Lease) -> d
         write_json(record, partial / REPORT_RECORD)
         lease.check()
     return record
+
+
+def fingerprint_of_results(record: Mapping[str, Any]) -> str:
+    """A fingerprint of what `segment` wrote of a knee: its record has a digest of each file."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def origin_of_report(given: Given, wish: ReportWish) -> dict[str, Any]:
+    """All that a report is made of, ready for its record.
+
+    Args:
+        given: What there is of the knee.
+        wish: How the report is made.
+
+    Returns:
+        Keys of the record: "results", "image" (whether it was at hand), "mask" and "mask_labels" (digests, empty where
+        there is none) and "settings".
+    """
+    names = sorted(given.numbering.names.items()) if given.numbering else []
+    return {
+        "results": fingerprint_of_results(given.record),
+        "image": given.entry is not None,
+        "mask": digest(given.mask) if given.mask else "",
+        "mask_labels": hashlib.sha256(json.dumps(names).encode()).hexdigest() if names else "",
+        "settings": asdict(wish),
+    }
+
+
+def same_origin(record: Mapping[str, Any], origin: Mapping[str, Any], wish: ReportWish) -> bool:
+    """Whether a report was made of the same as it would be made of now; see `records` on older versions."""
+    check_version(record, FORM)
+    default = type(wish)()
+    others = all(record[name] == value for name, value in origin.items() if name != "settings")
+    return others and not changed(record["settings"], origin["settings"], earlier(asdict(default), default))
+
+
+def report_digests(folder: Path) -> dict[str, str]:
+    """Names of the files of a report, but its record, to a hash of what they hold."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != REPORT_RECORD)
+    return {str(path.relative_to(folder)): digest(path) for path in files}
 
 
 @dataclass(frozen=True, eq=False)

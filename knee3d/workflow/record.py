@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -213,3 +213,27 @@ def _is_whole(record: Mapping[str, Any]) -> bool:
     mappings = all(isinstance(record[key], dict) for key in ("models", "weights", "settings", "selection"))
     sizes = all(len(record[key]) == 3 and all(size > 0 for size in record[key]) for key in ("shape", "spacing_mm"))
     return texts and flags and files and volumes and known and mappings and sizes
+
+
+def check_place(out: Path, record: str, others: Sequence[str]) -> None:
+    """Refuse to replace files that were not written by the command whose record lies beside them.
+
+    Args:
+        out: The folder that is to be filled.
+        record: Name of the JSON file that the command writes before all others.
+        others: Names of these.
+
+    Raises:
+        ValueError: One of the files is there, and the record is not there or not ours.
+    """
+    there = [name for name in (record, *others) if (out / name).exists()]
+    if there and not _is_ours(out / record):
+        raise ValueError(f"{out / there[0]} is there and is not knee3d's; move it away, or give another --out")
+
+
+def _is_ours(record: Path) -> bool:
+    """Whether it has the key, with the version, that the JSON file of every result has."""
+    try:
+        return "knee3d" in json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False

@@ -24,19 +24,19 @@ from knee3d.lease import Held, disk_time, in_threads, in_turn, leased, share
 from knee3d.progress import progress
 from knee3d.workflow.finished import Given
 from knee3d.workflow.outcome import NoRoom, Outcome, in_a_line, watching_room
-from knee3d.workflow.pages import make_report
-from knee3d.workflow.record import RECORD, REPORT, SEEN, check_unchanged, content_of, record_of
-from knee3d.workflow.report_record import (
+from knee3d.workflow.pages import (
     MEASURES,
     PAGE,
     REPORT_RECORD,
     SEEN_SHORT,
     ReportWish,
     fingerprint_of_results,
+    make_report,
     origin_of_report,
     report_digests,
     same_origin,
 )
+from knee3d.workflow.record import RECORD, REPORT, SEEN, check_unchanged, content_of, record_of
 
 log = logging.getLogger(__name__)
 

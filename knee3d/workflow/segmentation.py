@@ -26,14 +26,13 @@ from knee3d import __version__
 from knee3d.atomic import whole_folder
 from knee3d.dataset.intake import Entry
 from knee3d.dataset.labels import check_form
-from knee3d.launch.job import LaunchError
+from knee3d.launch import LaunchError
 from knee3d.launch.on_ray import pool_on_ray
 from knee3d.lease import Held, disk_time, in_threads, in_turn, leased, share, sweep
 from knee3d.models import fusion_mark, load_models
 from knee3d.progress import progress
-from knee3d.workflow.diary import Diary
 from knee3d.workflow.making import VOLUMES, BadModels, load_segmenter, segment_knee
-from knee3d.workflow.outcome import NoRoom, Outcome, in_a_line, watching_room
+from knee3d.workflow.outcome import Diary, NoRoom, Outcome, in_a_line, watching_room
 from knee3d.workflow.record import RECORD, Wish, finished, record_of, refuse_foreign
 from knee3d.workflow.segmenter import Segmenter
 
@@ -57,7 +56,6 @@ class Where:
         retries: How often a knee whose worker on the Ray cluster was lost is tried again.
         jobs: Knees at a time here: while one is computed others are read and written.
         overwrite: Whether to replace what was made of a knee before this run began.
-        log: The file for what happened; None is `LOG` in the output folder.
     """
 
     launcher: str = "local"
@@ -65,7 +63,6 @@ class Where:
     retries: int = 2
     jobs: int = 2
     overwrite: bool = False
-    log: Path | None = None
 
 
 def segment(entries: Sequence[Entry], wish: Wish, out: Path, where: Where = Where()) -> list[Outcome]:  # noqa: B008
@@ -93,10 +90,10 @@ def segment(entries: Sequence[Entry], wish: Wish, out: Path, where: Where = Wher
     found: dict[str, Outcome] = {}
     out.mkdir(parents=True, exist_ok=True)
     cases = {entry.case: entry for entry in entries}
-    diary = Diary(where.log or out / LOG)
+    diary = Diary(out / LOG)
     diary.note(event="begin", knee3d=__version__, knees=len(entries), models=mark, settings=wish.settings)
     try:
-        sweep(out, [VOLUMES, *cases])
+        sweep(out, [VOLUMES, LOG, *cases])
         with progress("knees", len(entries)) as advance:
             for case, outcome in _outcomes(cases, wish, mark, out, where):
                 found[case] = outcome
@@ -107,7 +104,7 @@ def segment(entries: Sequence[Entry], wish: Wish, out: Path, where: Where = Wher
         for case in cases:
             found.setdefault(case, Outcome(case, "failed", in_a_line(error)))
     finally:  # also where it was interrupted
-        sweep(out, [VOLUMES, *cases])
+        sweep(out, [VOLUMES, LOG, *cases])
         outcomes = [found[case] for case in cases if case in found]
         _end(outcomes, len(entries), out, diary)
     return outcomes
@@ -213,7 +210,7 @@ class _Work:
                     known = self._known(entry)  # another process may have finished it just now
                     if known is None:
                         segmenter = self._loaded()
-                        with whole_folder(folder, lease.word) as partial, watching_room(self._out):
+                        with whole_folder(folder) as partial, watching_room(self._out):
                             record = segment_knee(entry, segmenter, self._wish, self._mark, partial)
                             _check_still_free(folder, self._since is not None)
                             lease.check()

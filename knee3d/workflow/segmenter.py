@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,8 @@ from knee3d.postprocess.joint import find_joint, survey_slices, touches_edge
 from knee3d.postprocess.quality import Quality, quality
 from knee3d.progress import progress
 from knee3d.quantify.volumes import tissue_volumes
+
+log = logging.getLogger(__name__)
 
 SIDE_UNKNOWN = "side unknown, taken as a right knee: the networks see a left one mirrored, if told so"
 AROUND_MM = 5.0
@@ -94,7 +97,7 @@ class Segmenter:
         Args:
             volume: Intensities of an MR image, three axes in any order; its affine says which.
             side: "R" or "L"; unknown ("") is taken as a right knee, which matters to schemes that name a side.
-            name: What the progress bar says.
+            name: What the progress bar and warnings say.
             keep: What to do with the probabilities of each view, in the axes and on the side of `volume`.
 
         Raises:
@@ -110,6 +113,8 @@ class Segmenter:
         other = self.trained.of_other_voxels(image.spacing_mm)
         if other and not self.method.any_spacing:
             raise ValueError(f"{other}; train on such voxels, or say --any-spacing and do not trust the labels")
+        if other:
+            log.warning("%s: %s; do not trust the labels", name, other)
         codes = axis_codes(volume.affine)
 
         def take(view: str, probabilities: Volume) -> None:

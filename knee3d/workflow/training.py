@@ -14,7 +14,7 @@ from knee3d.anatomy.plane import Plane
 from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Dataset, load_dataset
 from knee3d.dataset.split import Folds, fold_of
-from knee3d.launch.job import Job
+from knee3d.launch import Job
 from knee3d.launch.on_ray import run_on_ray
 from knee3d.launch.on_slurm import run_on_slurm
 from knee3d.models import all_trained, fusion_files, is_trained, load_fusion
@@ -164,8 +164,7 @@ def _train(tasks: Sequence[ViewTask], launcher: Launcher) -> None:
     if launcher.kind == "ray":
         run_on_ray(jobs, launcher.address, launcher.retries)
     else:
-        for job in run_on_slurm(jobs, jobs[0].folder.parent / "slurm", launcher.slurm, launcher.retries):
-            log.info("%s: Slurm job %s prints to %s", job.name, job.number, job.log)
+        run_on_slurm(jobs, jobs[0].folder.parent / "slurm", launcher.slurm, launcher.retries)
 
 
 def train_here(task: ViewTask, going: "Going") -> Path:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -45,37 +46,39 @@ def study(tmp_path):
 
 def test_series_are_listed_with_their_problems(study):
     found = inspect(study)
-    right, left = found.findings
+    right, left = (SimpleNamespace(**one) for one in found["volumes"])
     assert (right.name, right.description, right.echo, right.time_ms, right.images) == ("1", "DESS right", 1, 4.7, 5)
     assert (right.shape, right.spacing_mm) == ((4, 3, 5), (0.4, 0.5, 0.7))
-    assert (right.plane, right.side, right.problem) == (Plane.SAGITTAL, Side.RIGHT, "")
-    assert (left.shape, left.side) == (None, Side.UNKNOWN)
+    assert (right.plane, right.side, right.problem) == (Plane.SAGITTAL.value, "R", "")
+    assert (left.shape, left.side) == (None, "")
     assert "evenly spaced" in left.problem
     assert "between IM0004.dcm, IM0002.dcm" in left.problem
-    assert (right.path, left.path) == ("a", "b")
-    assert found.skipped == {"not DICOM": 1}
+    assert (right.path, left.path) == (str(study / "a"), str(study / "b"))
+    assert found["skipped"] == {"not DICOM": 1}
 
 
 def test_a_broken_file_does_not_hide_the_others(study):
     path = study / "a" / "IM0002.dcm"
     path.write_bytes(path.read_bytes()[:300])
     found = inspect(study)
-    assert len(found.findings) == 2
-    (broken,) = found.broken
+    assert len(found["volumes"]) == 2
+    (broken,) = found["broken"]
     assert "IM0002.dcm" in broken
 
 
 def test_files_and_zips(study, tmp_path):
     write_volume(VOLUME, tmp_path / "knee.nrrd")
-    (one,) = inspect(tmp_path / "knee.nrrd").findings
-    assert (one.name, one.shape, one.spacing_mm, one.plane) == ("knee.nrrd", (3, 4, 5), (0.5, 0.4, 0.7), Plane.SAGITTAL)
+    (one,) = inspect(tmp_path / "knee.nrrd")["volumes"]
+    assert (one["name"], one["shape"], one["spacing_mm"]) == ("knee.nrrd", (3, 4, 5), (0.5, 0.4, 0.7))
+    assert one["plane"] == Plane.SAGITTAL.value
     (tmp_path / "bad.nii").write_text("no")
-    (bad,) = inspect(tmp_path / "bad.nii").findings
-    assert "bad.nii" in bad.problem
-    with zipfile.ZipFile(tmp_path / "study.zip", "w") as file:
+    (bad,) = inspect(tmp_path / "bad.nii")["volumes"]
+    assert "bad.nii" in bad["problem"]
+    archive = tmp_path / "study.zip"
+    with zipfile.ZipFile(archive, "w") as file:
         for path in study.rglob("*.*"):
             file.write(path, path.relative_to(study))
-    assert inspect(tmp_path / "study.zip") == inspect(study)
+    assert json.dumps(inspect(archive)) == json.dumps(inspect(study)).replace(str(study), str(archive))
     with pytest.raises(FileNotFoundError, match="nothing at"):
         inspect(tmp_path / "nowhere")
 

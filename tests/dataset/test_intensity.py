@@ -83,5 +83,3 @@ def test_sixteen_bits_are_finer_and_show_eight_the_same(seed):
 def test_pixels_of_other_types_are_refused():
     with pytest.raises(ValueError, match="8 or 16 bits, not 12"):
         to_pixels(volume(np.arange(5)), Window(0, 1), 12)
-    with pytest.raises(ValueError, match="uint8 or uint16, not int64"):
-        to_intensities(volume(np.arange(5)), Window(0, 1))

@@ -55,12 +55,6 @@ def test_tensorflow_decodes_the_same_pixels(tmp_path):
         np.testing.assert_array_equal(tf.io.decode_png(data, channels=1)[..., 0], upper[0])
 
 
-@pytest.mark.parametrize("slices", [np.zeros((2, 3, 4)), np.zeros((3, 4), np.uint8)])
-def test_anything_but_a_stack_of_bytes_is_refused(tmp_path, slices):
-    with pytest.raises(ValueError, match="uint8"):
-        write_slices(slices, tmp_path)
-
-
 def test_files_that_are_no_slices_are_refused(tmp_path):
     write_slices(np.zeros((2, 3, 4), np.uint8), tmp_path)
     paths = sorted(tmp_path.iterdir())

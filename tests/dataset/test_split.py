@@ -71,11 +71,11 @@ def test_every_patient_is_validated_on_in_one_fold(balls, folds):
     assert sorted(seen) == [f"P{number}" for number in range(5)]
 
 
-@pytest.mark.parametrize(("folds", "fold"), [(1, 1), (9, 1), (3, 0), (3, 4)])
-def test_folds_that_cannot_be_are_refused(balls, folds, fold):
+@pytest.mark.parametrize("folds", [1, 9])
+def test_folds_that_cannot_be_are_refused(balls, folds):
     dataset = of_knees(balls, [(f"P{number}", Split.TRAIN) for number in range(4)])
     with pytest.raises(ValueError, match="--fold"):
-        fold_of(dataset, folds, fold, seed=0)
+        fold_of(dataset, folds, 1, seed=0)
 
 
 @pytest.mark.parametrize(("count", "only"), [(5, 7), (5, 0), (1, None)])

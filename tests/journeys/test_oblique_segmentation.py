@@ -96,7 +96,7 @@ def test_labels_are_much_as_they_are_without_and_the_record_names_all_views(plac
 
 def test_some_planes_and_oblique_views_share_the_weights(place, tmp_path):
     words = (place / "cohort", "--models", place / "models", "--out", tmp_path, "--fast")
-    done = run(*words, "--planes", PLANES[0], "--views", "OBLIQUE:1")
+    done = run(*words, "--plane", PLANES[0], "--views", "OBLIQUE:1")
     assert done.exit_code == 0, done.output
     assert record_of(tmp_path)["weights"] == {PLANES[0]: 0.5, "oblique-1": 0.5}
 
@@ -262,7 +262,7 @@ def test_a_network_of_the_volume_segments_alone_and_beside_planes(place, tmp_pat
     shutil.copytree(place / "planes-only", tmp_path / "models")
     make_volume_network(tmp_path / "models", tuple(card["spacing_mm"]), "cartilage", 170, (32, 24, 40))
     asked = (place / "cohort", "--models", tmp_path / "models", "--precision", "float32")
-    for words, views in (((), [*PLANES, "volume"]), (("--planes", "volume"), ["volume"])):
+    for words, views in (((), [*PLANES, "volume"]), (("--plane", "volume"), ["volume"])):
         out = tmp_path / str(len(views))
         done = run(*asked, *words, "--out", out)
         assert done.exit_code == 0, done.output
@@ -272,7 +272,7 @@ def test_a_network_of_the_volume_segments_alone_and_beside_planes(place, tmp_pat
     labels = to_canonical(read_volume(tmp_path / "1" / "P001-baseline" / "labels.nii.gz"), side).array
     clear = np.abs(pixels.array.astype(int) - 170) > 1
     np.testing.assert_array_equal(labels[clear] > 0, pixels.array[clear] > 170)
-    fast = run(*asked, "--planes", "volume", "--fast", "--out", tmp_path / "fast")
+    fast = run(*asked, "--plane", "volume", "--fast", "--out", tmp_path / "fast")
     assert fast.exit_code == 0, fast.output
     assert record_of(tmp_path / "fast")["whole_because"] == "there is no plane for a quick look"
 

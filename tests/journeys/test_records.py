@@ -17,8 +17,8 @@ from knee3d.dataset.source import Choice
 from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.training import train_view
 from knee3d.records import BEFORE, VERSION, changed, check_version, completed, earlier
+from knee3d.workflow.pages import ReportWish
 from knee3d.workflow.record import RECORD, Wish, finished, record_of
-from knee3d.workflow.report_record import ReportWish
 from knee3d.workflow.reporting import knees_of, report
 from knee3d.workflow.segmenter import Method
 

@@ -40,11 +40,12 @@ def kill_at_work(child: subprocess.Popen, out: Path) -> str:
         assert child.poll() is None, "it ended before"
         with suppress(FileNotFoundError):  # leases come and go while they are looked at
             for holder in out.glob(f".lease-*/*+{child.pid}+*"):
+                case = holder.parent.name.removeprefix(".lease-")
                 child.send_signal(signal.SIGSTOP)
-                if list(out.glob(f".partial-{holder.name[-8:]}-*")) and holder.exists():
+                if list(out.glob(f".partial-*-{case}")) and holder.exists():
                     child.kill()
                     child.communicate()
-                    return holder.parent.name.removeprefix(".lease-")
+                    return case
                 child.send_signal(signal.SIGCONT)
         time.sleep(0.01)
 

@@ -137,17 +137,15 @@ def test_the_papers_weights_by_hand_from_the_command_line(journey, tmp_path):
     shutil.copytree(journey / "models", models)
     paper = dict(zip((plane.value for plane in Plane), (0.4012, 0.0911, 0.5077), strict=True))
     command = ["fuse", str(journey / "dataset"), "--models", str(models)]
-    given = [word for name, value in paper.items() for word in ("--weight", f"{name}={value}")]
+    given = [word for name, value in paper.items() for word in ("--weight", name, str(value))]
     done = CliRunner().invoke(main, [*command, *given, "--thresholds"])
     assert done.exit_code == 0, done.output
     assert "0.5077" in done.output
     assert load_models(models).ensemble.weights == paper
     for words, message in [
-        ([*given[:2]], "weights must be at least 0 and add up to 1"),
-        (["--weight", "0.5"], "is not VIEW=VALUE"),
-        (["--weight", "oblique=1"], "should name each of"),
-        ([*given, *given[:2]], "at most once"),
-        (["--weight", f"{Plane.AXIAL.value}=1"], "but views are"),
+        ([*given[:3]], "weights must be at least 0 and add up to 1"),
+        (["--weight", "sagittal=0.5"], "requires 2 arguments"),
+        (["--weight", Plane.AXIAL.value, "1"], "but views are"),
     ]:
         refused = CliRunner().invoke(main, [*command, *words])
         assert refused.exit_code != 0

@@ -17,7 +17,7 @@ from knee3d.anatomy.plane import Plane
 from knee3d.dataset.phantom.cohort import Cohort
 from knee3d.dataset.source import read_image
 from knee3d.dataset.table import read_table
-from knee3d.launch.job import LaunchError
+from knee3d.launch import LaunchError
 from knee3d.launch.on_ray import WEIGHTS, pool_on_ray
 from knee3d.learn import config
 from knee3d.lease import Held, share

@@ -68,10 +68,9 @@ def write_series(volume: Volume, folder: Path, side: Side, *, patient: str, desc
         seed: What the volume was made from; with the other arguments it makes the unique identifiers.
 
     Raises:
-        ValueError: The volume has other axes, is no stack of perpendicular slices, has fewer than two of them, or
-            does not fit int16; or a text is too long or contains a backslash.
+        ValueError: The volume has other axes, or is no stack of perpendicular slices.
     """
-    _check(volume, patient, description)
+    _check(volume)
     content = np.ascontiguousarray(volume.array, dtype="<i2").tobytes() + volume.affine.astype("<f8").tobytes()
     study = [patient, str(seed)]
     series = [*study, description, side.value, str(volume.shape), hashlib.sha256(content).hexdigest()]
@@ -89,24 +88,13 @@ def write_series(volume: Volume, folder: Path, side: Side, *, patient: str, desc
             dcmwrite(partial / f"IM{index + 1:04d}.dcm", image, enforce_file_format=True)
 
 
-def _check(volume: Volume, patient: str, description: str) -> None:
-    codes, array = axis_codes(volume.affine), volume.array
-    if codes != CANONICAL or array.ndim != 3 or volume.shape[2] < 2:
-        raise ValueError(
-            f"a DICOM series is written from axes {CANONICAL}, without channels and with at least 2 slices; got "
-            f"{codes}, {array.shape}; reorient the volume"
-        )
+def _check(volume: Volume) -> None:
+    codes = axis_codes(volume.affine)
+    if codes != CANONICAL:
+        raise ValueError(f"a DICOM series is written from axes {CANONICAL}, got {codes}; reorient the volume")
     cosines = volume.affine[:3, :3] / volume.spacing_mm
     if np.abs(cosines.T @ cosines - np.eye(3)).max() > _COSINE_TOLERANCE:
         raise ValueError("a DICOM series needs perpendicular axes, this volume's are sheared; resample it")
-    limits = np.iinfo(np.int16)
-    if array.dtype.kind not in "iu" or array.min() < limits.min or array.max() > limits.max:
-        raise ValueError(
-            f"a DICOM series holds int16, got {array.dtype} from {array.min()} to {array.max()}; rescale it"
-        )
-    for text in (patient, description):
-        if len(text) > 64 or "\\" in text:
-            raise ValueError(f"DICOM texts have at most 64 characters and no backslash, got {text!r}")
 
 
 def _common_tags(volume: Volume, side: Side) -> Dataset:

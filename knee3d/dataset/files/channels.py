@@ -21,7 +21,7 @@ def labels_of_channels(channels: np.ndarray, name: str) -> np.ndarray:
     Raises:
         ValueError: There are more than 255 channels, or values other than 0 to 1.
     """
-    if channels.ndim != 4 or not 0 < channels.shape[-1] < 256:
+    if not 0 < channels.shape[-1] < 256:
         raise ValueError(f"{name}: expected up to 255 channels, got an array of shape {channels.shape}")
     low, high = float(channels.min()), float(channels.max())
     if not 0 <= low <= high <= 1:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from knee3d.anatomy.orientation import Side, mirror
 from knee3d.anatomy.tissue import NUMBERINGS
@@ -51,8 +52,7 @@ class Cohort:
         letter: Before the number of a patient: cohorts of different people need different ones.
 
     Raises:
-        ValueError: There is no knee, the shape is too small to be one, there are more retests than knees, or the letter
-            is none.
+        ValueError: There is no knee, the shape is too small to be one, or there are more retests than knees.
     """
 
     knees: int
@@ -70,8 +70,6 @@ class Cohort:
             )
         if not 0 <= self.retests <= self.knees:
             raise ValueError(f"a cohort of {self.knees} knees has 0 to {self.knees} retests, not {self.retests}")
-        if len(self.letter) != 1 or not self.letter.isalpha() or not self.letter.isascii():
-            raise ValueError(f"patients are named by one letter and a number, not by {self.letter!r}")
 
     @property
     def visits(self) -> list[tuple[int, str]]:
@@ -84,12 +82,8 @@ class Cohort:
 
     @property
     def description(self) -> str:
-        """What cohort.json holds; what is as by default is described as before it could be chosen."""
-        content = asdict(self) | {"sources": [path.name for path in self.sources]}
-        for name in ("retests", "letter"):
-            if content[name] == getattr(Cohort, name):
-                del content[name]
-        return json.dumps(content, indent=1) + "\n"
+        """What cohort.json holds."""
+        return json.dumps(asdict(self) | {"sources": [path.name for path in self.sources]}, indent=1) + "\n"
 
 
 def write_cohort(cohort: Cohort, folder: Path, jobs: int) -> Iterator[Knee]:
@@ -179,9 +173,7 @@ def _cut_otherwise(labels: Volume, seed: int) -> Volume:
     """
     rng = np.random.default_rng([seed, 1])
     middle = labels.affine @ [*((np.array(labels.shape) - 1) / 2), 1]
-    move = np.eye(4)
-    for axis, degrees in enumerate(rng.uniform(-RETEST_DEG, RETEST_DEG, 3)):
-        move = _turn(axis, degrees) @ move
+    move = _turn(rng.uniform(-RETEST_DEG, RETEST_DEG, 3))
     off = labels.affine[:3, :3] @ rng.uniform(-RETEST_VOXELS, RETEST_VOXELS, 3)
     move[:3, 3] = middle[:3] - move[:3, :3] @ middle[:3] + off
     grid = move @ labels.affine
@@ -193,17 +185,13 @@ def _cut_otherwise(labels: Volume, seed: int) -> Volume:
 def _tilted(affine: np.ndarray, seed: int) -> np.ndarray:
     """The same grid as another session would place it: turned by some degrees and moved by some centimetres."""
     rng = np.random.default_rng(seed)
-    turned = affine.copy()
-    for axis, degrees in enumerate(rng.uniform(-TILT_DEG, TILT_DEG, 3)):
-        turned = _turn(axis, degrees) @ turned
+    turned = _turn(rng.uniform(-TILT_DEG, TILT_DEG, 3)) @ affine
     turned[:3, 3] += rng.uniform(-30, 30, 3)
     return turned
 
 
-def _turn(axis: int, degrees: float) -> np.ndarray:
-    """(4, 4) rotation about an axis of the scanner."""
-    i, j = [other for other in range(3) if other != axis]
-    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+def _turn(degrees: np.ndarray) -> np.ndarray:
+    """(4, 4) rotation about the axes of the scanner, one after the other; about the second the other way round."""
     turn = np.eye(4)
-    turn[[i, i, j, j], [i, j, i, j]] = cos, -sin, sin, cos
+    turn[:3, :3] = Rotation.from_euler("xyz", degrees * [1, -1, 1], degrees=True).as_matrix()
     return turn

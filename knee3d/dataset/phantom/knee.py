@@ -61,14 +61,7 @@ def parametric_knee(
     Returns:
         uint8 labels in pymskt numbering, canonical axes, the middle of the grid at 0 mm. A voxel has the label that
         most of its samples have, which lie at most 0.7 mm apart.
-
-    Raises:
-        ValueError: The shape, the thickness or the field of view is not positive.
     """
-    if min(*shape, *field_of_view_mm, thickness) <= 0:
-        raise ValueError(
-            f"shape, thickness and field of view must be above 0: {shape}, {thickness}, {field_of_view_mm}"
-        )
     spacing = np.divide(field_of_view_mm, shape)
     fine = np.ceil(spacing / _SAMPLE_MM).astype(int)
     labels = np.empty(shape, dtype=np.uint8)

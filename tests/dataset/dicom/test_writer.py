@@ -114,21 +114,15 @@ def sheared() -> Volume:
 
 
 @pytest.mark.parametrize(
-    ("volume", "names", "message"),
+    ("volume", "message"),
     [
-        (reorient(phantom(), "RAS"), {}, "axes IPL.*got RAS"),
-        (phantom(dtype=np.float32), {}, "int16, got float32"),
-        (phantom(dtype=np.int32).with_array(phantom().array.astype(np.int32) + 40000), {}, "int16, got int32"),
-        (sheared(), {}, "sheared"),
-        (Volume(phantom().array[:, :, :1], phantom().affine), {}, "at least 2 slices"),
-        (Volume(phantom().array[..., None], phantom().affine), {}, "without channels"),
-        (phantom(), {"description": "a\\b"}, "backslash"),
-        (phantom(), {"patient": "x" * 65}, "64 characters"),
+        (reorient(phantom(), "RAS"), "axes IPL.*got RAS"),
+        (sheared(), "sheared"),
     ],
 )
-def test_what_dicom_cannot_hold_is_refused_before_anything_is_written(tmp_path, volume, names, message):
+def test_what_dicom_cannot_hold_is_refused_before_anything_is_written(tmp_path, volume, message):
     with pytest.raises(ValueError, match=message):
-        write_series(volume, tmp_path / "knee", Side.LEFT, **NAMES | names)
+        write_series(volume, tmp_path / "knee", Side.LEFT, **NAMES)
     assert list(tmp_path.iterdir()) == []
 
 

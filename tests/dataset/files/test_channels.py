@@ -38,7 +38,6 @@ def test_probabilities_count_above_a_half():
 @pytest.mark.parametrize(
     ("channels", "message"),
     [
-        (LABELS, "shape"),
         (np.zeros((1, 1, 1, 300)), "shape"),
         (np.zeros((1, 1, 1, 0)), "shape"),
         (CHANNELS * 2.0, "0 to 2"),

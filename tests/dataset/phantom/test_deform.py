@@ -70,8 +70,6 @@ def test_thinning_takes_the_asked_part_of_each_plate_and_nothing_else(fraction):
 def test_what_cannot_be_deformed_or_thinned_is_refused():
     with pytest.raises(ValueError, match="integers"):
         deform(KNEE.with_array(KNEE.array.astype(float)), 0)
-    with pytest.raises(ValueError, match="within 0 and 1"):
-        thin_cartilage(KNEE, 1.5)
     with pytest.raises(ValueError, match="without its femur"):
         thin_cartilage(KNEE.with_array(np.where(KNEE.array == 5, 0, KNEE.array)), 0.1)
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from knee3d.anatomy.orientation import reorient
 from knee3d.anatomy.tissue import FEMORAL, FEMUR, FIBULA, MEDIAL_MENISCUS, NUMBERINGS, PATELLAR, TIBIA
 from knee3d.dataset.phantom.knee import parametric_knee
 from knee3d.dataset.phantom.synthesis import _magnified, render
@@ -54,10 +53,6 @@ def test_label_maps_without_some_tissue_render_too(absent):
 
 
 def test_what_cannot_be_rendered_is_refused():
-    with pytest.raises(ValueError, match="canonical"):
-        render(reorient(KNEE, "RAS"), 0)
-    with pytest.raises(ValueError, match="integer"):
-        render(KNEE.with_array(KNEE.array.astype(float)), 0)
     with pytest.raises(ValueError, match=r"\[77\] are not pymskt's"):
         render(KNEE.with_array(np.where(KNEE.array == 5, 77, KNEE.array)), 0)
     with pytest.raises(ValueError, match="no femur"):
