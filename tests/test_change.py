@@ -112,6 +112,7 @@ def test_pairs_that_cannot_be_used_are_named_and_the_rest_is_done(tmp_path):
     assert "4 pairs of 4 patients" in done.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["reproducibility.json", "reproducibility.csv", "bland-altman.pdf"])
 def test_files_of_someone_else_are_not_replaced_and_own_ones_are(tmp_path, error, name):
     table, out = tmp_path / "retests" / "retests.csv", tmp_path / "out"

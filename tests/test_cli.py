@@ -37,6 +37,7 @@ def test_version_and_the_short_form_of_train():
     assert "--encoder-weights" in result.output
 
 
+@pytest.mark.slow
 def test_phantom_and_prepare_from_the_command_line(tmp_path):
     made = run("phantom", tmp_path / "cohort", "--knees", 3, "--shape", "20,18,16", "--seed", 5)
     assert made.exit_code == 0, made.output

@@ -112,6 +112,7 @@ class Schedule:
             thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["nobody", "stale", "dead", "empty", "releases it", "wakes up", "works"])
 def test_in_every_order_of_steps_one_of_two_gets_it(tmp_path, monkeypatch, before):
     """All orders of the first eight steps of two takers, or of six with the holder, who asks the disk for something."""

@@ -91,6 +91,7 @@ def test_columns_fit_a_terminal_of_80_and_say_the_place_below(study):
     assert place == f"  {study / 'a'}  ?[31mDESS"
 
 
+@pytest.mark.slow
 def test_labels_are_named_as_such_and_a_closed_pipe_is_no_error(study, tmp_path):
     grid = find_grids(study / "a")
     labels = Volume(np.ones(grid[0].shape, np.uint8), grid[0].affine)

@@ -19,6 +19,7 @@ def cohort(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_table_a_folder_and_single_knees(cohort):
     table = knees_at(cohort / "knees.csv", choice=Choice(echo="1"))
     assert [one.case for one in table] == ["P001-baseline", "P002-baseline", "P001-follow-up"]

@@ -63,6 +63,7 @@ def test_killed_at_any_change_it_resumes_to_the_same_bytes(tmp_path, monkeypatch
     assert cut_short > 20
 
 
+@pytest.mark.slow
 def test_what_the_list_says_of_slices_does_not_outlive_them(table, tmp_path, monkeypatch):
     """Prepared again with other settings and interrupted: the list has no knee that is to be sliced again."""
     before = workflow.prepare(table, tmp_path, PREPARATION, None, jobs=2)

@@ -93,6 +93,7 @@ def test_a_tissue_that_truth_lacks_does_not_count():
     assert score(matrix, 2) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("weights", [(0.55, 0.4, 0.05), (0.2, 0.2, 0.6), (0.0, 1.0, 0.0), (0.31, 0.47, 0.22)])
 def test_planted_weights_are_recovered(weights, objective, save):
@@ -130,6 +131,7 @@ def test_counting_voxels_that_differ_within_a_simplex_of_weights_is_exact(corner
         np.testing.assert_array_equal(fewer.confusion(weights, rule), whole(truth, views, weights, rule))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("rule", ["linear", "log", "vote"])
 def test_no_random_weights_are_better(rule, objective, save):
@@ -147,6 +149,7 @@ def test_no_random_weights_are_better(rule, objective, save):
         assert score(matrix, objective) <= fusion.dice + 1e-4
 
 
+@pytest.mark.slow
 def test_the_same_cases_give_the_same_weights(save):
     hidden = dict(zip(VIEWS, (0.5, 0.3, 0.2), strict=True))
     paths = save(*[(*planted(seed, hidden), str(seed)) for seed in range(2)])
@@ -167,6 +170,7 @@ def test_files_keep_a_case_and_damage_is_noticed(save):
         load_candidates(path)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_cases(save, monkeypatch):
     """A case is let go soon after the next one is read."""
     paths, read = save(*[(noise(seed), opinions(seed), str(seed)) for seed in range(5)]), []

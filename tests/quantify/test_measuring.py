@@ -1,5 +1,7 @@
 """All measures of a knee: each tissue and part, and what is said when one is not to be had."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -14,10 +16,14 @@ from knee3d.quantify.regions import REGIONS
 
 pytestmark = pytest.mark.slow
 
-KNEE = parametric_knee((124, 154, 120), seed=1)
+
+@cache
+def a_knee() -> Volume:
+    return parametric_knee((124, 154, 120), seed=1)
 
 
-def labelled(scheme: str, knee: Volume = KNEE) -> Volume:
+def labelled(scheme: str, knee: Volume | None = None) -> Volume:
+    knee = knee or a_knee()
     return knee.with_array(map_labels(knee.array, NUMBERINGS["pymskt"], SCHEMES[scheme]))
 
 
@@ -61,7 +67,7 @@ def test_parts_add_up_to_the_whole(compartments):
 
 
 def test_a_left_knee_measures_as_its_mirror_image(compartments):
-    left = measure(labelled("compartments", mirror(KNEE)), SCHEMES["compartments"], Side.LEFT)
+    left = measure(labelled("compartments", mirror(a_knee())), SCHEMES["compartments"], Side.LEFT)
     for key, value in values(compartments).items():
         assert values(left)[key] == pytest.approx(value, rel=1e-5), key
     for name, interface in left.interfaces.items():

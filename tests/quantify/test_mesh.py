@@ -111,6 +111,7 @@ def assert_normals_look_out(mesh) -> None:
     assert enclosed_mm3(mesh) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [1, 0.25])
 @pytest.mark.parametrize("handedness", [1, -1])
 @pytest.mark.parametrize("blurred", [False, True])
@@ -150,6 +151,7 @@ def test_triangles_are_left_out_as_asked():
     np.testing.assert_allclose(np.array(counts) / counts[0], [1, 0.5, 0.2], atol=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [0.5, 0.2, 0.05, 0.001])
 def test_what_tears_when_triangles_are_left_out_is_mended(keep):
     """Noise is full of necks and bridges; the filter alone leaves hundreds of torn edges in it."""
@@ -228,6 +230,7 @@ def made_up() -> Volume:
     return parametric_knee((88, 110, 60), seed=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", NUMBERINGS["pymskt"].names)
 def test_tissues_of_a_made_up_knee_enclose_their_voxels(made_up, value):
     mask = part_of(made_up, value)
@@ -238,6 +241,7 @@ def test_tissues_of_a_made_up_knee_enclose_their_voxels(made_up, value):
         assert_normals_look_out(mesh)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [2, 3, 4, 9, 10])
 def test_walls_stay_apart_since_no_corner_moves_half_a_voxel(made_up, value):
     """Corners of a mask's cut lie in the middle between two voxels: along each axis they may come near, not across."""

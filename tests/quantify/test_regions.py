@@ -1,5 +1,7 @@
 """Cartilage is cut where a reader would cut it, in right and left knees alike."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from real_knees import each_label_map
@@ -17,8 +19,16 @@ pytestmark = pytest.mark.slow
 
 VALUES = {name: value for value, name in NUMBERINGS["pymskt"].names.items()}
 IPL = np.array([[0, 0, -1.0, 0], [0, -1.0, 0, 0], [-1.0, 0, 0, 0], [0, 0, 0, 1]])
-KNEE = parametric_knee((88, 108, 84), seed=3)
-ROOMY = cartilage(parametric_knee((120, 124, 120), seed=3, field_of_view_mm=(120.0, 124.0, 120.0)))
+
+
+@cache
+def a_knee() -> Volume:
+    return parametric_knee((88, 108, 84), seed=3)
+
+
+@cache
+def a_roomy_knee() -> Volume:
+    return cartilage(parametric_knee((120, 124, 120), seed=3, field_of_view_mm=(120.0, 124.0, 120.0)))
 
 
 def mask(labels: Volume, name: str) -> Volume:
@@ -39,8 +49,8 @@ def test_medial_is_where_the_medial_plateau_is(seed):
 
 
 def test_femoral_parts_lie_as_they_are_called():
-    cartilage = points(mask(KNEE, FEMORAL))
-    numbers = find_landmarks(mask(KNEE, FEMORAL)).region(FEMORAL, cartilage)
+    cartilage = points(mask(a_knee(), FEMORAL))
+    numbers = find_landmarks(mask(a_knee(), FEMORAL)).region(FEMORAL, cartilage)
     middles = dict(zip(REGIONS[FEMORAL], (cartilage[numbers == n].mean(axis=0) for n in range(5)), strict=True))
     for side in ("medial", "lateral"):
         anterior = middles["trochlea"][1], middles[f"central {side}"][1], middles[f"posterior {side}"][1]
@@ -51,17 +61,17 @@ def test_femoral_parts_lie_as_they_are_called():
 
 
 def test_landmarks_of_a_mirror_image_serve_the_left_knee():
-    right = find_landmarks(mask(KNEE, FEMORAL))
-    numbers = right.region(FEMORAL, points(mask(KNEE, FEMORAL)))
-    there = points(mask(KNEE, FEMORAL)) * [-1, 1, 1]
+    right = find_landmarks(mask(a_knee(), FEMORAL))
+    numbers = right.region(FEMORAL, points(mask(a_knee(), FEMORAL)))
+    there = points(mask(a_knee(), FEMORAL)) * [-1, 1, 1]
     np.testing.assert_array_equal(right.mirrored().region(FEMORAL, there), numbers)
 
 
 def test_specks_move_no_landmark():
-    array = mask(KNEE, FEMORAL).array.copy()
-    expected = find_landmarks(KNEE.with_array(array))
+    array = mask(a_knee(), FEMORAL).array.copy()
+    expected = find_landmarks(a_knee().with_array(array))
     array[50, -1, 20] = array[50:52, -3:-1, 42:44] = True
-    assert find_landmarks(KNEE.with_array(array)).notch == expected.notch
+    assert find_landmarks(a_knee().with_array(array)).notch == expected.notch
 
 
 def test_the_central_part_ends_at_sixty_percent():
@@ -92,8 +102,8 @@ def sizes(labels: Volume) -> np.ndarray:
 @pytest.mark.parametrize("degrees", [-20, 10])
 def test_a_knee_that_lies_turned_has_the_same_parts(axis, degrees):
     """Of voxels of 1 mm, turned to the nearest ones. Along the axes of the image they change by up to 24 %."""
-    there = turned(ROOMY, axis, degrees)
-    np.testing.assert_allclose(sizes(there), sizes(ROOMY), rtol=0.03)
+    there = turned(a_roomy_knee(), axis, degrees)
+    np.testing.assert_allclose(sizes(there), sizes(a_roomy_knee()), rtol=0.03)
     left = to_canonical(mirror(there), Side.LEFT)
     np.testing.assert_array_equal(sizes(left), sizes(there))
 
@@ -107,7 +117,7 @@ def test_a_real_knee_that_lies_turned_has_the_same_parts(path):
 
 def test_condyles_that_tell_no_axes_are_cut_along_those_of_the_image():
     """The central medial part is bare."""
-    mask = ROOMY.with_array(ROOMY.array == 1)
+    mask = a_roomy_knee().with_array(a_roomy_knee().array == 1)
     landmarks = find_landmarks(mask)
     numbers = landmarks.region(FEMORAL, points(mask))
     array = mask.array.copy()

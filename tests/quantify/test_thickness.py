@@ -38,6 +38,7 @@ def mean_mm(interface) -> float:
     return float(np.average(interface.thickness_mm[known], weights=interface.areas_mm2[known]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thickness", [1.5, 2.0, 3.0])
 @pytest.mark.parametrize("turn", TURNS)
 def test_a_shell_on_bone_is_as_thick_as_it_is(turn, thickness):
@@ -49,6 +50,7 @@ def test_a_shell_on_bone_is_as_thick_as_it_is(turn, thickness):
     assert not interface.inferred
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thickness", [1.5, 2.0, 3.0])
 @pytest.mark.parametrize("turn", TURNS)
 @pytest.mark.parametrize(

@@ -140,11 +140,14 @@ def tilted(volume: Volume, degrees: float = 12.0) -> Volume:
     return Volume(volume.array, turn @ volume.affine)
 
 
+SCHEME = SCHEMES["iwoai"]
+
+
 @functools.cache
 def made_up_knee(side: str = "R") -> KneePage:
     """A page with something of everything."""
     raw = parametric_knee((44, 54, 42), seed=5)
-    scheme = SCHEMES["iwoai"]
+    scheme = SCHEME
     image = render(raw, seed=5).array
     labels = tilted(raw.with_array(map_labels(raw.array, NUMBERINGS["pymskt"], scheme)))
     grey = np.clip(image / np.percentile(image, 99.5) * 255, 0, 255).astype(np.uint8)

@@ -46,6 +46,7 @@ def tissue_pixels(path) -> np.ndarray:
     return np.argwhere(picture[..., 0] - picture[..., 2] > 0.15) / picture.shape[:2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "views"), [("cartilage", 4), ("compartments", 3), ("iwoai", 1), ("bones", 2)])
 def test_confusion_figure_grows_with_classes_and_views(name, views, tmp_path):
     names = SCHEMES[name].names

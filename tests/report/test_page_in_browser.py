@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import NO_GL, Browser, a_png, made_up_knee, running
+from browser import NO_GL, SCHEME, Browser, a_png, made_up_knee, running
 
 from knee3d.anatomy.tissue import SCHEMES
 from knee3d.anatomy.volume import Volume
@@ -102,7 +102,7 @@ def test_it_opens_from_disk_without_a_complaint_or_a_question(browser, file):
 
 
 @pytest.mark.parametrize("layout", ["together", "solid"])
-@pytest.mark.parametrize("tissue", made_up_knee().scheme.names)
+@pytest.mark.parametrize("tissue", SCHEME.names)
 def test_each_tissue_can_be_hidden_in_slices_and_in_3d(tissue, layout, opened):
     number = made_up_knee().scheme.names.index(tissue) + 1
     if layout == "together":  # slices alone: the surfaces have their turn
@@ -228,7 +228,7 @@ def test_left_and_right_stand_where_they_are(opened):
     assert columns[1] < columns[0]
 
 
-@pytest.mark.parametrize("tissue", made_up_knee().scheme.names)
+@pytest.mark.parametrize("tissue", SCHEME.names)
 def test_the_viewer_finds_a_tissue_where_it_is_and_its_surface_there(tissue, opened):
     """The grid is oblique and far from 0."""
     where = middle_of(tissue)

@@ -13,6 +13,7 @@ SCHEME = SCHEMES["compartments"]
 AFFINE = np.array([[0, 0, -1.0, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
 
 
+@pytest.mark.slow
 def test_tissues_appear_in_their_colours_and_upright():
     labels = np.zeros((40, 20, 20), dtype=np.uint8)
     labels[2:12, 5:15, 5:15], labels[28:38, 5:15, 5:15] = 1, 2

@@ -562,6 +562,7 @@ def test_real_series_lists_its_echoes():
         read_series(REAL)
 
 
+@pytest.mark.slow
 @real
 def test_real_echoes_are_as_simpleitk_reads_them(tmp_path):
     squares = 0.0

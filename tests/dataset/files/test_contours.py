@@ -60,6 +60,7 @@ def expected() -> np.ndarray:
     return labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, -1], ids=["from medial", "from lateral"])
 @pytest.mark.parametrize("side", [Side.RIGHT, Side.LEFT])
 def test_outlines_become_voxels_whatever_way_slices_count(tmp_path, side, order):
@@ -107,6 +108,7 @@ def test_area_of_a_round_outline(tmp_path):
     np.testing.assert_allclose([rows.mean() + 0.5, columns.mean() + 0.5], [50, 60], atol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("slices", "side", "message"),
     [

@@ -1,5 +1,7 @@
 """Deformed knees are other people's knees; thinned ones the same person's, later."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from real_knees import each_label_map
@@ -12,39 +14,43 @@ from knee3d.dataset.phantom.deform import deform, draw_deformation, thin_cartila
 from knee3d.dataset.phantom.knee import parametric_knee
 
 VALUE = {name: value for value, name in NUMBERINGS["pymskt"].names.items()}
-KNEE = parametric_knee((48, 44, 36), 0)
+
+
+@cache
+def a_knee() -> Volume:
+    return parametric_knee((48, 44, 36), 0)
 
 
 def test_strength_zero_is_the_knee_itself():
-    same = deform(reorient(KNEE, "RAS"), seed=1, strength=0)
-    np.testing.assert_array_equal(same.array, KNEE.array)
-    np.testing.assert_allclose(same.affine, KNEE.affine, atol=1e-12)
+    same = deform(reorient(a_knee(), "RAS"), seed=1, strength=0)
+    np.testing.assert_array_equal(same.array, a_knee().array)
+    np.testing.assert_allclose(same.affine, a_knee().affine, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_another_knee_has_the_same_tissues_in_other_places(seed):
-    other = deform(KNEE, seed)
-    assert set(np.unique(other.array)) == set(np.unique(KNEE.array))
-    assert 0.02 < (other.array != KNEE.array).mean() < 0.5
-    bone = [np.count_nonzero(knee.array == 5) for knee in (KNEE, other)]
+    other = deform(a_knee(), seed)
+    assert set(np.unique(other.array)) == set(np.unique(a_knee().array))
+    assert 0.02 < (other.array != a_knee().array).mean() < 0.5
+    bone = [np.count_nonzero(knee.array == 5) for knee in (a_knee(), other)]
     assert 0.6 < bone[1] / bone[0] < 1.7
-    np.testing.assert_array_equal(other.array, deform(KNEE, seed).array)
+    np.testing.assert_array_equal(other.array, deform(a_knee(), seed).array)
 
 
 def test_more_strength_is_more_difference():
-    changed = [(deform(KNEE, 0, strength).array != KNEE.array).mean() for strength in (0.25, 0.5, 1.0)]
+    changed = [(deform(a_knee(), 0, strength).array != a_knee().array).mean() for strength in (0.25, 0.5, 1.0)]
     assert changed == sorted(changed)
 
 
 @pytest.mark.parametrize("shape", [(24, 22, 18), (96, 88, 40)])
 def test_another_grid_shows_the_same_place(shape):
-    other = deform(KNEE, 0, strength=0, shape=shape)
+    other = deform(a_knee(), 0, strength=0, shape=shape)
     assert other.shape == shape
-    extents = [volume.spacing_mm * volume.shape for volume in (KNEE, other)]
+    extents = [volume.spacing_mm * volume.shape for volume in (a_knee(), other)]
     np.testing.assert_allclose(*extents)
-    corners = [volume.affine @ [-0.5, -0.5, -0.5, 1] for volume in (KNEE, other)]
+    corners = [volume.affine @ [-0.5, -0.5, -0.5, 1] for volume in (a_knee(), other)]
     np.testing.assert_allclose(*corners)
-    volumes = [np.count_nonzero(volume.array == 5) * volume.voxel_mm3 for volume in (KNEE, other)]
+    volumes = [np.count_nonzero(volume.array == 5) * volume.voxel_mm3 for volume in (a_knee(), other)]
     assert volumes[1] == pytest.approx(volumes[0], rel=0.05)
 
 
@@ -58,20 +64,20 @@ def test_deformations_do_not_fold(seed):
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5])
 def test_thinning_takes_the_asked_part_of_each_plate_and_nothing_else(fraction):
-    thin = thin_cartilage(KNEE, fraction)
-    changed = thin.array != KNEE.array
+    thin = thin_cartilage(a_knee(), fraction)
+    changed = thin.array != a_knee().array
     assert not thin.array[changed].any()
     for plate in (FEMORAL, MEDIAL_TIBIAL, LATERAL_TIBIAL, PATELLAR):
-        before, after = (np.count_nonzero(knee.array == VALUE[plate]) for knee in (KNEE, thin))
+        before, after = (np.count_nonzero(knee.array == VALUE[plate]) for knee in (a_knee(), thin))
         assert before - after == round(fraction * before)
-    assert set(np.unique(KNEE.array[changed])) <= {1, 2, 3, 4}
+    assert set(np.unique(a_knee().array[changed])) <= {1, 2, 3, 4}
 
 
 def test_what_cannot_be_deformed_or_thinned_is_refused():
     with pytest.raises(ValueError, match="integers"):
-        deform(KNEE.with_array(KNEE.array.astype(float)), 0)
+        deform(a_knee().with_array(a_knee().array.astype(float)), 0)
     with pytest.raises(ValueError, match="without its femur"):
-        thin_cartilage(KNEE.with_array(np.where(KNEE.array == 5, 0, KNEE.array)), 0.1)
+        thin_cartilage(a_knee().with_array(np.where(a_knee().array == 5, 0, a_knee().array)), 0.1)
 
 
 @each_label_map

@@ -1,23 +1,30 @@
 """Rendered knees look like DESS: bones dark, cartilage bright, fluid brightest, air black."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
 from knee3d.anatomy.tissue import FEMORAL, FEMUR, FIBULA, MEDIAL_MENISCUS, NUMBERINGS, PATELLAR, TIBIA
+from knee3d.anatomy.volume import Volume
 from knee3d.dataset.phantom.knee import parametric_knee
 from knee3d.dataset.phantom.synthesis import _magnified, render
 
 VALUE = {name: value for value, name in NUMBERINGS["pymskt"].names.items()}
-KNEE = parametric_knee((56, 52, 44), 0)
+
+
+@cache
+def a_knee() -> Volume:
+    return parametric_knee((56, 52, 44), 0)
 
 
 def mean(image, name):
-    return image.array[KNEE.array == VALUE[name]].mean()
+    return image.array[a_knee().array == VALUE[name]].mean()
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_tissues_have_the_contrast_of_dess(seed):
-    image = render(KNEE, seed)
+    image = render(a_knee(), seed)
     assert image.array.dtype == np.int16
     assert image.array.min() >= 0
     assert mean(image, FEMORAL) > 2 * mean(image, FEMUR)
@@ -25,11 +32,11 @@ def test_tissues_have_the_contrast_of_dess(seed):
     assert mean(image, MEDIAL_MENISCUS) < mean(image, FEMORAL)
     air = image.array[:, 0, [0, -1]]  # in front of the leg, right and left of the patella
     assert air.mean() < 0.5 * mean(image, FEMUR)
-    np.testing.assert_array_equal(image.affine, KNEE.affine)
+    np.testing.assert_array_equal(image.affine, a_knee().affine)
 
 
 def test_the_same_seed_is_the_same_image_and_another_is_another():
-    first, again, other = (render(KNEE, seed) for seed in (1, 1, 2))
+    first, again, other = (render(a_knee(), seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.array, again.array)
     assert np.corrcoef(first.array.ravel(), other.array.ravel())[0, 1] < 0.99
     assert abs(mean(first, FEMORAL) - mean(other, FEMORAL)) > 1
@@ -37,8 +44,8 @@ def test_the_same_seed_is_the_same_image_and_another_is_another():
 
 def test_intensities_do_not_tell_the_tissue():
     """Cartilage and what is not overlap: a threshold alone must not solve the task."""
-    grey = render(KNEE, 0).array.astype(float)
-    cartilage = np.isin(KNEE.array, (1, 2, 3, 4))
+    grey = render(a_knee(), 0).array.astype(float)
+    cartilage = np.isin(a_knee().array, (1, 2, 3, 4))
     best = 0.0
     for threshold in np.percentile(grey, np.arange(50, 100, 1)):
         found = grey > threshold
@@ -48,15 +55,15 @@ def test_intensities_do_not_tell_the_tissue():
 
 @pytest.mark.parametrize("absent", [(FIBULA,), (MEDIAL_MENISCUS, FIBULA), (PATELLAR, "patella")])
 def test_label_maps_without_some_tissue_render_too(absent):
-    labels = KNEE.with_array(np.where(np.isin(KNEE.array, [VALUE[name] for name in absent]), 0, KNEE.array))
+    labels = a_knee().with_array(np.where(np.isin(a_knee().array, [VALUE[name] for name in absent]), 0, a_knee().array))
     assert np.isfinite(render(labels, 0).array).all()
 
 
 def test_what_cannot_be_rendered_is_refused():
     with pytest.raises(ValueError, match=r"\[77\] are not pymskt's"):
-        render(KNEE.with_array(np.where(KNEE.array == 5, 77, KNEE.array)), 0)
+        render(a_knee().with_array(np.where(a_knee().array == 5, 77, a_knee().array)), 0)
     with pytest.raises(ValueError, match="no femur"):
-        render(KNEE.with_array(np.where(KNEE.array == 5, 0, KNEE.array)), 0)
+        render(a_knee().with_array(np.where(a_knee().array == 5, 0, a_knee().array)), 0)
 
 
 def test_the_leg_is_magnified_without_steps():
