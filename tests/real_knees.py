@@ -9,7 +9,7 @@ has_label_maps = pytest.mark.skipif(len(LABEL_MAPS) < 2, reason="no real label m
 
 
 def each_label_map(test):
-    """A test of whole real knees, slow with the first and in the last stage with the other."""
-    others = [pytest.param(path, marks=pytest.mark.nightly) for path in LABEL_MAPS[1:]]
-    cases = pytest.mark.parametrize("path", [*LABEL_MAPS[:1], *others], ids=lambda path: path.stem)
-    return pytest.mark.slow(has_label_maps(cases(test)))
+    """A test of whole real knees, in the last stage: they are large."""
+    return pytest.mark.nightly(
+        has_label_maps(pytest.mark.parametrize("path", LABEL_MAPS, ids=lambda path: path.stem)(test))
+    )

@@ -76,7 +76,7 @@ def load_candidates(path: Path) -> CandidateVoxels:
         ValueError: The file is damaged.
     """
     try:
-        with np.load(path) as content:
+        with path.open("rb") as file, np.load(file) as content:
             arrays = [content[name] for name in ("probabilities", "truth", "others")]
             return CandidateVoxels(tuple(content["views"].tolist()), str(content["patient"]), *arrays)
     except (KeyError, ValueError, EOFError, BadZipFile) as error:

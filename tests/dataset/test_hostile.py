@@ -96,7 +96,8 @@ def attack(folder: Path, name: str) -> dict[str, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", HEADER)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.nightly if name == "o.mat" else ())
+                                  for name in HEADER])  # fmt: skip
 def test_mutants_of_valid_files_end_in_a_volume_or_in_our_own_error(tmp_path, name):
     write_samples(tmp_path)
     child = subprocess.run([sys.executable, __file__, str(tmp_path), name], capture_output=True, text=True)

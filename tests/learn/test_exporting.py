@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tiny_network import TINY
 
 from knee3d.anatomy.plane import Plane
 from knee3d.cli import main
@@ -24,7 +25,7 @@ def models(request, tmp_path_factory):
     """An untrained plane, as `train_view` would leave it."""
     folder = tmp_path_factory.mktemp("models") / PLANE.value
     folder.mkdir()
-    networks.network("unet", 3, request.param).save(folder / "model.keras")
+    networks.network(TINY, 3, request.param).save(folder / "model.keras")
     card = {"plane": PLANE.value, "classes": ["background", "femoral", "tibial"], "scheme": "cartilage", "window": {},
             "settings": {"context": request.param}, "knee3d": "0", "version": 1, "spacing_mm": [1, 1, 1],
             "input": "", "output": ""}  # fmt: skip

@@ -82,7 +82,7 @@ def test_two_kills_change_nothing(balls, tmp_path):
         time.sleep(rng.uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    finish(start(balls, tmp_path / "killed", settings))
+    training.train_view(balls, PLANE, tmp_path / "killed", config.TrainConfig(**settings), config.Going(resume=True))
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
     assert len(metrics(tmp_path / "whole").splitlines()) == 4
     networks = [keras.models.load_model(tmp_path / name / PLANE.value / "model.keras") for name in ("whole", "killed")]

@@ -75,6 +75,7 @@ def test_commands_offer_what_there_is():
     assert list(encoders.ENCODERS) == commands.ENCODERS
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", NAMES)
 def test_slices_of_any_size_come_back(narrow, name):
     model = networks.network(name, CLASSES)
@@ -86,6 +87,7 @@ def test_slices_of_any_size_come_back(narrow, name):
         np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-5)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", NAMES)
 def test_strides_are_those_of_the_papers(narrow, name):
     architecture = networks.NETWORKS[name]
@@ -106,6 +108,7 @@ def test_strides_are_those_of_the_papers(narrow, name):
         ("segnet", 11, "29"),  # Badrinarayanan et al. 2017, Table 6: a model of 117 MB of float32
     ],
 )
+@pytest.mark.nightly
 def test_as_many_parameters_as_the_papers_say(name, classes, millions):
     body = networks.NETWORKS[name].body(classes, "vgg16")
     ours = [layer for layer in body.layers if name == "fcn" and isinstance(layer, keras.layers.BatchNormalization)]
@@ -145,6 +148,7 @@ def test_pspnet_is_the_librarys():
     np.testing.assert_allclose(ours(pixels), expected, rtol=1e-3)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", FLAT)
 def test_all_begin_with_the_same_encoder(narrow, name, tmp_path):
     source = encoders.backbone("vgg16")
@@ -208,7 +212,7 @@ def test_other_encoders_are_saved_and_exported(name, encoder, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "segnet" else pytest.mark.nightly)
-                                  for name in NAMES if name != "unet"])  # fmt: skip
+                                  for name in NAMES])  # fmt: skip
 def test_onnx_takes_every_network(slim, name, tmp_path):
     for package in exporting.PACKAGES:
         pytest.importorskip(package, reason=f"{package} is an extra and is not installed")
@@ -228,7 +232,7 @@ def settings_of(name: str, **others) -> config.TrainConfig:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "unet" else pytest.mark.nightly)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "segnet" else pytest.mark.nightly)
                                   for name in NAMES])  # fmt: skip
 def test_every_network_trains_and_segments(slim, balls, name, tmp_path):
     settings = settings_of(name, epochs=1, precision="mixed_bfloat16", augment="light")

@@ -86,7 +86,7 @@ def test_the_request_of_the_documentation_fits_what_serving_reads(exported):
     np.testing.assert_allclose(next(iter(answer.values())), np.asarray(network(slices)), atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command_line_tool_of_tensorflow_shows_its_signatures(exported):
     context, _, folder = exported
     tool = Path(sys.executable).parent / "saved_model_cli"

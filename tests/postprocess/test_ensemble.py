@@ -89,11 +89,11 @@ def test_each_view_is_handed_out_when_it_is_complete():
         np.testing.assert_allclose(volume.array.sum(axis=-1), 1, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_memory_does_not_grow_with_the_number_of_views(monkeypatch):
     """It is the sum over views, a batch, and of each view the labels: a byte a voxel."""
-    monkeypatch.setattr(predict, "BATCH_PIXELS", 2 * 96 * 96)
-    image = Volume(np.random.default_rng(1).integers(0, 256, (96, 96, 96)).astype(np.uint8), GRID)
+    monkeypatch.setattr(predict, "BATCH_PIXELS", 2 * 160 * 160)
+    image = Volume(np.random.default_rng(1).integers(0, 256, (160, 160, 160)).astype(np.uint8), GRID)
 
     def peak(count: int) -> float:
         views = {str(number): PlaneView(Plane.SAGITTAL, Greys(0.0)) for number in range(count)}

@@ -477,7 +477,7 @@ def test_what_does_not_fit_is_refused_by_name(changes, words, page):
 # A real knee
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not REAL_LABELS.exists(), reason="no real label maps under ../shared")
 def test_a_full_size_knee_fits(tmp_path):
     raw = to_canonical(read_volume(REAL_LABELS))
