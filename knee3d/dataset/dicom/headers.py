@@ -24,6 +24,19 @@ _FILE_TAGS = ["Modality", "ImageType", "SOPClassUID", "SOPInstanceUID", "NumberO
 _FILE_TAGS += ["SeriesNumber", "SeriesDescription", "EchoNumbers", "EchoTime", *PLACE_TAGS, *_PIXEL_TAGS]
 _FILE_TAGS += ["SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "Laterality"]
 _FILE_TAGS += ["ImageLaterality", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
+_FUNCTIONAL_GROUPS = {
+    "PlanePositionSequence": ("ImagePositionPatient",),
+    "PlaneOrientationSequence": ("ImageOrientationPatient",),
+    "PixelMeasuresSequence": ("PixelSpacing",),
+    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
+    "MREchoSequence": ("EffectiveEchoTime",),
+    "UnassignedSharedConvertedAttributesSequence": ("EchoTime",),
+    "UnassignedPerFrameConvertedAttributesSequence": ("EchoTime",),
+    "MRImageFrameTypeSequence": ("ComplexImageComponent",),
+    "FrameAnatomySequence": ("FrameLaterality",),
+}
+"""Of enhanced MR and of classic MR converted to it: the attributes that count, and the only place where each counts
+(PS3.3, C.7.6.16.2 and C.8.13.5). Vendors repeat these attributes with other values in sequences of their own."""
 _WANTED = [Tag(name) for name in _FILE_TAGS]  # looked up once, and not for each file
 _DICOMDIR = "1.2.840.10008.1.3.10"
 # Spectroscopy, raw data and Siemens' own: modality MR, but nothing to look at.
@@ -132,13 +145,15 @@ def _reason_to_skip(header: Dataset) -> str | None:
 
 
 def _flat(header: Dataset, own: Dataset) -> Dataset:
-    """The tags of all functional groups of one frame: those that it shares with the others, and its own."""
-    tags = Dataset()
+    """The attributes of one frame: those that it shares with the others, and its own, which count more."""
+    attributes = Dataset()
     for groups in (*header.get("SharedFunctionalGroupsSequence", []), own):
-        for element in groups:
-            if element.VR == "SQ" and element.value:
-                tags.update(element.value[0])
-    return tags
+        for group, names in _FUNCTIONAL_GROUPS.items():
+            for item in groups.get(group, [])[:1]:
+                for name in names:
+                    if name in item:
+                        attributes[name] = item[name]
+    return attributes
 
 
 def _frame(path: Path, index: int | None, header: Dataset, tags: Dataset) -> Frame:

@@ -480,6 +480,68 @@ def test_enhanced_file_agrees_with_simpleitk(tmp_path):
     np.testing.assert_allclose(volume.affine, np.diag([-1, -1, 1, 1]) @ affine, atol=1e-4)
 
 
+def private_sequences(frame: Dataset, k: int) -> None:
+    """What Philips (2005,140F), Siemens XA (0021,11FE), GE (0043,10A0) and Canon (700D,10A0) may put beside a frame.
+
+    Each repeats public attributes with other values.
+    """
+    creators = {0x2005: ("Philips MR Imaging DD 005", 0x0F), 0x0021: ("SIEMENS MR SDI 02", 0xFE),
+                0x0043: ("GEMS_PARM_01", 0xA0), 0x700D: ("TOSHIBA_MEC_MR3", 0xA0)}  # fmt: skip
+    for group, (creator, element) in creators.items():
+        other = Dataset()
+        other.ImagePositionPatient, other.ImageOrientationPatient = [1, 2, 3 * k], [0, 1, 0, 0, 0, 1]
+        other.PixelSpacing, other.RescaleSlope, other.RescaleIntercept = [9, 9], "2.5", "7"
+        other.EchoTime, other.EffectiveEchoTime, other.ComplexImageComponent = str(k), float(k), "PHASE"
+        other.FrameLaterality = "R"
+        frame.private_block(group, creator, create=True).add_new(element, "SQ", [other])
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["of each frame", "of all frames"])
+def test_private_content_decides_nothing(tmp_path, shared):
+    images = [slice_dataset(k, TURNS["oblique"]) for k in range(SLICES)]
+    plain, side = read_series(save(enhanced(images), tmp_path / "plain"))
+    image = enhanced(images)
+    groups = image.SharedFunctionalGroupsSequence if shared else image.PerFrameFunctionalGroupsSequence
+    for k, frame in enumerate(groups):
+        private_sequences(frame, k)
+    private_sequences(image, 5)
+    folder = save(image, tmp_path / "private")
+    volume, same_side = read_series(folder)
+    np.testing.assert_array_equal(volume.array, plain.array)
+    np.testing.assert_array_equal(volume.affine, plain.affine)
+    assert (volume.array.dtype, same_side) == (plain.array.dtype, side)
+    itk = sitk.ReadImage(str(folder / "ENHANCED.dcm"))
+    np.testing.assert_allclose(np.diag([-1, -1, 1, 1]) @ volume.affine[:, 3], [*itk.GetOrigin(), 1], atol=1e-4)
+
+
+def test_public_attributes_count_in_their_own_functional_group_only(tmp_path):
+    """And those of a frame more than those that all share."""
+    images = [slice_dataset(k, TURNS["level"]) for k in range(SLICES)]
+    expected, _ = read_series(save(enhanced(images), tmp_path / "plain"))
+    image = enhanced(images)
+    elsewhere, general = Dataset(), Dataset()
+    elsewhere.ImagePositionPatient, elsewhere.RescaleSlope = [1, 2, 3], "4"
+    general.ImagePositionPatient = [4, 5, 6]
+    for frame in image.PerFrameFunctionalGroupsSequence:
+        frame.FrameContentSequence, frame.RealWorldValueMappingSequence = [elsewhere], [elsewhere]
+    image.SharedFunctionalGroupsSequence[0].PlanePositionSequence = [general]
+    found, _ = read_series(save(image, tmp_path / "e"))
+    np.testing.assert_array_equal(found.array, expected.array)
+    np.testing.assert_array_equal(found.affine, expected.affine)
+
+
+def test_classic_files_converted_to_an_enhanced_one_keep_their_echo_times(tmp_path):
+    images = [slice_dataset(k, TURNS["level"]) for k in range(SLICES)]
+    image = enhanced(images)
+    for frame in image.PerFrameFunctionalGroupsSequence:
+        converted = Dataset()
+        converted.EchoTime = "6.5"
+        del frame.MREchoSequence
+        frame.UnassignedPerFrameConvertedAttributesSequence = [converted]
+    (series,) = scan(save(image, tmp_path / "e")).series
+    assert [echo.time_ms for echo in series.echoes] == [6.5]
+
+
 def test_enhanced_echoes_rescales_and_phase_are_told_apart(tmp_path):
     images = []
     for time, extra in (("20", 1000), ("6.5", 0)):
