@@ -15,11 +15,12 @@ from knee3d.cli.frame import (
     FOLDER,
     Command,
     Numbers,
+    choice_of,
+    choice_options,
     count,
-    echo_option,
     jobs_option,
+    modality_option,
     seed_option,
-    series_option,
     spacing_option,
 )
 
@@ -60,7 +61,8 @@ def phantom(out: Path, knees: int, **options: Any) -> None:
 @click.argument("path", type=EXISTING)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @spacing_option
-def inspect(path: Path, as_json: bool, spacing_mm: tuple[float, float, float] | None) -> None:
+@modality_option
+def inspect(path: Path, as_json: bool, **choice: Any) -> None:
     """List what could be read from PATH, and what stands in the way.
 
     PATH is a folder of DICOM, a zip of it, or a NIfTI, NRRD, MHA or HDF5 file. Descriptions are shown as the scanner
@@ -74,7 +76,7 @@ def inspect(path: Path, as_json: bool, spacing_mm: tuple[float, float, float] | 
     from knee3d import workflow
     from knee3d.dataset.source import Choice
 
-    found = workflow.inspect(path, Choice(spacing_mm=spacing_mm))
+    found = workflow.inspect(path, Choice(**choice))
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
@@ -131,9 +133,7 @@ def table(folder: Path, out: Path) -> None:
     help="Shares of patients for train,val,test.",
 )
 @click.option("--bits", type=click.Choice(["8", "16"]), default="8", help="Of image pixels; networks see 8.")
-@series_option
-@echo_option
-@spacing_option
+@choice_options
 @seed_option
 @jobs_option
 def prepare(table: Path, dataset: Path, **options: Any) -> None:
@@ -150,9 +150,8 @@ def prepare(table: Path, dataset: Path, **options: Any) -> None:
     """
     from knee3d import workflow
     from knee3d.dataset.prepare import Preparation
-    from knee3d.dataset.source import Choice
 
-    choice = Choice(options["series"], options["echo"], options["spacing_mm"])
+    choice = choice_of(options)
     preparation = Preparation(
         SCHEMES[options["scheme"]], None, options["split"], options["seed"], choice, int(options["bits"])
     )

@@ -15,10 +15,33 @@ from knee3d.anatomy.plane import Plane
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from knee3d.dataset.source import Choice
+
 VIEWS = (*(plane.value for plane in Plane), "volume")
 """What has a name of its own; oblique views are numbered."""
 SOME_DONE, NONE_DONE, INTERRUPTED = 1, 2, 130
 """Exit codes where not all of the work could be done, and where the user stopped it, as shells have it."""
+
+
+def choice_options(command: Any) -> Any:
+    """Options for what a path to an image does not say; `choice_of` takes them."""
+    for option in (
+        click.option("--incomplete", is_flag=True, help="Take a DICOM series of which images are missing at an end."),
+        modality_option,
+        spacing_option,
+        click.option("--echo", help="Echo number where a series holds several, or rss: root sum of squares."),
+        click.option("--series", help="DICOM series, by number or UID, where a folder holds several."),
+    ):
+        command = option(command)
+    return command
+
+
+def choice_of(options: dict[str, Any]) -> "Choice":
+    """What `choice_options` were set to."""
+    from knee3d.dataset.source import Choice
+
+    names = ("series", "echo", "spacing_mm", "any_modality", "incomplete")
+    return Choice(**{name: options[name] for name in names})
 
 
 class Echo(logging.Handler):
@@ -128,8 +151,6 @@ jobs_option = click.option(
     "--jobs", type=click.IntRange(1), default=len(os.sched_getaffinity(0)), help="Knees at a time, one for each core."
 )
 seed_option = click.option("--seed", type=click.IntRange(0), default=0)
-series_option = click.option("--series", help="DICOM series, by number or UID, where a folder holds several.")
-echo_option = click.option("--echo", help="Echo number where a series holds several, or rss: root sum of squares.")
 remove_option = click.option(
     "--remove-below", type=click.FloatRange(0), default=0.0, metavar="MM3", help="Drop smaller pieces of a tissue."
 )
@@ -142,6 +163,9 @@ spacing_option = click.option(
     type=Numbers(float, "0.36,0.36,0.7"),
     metavar="A,B,C",
     help="Distances between voxels in mm along the axes of an HDF5 array (.im, .seg), which has none.",
+)
+modality_option = click.option(
+    "--any-modality", is_flag=True, help="Read DICOM images of another modality than MR, or of none, as MR."
 )
 resume_option = click.option(
     "--resume/--overwrite", default=True, help="Keep what is finished, or do again what was finished before this run."

@@ -13,8 +13,9 @@ from knee3d.cli.frame import (
     NONE_DONE,
     VIEWS,
     Command,
+    choice_of,
+    choice_options,
     count,
-    echo_option,
     fill_option,
     jobs_option,
     leave,
@@ -22,9 +23,7 @@ from knee3d.cli.frame import (
     remove_option,
     resume_option,
     seed_option,
-    series_option,
     show_scores,
-    spacing_option,
     views_option,
     weights_option,
 )
@@ -63,9 +62,7 @@ if TYPE_CHECKING:
 @click.option(
     "--side", type=click.Choice([Side.LEFT.value, Side.RIGHT.value]), help="Which knee, where the file does not say."
 )
-@series_option
-@echo_option
-@spacing_option
+@choice_options
 @resume_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done.")
 @click.option("--jobs", type=click.IntRange(1), default=2, help="Knees at a time: others are read and written.")
@@ -94,11 +91,10 @@ def segment(knees: Path, models: Path, out: Path, **options: Any) -> None:
     knee3d segment knees.csv --models models --launcher ray --address auto
     """
     from knee3d import workflow
-    from knee3d.dataset.source import Choice
 
     if options["quiet"]:
         logging.getLogger("knee3d").setLevel(logging.ERROR)
-    choice = Choice(options["series"], options["echo"], options["spacing_mm"])
+    choice = choice_of(options)
     entries = workflow.knees_at(knees, options["case"], Side(options["side"] or ""), choice)
     cleaning = workflow.Cleaning(options["remove_below"], options["fill_below"], options["keep_largest"])
     method = workflow.Method(options["fast"], cleaning, options["any_spacing"])

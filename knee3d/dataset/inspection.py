@@ -11,7 +11,7 @@ import numpy as np
 from knee3d.anatomy.orientation import Side, acquired_plane
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.grid import Grid, regular_grid
-from knee3d.dataset.dicom.series import Echo, Series, scan
+from knee3d.dataset.dicom.series import Echo, Series, check_complete, scan
 from knee3d.dataset.files.archive import unpacked
 from knee3d.dataset.source import ANY, Choice, read_image
 
@@ -21,7 +21,7 @@ def inspect(path: Path, choice: Choice = ANY) -> dict[str, Any]:
 
     Args:
         path: What a user may call an image.
-        choice: Its spacing is used where a file has none; nothing is chosen.
+        choice: Its spacing is used where a file has none, and whether images of any modality count; nothing is chosen.
 
     Returns:
         Ready for JSON: "skipped", reason to number of files; "broken", what is wrong with others; and "volumes", series
@@ -42,7 +42,7 @@ def inspect(path: Path, choice: Choice = ANY) -> dict[str, Any]:
         volume = head | {"images": 1} | _place(lambda: read_image(path, choice))
         return {"volumes": [volume], "skipped": {}, "broken": []}
     with unpacked(path) as folder:
-        found = scan(folder)
+        found = scan(folder, choice.any_modality)
         volumes = [_echo(series, echo, folder, path) for series in found.series for echo in series.echoes]
     skipped = dict(Counter(reason for _, reason in found.skipped))
     return {"volumes": volumes, "skipped": skipped, "broken": [str(error) for error in found.broken]}
@@ -53,6 +53,7 @@ def _echo(series: Series, echo: Echo, folder: Path, path: Path) -> dict[str, Any
 
     def grid() -> tuple[Grid, Side]:
         found = regular_grid(echo.frames)
+        check_complete(series)
         return found, found.side
 
     place = Path(os.path.commonpath([frame.path.parent for frame in echo.frames])).relative_to(folder)

@@ -54,7 +54,7 @@ def write_labels(labels: Volume, scheme: Scheme, source: Source, form: str, fold
         write_volume(labels, path)
         return path
     with unpacked(source.path) as place:
-        grids = find_grids(place, source.choice.series, source.choice.echo)
+        grids = find_grids(place, *source.choice.of_dicom)
         write_segmentation(labels, scheme, source.side, grids, path, case)
     return path
 

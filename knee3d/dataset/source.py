@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom.misc import is_dicom
 
 from knee3d.anatomy.orientation import Side, to_canonical
 from knee3d.anatomy.tissue import Numbering
 from knee3d.anatomy.volume import Volume
-from knee3d.dataset.dicom.headers import DicomError
+from knee3d.dataset.dicom.headers import DicomError, is_dicom
 from knee3d.dataset.dicom.segmentation import is_segmentation, read_segmentation
 from knee3d.dataset.dicom.series import read_series
 from knee3d.dataset.files import contours, hdf5
@@ -30,6 +29,8 @@ class Choice:
         series: Which DICOM series, by UID or number; None where it is plain.
         echo: Which echo, by number, or "rss" for the root sum of squares; None where it is plain.
         spacing_mm: Between voxels along the axes of an HDF5 array, which does not know; other forms do.
+        any_modality: Whether DICOM images count that are not MR by their header.
+        incomplete: Whether a DICOM series may have less images than its headers say.
 
     Raises:
         ValueError: A spacing is not above 0.
@@ -38,11 +39,18 @@ class Choice:
     series: str | None = None
     echo: str | None = None
     spacing_mm: tuple[float, float, float] | None = None
+    any_modality: bool = False
+    incomplete: bool = False
 
     def __post_init__(self) -> None:
         spacing = self.spacing_mm
         if spacing is not None and (len(spacing) != 3 or not all(0 < mm < 1000 for mm in spacing)):
             raise ValueError(f"--spacing is three distances in mm above 0, got {self.spacing_mm}")
+
+    @property
+    def of_dicom(self) -> tuple[str | None, str | None, bool, bool]:
+        """Arguments of `read_series` and `find_grids` after the folder."""
+        return self.series, self.echo, self.any_modality, self.incomplete
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -125,7 +133,7 @@ def read_image(path: Path, choice: Choice = ANY) -> tuple[Volume, Side]:
     if is_dicom_source(path):
         with unpacked(path) as folder:
             try:
-                return read_series(folder, choice.series, choice.echo)
+                return read_series(folder, *choice.of_dicom)
             except DicomError as error:  # of a zip, name the zip and not the folder that will be gone
                 raise DicomError(str(error).replace(str(folder), str(path))) from error
     if path.is_file() and not _is_known(path) and (path.suffix == ".dcm" or is_dicom(path)):

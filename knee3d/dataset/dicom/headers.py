@@ -2,7 +2,7 @@
 
 Classic files hold one picture, enhanced ones many, whose tags lie in functional groups. Nothing that says who the
 patient is is read. Slice thickness, stated slice distance, instance numbers and file names are known to lie about
-geometry; they are not read either.
+geometry; no geometry is taken from them.
 """
 
 from collections.abc import Iterator
@@ -19,10 +19,11 @@ from pydicom.tag import Tag
 from knee3d.anatomy.orientation import Side
 
 PLACE_TAGS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-_PIXEL_TAGS = ("Rows", "Columns", "BitsStored", "PixelRepresentation")
+_PIXEL_TAGS = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
 _FILE_TAGS = ["Modality", "ImageType", "SOPClassUID", "SOPInstanceUID", "NumberOfFrames", "SeriesInstanceUID"]
 _FILE_TAGS += ["SeriesNumber", "SeriesDescription", "EchoNumbers", "EchoTime", *PLACE_TAGS, *_PIXEL_TAGS]
 _FILE_TAGS += ["SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "Laterality"]
+_FILE_TAGS += ["PixelPaddingValue", "PixelPaddingRangeLimit", "InstanceNumber", "ImagesInAcquisition"]
 _FILE_TAGS += ["ImageLaterality", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
 _FUNCTIONAL_GROUPS = {
     "PlanePositionSequence": ("ImagePositionPatient",),
@@ -40,6 +41,10 @@ _FUNCTIONAL_GROUPS = {
 _WANTED = [Tag(name) for name in _FILE_TAGS]  # looked up once, and not for each file
 _DICOMDIR = "1.2.840.10008.1.3.10"
 # Spectroscopy, raw data and Siemens' own: modality MR, but nothing to look at.
+_NO_IMAGE = {"SEG", "SR", "PR", "KO", "DOC", "REG", "RWV", "PLAN", "FID", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD"}
+"""Modalities of what refers to images and is none."""
+_NO_MODALITY = "modality not given"
+_PREAMBLE, _PREFIX = 128, b"DICM"
 _NO_PICTURE = {"1.2.840.10008.5.1.4.1.1.4.2", "1.2.840.10008.5.1.4.1.1.66", "1.3.12.2.1107.5.9.1"}
 
 
@@ -73,10 +78,13 @@ class Frame:
         cosines: ImageOrientationPatient: direction along a row, then down a column.
         spacing: PixelSpacing in mm: between rows, then between columns.
         bits: BitsStored, negative where pixels are signed.
+        padding: Lowest and highest stored value that is no measurement, as PixelPaddingValue and PixelPaddingRangeLimit
+            say; None where they say nothing.
         inverted: Whether the largest stored value is black (MONOCHROME1).
         colour: Whether it is a screenshot or an overlay, and no measurement.
         rescale: Slope and intercept from stored values to those that are meant.
         side: Of the knee, as far as the file says.
+        number: InstanceNumber, and how many images there are according to ImagesInAcquisition; None where not said.
     """
 
     path: Path
@@ -89,10 +97,12 @@ class Frame:
     cosines: np.ndarray
     spacing: np.ndarray
     bits: int
+    padding: tuple[int, int] | None
     inverted: bool
     colour: bool
     rescale: tuple[float, float]
     side: Side
+    number: tuple[int | None, int | None]
 
     @property
     def name(self) -> str:
@@ -100,25 +110,49 @@ class Frame:
         return self.path.name if self.index is None else f"{self.path.name} frame {self.index + 1}"
 
 
-def read_frames(path: Path) -> list[Frame] | str:
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM does: with a preamble, or with its first attribute, as older programs write it."""
+    with path.open("rb") as file:
+        begin = file.read(_PREAMBLE + len(_PREFIX))
+    group, element = int.from_bytes(begin[:2], "little"), int.from_bytes(begin[2:4], "little")
+    explicit, length = begin[4:6].isupper(), int.from_bytes(begin[4:8], "little")
+    return begin[_PREAMBLE:] == _PREFIX or (group in (2, 8) and element <= 0x18 and (explicit or 0 < length <= 256))
+
+
+def is_lost(path: Path) -> bool:
+    """Whether a file may have been DICOM before it was cut off: it is a link to nothing, empty, or begins with zeros.
+
+    An interrupted copy leaves such files: DICOM begins with 128 zeros, and a file whose room was reserved is all zeros.
+    """
+    if not path.exists():
+        return True
+    with path.open("rb") as file:
+        return not any(file.read(_PREAMBLE + len(_PREFIX)))
+
+
+def read_frames(path: Path, any_modality: bool = False) -> list[Frame] | str:
     """The pictures in a file, or the reason why it holds none that matter.
+
+    Args:
+        path: The file.
+        any_modality: Whether images count that are not MR by their header, as research programs write them.
 
     Raises:
         DicomError: The file is corrupt, cut off, or contradicts itself.
     """
     with blaming(path):
-        try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_WANTED)
-        except InvalidDicomError:
+        if not is_dicom(path):
             if path.suffix.lower() == ".dcm":
-                raise
+                raise InvalidDicomError("it does not begin as DICOM does")
             return "not DICOM"
-        reason = _reason_to_skip(header)
-        if reason:
-            return reason
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_WANTED, force=True)
+        reason = _reason_to_skip(header, any_modality)
         missing = [name for name in _PIXEL_TAGS if name not in header or header[name].is_empty]
+        if reason and not (missing and reason == _NO_MODALITY):
+            return reason
         if missing:
             raise DicomError(f"{path.name} lacks {', '.join(missing)}: cut off or stripped; export the series again")
+        _check_length(path, header)
         if "PerFrameFunctionalGroupsSequence" not in header:
             if int(header.get("NumberOfFrames") or 1) > 1:
                 raise DicomError(f"{path.name} has several frames without a place; convert the series with dcm2niix")
@@ -131,12 +165,23 @@ def read_frames(path: Path) -> list[Frame] | str:
         return [_frame(path, index, header, groups[index]) for index in kept]
 
 
-def _reason_to_skip(header: Dataset) -> str | None:
-    types = header.get("ImageType") or []
+def _check_length(path: Path, header: Dataset) -> None:
+    """Refuse a file that is shorter than its pixels, where they are not compressed."""
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    if syntax is not None and (not syntax.is_transfer_syntax or syntax.is_compressed or syntax.is_deflated):
+        return
+    samples = int(header.get("SamplesPerPixel") or 1) * int(header.get("NumberOfFrames") or 1)
+    bits = int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) * samples
+    if path.stat().st_size < bits // 8:
+        raise DicomError(f"{path.name} is cut off: it has less bytes than its pixels need; fetch or export it again")
+
+
+def _reason_to_skip(header: Dataset, any_modality: bool) -> str | None:
+    types, modality = header.get("ImageType") or [], str(header.get("Modality") or "")
     if header.file_meta.get("MediaStorageSOPClassUID") == _DICOMDIR:
         return "a DICOM directory"
-    if header.Modality != "MR":
-        return f"modality {header.Modality}, not MR"
+    if modality != "MR" and (not any_modality or modality in _NO_IMAGE):
+        return f"modality {modality}, not MR" if modality else _NO_MODALITY
     if "LOCALIZER" in ([types] if isinstance(types, str) else types):
         return "a localizer"
     if header.get("SOPClassUID") in _NO_PICTURE:
@@ -167,7 +212,7 @@ def _frame(path: Path, index: int | None, header: Dataset, tags: Dataset) -> Fra
         index=index,
         instance=str(header.get("SOPInstanceUID") or ""),
         series=(
-            str(header.SeriesInstanceUID),
+            str(header.get("SeriesInstanceUID") or ""),
             None if number is None else int(number),
             str(header.get("SeriesDescription") or ""),
         ),
@@ -177,11 +222,36 @@ def _frame(path: Path, index: int | None, header: Dataset, tags: Dataset) -> Fra
         cosines=cosines,
         spacing=spacing,
         bits=-int(header.BitsStored) if header.PixelRepresentation else int(header.BitsStored),
+        padding=_padding(header),
         inverted=kind == "MONOCHROME1",
         colour=not kind.startswith("MONOCHROME") or header.get("SamplesPerPixel", 1) != 1,
         rescale=(1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)),
         side=_side(path, header, tags),
+        number=(_integer(header.get("InstanceNumber")), _integer(header.get("ImagesInAcquisition"))),
     )
+
+
+def _integer(value: object) -> int | None:
+    return None if value is None or isinstance(value, str) else int(value)  # type: ignore[call-overload]
+
+
+def _padding(header: Dataset) -> tuple[int, int] | None:
+    """Ends of the range of stored values that stand for no measurement (PS3.3, C.7.5.1.1.2)."""
+    ends = [_stored_value(header, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    told = [end for end in ends if end is not None]
+    return (min(told), max(told)) if ends[0] is not None else None
+
+
+def _stored_value(header: Dataset, name: str) -> int | None:
+    """A value that has the sign of the pixels; where a file does not say that, pydicom leaves it as bytes."""
+    value = header.get(name)
+    if value is None or value == "":
+        return None
+    signed = bool(header.PixelRepresentation)
+    if isinstance(value, bytes):
+        return int.from_bytes(value[:2], "little", signed=signed)
+    size = 1 << int(header.BitsAllocated)
+    return int(value) % size - size * (signed and int(value) % size >= size // 2)
 
 
 def _numbers(value: object) -> np.ndarray:

@@ -1,15 +1,20 @@
 """Grid -> Volume: the pixels of its frames, decoded by pydicom."""
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pydicom
 from pydicom.pixels import get_decoder
 from pydicom.tag import Tag
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.grid import Grid
 from knee3d.dataset.dicom.headers import DicomError, Frame, blaming
+
+log = logging.getLogger(__name__)
 
 _TAGS = ["Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel"]
 _TAGS += ["PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "PixelData"]
@@ -22,25 +27,40 @@ def read_pixels(grid: Grid) -> Volume:
 
     Returns:
         Indexed (column, row, slice); int16, int32 or int64, the smallest that holds what the headers allow, MONOCHROME1
-        turned to 2; float32 where a file rescales.
+        turned to 2; float32 where a file rescales. Voxels that the headers call padding have the lowest value of the
+        others. A rescale slope of 0 counts as 1.
 
     Raises:
         DicomError: A file has no pixels, too few, or cannot be decoded.
     """
     frames = grid.frames
     dtype = np.result_type(*{_dtype(one.bits) for one in frames})
-    rescaled = any(one.rescale != (1, 0) for one in frames)
+    slopes, intercepts = np.array([one.rescale for one in frames]).T
+    if not slopes.all():
+        log.warning("%s: RescaleSlope is 0 in %d images; taken as 1", _folder(frames), np.count_nonzero(slopes == 0))
+        slopes[slopes == 0] = 1
+    rescaled = bool((slopes != 1).any() or intercepts.any())
     columns, rows, count = grid.shape
     pixels = np.empty((count, rows, columns), np.float32 if rescaled else dtype)
+    padded = np.zeros(pixels.shape, bool) if any(one.padding for one in frames) else None
     places: dict = {}
     for place, one in enumerate(frames):
         places.setdefault(one.path, []).append(place)
     for where in places.values():
         decoded = _decode([frames[place] for place in where])
-        for place, picture in zip(where, decoded, strict=True):
-            slope, intercept = frames[place].rescale
-            pixels[place] = picture.astype(np.float64) * slope + intercept if rescaled else picture
+        for place, stored in zip(where, decoded, strict=True):
+            picture, range_of_padding = _upright(stored, frames[place]), frames[place].padding
+            pixels[place] = picture.astype(np.float64) * slopes[place] + intercepts[place] if rescaled else picture
+            if padded is not None and range_of_padding:
+                padded[place] = (stored >= range_of_padding[0]) & (stored <= range_of_padding[1])
+    if padded is not None and padded.any() and not padded.all():
+        pixels[padded] = lowest = pixels[~padded].min()
+        log.info("%s: %.1f %% of voxels are padding; taken as %g", _folder(frames), 100 * padded.mean(), lowest)
     return Volume(pixels.T, grid.affine)
+
+
+def _folder(frames: Sequence[Frame]) -> Path:
+    return frames[0].path.parent
 
 
 def _dtype(bits: int) -> np.dtype:
@@ -49,16 +69,19 @@ def _dtype(bits: int) -> np.dtype:
 
 
 def _decode(frames: Sequence[Frame]) -> list[np.ndarray]:
-    """(rows, columns) of each of some frames of one file."""
+    """Stored values, (rows, columns), of each of some frames of one file."""
     path = frames[0].path
     with blaming(path):
-        data = pydicom.dcmread(path, specific_tags=_WANTED)
+        data = pydicom.dcmread(path, specific_tags=_WANTED, force=True)
         if "PixelData" not in data or data["PixelData"].is_empty:
             raise DicomError(f"{path.name} lacks PixelData: cut off or stripped; export the series again")
+        # Files without a preamble do not say it.
+        plain = ImplicitVRLittleEndian if data.original_encoding[0] else ExplicitVRLittleEndian
+        syntax = data.file_meta.TransferSyntaxUID = data.file_meta.get("TransferSyntaxUID", plain)
         # What `data.pixel_array` does, without copies.
-        decoded, _ = get_decoder(data.file_meta.TransferSyntaxUID).as_array(data, raw=True, view_only=True)  # type: ignore[arg-type]
+        decoded, _ = get_decoder(syntax).as_array(data, raw=True, view_only=True)  # type: ignore[arg-type]
         stored = decoded.reshape(-1, *frames[0].shape)
-        return [_upright(stored[one.index or 0], one) for one in frames]
+        return [stored[one.index or 0] for one in frames]
 
 
 def _upright(pixels: np.ndarray, frame: Frame) -> np.ndarray:

@@ -10,12 +10,14 @@ import numpy as np
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.grid import Grid, regular_grid
-from knee3d.dataset.dicom.headers import DicomError, Frame, read_frames
+from knee3d.dataset.dicom.headers import DicomError, Frame, is_lost, read_frames
 from knee3d.dataset.dicom.pixels import read_pixels
 
 log = logging.getLogger(__name__)
 
 RSS = "rss"
+_LOST = "empty or cut off, and may have been a slice; fetch or export it again, or remove it"
+_NO_SERIES = "lacks SeriesInstanceUID, which other files here have; export the series again, or move the file elsewhere"
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class Scan:
 
     Attributes:
         series: MR series by number.
-        skipped: Files left aside, with the reason: not DICOM, not MR, localizers, without a picture.
-        broken: What is wrong with files that are DICOM and cannot be read: each may be a missing slice.
+        skipped: Files left aside, with the reason: not DICOM, not MR, localizers, without a picture, screenshots in a
+            series of slices.
+        broken: What is wrong with files that are, or may have been, DICOM and cannot be read: each may be a slice.
     """
 
     series: tuple[Series, ...]
@@ -59,11 +62,12 @@ class Scan:
     broken: tuple[DicomError, ...]
 
 
-def scan(folder: Path) -> Scan:
+def scan(folder: Path, any_modality: bool = False) -> Scan:
     """List the MR series below `folder` by their headers; no pixel is read.
 
     Args:
         folder: Searched with its subfolders; hidden files are passed over without a word.
+        any_modality: Whether images of another modality, or of none, count as MR.
 
     Raises:
         NotADirectoryError: `folder` is missing or no folder.
@@ -71,10 +75,13 @@ def scan(folder: Path) -> Scan:
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder; give the folder that holds the DICOM files of the series")
     found: dict[str, list[Frame]] = {}
-    skipped, broken = [], []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
+    skipped, broken, lost = [], [], []
+    for path in _files_below(folder):
+        if is_lost(path):
+            lost.append(path)
+            continue
         try:
-            frames = read_frames(path)
+            frames = read_frames(path, any_modality)
         except DicomError as error:
             broken.append(error)
             continue
@@ -82,18 +89,61 @@ def scan(folder: Path) -> Scan:
             skipped.append((path, frames))
         else:
             found.setdefault(frames[0].series[0], []).extend(frames)
+    if not found:
+        skipped += [(path, "empty") for path in lost]
+    broken += [DicomError(f"{path.name} is {_LOST}") for path in lost if found]
+    if len(found) > 1:
+        broken += [DicomError(f"{one.path.name} {_NO_SERIES}") for one in found.pop("", [])]
+    for uid, group in found.items():
+        pictures = [one for one in group if one.colour and not one.position.size]  # of the screen, and no slices
+        if len(pictures) < len(group):
+            skipped += [(one.path, "a colour picture without a place") for one in pictures]
+            found[uid] = [one for one in group if one not in pictures]
     series = (Series(*group[0].series, echoes=_echoes(group)) for group in found.values())
     order = sorted(series, key=lambda one: (one.number is None, one.number or 0, one.uid))
     return Scan(tuple(order), tuple(skipped), tuple(broken))
 
 
-def read_series(folder: Path, series: str | None = None, echo: int | str | None = None) -> tuple[Volume, Side]:
+def _files_below(folder: Path) -> list[Path]:
+    """All files but hidden ones, and links that lead nowhere."""
+    there = (path for path in folder.rglob("*") if not path.name.startswith("."))
+    return sorted(path for path in there if path.is_file() or (path.is_symlink() and not path.exists()))
+
+
+def check_complete(series: Series) -> None:
+    """Refuse a series of classic files of which some are missing by their own numbers.
+
+    ImagesInAcquisition tells how many there are, and InstanceNumber which. Where numbers go beyond, or are not given,
+    they count something else, and nothing is checked.
+
+    Raises:
+        DicomError: Numbers are missing.
+    """
+    told = {frame.number for echo in series.echoes for frame in echo.frames if frame.index is None}
+    numbers, count = {number for number, _ in told}, max((many or 0 for _, many in told), default=0)
+    missing = sorted(set(range(1, count + 1)) - numbers)
+    if missing and numbers <= set(range(1, count + 1)):
+        raise DicomError(
+            f"series {series.number} should have {count} images by its headers, but {len(missing)} are missing, such "
+            f"as number {missing[0]}; fetch the series again, or take what is there by --incomplete"
+        )
+
+
+def read_series(
+    folder: Path,
+    series: str | None = None,
+    echo: int | str | None = None,
+    any_modality: bool = False,
+    incomplete: bool = False,
+) -> tuple[Volume, Side]:
     """The volume in a folder of MR files, classic or enhanced.
 
     Args:
         folder: Searched with its subfolders.
         series: SeriesInstanceUID or series number; needed where more than one series could be meant.
         echo: Number of the echo, or "rss" for the root sum of squares over all; needed where there is more than one.
+        any_modality: Whether images of another modality, or of none, count as MR.
+        incomplete: Whether a series may have less images than its headers say.
 
     Returns:
         The volume, indexed (column, row, slice) with slices along their normal, see `read_pixels`; float32 where
@@ -103,7 +153,7 @@ def read_series(folder: Path, series: str | None = None, echo: int | str | None 
         DicomError: The choice is ambiguous, a file is corrupt, or the files do not make one regular grid.
         NotADirectoryError: `folder` is missing or no folder.
     """
-    grids = find_grids(folder, series, echo)
+    grids = find_grids(folder, series, echo, any_modality, incomplete)
     if not all(_same(grid, grids[0]) for grid in grids):
         raise DicomError(f"the echoes in {folder} differ in shape or place and have no sum; choose one by --echo N")
     if len(grids) == 1:
@@ -114,19 +164,30 @@ def read_series(folder: Path, series: str | None = None, echo: int | str | None 
     return Volume(np.sqrt(squares).astype(np.float32), grids[0].affine), grids[0].side
 
 
-def find_grids(folder: Path, series: str | None = None, echo: int | str | None = None) -> list[Grid]:
+def find_grids(
+    folder: Path,
+    series: str | None = None,
+    echo: int | str | None = None,
+    any_modality: bool = False,
+    incomplete: bool = False,
+) -> list[Grid]:
     """The grid of the echo that is meant, or of all that are to be combined; arguments and errors as `read_series`."""
-    found = scan(folder)
+    found = scan(folder, any_modality)
     if found.broken:
         raise found.broken[0]
     if not found.series:
         skipped = "; ".join(f"{path.name}: {reason}" for path, reason in found.skipped[:4])
         count = f"{len(found.skipped)} files skipped ({skipped})" if skipped else "no file at all"
-        raise DicomError(f"no MR images in {folder}, {count}; give the folder that holds the series")
+        others = any("modality" in reason for _, reason in found.skipped)
+        way_out = "read images of any modality by --any-modality, or " if others else ""
+        raise DicomError(f"no MR images in {folder}, {count}; {way_out}give the folder that holds the series")
     if found.skipped:
         reasons = sorted({reason for _, reason in found.skipped})
         log.info("%s: %d files left aside (%s)", folder, len(found.skipped), ", ".join(reasons))
-    chosen = _choose_echoes(_choose_series(found.series, folder, series), folder, echo)
+    chosen_series = _choose_series(found.series, folder, series)
+    chosen = _choose_echoes(chosen_series, folder, echo)
+    if not incomplete:
+        check_complete(chosen_series)
     return [regular_grid(one.frames) for one in chosen]
 
 

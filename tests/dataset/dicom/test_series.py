@@ -1,3 +1,4 @@
+import os
 from copy import deepcopy
 from itertools import count
 from pathlib import Path
@@ -38,6 +39,7 @@ from knee3d.anatomy.orientation import Side, reorient
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.headers import DicomError
 from knee3d.dataset.dicom.series import read_series, scan
+from knee3d.dataset.discover import discover, is_dicom_folder
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "mese_t2_dicom"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="no real DICOM under ../shared")
@@ -189,7 +191,7 @@ REFUSED = {
     "zero spacing": (on(2, PixelSpacing=[0, 1]), "S2.dcm has no usable place"),
     "no unit vectors": (on(2, ImageOrientationPatient=[1, 0, 0, 0, 2, 0]), "S2.dcm has no usable place"),
     "skew vectors": (on(2, ImageOrientationPatient=[1, 0, 0, 0.6, 0.8, 0]), "S2.dcm has no usable place"),
-    "no series": (on(2, SeriesInstanceUID=None), "cannot read S2.dcm.*SeriesInstanceUID.*replace"),
+    "no series": (on(2, SeriesInstanceUID=None), "S2.dcm lacks SeriesInstanceUID"),
     "both sides": (lambda image, k: setattr(image, "Laterality", "RL"[k % 2]), "right in S.*left in S"),
     "both in one": (on(1, Laterality="R", ImageLaterality="L"), "S1.dcm says both"),
     "colour": (on(1, PhotometricInterpretation="RGB", SamplesPerPixel=3, PlanarConfiguration=0), "S1.dcm is a colour"),
@@ -227,6 +229,114 @@ def test_cut_off_file_is_named(make_series, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DicomError, match="S2.dcm"):
         read_series(folder)
+
+
+LOST = {
+    "empty": lambda path: path.write_bytes(b""),
+    "shorter than a preamble": lambda path: path.write_bytes(path.read_bytes()[:100]),
+    "in its header": lambda path: path.write_bytes(path.read_bytes()[:600]),
+    "in its pixels": lambda path: path.write_bytes(path.read_bytes()[:-4]),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "a link to nothing": lambda path: (path.unlink(), path.symlink_to(path.with_name("gone"))),
+}
+
+
+@pytest.mark.parametrize("ending", [".dcm", "", ".IMA"])
+@pytest.mark.parametrize("lose", LOST.values(), ids=LOST)
+def test_a_series_without_its_last_slice_is_not_a_shorter_knee(make_series, lose, ending):
+    """Nor is one whose lost file is called otherwise than the others."""
+    folder = make_series(name="IM{}" + ending)
+    lost = folder / f"IM3{ending}"
+    lose(lost)
+    with pytest.raises(DicomError, match=rf"{lost.name}\W.*(fetch|export)"):
+        read_series(folder)
+    assert len(scan(folder).broken) == (lose is not LOST["in its pixels"])  # a cut that is shorter than the header
+    lost.unlink()
+    assert read_series(folder)[0].shape[2] == 3
+
+
+def test_empty_files_alone_are_no_series(tmp_path):
+    (tmp_path / "IM1").touch()
+    (tmp_path / "notes.txt").write_text("of someone")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert sorted(reason for _, reason in scan(tmp_path).skipped) == ["empty", "empty", "not DICOM"]
+    assert not scan(tmp_path).broken
+    os.mkfifo(tmp_path / "pipe")  # to open it would wait for ever
+    assert len(scan(tmp_path).skipped) == 3
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 3), (1, 4), (1, 3)])
+def test_a_series_has_as_many_images_as_its_headers_say(make_series, first, last):
+    """Where the numbers are those of the count; else they say nothing."""
+
+    def change(image, k):
+        image.InstanceNumber, image.ImagesInAcquisition = k + 1, 4
+        return first <= k < last
+
+    folder = make_series(change)
+    with pytest.raises(DicomError, match=f"4 images.* {4 - last + first} are missing.*--incomplete"):
+        read_series(folder)
+    assert read_series(folder, incomplete=True)[0].shape[2] == last - first
+
+
+@pytest.mark.parametrize("number", [None, 7])
+def test_numbers_that_count_something_else_say_nothing_of_what_is_missing(make_series, number):
+    def change(image, k):
+        image.InstanceNumber, image.ImagesInAcquisition = number and number + k, 4
+        return k < 3
+
+    assert read_series(make_series(change))[0].shape[2] == 3
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+@pytest.mark.parametrize("name", ["S{}.dcm", "S{}.IMA", "S{}"])
+def test_files_without_a_preamble_are_read(make_series, tmp_path, implicit, name):
+    expected, _ = read_series(make_series())
+    folder = make_series(folder="bare", name=name)
+    for path in folder.iterdir():
+        image = Dataset()
+        image.update(dcmread(path))
+        image.save_as(path, implicit_vr=implicit, little_endian=True, enforce_file_format=False)
+        assert path.read_bytes()[128:132] != b"DICM"
+    volume, _ = read_series(folder)
+    np.testing.assert_array_equal(volume.array, expected.array)
+    np.testing.assert_array_equal(volume.affine, expected.affine)
+    assert is_dicom_folder(folder)
+    assert len(discover(tmp_path).knees) == 2
+
+
+@pytest.mark.parametrize(
+    ("modality", "said"),
+    [("OT", "modality OT, not MR"), ("CT", "modality CT, not MR"), ("", "modality not given"), (None, "not given")],
+)
+def test_images_of_another_modality_are_read_when_the_user_insists(make_series, modality, said):
+    def change(image, k):
+        image.Modality = modality
+        if modality is None:
+            del image.Modality
+
+    folder = make_series(change)
+    with pytest.raises(DicomError, match=f"{said}.*--any-modality"):
+        read_series(folder)
+    np.testing.assert_array_equal(read_series(folder, any_modality=True)[0].array, EXPECTED)
+
+
+def test_a_screenshot_among_the_slices_is_left_aside(make_series):
+    folder = make_series()
+    picture = slice_dataset(0, TURNS["level"])
+    picture.PhotometricInterpretation, picture.SamplesPerPixel, picture.PlanarConfiguration = "RGB", 3, 0
+    picture.PixelData = picture.PixelData * 3
+    for name in ("ImagePositionPatient", "ImageOrientationPatient"):
+        delattr(picture, name)
+    dcmwrite(folder / "screen.dcm", picture, enforce_file_format=True)
+    np.testing.assert_array_equal(read_series(folder)[0].array, EXPECTED)
+    assert [reason for _, reason in scan(folder).skipped] == ["a colour picture without a place"]
+
+
+def test_series_without_an_identifier_are_read(make_series):
+    np.testing.assert_array_equal(
+        read_series(make_series(lambda image, k: delattr(image, "SeriesInstanceUID")))[0].array, EXPECTED
+    )
 
 
 def test_missing_folder(tmp_path):
@@ -384,6 +494,46 @@ def test_rescale_of_every_slice_is_its_own(make_series):
     array = read_series(make_series(change))[0].array
     assert array.dtype == np.float32
     np.testing.assert_allclose(array, EXPECTED * np.array(slopes) + intercepts)
+
+
+def test_a_slope_of_0_counts_as_1_and_is_said_once(make_series, caplog):
+    array = read_series(make_series(lambda image, k: setattr(image, "RescaleSlope", "0")))[0].array
+    np.testing.assert_array_equal(array, EXPECTED)
+    assert [record.message.count("RescaleSlope is 0 in 4 images") for record in caplog.records] == [1]
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("slope", [None, 2])
+@pytest.mark.parametrize(
+    "told",  # values of padding, the range's limit, whether pixels are signed, value representation of the attributes
+    [([-1024], None, True, "SS"), ([-32768], None, True, "US"), ([-1000, -900, -1], -1, True, "SS"),
+     ([60000, 65535], 60000, False, "US")],
+)  # fmt: skip
+def test_padding_becomes_the_lowest_value_of_the_others(make_series, caplog, told, slope, inverted):
+    """Whatever the sign that its own value representation has, in every kind of pixel."""
+    values, limit, signed, vr = told
+    lowest = 3
+
+    def change(image, k):
+        stored = np.full((ROWS, COLUMNS), 9, np.int64)
+        stored[0, :2] = lowest, 30
+        stored[1, : len(values)] = values
+        image.PixelData = stored.astype("<i2" if signed else "<u2").tobytes()
+        image.PixelRepresentation = int(signed)
+        image.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
+        value = values[0] if limit is None or signed else values[-1]
+        image.add_new("PixelPaddingValue", vr, value if vr == "SS" else value % 65536)
+        if limit is not None:
+            image.add_new("PixelPaddingRangeLimit", vr, limit)
+        if slope:
+            image.RescaleSlope = slope
+
+    with caplog.at_level("INFO"):
+        array = read_series(make_series(change))[0].array
+    black = (-1 if signed else 65535) - 30 if inverted else lowest
+    assert array.min() == black * (slope or 1)
+    assert (array[: len(values), 1] == array.min()).all()
+    assert sum("padding" in record.message for record in caplog.records) == 1
 
 
 def test_rescale_by_nothing_keeps_integers(make_series):
