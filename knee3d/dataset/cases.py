@@ -99,6 +99,18 @@ class Dataset:
         if twice:
             raise ValueError(f"case names must be unique; more than once: {', '.join(twice[:5])}")
 
+    @property
+    def window_rule(self) -> str:
+        """The rule by which the windows of all images were found.
+
+        Raises:
+            ValueError: It is not one for all cases.
+        """
+        rules = {case.window.rule for case in self.cases}
+        if len(rules) != 1:
+            raise ValueError(f"{self.folder} has images windowed by different rules; run knee3d prepare again")
+        return rules.pop()
+
     def of_split(self, split: Split) -> tuple[Case, ...]:
         """The labelled cases of one split.
 
@@ -201,6 +213,6 @@ def _from_json(content: dict) -> Case:
         "split": Split(content["split"]),
         "shape": tuple(content["shape"]),
         "affine": np.array(content["affine"], dtype=np.float64),
-        "window": Window(**content["window"]),
+        "window": Window(**{"rule": "", **content["window"]}),
     }
     return Case(**(content | typed))

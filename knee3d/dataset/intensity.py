@@ -4,6 +4,7 @@ A pixel of 16 bits has the one of 8 bits as its upper byte, so that whoever drop
 the same picture.
 """
 
+import logging
 from dataclasses import dataclass
 
 import cv2
@@ -11,7 +12,12 @@ import numpy as np
 
 from knee3d.anatomy.volume import Volume
 
-PERCENTILES = (0.5, 99.5)
+log = logging.getLogger(__name__)
+
+RULE = "foreground, version 1"
+"""How `window_of` finds a window. Networks are used on images with the rule that they were trained with."""
+SHARE = 0.995
+_ROUNDS = 100
 BITS = (8, 16)
 _STEPS = 255  # between 8-bit pixels
 
@@ -23,6 +29,7 @@ class Window:
     Attributes:
         low: Becomes 0 in 8 bits, as does all below.
         high: Becomes 255 in 8 bits, as does all above.
+        rule: By which it was found.
 
     Raises:
         ValueError: `high` is not above `low`, or one of them is not finite.
@@ -30,6 +37,7 @@ class Window:
 
     low: float
     high: float
+    rule: str = RULE
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.high > self.low):
@@ -37,21 +45,91 @@ class Window:
 
 
 def window_of(volume: Volume) -> Window:
-    """One window for the whole volume, from its 0.5 and 99.5 percentiles.
+    """One window for the whole volume, from the intensities of its foreground, so that air around it changes nothing.
+
+    The foreground is what is brighter than `clip_level`. 0.5 % of it is brighter than the window. At the dark end as
+    many voxels are darker than the window, of all voxels, because bone is as dark as air in many images.
 
     Slices are never windowed one by one: a slice's brightness would then depend on what else it shows.
 
+    Args:
+        volume: Of finite numbers, without padding, see `without_padding`.
+
     Raises:
-        ValueError: The volume holds NaN or infinity, or has no contrast.
+        ValueError: The volume has no contrast.
+    """
+    values, below = _distribution(volume.array)
+    background = int(_below(values, below, clip_level(values, below)))
+    foreground = int(below[-1]) - background
+    low = float(values[np.searchsorted(below, (1 - SHARE) * foreground, side="right")])
+    high = float(values[np.searchsorted(below, background + SHARE * foreground)])
+    if high <= low:
+        raise ValueError(f"the image has no contrast: its intensities are nearly all {low:g}")
+    return Window(low, high)
+
+
+def clip_level(values: np.ndarray, below: np.ndarray) -> float:
+    """The intensity between background and foreground: half of the median of what is brighter than it.
+
+    Intensities count from the darkest that one voxel in 10,000 does not reach. As only what is brighter counts, the
+    level does not depend on how much background there is. Source: AFNI's 3dClipLevel (Cox 1996).
+
+    Args:
+        values: Sorted intensities.
+        below: How many voxels have each of them, or less.
+    """
+    darkest = float(values[np.searchsorted(below, 1e-4 * below[-1], side="right")])
+    counts = np.diff(below, prepend=0)
+    level = float(np.average(values, weights=counts)) - darkest
+    for _ in range(_ROUNDS):
+        background = _below(values, below, darkest + level)
+        median = float(values[np.searchsorted(below, (background + below[-1]) / 2)]) - darkest
+        if level == median / 2:
+            break
+        level = median / 2
+    return darkest + level
+
+
+def _below(values: np.ndarray, below: np.ndarray, level: float) -> int:
+    """How many voxels have a level or less; all but one where none has more."""
+    place = int(np.searchsorted(values, level, side="right"))
+    return min(int(below[place - 1]) if place else 0, int(below[-1]) - 1)
+
+
+def without_padding(volume: Volume) -> Volume:
+    """The volume with what no scanner measured replaced by the darkest measured intensity.
+
+    Padding is one value, the least or the greatest, that at least one voxel in 1000 has, more of them on the faces of
+    the volume than within, and that is far from all others: by more than 99 % of them span, or by a quarter of it where
+    it is below 0 and they are not.
+
+    Raises:
+        ValueError: The volume holds NaN or infinity.
     """
     array = volume.array
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).sum())
         raise ValueError(f"{bad:,} voxels are NaN or infinite; mend the image (for example, set them to 0) first")
-    low, high = _percentiles(array)
-    if high <= low:
-        raise ValueError(f"the image has no contrast: its intensities from 0.5 % to 99.5 % are all {low:g}")
-    return Window(low, high)
+    for value in (array.min(), array.max()):
+        padded = array == value
+        share = padded.mean()
+        if share < 1e-3 or share == 1 or _on_faces(padded) < share:
+            continue
+        measured = array[~padded]
+        darkest = measured.min()
+        nearest = float(darkest if value < darkest else measured.max())
+        span = float(np.ptp(np.percentile(measured[:: max(1, measured.size >> 20)], [0.5, 99.5])))
+        room = 0.25 if value < 0 <= nearest else 1
+        if abs(nearest - float(value)) > room * span > 0:
+            log.warning("%.1f %% of voxels are %g, far from all others; taken as %g", 100 * share, value, darkest)
+            return volume.with_array(np.where(padded, darkest, array))
+    return volume
+
+
+def _on_faces(padded: np.ndarray) -> float:
+    """Share of the voxels on the six faces."""
+    faces = [np.take(padded, end, axis).mean() for axis in range(3) for end in (0, -1)]
+    return float(np.mean(faces))
 
 
 def to_pixels(volume: Volume, window: Window, bits: int = 8) -> Volume:
@@ -102,11 +180,14 @@ def to_intensities(volume: Volume, window: Window) -> Volume:
     return volume.with_array(table[volume.array])
 
 
-def _percentiles(array: np.ndarray) -> tuple[float, float]:
-    """As `np.percentile` has them; 16-bit integers, of which a knee has 20 million, are counted and not sorted."""
+def _distribution(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted intensities, and how many voxels have each or less; of more than 4 million floats evenly spaced ones.
+
+    16-bit integers, of which a knee has 20 million, are counted and not sorted.
+    """
     if array.dtype.kind not in "iu" or array.dtype.itemsize > 2:
-        low, high = np.percentile(array, PERCENTILES)
-        return float(low), float(high)
+        some = array.ravel(order="K")[:: max(1, array.size >> 22)]
+        return np.sort(some), np.arange(1, some.size + 1)
     lowest = int(np.iinfo(array.dtype).min)
     unsigned = array.view(np.dtype(f"u{array.dtype.itemsize}")).ravel(order="K")
     size = 1 << 8 * array.dtype.itemsize
@@ -114,9 +195,5 @@ def _percentiles(array: np.ndarray) -> tuple[float, float]:
     parts = [unsigned[start : start + (1 << 24)] for start in range(0, unsigned.size, 1 << 24)]
     counts = sum(cv2.calcHist([part], [0], None, [size], [0, size]).astype(np.int64) for part in parts)
     counts = np.roll(np.ravel(counts), lowest)
-    ranks = np.array(PERCENTILES) / 100 * (array.size - 1)
-    below, above = (
-        np.searchsorted(counts.cumsum(), which, side="right") + lowest for which in (np.floor(ranks), np.ceil(ranks))
-    )
-    low, high = below + (above - below) * (ranks % 1)
-    return float(low), float(high)
+    there = np.flatnonzero(counts)
+    return there + lowest, counts[there].cumsum()

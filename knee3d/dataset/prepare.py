@@ -16,7 +16,7 @@ from knee3d.anatomy.tissue import Numbering, Scheme, map_labels
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_folder
 from knee3d.dataset.cases import CASE_FILE, Case, Split, load_case, save_case
-from knee3d.dataset.intensity import Window, to_pixels, window_of
+from knee3d.dataset.intensity import RULE, Window, to_pixels, window_of, without_padding
 from knee3d.dataset.png import start_slices
 from knee3d.dataset.sides import agreed_side, side_of_labels
 from knee3d.dataset.source import ANY, Choice, read_image, read_mask
@@ -70,9 +70,9 @@ def canonical_image(source: Volume, side: Side, bits: int = 8) -> tuple[Volume, 
         uint8 (uint16 for 16 bits) in canonical axes, a left knee mirrored to right, and the window used.
 
     Raises:
-        ValueError: See `window_of`.
+        ValueError: See `without_padding` and `window_of`.
     """
-    canonical = to_canonical(source, side)
+    canonical = without_padding(to_canonical(source, side))
     window = window_of(canonical)
     return to_pixels(canonical, window, bits), window
 
@@ -145,7 +145,7 @@ def finished_case(knee: Knee, folder: Path, preparation: Preparation) -> Case | 
         OSError: Files of the knee cannot be looked at.
     """
     case = load_case(folder / knee.case)
-    if case is None or case.source != source_of(knee):
+    if case is None or case.source != source_of(knee) or case.window.rule != RULE:
         return None
     default, choice = type(preparation)(preparation.scheme, None), type(preparation.choice)()
     lacking = {**earlier(default.settings, default), "choice": earlier(choice.settings, choice)}

@@ -13,7 +13,6 @@ from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.resample import is_rotation
 from knee3d.anatomy.tissue import SCHEMES
 from knee3d.dataset.cases import Case, Dataset, Split
-from knee3d.dataset.intensity import PERCENTILES
 from knee3d.learn.config import TrainConfig
 from knee3d.learn.cutting import PatchCutting
 from knee3d.learn.networks import NETWORKS
@@ -24,7 +23,7 @@ FORM = 1
 """Version of the form of card.json."""
 IDENTITY = ("scheme", "data")
 """What makes two trainings the same, beside their settings and the directions of their slices."""
-NEEDED = ("knee3d", "plane", "scheme", "classes", "settings", "spacing_mm", "input", "output")
+NEEDED = ("knee3d", "plane", "scheme", "classes", "settings", "spacing_mm", "window_rule", "input", "output")
 """What a network cannot be used without."""
 
 
@@ -61,6 +60,7 @@ def describe(dataset: Dataset, view: LearningView, settings: Mapping[str, Any]) 
         "cases": {split.value: [case.name for case in cases] for split, cases in used.items()},
         "patients": {split.value: sorted({case.patient for case in cases}) for split, cases in used.items()},
         "data": hashlib.sha256(json.dumps(prints).encode()).hexdigest(),
+        "window_rule": dataset.window_rule,
         "spacing_mm": view.spacing_mm.round(4).tolist(),
     }
 
@@ -74,7 +74,7 @@ def for_saved_model(card: Mapping[str, Any]) -> dict[str, Any]:
         "classes": card["classes"],
         "context": card["settings"]["context"],
         "axes": "the knee's voxels run Inferior, Posterior, Left; a left knee is mirrored to a right one first",
-        "window": f"8 bit: the {PERCENTILES[0]} and {PERCENTILES[1]} percentiles of the whole volume become 0 and 255",
+        "window": f"8 bit, one window for the whole volume: {card['window_rule']}",
         "spacing_mm": card["spacing_mm"],
         "patch": card.get("patch"),
         "turns": card.get("turns", []),

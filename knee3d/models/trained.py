@@ -14,6 +14,7 @@ from knee3d.anatomy.directions import turns_of
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import SCHEMES, Scheme
 from knee3d.dataset.cases import Case, Dataset, Split
+from knee3d.dataset.intensity import RULE
 from knee3d.models.folder import mark, trained_networks, trained_views
 from knee3d.models.fusion import AS_RECORDED, fusion_file, load_fusion, with_fusion
 from knee3d.postprocess.ensemble import Ensemble
@@ -44,6 +45,7 @@ class Trained:
             Oblique views are not among them: they resample to a spacing of their own.
         marks: Name of each network's folder to a fingerprint of its weights.
         reference: What `fuse` saw, for flags of quality; None before.
+        window_rule: By which the windows of their images were found.
         whole_only: Folders of networks that must see whole slices, see `networks.Architecture`.
     """
 
@@ -53,6 +55,7 @@ class Trained:
     spacing_mm: np.ndarray
     marks: Mapping[str, str]
     reference: Reference | None
+    window_rule: str = RULE
     whole_only: tuple[str, ...] = ()
 
     @property
@@ -111,6 +114,11 @@ def load_models(
     schemes = {card["scheme"] for card in cards.values()}
     if len(schemes) > 1:
         raise ValueError(f"the planes in {models} were trained on different schemes: {', '.join(sorted(schemes))}")
+    rules = {str(card["window_rule"]) for card in cards.values()}
+    if len(rules) > 1:
+        raise ValueError(
+            f"the planes in {models} were trained on images windowed by different rules: {', '.join(rules)}"
+        )
     patients = {
         split: frozenset(patient for card in cards.values() for patient in card["patients"][split.value])
         for split in (Split.TRAIN, Split.VAL)
@@ -132,7 +140,7 @@ def load_models(
     spacing = np.array([card["spacing_mm"] for name, card in cards.items() if name != OBLIQUE])
     reference = fusion["reference"] if fusion else None
     whole_only = tuple(name for name, card in cards.items() if card.get("whole_slices_only", False))
-    return Trained(ensemble, SCHEMES[schemes.pop()], patients, spacing, marks, reference, whole_only)
+    return Trained(ensemble, SCHEMES[schemes.pop()], patients, spacing, marks, reference, rules.pop(), whole_only)
 
 
 def _views(
@@ -196,7 +204,7 @@ def fusion_mark(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> s
 
 
 def check_match(dataset: Dataset, trained: Trained, cases: Sequence[Case], unseen: Sequence[Split]) -> None:
-    """Refuse a dataset of another scheme, and patients that the networks have seen.
+    """Refuse a dataset of another scheme or window, and patients that the networks have seen.
 
     Raises:
         ValueError: Names them.
@@ -204,6 +212,11 @@ def check_match(dataset: Dataset, trained: Trained, cases: Sequence[Case], unsee
     if dataset.scheme is not trained.scheme:
         raise ValueError(
             f"{dataset.folder} has scheme {dataset.scheme.name}, the models {trained.scheme.name}; prepare it again"
+        )
+    if dataset.window_rule != trained.window_rule:
+        raise ValueError(
+            f"images in {dataset.folder} are windowed by the rule {dataset.window_rule!r}, those that the models were "
+            f"trained on by {trained.window_rule!r}; prepare it again, or train again"
         )
     for split in unseen:
         leaks = sorted({case.patient for case in cases} & trained.patients[split])

@@ -15,6 +15,7 @@ from knee3d.anatomy.orientation import Side, axis_codes, from_canonical
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
+from knee3d.dataset.intensity import RULE
 from knee3d.dataset.prepare import canonical_image
 from knee3d.models import Trained, load_models
 from knee3d.postprocess.clean import NOTHING, Cleaning, cleaned
@@ -82,12 +83,22 @@ class Segmenter:
         trained: The networks, with their fusion weights.
         method: How.
         engine: What computes them, in words.
+
+    Raises:
+        ValueError: The networks were trained on images with another `window_of`.
     """
 
     trained: Trained
     method: Method = Method()
     engine: str = ""
     _alone: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.trained.window_rule != RULE:
+            raise ValueError(
+                f"the models were trained on images windowed by the rule {self.trained.window_rule!r}, this version of "
+                f"knee3d makes them by {RULE!r}; train again, or use the version that trained them"
+            )
 
     def segment(
         self, volume: Volume, side: Side | str = Side.UNKNOWN, name: str = "segmenting", keep: Keep | None = None

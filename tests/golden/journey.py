@@ -33,9 +33,9 @@ SCHEME = SCHEMES["compartments"]
 SHAPE = (62, 77, 60)
 SPACING_MM = (88 / 62, 108 / 77, 84 / 60)
 INTENSITIES = np.array([30, 200, 155, 110])
-"""Of background and the three tissues; femoral cartilage, the largest, is where the intensity window ends."""
+"""Of background and the three tissues; femoral cartilage is the largest."""
 NOISE = 41
-GREY_LEVELS = np.array([45, 231, 182, 132])
+GREY_LEVELS = np.array([44, 225, 177, 129])
 """The same as a network sees them."""
 WEIGHTS = {"sagittal": 0.5, "axial": 0.3, "coronal": 0.2}
 """What knees are scored and segmented with, whatever is fitted."""

@@ -28,7 +28,7 @@ def models(request, tmp_path_factory):
     networks.network(TINY, 3, request.param).save(folder / "model.keras")
     card = {"plane": PLANE.value, "classes": ["background", "femoral", "tibial"], "scheme": "cartilage", "window": {},
             "settings": {"context": request.param}, "knee3d": "0", "version": 1, "spacing_mm": [1, 1, 1],
-            "input": "", "output": ""}  # fmt: skip
+            "window_rule": "", "input": "", "output": ""}  # fmt: skip
     (folder / "card.json").write_text(json.dumps(card))
     return folder.parent
 

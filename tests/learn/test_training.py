@@ -266,7 +266,7 @@ def test_models_that_are_not_there(tmp_path):
         cards.load_card(tmp_path, PLANE)
     content = {"plane": PLANE.value, "scheme": "cartilage", "classes": ["background", "cartilage"], "knee3d": "0",
                "input": "", "output": "", "version": 1}  # fmt: skip
-    card.write_text(json.dumps(content | {"settings": {"context": 1}, "spacing_mm": [1, 1, 1]}))
+    card.write_text(json.dumps(content | {"settings": {"context": 1}, "spacing_mm": [1, 1, 1], "window_rule": ""}))
     with pytest.raises(ValueError, match="not a readable SavedModel"):
         engines.load_predictor(tmp_path, PLANE)
     program = tmp_path / PLANE.value / "saved_model" / "saved_model.pb"
@@ -304,7 +304,7 @@ def test_folds_are_trained_one_by_one_and_summed_up(balls, tmp_path):
 def test_a_card_that_makes_no_sense_is_one_clear_line(tmp_path, wrong):
     card = {"plane": PLANE.value, "scheme": "cartilage", "classes": ["background", "cartilage"], "knee3d": "0",
             "settings": {"context": 1}, "patients": {"train": [], "val": []}, "spacing_mm": [1, 1, 1],
-            "input": "", "output": "", "version": 1}  # fmt: skip
+            "window_rule": "", "input": "", "output": "", "version": 1}  # fmt: skip
     (tmp_path / PLANE.value).mkdir()
     path = tmp_path / PLANE.value / "card.json"
     path.write_text(json.dumps(card))
