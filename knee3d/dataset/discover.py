@@ -17,11 +17,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from pydicom import dcmread
-
 from knee3d.anatomy.orientation import Side
 from knee3d.dataset.cases import Split
-from knee3d.dataset.dicom.headers import is_dicom
+from knee3d.dataset.dicom.headers import is_dicom, read_tags
 from knee3d.dataset.dicom.segmentation import is_segmentation
 from knee3d.dataset.files.contours import ENDINGS as CONTOUR_ENDINGS
 from knee3d.dataset.files.hdf5 import ENDINGS as HDF5_ENDINGS
@@ -176,7 +174,7 @@ def _side(image: Path, parts: Sequence[str]) -> Side:
     if image.is_dir():
         first = next(path for path in sorted(image.iterdir()) if path.is_file() and _is_dicom_image(path))
         try:
-            tags = dcmread(first, stop_before_pixels=True, specific_tags=["Laterality", "ImageLaterality"], force=True)
+            tags = read_tags(first, ["Laterality", "ImageLaterality"])
         except Exception:  # a broken file is `prepare`'s to name
             return Side.UNKNOWN
         told = {str(tags.get(name) or "") for name in ("Laterality", "ImageLaterality")} & {"L", "R"}

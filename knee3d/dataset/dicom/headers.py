@@ -5,7 +5,10 @@ patient is is read. Slice thickness, stated slice distance, instance numbers and
 geometry; no geometry is taken from them.
 """
 
-from collections.abc import Iterator
+import logging
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +53,42 @@ _NO_PICTURE = {"1.2.840.10008.5.1.4.1.1.4.2", "1.2.840.10008.5.1.4.1.1.66", "1.3
 
 class DicomError(ValueError):
     """A folder of DICOM that cannot be taken as one volume; the text names files and the way out."""
+
+
+# pydicom remarks on each odd value of each file, twice: as a warning, and in its log. What is said in the log while
+# `remarks` listen is said to them, in this thread.
+warnings.filterwarnings("ignore", module=r"pydicom\.")
+_listening = threading.local()
+
+
+def _hears(record: logging.LogRecord) -> bool:
+    heard: list[str] | None = getattr(_listening, "heard", None)
+    if heard is not None:
+        heard.append(record.getMessage())
+    return heard is None
+
+
+pydicom.config.logger.addFilter(_hears)
+
+
+@contextmanager
+def remarks() -> Iterator[list[str]]:
+    """Hold back what pydicom remarks on files in the block; the list that is yielded gets it."""
+    before, _listening.heard = getattr(_listening, "heard", None), []
+    try:
+        yield _listening.heard
+    finally:
+        _listening.heard = before
+
+
+def read_tags(path: Path, names: Sequence[str]) -> Dataset:
+    """Some attributes of a DICOM file, with or without a preamble; pydicom's remarks are held back.
+
+    Raises:
+        Exception: pydicom raises nearly anything on bad bytes.
+    """
+    with remarks():
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(names), force=True)
 
 
 @contextmanager

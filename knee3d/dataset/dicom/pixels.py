@@ -12,7 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.grid import Grid
-from knee3d.dataset.dicom.headers import DicomError, Frame, blaming
+from knee3d.dataset.dicom.headers import DicomError, Frame, blaming, remarks
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def _dtype(bits: int) -> np.dtype:
 def _decode(frames: Sequence[Frame]) -> list[np.ndarray]:
     """Stored values, (rows, columns), of each of some frames of one file."""
     path = frames[0].path
-    with blaming(path):
+    with blaming(path), remarks():
         data = pydicom.dcmread(path, specific_tags=_WANTED, force=True)
         if "PixelData" not in data or data["PixelData"].is_empty:
             raise DicomError(f"{path.name} lacks PixelData: cut off or stripped; export the series again")

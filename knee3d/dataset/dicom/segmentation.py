@@ -22,7 +22,7 @@ from knee3d.anatomy.tissue import Numbering, Scheme, Tissue
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
 from knee3d.dataset.dicom.grid import LARGEST, Grid
-from knee3d.dataset.dicom.headers import DicomError, blaming
+from knee3d.dataset.dicom.headers import DicomError, blaming, read_tags
 from knee3d.dataset.files.channels import first_of
 
 _SERIES_NUMBER = 1000  # is added to the image's, so that viewers list the labels below
@@ -50,7 +50,7 @@ _SIDES = {Side.RIGHT: _SCT.Right, Side.LEFT: _SCT.Left}
 def is_segmentation(path: Path) -> bool:
     """Whether it is a DICOM-SEG file; False for whatever cannot be read."""
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality"])
+        header = read_tags(path, ["Modality"])
     except Exception:  # pydicom raises nearly anything on bad bytes
         return False
     return header.get("Modality") == "SEG"
@@ -116,7 +116,7 @@ def read_segmentation(path: Path) -> tuple[Volume, Numbering | None]:
         DicomError: The file is corrupt, absurdly large, or its segments do not lie on one regular grid.
     """
     with blaming(path):
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns", "NumberOfFrames"])
+        header = read_tags(path, ["Rows", "Columns", "NumberOfFrames"])
         if int(header.Rows) * int(header.Columns) * int(header.NumberOfFrames) > LARGEST:
             raise DicomError(f"{path.name} claims {header.NumberOfFrames} frames: too large for a knee, or corrupt")
         segmentation = segread(path)
@@ -134,7 +134,7 @@ def read_segmentation(path: Path) -> tuple[Volume, Numbering | None]:
 def _study(grid: Grid, case: str) -> pydicom.Dataset:
     """What all source images share as far as it goes into the labels: nothing of the patient."""
     tags = ["StudyInstanceUID", "FrameOfReferenceUID", "SOPClassUID", "NumberOfFrames"]
-    study = pydicom.dcmread(grid.frames[0].path, stop_before_pixels=True, specific_tags=tags)
+    study = read_tags(grid.frames[0].path, tags)
     study.remove_private_tags()
     for name in ("StudyInstanceUID", "FrameOfReferenceUID"):
         if name not in study:

@@ -1,5 +1,6 @@
 """A folder of DICOM -> series and echoes -> Volume: what is there, and which of it is meant."""
 
+import filecmp
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.grid import Grid, regular_grid
-from knee3d.dataset.dicom.headers import DicomError, Frame, is_lost, read_frames
+from knee3d.dataset.dicom.headers import DicomError, Frame, is_lost, read_frames, remarks
 from knee3d.dataset.dicom.pixels import read_pixels
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Scan:
     Attributes:
         series: MR series by number.
         skipped: Files left aside, with the reason: not DICOM, not MR, localizers, without a picture, screenshots in a
-            series of slices.
+            series of slices, exact copies.
         broken: What is wrong with files that are, or may have been, DICOM and cannot be read: each may be a slice.
     """
 
@@ -75,33 +76,47 @@ def scan(folder: Path, any_modality: bool = False) -> Scan:
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder; give the folder that holds the DICOM files of the series")
     found: dict[str, list[Frame]] = {}
-    skipped, broken, lost = [], [], []
-    for path in _files_below(folder):
-        if is_lost(path):
-            lost.append(path)
-            continue
-        try:
-            frames = read_frames(path, any_modality)
-        except DicomError as error:
-            broken.append(error)
-            continue
-        if isinstance(frames, str):
-            skipped.append((path, frames))
-        else:
-            found.setdefault(frames[0].series[0], []).extend(frames)
-    if not found:
-        skipped += [(path, "empty") for path in lost]
-    broken += [DicomError(f"{path.name} is {_LOST}") for path in lost if found]
+    skipped: list[tuple[Path, str]] = []
+    lost: list[tuple[Path, str]] = []
+    broken: list[DicomError] = []
+    with remarks() as heard:
+        for path in _files_below(folder):
+            try:
+                frames = _LOST if is_lost(path) else read_frames(path, any_modality)
+            except DicomError as error:
+                broken.append(error)
+                continue
+            if isinstance(frames, str):
+                (lost if frames == _LOST else skipped).append((path, frames))
+            else:
+                found.setdefault(frames[0].series[0], []).extend(frames)
+    if heard:
+        log.warning("%s: %s (%d such remarks on its files)", folder, heard[0], len(heard))
+    if found:
+        broken += [DicomError(f"{path.name} is {_LOST}") for path, _ in lost]
+    else:
+        skipped += [(path, "empty") for path, _ in lost]
     if len(found) > 1:
         broken += [DicomError(f"{one.path.name} {_NO_SERIES}") for one in found.pop("", [])]
-    for uid, group in found.items():
-        pictures = [one for one in group if one.colour and not one.position.size]  # of the screen, and no slices
-        if len(pictures) < len(group):
-            skipped += [(one.path, "a colour picture without a place") for one in pictures]
-            found[uid] = [one for one in group if one not in pictures]
-    series = (Series(*group[0].series, echoes=_echoes(group)) for group in found.values())
+    series = [_series(frames, skipped) for frames in found.values()]
     order = sorted(series, key=lambda one: (one.number is None, one.number or 0, one.uid))
     return Scan(tuple(order), tuple(skipped), tuple(broken))
+
+
+def _series(frames: Sequence[Frame], skipped: list[tuple[Path, str]]) -> Series:
+    """One series of its frames. Screenshots, which have colours and no place, and copies are added to `skipped`."""
+    slices = [one for one in frames if not one.colour or one.position.size] or list(frames)
+    copies = _copies(slices)
+    skipped += [(one.path, "a colour picture without a place") for one in frames if one not in slices]
+    skipped += [(path, "an exact copy of another file") for path in sorted(copies)]
+    return Series(*frames[0].series, echoes=_echoes([one for one in slices if one.path not in copies]))
+
+
+def _copies(frames: Sequence[Frame]) -> set[Path]:
+    """Files that are byte for byte another file of the same SOPInstanceUID."""
+    first: dict[str, Path] = {}
+    again = {one.path: first.setdefault(one.instance, one.path) for one in frames if one.instance}
+    return {path for path, other in again.items() if path != other and filecmp.cmp(path, other, shallow=False)}
 
 
 def _files_below(folder: Path) -> list[Path]:

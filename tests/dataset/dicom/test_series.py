@@ -1,4 +1,5 @@
 import os
+import shutil
 from copy import deepcopy
 from itertools import count
 from pathlib import Path
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -331,6 +334,42 @@ def test_a_screenshot_among_the_slices_is_left_aside(make_series):
     dcmwrite(folder / "screen.dcm", picture, enforce_file_format=True)
     np.testing.assert_array_equal(read_series(folder)[0].array, EXPECTED)
     assert [reason for _, reason in scan(folder).skipped] == ["a colour picture without a place"]
+
+
+@pytest.mark.parametrize(
+    ("charset", "text"),
+    [("Not Supplied", "Müller".encode("cp1252")), (["ISO 2022 IR 6", "IS"], "колено".encode("cp1251"))],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_remarks_of_pydicom_are_one_line_of_a_folder(make_series, caplog, capfd, charset, text):
+    def change(image, k):
+        image.SpecificCharacterSet = charset
+        image.add(RawDataElement(Tag("SeriesDescription"), "LO", len(text), text, 0, False, True))
+
+    folder = make_series(change)
+    caplog.clear()  # of what is said when files are written
+    capfd.readouterr()
+    assert not discover(folder).without_knee
+    np.testing.assert_array_equal(read_series(folder)[0].array, EXPECTED)
+    (said,) = [record.message for record in caplog.records]
+    assert str(folder) in said
+    assert "Unknown encoding" in said
+    assert capfd.readouterr().err == ""
+
+
+def test_exact_copies_are_used_once_and_said(make_series, caplog):
+    """Under another name, and in another folder; the same images under other identifiers are refused."""
+    folder = make_series()
+    shutil.copy(folder / "S1.dcm", folder / "S1 (1).dcm")
+    shutil.copytree(folder, folder / "again")
+    with caplog.at_level("INFO"):
+        np.testing.assert_array_equal(read_series(folder)[0].array, EXPECTED)
+    assert "6 files left aside (an exact copy of another file)" in caplog.text
+    other = dcmread(folder / "S1.dcm")
+    other.SOPInstanceUID = "1.2.3.4"
+    dcmwrite(folder / "other.dcm", other, enforce_file_format=True)
+    with pytest.raises(DicomError, match=r"same place: S1.* \(1\).dcm, other.dcm|same place: S1.*other.dcm"):
+        read_series(folder)
 
 
 def test_series_without_an_identifier_are_read(make_series):
