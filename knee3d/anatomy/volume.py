@@ -75,11 +75,13 @@ class Volume:
             raise ValueError(f"expected voxels of shape {self.shape}, got {array.shape}")
         return replace(self, array=array)
 
-    def same_grid(self, other: Volume) -> bool:
-        """Whether both volumes have the same shape and each corner lies at the same place, within `TOLERANCE_MM`."""
-        if self.shape != other.shape:
-            return False
-        return bool(np.abs(self._corners() - other._corners()).max() <= TOLERANCE_MM)
+    def same_grid(self, other: Volume, tolerance_mm: float = TOLERANCE_MM) -> bool:
+        """Whether both volumes have the same shape and each corner lies at the same place, within a tolerance."""
+        return self.shape == other.shape and self.corners_apart_mm(other) <= tolerance_mm
+
+    def corners_apart_mm(self, other: Volume) -> float:
+        """How far corners of this volume and another are apart at most, along one of the scanner's axes."""
+        return float(np.abs(self._corners() - other._corners()).max())
 
     def part(self, box: Box) -> Volume:
         """The voxels of a box, as a view of the same memory.
@@ -91,34 +93,36 @@ class Volume:
         affine[:, 3] = self.affine @ [*(side.start for side in box), 1]
         return Volume(self.array[box], affine)
 
-    def box_of(self, part: Volume) -> Box:
+    def box_of(self, part: Volume, tolerance_mm: float = TOLERANCE_MM) -> Box:
         """Where the voxels of another volume lie in this one: the inverse of `part`.
 
         Args:
             part: A volume whose voxels are some of this one's.
+            tolerance_mm: How far centres of corner voxels may be apart.
 
         Raises:
-            ValueError: They are not; centres of corner voxels may be `TOLERANCE_MM` apart.
+            ValueError: They are not.
         """
         last = np.array(part.shape) - 1
         first = np.rint(np.linalg.solve(self.affine, part.affine[:, 3])[:3]).astype(int)
         corners = np.array(list(np.ndindex(2, 2, 2))) * last
         here = corners @ part.affine[:3, :3].T + part.affine[:3, 3]
         there = (corners + first) @ self.affine[:3, :3].T + self.affine[:3, 3]
-        if np.abs(here - there).max() > TOLERANCE_MM or first.min() < 0 or (first + last >= self.shape).any():
+        if np.abs(here - there).max() > tolerance_mm or first.min() < 0 or (first + last >= self.shape).any():
             raise ValueError(f"a volume of shape {part.shape} is no part of the grid of shape {self.shape}")
         return box_between(first, first + part.shape)
 
-    def padded_to(self, grid: Volume) -> Volume:
+    def padded_to(self, grid: Volume, tolerance_mm: float = TOLERANCE_MM) -> Volume:
         """The same voxels within a larger grid, zeros around them; nothing is resampled.
 
         Args:
             grid: Any volume with the same directions of axes.
+            tolerance_mm: How far centres of corner voxels may be apart.
 
         Raises:
             ValueError: The voxels of this volume are not some of the grid's.
         """
-        box = grid.box_of(self)
+        box = grid.box_of(self, tolerance_mm)
         array = np.zeros((*grid.shape, *self.array.shape[3:]), self.array.dtype)
         array[box] = self.array
         return Volume(array, grid.affine)

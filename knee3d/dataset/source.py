@@ -60,6 +60,8 @@ class Choice:
 
 
 ANY = Choice()
+MASK_TOLERANCE = 0.1
+"""Of the smallest side of a voxel: how far corners of a mask may lie from those of its image."""
 
 
 @dataclass(frozen=True)
@@ -85,16 +87,17 @@ class Mask:
         path: The file.
         labels: In the file's numbering, canonical axes, not mirrored.
         numbering: What they mean, if the file itself tells.
-        may_be_part: Whether they may cover a part of the image, as those of DICOM-SEG, which leaves slices out.
     """
 
     path: Path
     labels: Volume
     numbering: Numbering | None = None
-    may_be_part: bool = False
 
     def on_grid_of(self, image: Volume) -> Volume:
         """The labels on the image's grid; nothing is resampled.
+
+        They may cover a part of the image, as programs leave empty slices and margins out. Programs round places, so
+        corners may be a tenth of the smallest side of a voxel apart.
 
         Args:
             image: Canonical axes, not mirrored.
@@ -102,15 +105,19 @@ class Mask:
         Raises:
             ValueError: They lie on another grid.
         """
-        if self.labels.same_grid(image):
-            return self.labels
-        if self.may_be_part:
-            with suppress(ValueError):
-                return self.labels.padded_to(image)
-        way_out = "is it of another series?" if self.may_be_part else "resample it to the image (nearest neighbour)"
+        tolerance = MASK_TOLERANCE * float(image.spacing_mm.min())
+        if self.labels.same_grid(image, tolerance):
+            return image.with_array(self.labels.array)
+        with suppress(ValueError):
+            return self.labels.padded_to(image, tolerance)
+        if self.labels.shape == image.shape:
+            apart = self.labels.corners_apart_mm(image)
+            problem = f"their corners are up to {apart:.3f} mm apart, {tolerance:.3f} mm may be"
+        else:
+            problem = f"in canonical axes it has {_grid(self.labels)} and the image {_grid(image)}"
         raise VolumeFileError(
-            f"mask {self.path} is not on the image's grid: in canonical axes it has {_grid(self.labels)} and the image "
-            f"{_grid(image)}; {way_out}"
+            f"mask {self.path} is not on the image's grid: {problem}; is it of another series? If not, resample it to "
+            "the image (nearest neighbour)"
         )
 
 
@@ -172,7 +179,7 @@ def read_mask(path: Path, knee: Callable[[], tuple[Volume, Side]], choice: Choic
         return Mask(path, *contours.read_contours(path, to_canonical(image), side))
     if path.is_file() and not _is_known(path) and is_segmentation(path):
         labels, numbering = read_segmentation(path)
-        return Mask(path, to_canonical(labels), numbering, may_be_part=True)
+        return Mask(path, to_canonical(labels), numbering)
     volume = hdf5.read_hdf5(path, choice.spacing_mm) if path.suffix.lower() in hdf5.ENDINGS else read_array(path)
     array = volume.array if volume.array.ndim == 3 else labels_of_channels(volume.array, path.name)
     return Mask(path, to_canonical(volume.with_array(array)))

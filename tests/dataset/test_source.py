@@ -184,7 +184,9 @@ def test_a_mask_on_another_grid_is_refused_with_both_grids(tmp_path):
     write_volume(Volume(LABELS, place()), tmp_path / "v.nii.gz")
     moved = place().copy()
     moved[0, 3] += 0.1
-    with pytest.raises(VolumeFileError, match=r"v\.nii\.gz is not on the image's grid: .*origin.*resample it"):
+    with pytest.raises(
+        VolumeFileError, match=r"v\.nii\.gz is not on the image's grid: .*0.100 mm apart, 0.050.*resample it"
+    ):
         read_mask(tmp_path / "v.nii.gz", knee_like(Volume(LABELS, moved))).on_grid_of(Volume(LABELS, moved))
 
 
@@ -192,3 +194,27 @@ def test_an_image_has_no_channels(tmp_path):
     nib.save(nib.Nifti1Image(CHANNELS, place()), tmp_path / "v.nii.gz")
     with pytest.raises(VolumeFileError, match="one number per voxel"):
         read_image(tmp_path / "v.nii.gz")
+
+
+@pytest.mark.parametrize("size", [(0, 0, 0), (1, 2, 1)], ids=["whole", "part"])
+@pytest.mark.parametrize("name", ["v.nii.gz", "v.nrrd", "v.mha"])
+def test_a_mask_may_be_rounded_and_cover_a_part(tmp_path, name, size):
+    """By a tenth of a voxel's smallest side; the image's grid is kept."""
+    image = to_canonical(Volume(np.zeros((7, 8, 9), np.int16), place("RAS")))
+    begin = np.array([1, 1, 2]) * (sum(size) > 0)
+    box = tuple(slice(first, last - more) for first, last, more in zip(begin, image.shape, size, strict=True))
+    part = image.with_array(np.arange(7 * 8 * 9).reshape(image.shape) % 5).part(box)
+    expected = np.zeros(image.shape)
+    expected[box] = part.array
+    for millimetres, fits in ((0.049, True), (0.051, False)):
+        moved = part.affine.copy()
+        moved[:3, 3] += millimetres
+        write_volume(Volume(part.array.astype(np.uint8), moved), tmp_path / name)
+        mask = read_mask(tmp_path / name, knee_like(image))
+        if fits:
+            labels = mask.on_grid_of(image)
+            np.testing.assert_array_equal(labels.array, expected)
+            np.testing.assert_array_equal(labels.affine, image.affine)
+        else:
+            with pytest.raises(VolumeFileError, match=rf"{name}.*(up to 0.051 mm apart, 0.050|shape)"):
+                mask.on_grid_of(image)

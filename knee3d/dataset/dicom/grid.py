@@ -12,6 +12,8 @@ from knee3d.anatomy.orientation import Side
 from knee3d.dataset.dicom.headers import PLACE_TAGS, DicomError, Frame
 
 _COSINE_TOLERANCE = 1e-3  # 0.06 degrees: 0.1 mm across a knee
+_EXACT = 1e-5
+_UNIT_TOLERANCE = 3e-3  # of products of unit vectors whose numbers have three decimals
 _MM_TOLERANCE = 1e-2
 _GAP_TOLERANCE = 1e-2  # of the distance between slices
 LARGEST = 2**31  # voxels; a knee of 0.2 mm has 2**28
@@ -57,8 +59,8 @@ def regular_grid(frames: Sequence[Frame]) -> Grid:
     _check_agreement(frames, "ImageOrientationPatient", [one.cosines for one in frames], _COSINE_TOLERANCE)
     if np.prod(frames[0].shape, dtype=float) * len(frames) > LARGEST:
         raise DicomError(f"{_names(frames)} claim {frames[0].shape} pixels each: too large for a knee, or corrupt")
-    cosines = frames[0].cosines.reshape(2, 3)
-    cosines = cosines / np.linalg.norm(cosines, axis=1, keepdims=True)
+    told = frames[0].cosines.reshape(2, 3)
+    cosines = _perpendicular(told)
     normal = np.cross(cosines[0], cosines[1])
     ordered = sorted(frames, key=lambda one: float(one.position @ normal))
     positions = np.array([one.position for one in ordered])
@@ -67,7 +69,9 @@ def regular_grid(frames: Sequence[Frame]) -> Grid:
     affine = np.eye(4)
     affine[:3, 0] = cosines[0] * frames[0].spacing[1]  # to the next column goes the distance between columns
     affine[:3, 1] = cosines[1] * frames[0].spacing[0]
-    affine[:3, 2] = (positions[-1] - positions[0]) / (len(ordered) - 1)
+    step = (positions[-1] - positions[0]) / (len(ordered) - 1)
+    # Where numbers were rounded, the axes are made perpendicular, as NIfTI needs them.
+    affine[:3, 2] = step if np.allclose(cosines, told, rtol=0, atol=_EXACT) else np.linalg.norm(step) * normal
     affine[:3, 3] = positions[0]
     return Grid(tuple(ordered), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, _side(ordered))  # from DICOM's LPS to RAS
 
@@ -80,7 +84,7 @@ def _check_place(frame: Frame) -> None:
     usable = [numbers.size for numbers in places] == [3, 6, 2]
     usable = usable and bool(np.isfinite(np.concatenate(places)).all()) and frame.spacing.min() > 0
     pair = frame.cosines.reshape(-1, 3) if usable else np.zeros((2, 3))
-    if np.abs(pair @ pair.T - np.eye(2)).max() > _COSINE_TOLERANCE:
+    if np.abs(pair @ pair.T - np.eye(2)).max() > _UNIT_TOLERANCE:
         raise DicomError(
             f"{frame.name} has no usable place: ImagePositionPatient {frame.position}, ImageOrientationPatient "
             f"{frame.cosines}, PixelSpacing {frame.spacing}; expected 3 numbers, two perpendicular unit vectors and "
@@ -88,15 +92,21 @@ def _check_place(frame: Frame) -> None:
         )
 
 
+def _perpendicular(cosines: np.ndarray) -> np.ndarray:
+    """The nearest pair of perpendicular unit vectors: headers round them."""
+    left, _, right = np.linalg.svd(cosines, full_matrices=False)
+    return left @ right
+
+
 def _check_agreement(frames: Sequence[Frame], what: str, values: Sequence, tolerance: float) -> None:
     """Every frame's numbers are within `tolerance` of those that most frames share."""
     table = np.array(values, dtype=np.float64)
-    close = np.all(np.abs(table[:, None] - table) <= tolerance, axis=-1)
-    usual = int(close.sum(axis=1).argmax())
-    odd = np.flatnonzero(~close[usual]).tolist()
+    _, kinds, counts = np.unique(table, axis=0, return_inverse=True, return_counts=True)
+    usual = table[counts[kinds.ravel()].argmax()]
+    odd = np.flatnonzero((np.abs(table - usual) > tolerance).any(axis=1)).tolist()
     if odd:
         raise DicomError(
-            f"{what} must be one in a series; most files have {table[usual].tolist()}, but {table[odd[0]].tolist()} is "
+            f"{what} must be one in a series; most files have {usual.tolist()}, but {table[odd[0]].tolist()} is "
             f"in {_names([frames[i] for i in odd])}; move those files elsewhere, or choose another --series"
         )
 

@@ -5,6 +5,7 @@ SimpleITK reads and writes. It thinks in LPS and in arrays with the slice first;
 
 import gzip
 import math
+import os
 import zlib
 from pathlib import Path
 
@@ -20,6 +21,9 @@ READABLE = _ONE_FILE + _HEADER_AND_DATA
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _NIFTI_COSINE_TOLERANCE = 1e-4
 _PLACE_TOLERANCE_MM = 0.05  # ITK tells the header's numbers with six digits
+_ROUNDED = 3e-3  # of products of unit vectors whose numbers have three decimals
+# Or ITK refuses rounded axes. What it makes of them is not used: it takes the inverse rotation.
+os.environ.setdefault("ITK_NIFTI_SFORM_PERMISSIVE", "ON")
 _ITK_TYPES = {np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8)} | {np.dtype("f4"), np.dtype("f8")}
 
 # ITK writes warnings straight to the terminal, past Python's warnings and logging. What matters of
@@ -79,8 +83,8 @@ def read_array(path: Path) -> Volume:
         raise VolumeFileError(
             f"{path.name} must hold one number per voxel of one volume, it has {kind}; extract one volume"
         )
-    affine = _affine(image)
     try:
+        affine = _affine(path, image)
         _check_place(path, image, affine)
         return Volume(array.reshape(shape), affine)
     except VolumeFileError:
@@ -107,8 +111,7 @@ def write_volume(volume: Volume, path: Path) -> None:
             f"{path.name} holds integers or float32/64 without channels, got {array.dtype} {array.shape}"
         )
     cosines = volume.affine[:3, :3] / volume.spacing_mm
-    shear = np.abs(cosines.T @ cosines - np.eye(3)).max()
-    if ".nii" in path.name.lower() and shear > _NIFTI_COSINE_TOLERANCE:
+    if ".nii" in path.name.lower() and _shear(volume.affine) > _NIFTI_COSINE_TOLERANCE:
         # ITK would straighten the axes without a word, and refuse such files of others.
         raise VolumeFileError(
             f"{path.name}: the axes are not perpendicular, NIfTI would bend them; write .nrrd or .mha"
@@ -124,13 +127,34 @@ def write_volume(volume: Volume, path: Path) -> None:
             raise VolumeFileError(f"cannot write {path}: {_last_line(error)}; is there room and permission?") from error
 
 
-def _affine(image: sitk.Image) -> np.ndarray:
-    """(4, 4) index to RAS mm; of more than three axes the first three."""
+def _affine(path: Path, image: sitk.Image) -> np.ndarray:
+    """(4, 4) index to RAS mm; of more than three axes the first three. Rounded axes of NIfTI are made perpendicular."""
     count = image.GetDimension()
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (count, count))[:3, :3] * image.GetSpacing()[:3]
     affine[:3, 3] = image.GetOrigin()[:3]
-    return _LPS_TO_RAS @ affine
+    affine = _LPS_TO_RAS @ affine
+    told = _sform(path, image)
+    if told is not None and (shear := _shear(told)) > _NIFTI_COSINE_TOLERANCE:
+        if shear > _ROUNDED:
+            raise VolumeFileError(_reason(path, "orthonormal"))
+        spacing = np.linalg.norm(told[:, :3], axis=0)
+        left, _, right = np.linalg.svd(told[:, :3] / spacing)
+        affine[:3, :3], affine[:3, 3] = left @ right * spacing, told[:, 3]
+    return affine
+
+
+def _sform(path: Path, image: sitk.Image) -> np.ndarray | None:
+    """(3, 4) rows of a NIfTI file's sform; None where it has none."""
+    if ".nii" not in path.name.lower() or image.GetMetaData("sform_code") == "0":
+        return None
+    return np.array([image.GetMetaData(f"srow_{axis}").split() for axis in "xyz"], dtype=np.float64)
+
+
+def _shear(rows: np.ndarray) -> float:
+    """The largest cosine between two axes."""
+    cosines = rows[:3, :3] / np.linalg.norm(rows[:3, :3], axis=0)
+    return float(np.abs(cosines.T @ cosines - np.eye(3)).max())
 
 
 def _check_length(path: Path, image: sitk.Image) -> None:
@@ -145,11 +169,12 @@ def _check_length(path: Path, image: sitk.Image) -> None:
 
 def _check_place(path: Path, image: sitk.Image, affine: np.ndarray) -> None:
     """ITK fills a missing orientation with a guess, and of two that differ takes one; neither goes on in silence."""
-    nifti = ".nii" in path.name.lower()
-    if nifti and image.GetMetaData("sform_code") != "0":
-        rows = [image.GetMetaData(f"srow_{axis}").split() for axis in "xyz"]
-        off = (np.abs(np.array(rows, dtype=np.float64) - affine[:3]) @ [*image.GetSize()[:3], 1]).max()
-        problem = f"its sform and qform are up to {off:.2f} mm apart" if off > _PLACE_TOLERANCE_MM else ""
+    nifti, told = ".nii" in path.name.lower(), _sform(path, image)
+    if told is not None:
+        off = (np.abs(told - affine[:3]) @ [*image.GetSize()[:3], 1]).max()
+        reach = np.linalg.norm(told[:, :3], axis=0) @ image.GetSize()[:3]
+        allowed = _PLACE_TOLERANCE_MM + _ROUNDED * reach * (_shear(told) > _NIFTI_COSINE_TOLERANCE)
+        problem = f"its sform and qform are up to {off:.2f} mm apart" if off > allowed else ""
     elif nifti:
         problem = "its qform and sform are unset" if image.GetMetaData("qform_code") == "0" else ""
     else:
@@ -164,8 +189,7 @@ def _check_place(path: Path, image: sitk.Image, affine: np.ndarray) -> None:
 def _reason(path: Path, text: str) -> str:
     if "orthonormal" in text:
         return (
-            f"the axes of {path.name} are not perpendicular (sheared or rounded); resample it to a straight grid, "
-            "or give the DICOM folder"
+            f"the axes of {path.name} are not perpendicular; resample it to a straight grid, or give the DICOM folder"
         )
     return f"cannot read {path.name}: {_last_line(text)}; is it complete, and of the form its name says?"
 

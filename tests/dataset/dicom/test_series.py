@@ -1,6 +1,8 @@
 import os
 import shutil
+import tracemalloc
 from copy import deepcopy
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -40,9 +42,11 @@ from scanner import (
 
 from knee3d.anatomy.orientation import Side, reorient
 from knee3d.anatomy.volume import Volume
-from knee3d.dataset.dicom.headers import DicomError
+from knee3d.dataset.dicom.grid import regular_grid
+from knee3d.dataset.dicom.headers import DicomError, read_frames
 from knee3d.dataset.dicom.series import read_series, scan
 from knee3d.dataset.discover import discover, is_dicom_folder
+from knee3d.dataset.files.volumefile import write_volume
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "mese_t2_dicom"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="no real DICOM under ../shared")
@@ -139,6 +143,32 @@ def test_rounded_tags_are_still_one_volume(make_series):
     exact, _ = read_series(make_series(turn=TURNS["double oblique"]))
     volume, _ = read_series(make_series(rounded, TURNS["double oblique"]))
     assert volume.same_grid(exact)
+
+
+@pytest.mark.parametrize("turn", ["oblique", "double oblique"])
+def test_orientations_with_three_decimals_make_perpendicular_axes(make_series, tmp_path, turn):
+    """Where the exact ones are, within the rounding; and labels may be written as NIfTI."""
+
+    def rounded(image, k):
+        image.ImageOrientationPatient = [f"{float(value):.3f}" for value in image.ImageOrientationPatient]
+        image.ImagePositionPatient = [f"{float(value):.3f}" for value in image.ImagePositionPatient]
+
+    exact, _ = read_series(make_series(turn=TURNS[turn], folder="exact"))
+    volume, _ = read_series(make_series(rounded, turn=TURNS[turn]))
+    cosines = volume.affine[:3, :3] / volume.spacing_mm
+    np.testing.assert_allclose(cosines.T @ cosines, np.eye(3), atol=1e-9)
+    np.testing.assert_allclose(volume.affine, exact.affine, atol=2e-3)
+    write_volume(volume, tmp_path / "v.nii.gz")
+
+
+def test_memory_for_many_images_does_not_grow_with_their_square(make_series):
+    (frame,) = read_frames(make_series() / "S0.dcm")
+    frames = [replace(frame, position=frame.position + [0, 0, k]) for k in range(4000)]
+    tracemalloc.start()
+    regular_grid(frames)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6  # a number for each pair would be 128 MB
 
 
 def moved(k: int, lps: list[float]):

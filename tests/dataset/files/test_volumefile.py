@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy.spatial.transform import Rotation
 
 from knee3d.anatomy.orientation import axis_codes
 from knee3d.anatomy.volume import Volume
@@ -161,7 +162,7 @@ UNREADABLE = {
         lambda p: save_doubly_placed(p, place(), place() @ np.diag([2, 1, 1, 1])),
         "sform and qform.* apart",
     ),
-    "half sheared.nii": (lambda p: save_doubly_placed(p, sheared(0.3).affine, place()), "sform and qform.* apart"),
+    "half sheared.nii": (lambda p: save_doubly_placed(p, sheared(0.3).affine, place()), "not perpendicular"),
     "unplaced.nii": (lambda p: nib.save(nib.Nifti1Image(voxels(), None), p), "how it lies.*qform and sform"),
     "unplaced.nrrd": (save_unplaced_nrrd, "how it lies.*no space"),
     "junk.nii.gz": (lambda p: p.write_bytes(b"junk"), "cannot read junk.nii.gz"),
@@ -244,3 +245,19 @@ def test_one_of_the_two_nifti_places_is_enough(tmp_path, codes):
         image.set_qform(place(codes, 9), qform)
         nib.save(image, tmp_path / name)
         np.testing.assert_allclose(read_volume(tmp_path / name).affine, place(codes, 9), atol=1e-4)
+
+
+def test_directions_with_three_decimals_are_made_perpendicular(tmp_path):
+    turned = Rotation.from_euler("xyz", [17, -8, 33], degrees=True).as_matrix()
+    affine = place()
+    affine[:3, :3] = turned.round(3) * [0.4, 0.5, 0.7]
+    image = nib.Nifti1Image(voxels(), affine)
+    image.set_sform(affine, 1)
+    image.set_qform(None, 0)
+    nib.save(image, tmp_path / "v.nii.gz")
+    volume = read_volume(tmp_path / "v.nii.gz")
+    cosines = volume.affine[:3, :3] / volume.spacing_mm
+    np.testing.assert_allclose(cosines.T @ cosines, np.eye(3), atol=1e-6)
+    np.testing.assert_allclose(cosines, turned, atol=1e-3)
+    np.testing.assert_allclose(volume.spacing_mm, [0.4, 0.5, 0.7], rtol=1e-3)
+    write_volume(volume, tmp_path / "again.nii.gz")
