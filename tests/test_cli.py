@@ -101,3 +101,10 @@ def test_ctrl_c_is_a_line_and_an_exit_code_of_its_own():
     done = CliRunner().invoke(stopped)
     assert done.exit_code == 130
     assert done.output == "stopped; what is finished stays\n"
+
+
+def test_a_weight_that_is_given_twice_is_not_chosen_from(tmp_path):
+    words = ["--weight", "a", "0.5", "--weight", "a", "0.2", "--weight", "b", "0.8"]
+    refused = CliRunner().invoke(main, ["fuse", str(tmp_path), *words])
+    assert refused.exit_code == 2
+    assert "a is given more than once" in refused.output

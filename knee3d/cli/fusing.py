@@ -1,5 +1,6 @@
 """Commands from trained networks to their fusion and its scores."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,9 @@ def fuse(dataset: Path, models: Path, weight: tuple[tuple[str, float], ...], obl
     """
     from knee3d import workflow
 
+    twice = [view for view, count in Counter(view for view, _ in weight).items() if count > 1]
+    if twice:
+        raise click.BadParameter(f"{', '.join(twice)} is given more than once", param_hint="--weight")
     fusion = workflow.fuse(dataset, models, workflow.Wanted(weights=dict(weight) or None, **options), oblique)
     for view, given in fusion.weights.items():
         each = " ".join(f"{value:.4f}" for value in (given if isinstance(given, tuple) else (given,)))

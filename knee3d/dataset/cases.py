@@ -211,8 +211,18 @@ def _from_json(content: dict) -> Case:
     typed = {
         "side": Side(content["side"]),
         "split": Split(content["split"]),
-        "shape": tuple(content["shape"]),
+        "shape": tuple(map(int, content["shape"])),
         "affine": np.array(content["affine"], dtype=np.float64),
         "window": Window(**{"rule": "", **content["window"]}),
     }
-    return Case(**(content | typed))
+    case = Case(**(content | typed))
+    told = (case.name, case.patient, case.visit, case.source_axes, case.fingerprint)
+    if not all(isinstance(text, str) for text in told) or not isinstance(case.labelled, bool):
+        raise ValueError(f"case {case.name!r} has attributes of another kind")
+    if case.name in ("", ".", "..") or Path(case.name).name != case.name:
+        raise ValueError(f"case {case.name!r} is no name of a folder")
+    if len(case.shape) != 3 or min(case.shape) < 1 or case.affine.shape != (4, 4):
+        raise ValueError(f"case {case.name} has shape {case.shape}, affine {case.affine.shape}")
+    if len(case.source_axes) != 3 or not set(case.source_axes) <= set("RLAPSI"):
+        raise ValueError(f"case {case.name} has axes {case.source_axes!r}")
+    return case

@@ -1,11 +1,14 @@
 """knees.csv: the table by which knees come in, and the meaning of its masks' numbers."""
 
+import codecs
 import csv
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from knee3d.anatomy.orientation import Side
@@ -45,7 +48,8 @@ def read_table(path: Path, must_exist: bool = True) -> tuple[Knee, ...]:
     """Read knees.csv.
 
     Args:
-        path: CSV with the columns of `COLUMNS`, and optionally `split` (train, val or test). Paths are relative to it.
+        path: CSV with the columns of `COLUMNS`, and optionally `split` (train, val or test), see `read_rows`. Paths are
+            relative to it.
         must_exist: Whether images and masks must be there.
 
     Raises:
@@ -63,34 +67,63 @@ def read_table(path: Path, must_exist: bool = True) -> tuple[Knee, ...]:
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
-    """Read a CSV file with a header.
+    """Read a CSV file with a header, as programs for tables write it.
 
     Args:
-        path: UTF-8, with or without a byte order mark.
-        columns: Those that there must be.
+        path: UTF-8, or UTF-16 with a byte order mark; cells are parted by commas, semicolons or tabs.
+        columns: Those that there must be, in any letter case.
 
     Returns:
-        Line to column to cell, without blanks around it; empty where a row is too short.
+        Line to column, in small letters, to cell, without blanks around it; empty where a row is too short. Rows and
+        columns without any content or name are left out.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no CSV, lacks a column, or has no rows.
+        ValueError: It is no CSV, has a column twice or not at all, a row with too many cells, or no rows.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; it is a CSV file with the columns {', '.join(columns)}")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            there = reader.fieldnames or ()
-            missing = [column for column in columns if column not in there]
-            if missing:
-                raise ValueError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(there) or 'none'}")
-            rows = dict((reader.line_num, {key: (row[key] or "").strip() for key in there}) for row in reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
+        lines = _text_of(path).splitlines(keepends=True)
+        skipped = int(bool(lines) and lines[0].strip().lower().startswith("sep="))  # for Excel
+        separator = max(",;\t", key="".join(lines[skipped : skipped + 1]).count)
+        reader = csv.reader(lines[skipped:], delimiter=separator, skipinitialspace=True)
+        there = [column.strip().lower() for column in next(reader, [])]
+        rows = {}
+        for row in reader:
+            line = reader.line_num + skipped
+            rows[line] = _cells(path, line, there, row)
+    except csv.Error as error:
+        raise ValueError(f"{path} is not a CSV file: {error}") from error
+    missing = [column for column in columns if column not in there]
+    if missing:
+        raise ValueError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(there)[:200] or 'none'}")
+    twice = sorted(column for column, count in Counter(there).items() if column and count > 1)
+    if twice:
+        raise ValueError(f"{path} has more than one column {', '.join(twice)}; remove or rename the others")
+    rows = {line: row for line, row in rows.items() if any(row.values())}
     if not rows:
         raise ValueError(f"{path} has no rows; it needs a line for each knee under {', '.join(columns)}")
     return rows
+
+
+def _text_of(path: Path) -> str:
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{path} is not a CSV file in UTF-8 ({error.reason} in line {line}); in Excel, save it as CSV UTF-8"
+        ) from error
+
+
+def _cells(path: Path, line: int, columns: Sequence[str], row: Sequence[str]) -> dict[str, str]:
+    """Column to cell, without blanks around it."""
+    if any(cell.strip() for cell in row[len(columns) :]):
+        raise ValueError(f"{path} line {line} has more cells than there are columns; put a cell with a comma in quotes")
+    cells = zip_longest(columns, row[: len(columns)], fillvalue="")
+    return {column: cell.strip() for column, cell in cells if column}
 
 
 def write_table(path: Path, knees: tuple[Knee, ...]) -> None:
@@ -141,11 +174,12 @@ def _knee(row: dict[str, str], folder: Path, must_exist: bool) -> Knee:
         raise ValueError(f"case {row['case']!r} cannot be a folder's name; use letters, digits, '.', '_' and '-'")
     if not row["patient"]:
         raise ValueError(f"case {row['case']} has no patient; splits are by patient, so give a pseudonym")
-    if row["side"] not in list(Side):
+    side = row["side"].upper()[:1] if row["side"].lower() in ("r", "l", "right", "left") else row["side"]
+    if side not in list(Side):
         raise ValueError(f"side of {row['case']} is {row['side']!r}; write L, R or nothing")
     if not row["image"]:
         raise ValueError(f"case {row['case']} has no image")
-    image, mask = folder / row["image"], folder / row["mask"] if row["mask"] else None
+    image, mask = _place(folder, row["image"]), _place(folder, row["mask"]) if row["mask"] else None
     for place in (image, mask):
         if must_exist and place is not None and not place.exists():
             raise FileNotFoundError(f"{place} of case {row['case']} does not exist")
@@ -156,11 +190,17 @@ def _knee(row: dict[str, str], folder: Path, must_exist: bool) -> Knee:
         row["case"],
         row["patient"],
         row["visit"],
-        Side(row["side"]),
+        Side(side),
         image,
         mask,
         None if split is None else Split(split),
     )
+
+
+def _place(folder: Path, told: str) -> Path:
+    """A path relative to a folder; Windows writes it with backslashes."""
+    place = folder / told
+    return place if place.exists() else folder / told.replace("\\", "/")
 
 
 def _check_together(path: Path, knees: list[Knee]) -> None:
@@ -170,8 +210,8 @@ def _check_together(path: Path, knees: list[Knee]) -> None:
         ValueError: A case stands twice, or a labelled row lacks the split that others have.
     """
     # Case names become folders, and some file systems do not tell upper from lower case.
-    names = [knee.case.lower() for knee in knees]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    counts = Counter(knee.case.lower() for knee in knees)
+    twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
         raise ValueError(f"{path}: case names must be unique, but {', '.join(twice[:5])} stands more than once")
     unsplit = [knee.case for knee in knees if knee.mask and knee.split is Split.NONE]

@@ -78,9 +78,28 @@ def load_candidates(path: Path) -> CandidateVoxels:
     try:
         with path.open("rb") as file, np.load(file) as content:
             arrays = [content[name] for name in ("probabilities", "truth", "others")]
-            return CandidateVoxels(tuple(content["views"].tolist()), str(content["patient"]), *arrays)
-    except (KeyError, ValueError, EOFError, BadZipFile) as error:
+            case = CandidateVoxels(tuple(content["views"].tolist()), str(content["patient"]), *arrays)
+        _check(case)
+        return case
+    except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and run the command again") from error
+
+
+def _check(case: CandidateVoxels) -> None:
+    """Refuse arrays that do not go together, or that hold no probabilities, classes or counts."""
+    classes = case.others.shape[-1]
+    if case.others.shape != (classes, classes) or case.others.dtype.kind != "i" or case.others.min() < 0:
+        raise ValueError("its counts are none")
+    if case.probabilities.shape != (len(case.views), len(case.truth), classes) or case.truth.ndim != 1:
+        raise ValueError("its arrays do not go together")
+    if case.truth.size and not (
+        case.truth.dtype == np.uint8
+        and case.truth.max() < classes
+        and case.probabilities.dtype == np.float32
+        and case.probabilities.min() >= 0
+        and case.probabilities.max() <= 1.001
+    ):
+        raise ValueError("it holds no classes and probabilities")
 
 
 def find_candidates(truth: Volume, views: Mapping[str, Volume], patient: str) -> CandidateVoxels:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import add
@@ -62,13 +62,13 @@ def fuse(folder: Path, models: Path, wanted: Wanted | None = None, oblique: int 
             path.parent.mkdir(exist_ok=True)
             _keep([agreement([*looks.values()]), doubt([*looks.values()])], _seen(path))
             find_candidates(dataset.mask(case), views, case.patient).save(path)
-    for old in set(evidence.glob("*.npz")) - set(paths):
+    for old in set(evidence.glob(f"*-{'[0-9a-f]' * 16}.npz")) - set(paths):  # others are not ours
         old.unlink()
         _seen(old).unlink(missing_ok=True)
     fusion = fit(paths, wanted or Wanted())
     known = [case for case in dataset.cases if case.labelled and case.split in (Split.TRAIN, Split.VAL)]
     masks = _mask_extents(dataset, known, evidence / "masks.json")
-    reference = reference_of(masks, [_kept(_seen(path), list) for path in paths])
+    reference = reference_of(masks, [_kept(_seen(path), _are_numbers) for path in paths])
     save_fusion(fusion, cases, reference, trained.marks, fitted)
     return fusion
 
@@ -79,7 +79,7 @@ def _seen(evidence: Path) -> Path:
 
 def _mask_extents(dataset: Dataset, cases: Sequence[Case], cache: Path) -> list[dict[str, tuple[float, float]]]:
     """`extents` of each mask; masks that were measured before are not read again."""
-    known: dict[str, dict[str, tuple[float, float]]] = _kept(cache, dict) if cache.is_file() else {}
+    known: dict[str, dict[str, tuple[float, float]]] = _kept(cache, _are_extents) if cache.is_file() else {}
     with progress("measuring masks", len(cases)) as advance:
         found = {}
         for case in cases:
@@ -95,13 +95,24 @@ def _keep(content: Any, path: Path) -> None:
         partial.write_text(json.dumps(content))
 
 
-def _kept(path: Path, kind: type) -> Any:
+def _are_extents(content: Any) -> bool:
+    return isinstance(content, dict) and all(
+        isinstance(mask, dict) and all(_are_numbers(pair) and np.isfinite(pair).all() for pair in mask.values())
+        for mask in content.values()
+    )
+
+
+def _are_numbers(pair: Any) -> bool:
+    return isinstance(pair, list) and [type(value) for value in pair] == [float, float]
+
+
+def _kept(path: Path, is_right: Callable[[Any], bool]) -> Any:
     try:
         content = json.loads(path.read_text())
-        if not isinstance(content, kind):
-            raise ValueError(f"it holds no {kind.__name__}")
+        if not is_right(content):
+            raise ValueError("it holds something else")
         return content
-    except ValueError as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and run the command again") from error
 
 

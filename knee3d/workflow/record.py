@@ -193,7 +193,7 @@ def record_of(folder: Path) -> dict[str, Any] | None:
         record = json.loads((folder / RECORD).read_text())
         check_version(record, FORM)
         whole, why = _is_whole(record), ""
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         whole, why = False, f" ({error})"
     if not whole:
         raise ValueError(

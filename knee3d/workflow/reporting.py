@@ -221,7 +221,7 @@ def _write_index(results: Path, outcomes: Sequence[Outcome]) -> None:
             rows.append(IndexRow(case=outcome.case, report=f"{outcome.case}/", flags=[f"no report: {outcome.message}"]))
             continue
         record, case, folder = outcome.record, outcome.case, results / outcome.case
-        found = read_measures_csv(folder / REPORT / MEASURES)[case]
+        (found,) = read_measures_csv(folder / REPORT / MEASURES).values()
         measures[case] = found
         of_all = {name: {one.tissue: one.value for one in found if (one.region, one.measure) == ("whole", name)}
                   for name in ("volume", "thickness_mean")}  # fmt: skip

@@ -195,6 +195,8 @@ def card(models: Path) -> Path:
         FileNotFoundError: No plane was trained to the end.
         ValueError: A card, metrics.csv or a fusion.json cannot be read.
     """
+    from jinja2 import UndefinedError
+
     from knee3d.learn.card import load_card
     from knee3d.report.modelcard import curves_figure, model_cards
 
@@ -208,7 +210,7 @@ def card(models: Path) -> Path:
         try:
             fusions = [fusion for path in fusion_files(models) if (fusion := load_fusion(path))]
             partial.write_text(model_cards(cards, fusions, CURVES))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, UndefinedError) as error:
             raise ValueError(f"a card in {models} is not one that this version wrote ({error}); train again") from error
     return page
 

@@ -1,5 +1,6 @@
 """cases.json holds what PNGs cannot."""
 
+import json
 from dataclasses import fields, replace
 
 import numpy as np
@@ -61,3 +62,17 @@ def test_an_interrupted_save_keeps_the_old_list(balls, tmp_path, monkeypatch):
         save_dataset(Dataset(tmp_path, balls.scheme, ()))
     assert (tmp_path / "cases.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["cases.json"]
+
+
+WRONG = {"shape": [[1, 2], [-1, 2, 3], "abc", [1, 2, None], 3], "patient": [None, 3], "source_axes": [3, "XYZ", ""],
+         "name": [3, "../../x", "", "a/b"], "labelled": ["no", 1], "affine": [[[1]], "a", None],
+         "window": [None, {}, 3], "side": ["X", 3], "split": ["dev", None], "fingerprint": [None]}  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG.items() for value in values])
+def test_a_case_of_another_kind_is_one_clear_error(balls, tmp_path, key, value):
+    content = json.loads((balls.folder / "cases.json").read_text())
+    content["cases"][0][key] = value
+    (tmp_path / "cases.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"cases\.json is not a readable case list .*prepare again"):
+        load_dataset(tmp_path)

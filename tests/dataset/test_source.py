@@ -184,9 +184,7 @@ def test_a_mask_on_another_grid_is_refused_with_both_grids(tmp_path):
     write_volume(Volume(LABELS, place()), tmp_path / "v.nii.gz")
     moved = place().copy()
     moved[0, 3] += 0.1
-    with pytest.raises(
-        VolumeFileError, match=r"v\.nii\.gz is not on the image's grid: .*0.100 mm apart, 0.050.*resample it"
-    ):
+    with pytest.raises(VolumeFileError, match=r"v\.nii\.gz is not on the image's grid: .*origin.*resample it"):
         read_mask(tmp_path / "v.nii.gz", knee_like(Volume(LABELS, moved))).on_grid_of(Volume(LABELS, moved))
 
 

@@ -321,3 +321,13 @@ def test_names_that_are_no_views_are_passed_over(tmp_path):
     assert all_trained(tmp_path, need=False) == []
     with pytest.raises(FileNotFoundError, match="--plane oblique"):
         trained_networks(tmp_path, (), 6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["scores", "data", "environment"])
+def test_a_card_that_lacks_something_makes_no_page(models, tmp_path, lost):
+    shutil.copytree(models / PLANE.value, tmp_path / PLANE.value)
+    path = tmp_path / PLANE.value / "card.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != lost}))
+    with pytest.raises(ValueError, match="not one that this version wrote|not a readable model card"):
+        workflow.card(tmp_path)

@@ -293,3 +293,26 @@ def test_what_cannot_be_fitted_is_refused(save):
         find_candidates(Volume(nothing.array + np.uint8(3), np.eye(4)), views, "")
     with pytest.raises(ValueError, match="unknown objective"):
         Wanted(objective="all")
+
+
+EDITS = {
+    "counts that are NaN": {"others": lambda others: np.full(others.shape, np.nan)},
+    "counts below 0": {"others": np.negative},
+    "too few counts": {"others": lambda others: others[:2, :2]},
+    "probabilities below 0": {"probabilities": np.negative},
+    "probabilities above 1": {"probabilities": lambda probabilities: probabilities + 1},
+    "probabilities that are NaN": {"probabilities": lambda probabilities: probabilities * np.nan},
+    "too few probabilities": {"probabilities": lambda probabilities: probabilities[:, 5:]},
+    "too few truths": {"truth": lambda truth: truth[5:]},
+    "unknown classes": {"truth": lambda truth: truth + np.uint8(7)},
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_arrays_that_do_not_go_together_are_damage(save, edit):
+    (path,) = save((noise(1), opinions(1), "a patient"))
+    with np.load(path) as content:
+        arrays = dict(content)
+    np.savez(path, **(arrays | {name: change(arrays[name]) for name, change in edit.items()}))
+    with pytest.raises(ValueError, match=rf"{path.name} is damaged .*delete it"):
+        load_candidates(path)

@@ -1,5 +1,6 @@
 """Zip archives of DICOM, as scanners and archives hand them out: unpacked for as long as they are read."""
 
+import lzma
 import stat
 import tempfile
 import zipfile
@@ -8,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from knee3d.atomic import NO_ROOM
+
+_ENCRYPTED = 1  # a bit of a member's flags
 # A study of a knee is some hundred MB; DICOM pixels shrink to a third, headers and empty slices to a hundredth.
 LARGEST_BYTES = 4 << 30
 MOST_FILES = 100_000
@@ -37,12 +41,16 @@ def unpacked(path: Path) -> Iterator[Path]:
             with zipfile.ZipFile(path) as archive:
                 _check(path, archive.infolist())
                 archive.extractall(folder)
-        except (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error) as error:
+        except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise
             raise ArchiveError(f"{path.name} is not a readable zip file ({error}); fetch it again") from error
         yield Path(folder)
 
 
 def _check(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    if any(member.flag_bits & _ENCRYPTED for member in members):
+        raise ArchiveError(f"{path.name} is encrypted: unpack it by hand and give the folder")
     if any(stat.S_ISLNK(member.external_attr >> 16) for member in members):
         raise ArchiveError(f"{path.name} has a member that is a link: unpack it by hand and give the folder")
     size, packed = (sum(getattr(member, name) for member in members) for name in ("file_size", "compress_size"))

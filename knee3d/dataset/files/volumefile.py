@@ -66,6 +66,7 @@ def read_array(path: Path) -> Volume:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}; volumes are read from {', '.join(READABLE)}")
+    _check_name(path)
     if not path.name.lower().endswith(READABLE):
         raise VolumeFileError(f"{path.name} is none of the forms that are read: {', '.join(READABLE)}; convert it")
     try:
@@ -103,6 +104,7 @@ def write_volume(volume: Volume, path: Path) -> None:
     Raises:
         VolumeFileError: The form is another, or cannot hold this volume.
     """
+    _check_name(path)
     if not path.name.lower().endswith(_ONE_FILE):
         raise VolumeFileError(f"cannot write {path.name}; volumes are written to {', '.join(_ONE_FILE)}")
     array = volume.array.astype(np.uint8) if volume.array.dtype == bool else volume.array
@@ -125,6 +127,15 @@ def write_volume(volume: Volume, path: Path) -> None:
             sitk.WriteImage(image, str(partial), useCompression=True)
         except RuntimeError as error:
             raise VolumeFileError(f"cannot write {path}: {_last_line(error)}; is there room and permission?") from error
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a name whose bytes are not UTF-8: SimpleITK would end the process."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode(errors="replace")
+        raise VolumeFileError(f"the name of {shown} is not UTF-8, as an old system wrote it; rename it") from error
 
 
 def _affine(path: Path, image: sitk.Image) -> np.ndarray:

@@ -94,3 +94,31 @@ def test_broken_archives_are_named(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ArchiveError, match=r"a\.zip is not a readable zip file.*fetch it again"), unpacked(path):
             pass
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_within_any_packing_names_the_zip(tmp_path, packing):
+    path = tmp_path / "study.zip"
+    with zipfile.ZipFile(path, "w", packing) as file:
+        file.writestr("a.dcm", np.random.default_rng(0).bytes(5000))
+    content = bytearray(path.read_bytes())
+    content[60:90] = bytes(range(30))
+    path.write_bytes(content)
+    with pytest.raises(ArchiveError, match=r"study\.zip.*fetch it again"), unpacked(path):
+        pass
+
+
+@pytest.mark.parametrize("members", [{"a": b"x", "a/b": b"x"}, {"n" * 300: b"x"}], ids=["file and folder", "long"])
+def test_members_that_no_disk_takes_name_the_zip(tmp_path, members):
+    with pytest.raises(ArchiveError, match=r"study\.zip"), unpacked(zipped(tmp_path / "study.zip", **members)):
+        pass
+
+
+def test_an_encrypted_zip_is_to_be_unpacked_by_hand(tmp_path):
+    path = zipped(tmp_path / "study.zip", **{"a.dcm": b"secret"})
+    content = bytearray(path.read_bytes())
+    for sign, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(sign) + offset] |= 1
+    path.write_bytes(content)
+    with pytest.raises(ArchiveError, match=r"study\.zip is encrypted: unpack it by hand"), unpacked(path):
+        pass
