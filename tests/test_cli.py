@@ -1,5 +1,6 @@
 """The command line: what it says, and how it fails."""
 
+import os
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ from click.testing import CliRunner, Result
 from knee3d import __version__
 from knee3d.cli import main, train
 from knee3d.cli.frame import Command
+from knee3d.dataset.table import read_table
 
 
 def run(*words: object) -> Result:
@@ -108,3 +110,14 @@ def test_a_weight_that_is_given_twice_is_not_chosen_from(tmp_path):
     refused = CliRunner().invoke(main, ["fuse", str(tmp_path), *words])
     assert refused.exit_code == 2
     assert "a is given more than once" in refused.output
+
+
+def test_a_knee_whose_name_is_not_utf8_is_left_out_of_a_table(tmp_path):
+    (tmp_path / "knees").mkdir()
+    for name in (b"A", b"M\xfcller", b"Z"):
+        path = Path(os.fsdecode(os.fsencode(tmp_path / "knees") + b"/" + name + b".nii.gz"))
+        path.write_bytes(b"")
+    done = run("table", tmp_path / "knees", "-o", tmp_path / "knees.csv")
+    assert done.exit_code == 0, done.output
+    assert "udcfcller.nii.gz'; rename it" in done.output
+    assert [knee.case for knee in read_table(tmp_path / "knees.csv")] == ["A", "Z"]

@@ -46,8 +46,17 @@ def table(folder: Path, out: Path) -> tuple[str, ...]:
     if out.exists():
         raise FileExistsError(f"{out} exists and may have been corrected by hand; give another -o, or remove it")
     found = discover(folder)
-    write_table(out, found.knees)
-    return found.notes
+    knees = [knee for knee in found.knees if all(_is_utf8(place) for place in (knee.image, knee.mask or out))]
+    write_table(out, tuple(knees))
+    left = [ascii(str(knee.image)) for knee in found.knees if knee not in knees]
+    return (*found.notes, *(f"left out, as its name is not UTF-8: {name}; rename it" for name in left))
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def restore(folder: Path, case: str, out: Path, mask: bool) -> None:

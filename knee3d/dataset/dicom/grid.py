@@ -150,5 +150,7 @@ def _side(frames: Sequence[Frame]) -> Side:
 
 
 def _names(frames: Sequence[Frame]) -> str:
-    names = ", ".join(one.name for one in frames[:4])
+    shown = frames[:4]
+    alike = len({one.name for one in shown}) < len(shown)  # copies in several folders
+    names = ", ".join(f"{one.path.parent.name}/{one.name}" if alike else one.name for one in shown)
     return names if len(frames) <= 4 else f"{names} and {len(frames) - 4} more"

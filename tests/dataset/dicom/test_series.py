@@ -402,6 +402,14 @@ def test_exact_copies_are_used_once_and_said(make_series, caplog):
         read_series(folder)
 
 
+def test_copies_that_differ_are_named_with_their_folders(make_series, tmp_path):
+    (tmp_path / "study").mkdir()
+    for name in ("a", "b"):
+        make_series(folder=f"study/{name}")
+    with pytest.raises(DicomError, match=r"same place: a/S0.dcm, b/S0.dcm"):
+        read_series(tmp_path / "study")
+
+
 def test_series_without_an_identifier_are_read(make_series):
     np.testing.assert_array_equal(
         read_series(make_series(lambda image, k: delattr(image, "SeriesInstanceUID")))[0].array, EXPECTED
