@@ -8,19 +8,24 @@
     iMorphics           9001/00/dess/*.dcm, its outlines 9001/00/*.mat
     flat                NAME.nii.gz, NAME_mask.nii.gz
 
-What is not sure stays empty. DICOM is asked for the side only.
+A series that is spread over several folders is one knee. What is not sure stays empty. DICOM is asked for the series
+and the side only.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
+import numpy as np
+
 from knee3d.anatomy.orientation import Side
 from knee3d.dataset.cases import Split
 from knee3d.dataset.dicom.headers import is_dicom, read_tags
 from knee3d.dataset.dicom.segmentation import is_segmentation
+from knee3d.dataset.dicom.series import scan
 from knee3d.dataset.files.contours import ENDINGS as CONTOUR_ENDINGS
 from knee3d.dataset.files.hdf5 import ENDINGS as HDF5_ENDINGS
 from knee3d.dataset.files.volumefile import READABLE
@@ -44,6 +49,8 @@ _VISIT = re.compile(
 )
 """A patient and a visit in one name. Numbers alone are no visit: they may count patients."""
 ZIP = ".zip"
+SAME_DIRECTION = 2e-3
+"""How much direction cosines of images in one stack differ at most."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ def discover(folder: Path) -> Discovery:
         raise NotADirectoryError(f"{folder} is not a folder; give the one that holds the knees")
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     masks = [path for path in files if _is_mask(path)]
-    images = [*_dicom_folders(folder), *(path for path in files if _is_image_file(path) and path not in masks)]
+    images = [*_series_folders(folder), *(path for path in files if _is_image_file(path) and path not in masks)]
     if not images:
         raise ValueError(f"no DICOM folder, zip or volume file in {folder}; a table written by hand will do too")
     knees = _named_apart(_with_visits([_knee(image, folder) for image in images]), folder)
@@ -124,10 +131,64 @@ def _dicom_folders(folder: Path) -> Iterator[Path]:
         seen.add(place.resolve())
 
 
+def _series_folders(folder: Path) -> list[Path]:
+    """The folders of DICOM below a folder, and it; where all that is below one is of one series, that one instead."""
+    first = {place: _identifiers(place) for place in _dicom_folders(folder)}
+    together = {}
+    for uid in {uid for uid, _ in first.values()} - {""}:
+        places = [place for place, (one, _) in first.items() if one == uid]
+        above = Path(os.path.commonpath(places))
+        alone = all(one == uid for place, (one, _) in first.items() if place.is_relative_to(above))
+        copies = len({first[place] for place in places}) < len(places)
+        if alone and not copies and len(places) > 1 and _is_one_stack(above):
+            together[uid] = above
+    return sorted({together.get(uid, place) for place, (uid, _) in first.items()})
+
+
+def _is_one_stack(folder: Path) -> bool:
+    """Whether the images in several folders below one are parts of one stack: no two folders have images at one place.
+
+    Some programs that remove names give all knees one SeriesInstanceUID.
+    """
+    series = scan(folder, any_modality=True).series
+    frames = [one for each in series for echo in each.echoes for one in echo.frames if one.position.size == 3]
+    if not frames or any(one.shape != frames[0].shape or one.cosines.size != 6 for one in frames):
+        return False
+    cosines = np.array([one.cosines for one in frames])
+    normal = np.cross(*cosines[0].reshape(2, 3))
+    heights = np.array([one.position for one in frames]) @ normal
+    order = heights.argsort(kind="stable")
+    places = np.array([str(frames[number].path.parent) for number in order])
+    gaps, across = np.diff(heights[order]), places[1:] != places[:-1]
+    within = np.concatenate([np.diff(heights[order][places == place]) for place in np.unique(places)])
+    usual = np.median(within if within.size else gaps)
+    return bool(np.ptp(cosines, axis=0).max() < SAME_DIRECTION and gaps[across].min() > usual / 2)
+
+
+def _identifiers(folder: Path) -> tuple[str, str]:
+    """SeriesInstanceUID and SOPInstanceUID of the first image in a folder; empty where they are not told."""
+    names = ("SeriesInstanceUID", "SOPInstanceUID")
+    try:
+        tags = read_tags(_first_image(folder), names)
+        return str(tags.get(names[0]) or ""), str(tags.get(names[1]) or "")
+    except Exception:  # a broken file is `prepare`'s to name
+        return "", ""
+
+
+def _first_image(folder: Path) -> Path:
+    """The first DICOM image in a folder or, where it has none itself, below it."""
+    for places in (folder.iterdir(), folder.rglob("*")):
+        for path in sorted(path for path in places if path.is_file()):
+            if _is_dicom_image(path):
+                return path
+    raise FileNotFoundError(f"{folder} holds no DICOM image")
+
+
 def _without_knee(files: Sequence[Path], images: Sequence[Path], masks: Sequence[Path]) -> list[Path]:
     """Folders that hold files, and neither a knee nor the mask of one."""
     used = {path if path.is_dir() else path.parent for path in images} | {path.parent for path in masks}
-    return sorted({path.parent for path in files} - used - {place.parent for place in used})
+    left = {path.parent for path in files} - used - {place.parent for place in used}
+    return sorted(place for place in left if not set(images) & set(place.parents))
 
 
 def _is_dicom_image(path: Path) -> bool:
@@ -172,9 +233,8 @@ def plain_name(name: str) -> str:
 def _side(image: Path, parts: Sequence[str]) -> Side:
     """DICOM's word, or else that of the names; unknown if they say nothing, or both."""
     if image.is_dir():
-        first = next(path for path in sorted(image.iterdir()) if path.is_file() and _is_dicom_image(path))
         try:
-            tags = read_tags(first, ["Laterality", "ImageLaterality"])
+            tags = read_tags(_first_image(image), ["Laterality", "ImageLaterality"])
         except Exception:  # a broken file is `prepare`'s to name
             return Side.UNKNOWN
         told = {str(tags.get(name) or "") for name in ("Laterality", "ImageLaterality")} & {"L", "R"}

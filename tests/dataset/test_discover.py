@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from pydicom import dcmread, dcmwrite
 
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.tissue import SCHEMES
@@ -15,9 +16,18 @@ from knee3d.dataset.dicom.segmentation import write_segmentation
 from knee3d.dataset.dicom.series import find_grids
 from knee3d.dataset.dicom.writer import write_series
 from knee3d.dataset.discover import discover
+from knee3d.dataset.intake import knees_at
+from knee3d.dataset.source import read_image
 from knee3d.dataset.table import read_table
 
 IPL = np.array([[0, 0, -0.7, 0], [0, -0.4, 0, 0], [-0.5, 0, 0, 0], [0, 0, 0, 1.0]])
+
+
+IPL = np.array([[0, 0, -0.7, 0], [0, -0.4, 0, 0], [-0.5, 0, 0, 0], [0, 0, 0, 1.0]])
+
+
+def noise(slices: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 500, (4, 5, slices)).astype(np.int16)
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -169,3 +179,52 @@ def test_the_command_writes_a_table_that_can_be_read(tmp_path):
     again = CliRunner().invoke(main, ["table", str(tmp_path / "in"), "-o", str(out)])
     assert again.exit_code == 1
     assert "may have been corrected by hand" in again.output
+
+
+@pytest.mark.parametrize("slices", [1, 4], ids=["a folder for each slice", "a folder for each four"])
+def test_a_series_in_several_folders_is_one_knee(tmp_path, slices):
+    for name in ("P1", "P2"):
+        write_series(
+            Volume(noise(12), IPL),
+            tmp_path / "made" / name,
+            Side.RIGHT,
+            patient=name,
+            description="d",
+            seed=int(name[1]),
+        )
+        for number, path in enumerate(sorted((tmp_path / "made" / name).iterdir())):
+            place = tmp_path / "knees" / name / "dess" / f"{number // slices:03d}" / path.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(place)
+    touch(tmp_path / "knees", "P1/mask.nii.gz")
+    found = discover(tmp_path / "knees")
+    assert [(knee.case, knee.patient) for knee in found.knees] == [("P1", "P1"), ("P2", "P2")]
+    assert [knee.image.relative_to(tmp_path).as_posix() for knee in found.knees] == ["knees/P1/dess", "knees/P2/dess"]
+    assert [knee.side for knee in found.knees] == [Side.RIGHT] * 2
+    assert [knee.mask for knee in found.knees] == [tmp_path / "knees/P1/mask.nii.gz", None]
+    assert found.without_knee == ()
+    for knee in found.knees:
+        assert read_image(knee.image)[0].shape == (5, 4, 12)
+    (alone,) = knees_at(tmp_path / "knees" / "P1")
+    assert read_image(alone.source.path)[0].shape == (5, 4, 12)
+
+
+def test_copies_and_series_beside_each_other_stay_apart(tmp_path):
+    for place, seed in (("a/1", 1), ("a/2", 1), ("b/1", 2), ("b/2", 3)):
+        write_series(Volume(noise(3), IPL), tmp_path / place, Side.RIGHT, patient="P", description="d", seed=seed)
+    assert len(discover(tmp_path).knees) == 4
+
+
+def test_knees_whose_series_have_the_same_identifier_stay_apart(tmp_path):
+    """As some programs that remove names leave them; they lie at nearly the same place."""
+    for number in (1, 2, 3):
+        moved = IPL.copy()
+        moved[:3, 3] += 0.2 * number
+        write_series(
+            Volume(noise(6), moved), tmp_path / str(number), Side.RIGHT, patient="P", description="d", seed=number
+        )
+        for path in (tmp_path / str(number)).iterdir():
+            image = dcmread(path)
+            image.SeriesInstanceUID = "1.2.3"
+            dcmwrite(path, image, enforce_file_format=True)
+    assert len(discover(tmp_path).knees) == 3

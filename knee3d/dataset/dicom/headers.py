@@ -46,6 +46,11 @@ _DICOMDIR = "1.2.840.10008.1.3.10"
 # Spectroscopy, raw data and Siemens' own: modality MR, but nothing to look at.
 _NO_IMAGE = {"SEG", "SR", "PR", "KO", "DOC", "REG", "RWV", "PLAN", "FID", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD"}
 """Modalities of what refers to images and is none."""
+_OTHERS = {
+    ".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".raw", ".h5", ".hdf5", ".im", ".seg", ".mat", ".npy", ".zip",
+    ".csv", ".json", ".txt", ".xml", ".html", ".log", ".md", ".pdf", ".png", ".jpg",
+}  # fmt: skip
+"""Endings of files that lie beside DICOM and are none."""
 _NO_MODALITY = "modality not given"
 _PREAMBLE, _PREFIX = 128, b"DICM"
 _NO_PICTURE = {"1.2.840.10008.5.1.4.1.1.4.2", "1.2.840.10008.5.1.4.1.1.66", "1.3.12.2.1107.5.9.1"}
@@ -163,6 +168,8 @@ def is_lost(path: Path) -> bool:
 
     An interrupted copy leaves such files: DICOM begins with 128 zeros, and a file whose room was reserved is all zeros.
     """
+    if path.suffix.lower() in _OTHERS:
+        return False
     if not path.exists():
         return True
     with path.open("rb") as file:
