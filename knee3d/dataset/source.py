@@ -1,6 +1,7 @@
 """Whatever a user may call an image or a mask -> Volume: the door to all forms of file."""
 
 import hashlib
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -59,7 +60,11 @@ class Choice:
         return {**asdict(self), "series": series, "spacing_mm": self.spacing_mm and list(self.spacing_mm)}
 
 
+log = logging.getLogger(__name__)
+
 ANY = Choice()
+NEARLY_WHOLE = 0.02
+"""How far a label may be off a whole number."""
 MASK_TOLERANCE = 0.1
 """Of the smallest side of a voxel: how far corners of a mask may lie from those of its image."""
 
@@ -181,8 +186,26 @@ def read_mask(path: Path, knee: Callable[[], tuple[Volume, Side]], choice: Choic
         labels, numbering = read_segmentation(path)
         return Mask(path, to_canonical(labels), numbering)
     volume = hdf5.read_hdf5(path, choice.spacing_mm) if path.suffix.lower() in hdf5.ENDINGS else read_array(path)
-    array = volume.array if volume.array.ndim == 3 else labels_of_channels(volume.array, path.name)
+    is_labels = volume.array.ndim == 3
+    array = _whole(volume.array, path) if is_labels else labels_of_channels(volume.array, path.name)
     return Mask(path, to_canonical(volume.with_array(array)))
+
+
+def _whole(labels: np.ndarray, path: Path) -> np.ndarray:
+    """Labels as whole numbers; those that a file's scaling has made nearly so are rounded, and it is said."""
+    if labels.dtype.kind != "f" or not np.isfinite(labels).all():
+        return labels
+    rounded = np.rint(labels)
+    off = np.abs(labels - rounded)
+    if off.max() > NEARLY_WHOLE:
+        share = 100 * np.count_nonzero(off > NEARLY_WHOLE) / labels.size
+        raise VolumeFileError(
+            f"{path.name} was interpolated: {share:.2g} % of its voxels lie between labels; resample labels by nearest "
+            "neighbour"
+        )
+    if off.any():
+        log.warning("%s: labels are up to %.2g off whole numbers; rounded", path.name, off.max())
+    return rounded
 
 
 def _grid(volume: Volume) -> str:

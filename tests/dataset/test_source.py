@@ -216,3 +216,20 @@ def test_a_mask_may_be_rounded_and_cover_a_part(tmp_path, name, size):
         else:
             with pytest.raises(VolumeFileError, match=rf"{name}.*(up to 0.051 mm apart, 0.050|shape)"):
                 mask.on_grid_of(image)
+
+
+@pytest.mark.parametrize("scale", [0.9999, 1 + 1e-5])
+def test_labels_that_are_nearly_whole_are_rounded_and_said(tmp_path, caplog, scale):
+    image = nib.Nifti1Image((LABELS * scale).astype(np.float32), place())
+    nib.save(image, tmp_path / "v.nii.gz")
+    mask = read_mask(tmp_path / "v.nii.gz", knee_like(Volume(LABELS, place())))
+    np.testing.assert_array_equal(mask.labels.array, to_canonical(Volume(LABELS, place())).array)
+    assert "v.nii.gz: labels are up to" in caplog.text
+
+
+def test_interpolated_labels_are_called_so(tmp_path):
+    between = LABELS.astype(np.float32)
+    between.flat[:3] += 0.4
+    nib.save(nib.Nifti1Image(between, place()), tmp_path / "v.nii.gz")
+    with pytest.raises(VolumeFileError, match=r"v\.nii\.gz was interpolated: 5 % .*nearest neighbour"):
+        read_mask(tmp_path / "v.nii.gz", knee_like(Volume(LABELS, place())))
