@@ -49,7 +49,11 @@ if TYPE_CHECKING:
 )
 @click.option("--device", metavar="cpu|gpu:N", help="What computes [the first GPU, or the processor].")
 @click.option(
-    "--format", "form", type=click.Choice(["nifti", "nrrd", "mha", "dicom-seg"]), default="nifti", help="Of the labels."
+    "--format",
+    "form",
+    type=click.Choice(["nifti", "nrrd", "mha", "seg-nrrd", "dicom-seg"]),
+    default="nifti",
+    help="Of the labels; seg-nrrd is 3D Slicer's, with names and colours.",
 )
 @click.option("--save-probabilities", "probabilities", is_flag=True, help="Of each view, as float16 in HDF5.")
 @click.option(

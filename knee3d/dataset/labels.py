@@ -10,13 +10,16 @@ from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.segmentation import read_segmentation, write_segmentation
 from knee3d.dataset.dicom.series import find_grids
 from knee3d.dataset.files.archive import unpacked
+from knee3d.dataset.files.slicer import ENDING as SLICER_ENDING
+from knee3d.dataset.files.slicer import header_of
 from knee3d.dataset.files.volumefile import read_volume, write_volume
 from knee3d.dataset.source import Source, is_dicom_source
 
-DICOM_SEG = "dicom-seg"
-FORMS = MappingProxyType(
-    {"nifti": "labels.nii.gz", "nrrd": "labels.nrrd", "mha": "labels.mha", DICOM_SEG: "labels.dcm"}
-)
+DICOM_SEG, SEG_NRRD = "dicom-seg", "seg-nrrd"
+FORMS = MappingProxyType({
+    "nifti": "labels.nii.gz", "nrrd": "labels.nrrd", "mha": "labels.mha", SEG_NRRD: f"labels{SLICER_ENDING}",
+    DICOM_SEG: "labels.dcm",
+})  # fmt: skip
 
 
 def check_form(form: str, image: Path) -> None:
@@ -51,7 +54,7 @@ def write_labels(labels: Volume, scheme: Scheme, source: Source, form: str, fold
     check_form(form, source.path)
     path = folder / FORMS[form]
     if form != DICOM_SEG:
-        write_volume(labels, path)
+        write_volume(labels, path, header_of(scheme, labels.shape) if form == SEG_NRRD else {})
         return path
     with unpacked(source.path) as place:
         grids = find_grids(place, *source.choice.of_dicom)

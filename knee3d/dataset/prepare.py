@@ -238,6 +238,13 @@ def read_classes(path: Path, knee: Callable[[], tuple[Volume, Side]], preparatio
     """The scheme's classes on the image's grid in canonical axes, not mirrored, and the side that the labels tell."""
     mask = read_mask(path, knee, preparation.choice)
     numbering = mask.numbering or preparation.numbering
+    if mask.names_its_values and mask.numbering and preparation.numbering:
+        theirs, ours = mask.numbering.names, preparation.numbering.names
+        other = [value for value in theirs if ours.get(value, theirs[value]) != theirs[value]]
+        if other:
+            raise ValueError(
+                f"{path} says that {other[0]} is {theirs[other[0]]}, the label file says {ours[other[0]]}; correct one"
+            )
     if numbering is None:
         raise ValueError(
             f"what the values of {path} mean is not known; put labels.json beside the table or give --labels"

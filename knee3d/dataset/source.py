@@ -19,6 +19,7 @@ from knee3d.dataset.dicom.series import read_series
 from knee3d.dataset.files import contours, hdf5
 from knee3d.dataset.files.archive import unpacked
 from knee3d.dataset.files.channels import labels_of_channels
+from knee3d.dataset.files.slicer import read_slicer_segmentation, segments_of
 from knee3d.dataset.files.volumefile import READABLE, VolumeFileError, read_array, read_volume
 
 
@@ -92,11 +93,13 @@ class Mask:
         path: The file.
         labels: In the file's numbering, canonical axes, not mirrored.
         numbering: What they mean, if the file itself tells.
+        names_its_values: Whether the numbers are those that a user sees, and that a label file might name otherwise.
     """
 
     path: Path
     labels: Volume
     numbering: Numbering | None = None
+    names_its_values: bool = False
 
     def on_grid_of(self, image: Volume) -> Volume:
         """The labels on the image's grid; nothing is resampled.
@@ -168,7 +171,7 @@ def read_image(path: Path, choice: Choice = ANY) -> tuple[Volume, Side]:
 
 
 def read_mask(path: Path, knee: Callable[[], tuple[Volume, Side]], choice: Choice = ANY) -> Mask:
-    """Read the labels of an image: integers, a channel for each tissue, DICOM-SEG, or iMorphics' outlines.
+    """Read the labels of an image: integers, a channel for each tissue, 3D Slicer's, DICOM-SEG, or iMorphics' outlines.
 
     Args:
         path: A volume file, HDF5, .mat or DICOM-SEG file.
@@ -185,6 +188,9 @@ def read_mask(path: Path, knee: Callable[[], tuple[Volume, Side]], choice: Choic
     if path.is_file() and not _is_known(path) and is_segmentation(path):
         labels, numbering = read_segmentation(path)
         return Mask(path, to_canonical(labels), numbering)
+    if path.is_file() and (segments := segments_of(path)):
+        labels, numbering = read_slicer_segmentation(path, segments)
+        return Mask(path, to_canonical(labels), numbering, names_its_values=True)
     volume = hdf5.read_hdf5(path, choice.spacing_mm) if path.suffix.lower() in hdf5.ENDINGS else read_array(path)
     is_labels = volume.array.ndim == 3
     array = _whole(volume.array, path) if is_labels else labels_of_channels(volume.array, path.name)

@@ -1,18 +1,21 @@
 """Labels leave in the form that is asked for, on the grid of the image."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from knee3d.anatomy.orientation import Side, to_canonical
+from knee3d.anatomy.orientation import Side, reorient, to_canonical
 from knee3d.anatomy.tissue import SCHEMES, Numbering
 from knee3d.anatomy.volume import Volume
 from knee3d.cli import main
 from knee3d.dataset.dicom.writer import write_series
+from knee3d.dataset.files.slicer import segments_of
 from knee3d.dataset.files.volumefile import read_volume
-from knee3d.dataset.labels import FORMS, check_form, write_labels
+from knee3d.dataset.labels import FORMS, check_form, read_labels, write_labels
+from knee3d.dataset.prepare import Preparation, read_classes
 from knee3d.dataset.source import Source, read_image, read_mask
 
 SCHEME = SCHEMES["iwoai"]
@@ -42,7 +45,7 @@ def test_labels_come_back_as_a_mask_of_the_same_image(knee, tmp_path, form, zipp
     labels, numbering = mask.on_grid_of(to_canonical(image)), mask.numbering
     np.testing.assert_array_equal(labels.array, to_canonical(labels_for(image)).array)
     assert labels.same_grid(to_canonical(image))
-    assert numbering == (Numbering(dict(enumerate(SCHEME.names, start=1))) if form == "dicom-seg" else None)
+    assert numbering == (Numbering(dict(enumerate(SCHEME.names, start=1))) if "seg" in form else None)
     if form != "dicom-seg":
         assert read_volume(written).same_grid(image)
         np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(written))).T, labels_for(image).array)
@@ -76,3 +79,86 @@ def test_dicom_segmentation_needs_dicom(tmp_path):
 def test_the_command_offers_every_form():
     (option,) = (one for one in main.commands["segment"].params if one.name == "form")
     assert list(option.type.choices) == list(FORMS)
+
+
+def slicer_file(path: Path, array: np.ndarray, affine: np.ndarray, segments: list[tuple[str, int, int]]) -> Path:
+    """As 3D Slicer writes it: (x, y, z) or, with layers, (layer, x, y, z) uint8."""
+    lps = np.diag([-1.0, -1, 1, 1]) @ affine
+    directions = ["({})".format(",".join(f"{value:.9g}" for value in lps[:3, axis])) for axis in range(3)]
+    kinds = ["domain"] * 3
+    if array.ndim == 4:
+        directions, kinds = ["none", *directions], ["list", *kinds]
+    lines = ["NRRD0004", "type: unsigned char", f"dimension: {array.ndim}", "space: left-posterior-superior",
+             f"sizes: {' '.join(map(str, array.shape))}", f"space directions: {' '.join(directions)}",
+             f"kinds: {' '.join(kinds)}", "encoding: raw",
+             "space origin: ({})".format(",".join(f"{value:.9g}" for value in lps[:3, 3]))]  # fmt: skip
+    for number, (name, value, layer) in enumerate(segments):
+        lines += [f"Segment{number}_ID:=Segment_{number + 1}", f"Segment{number}_Name:={name}",
+                  f"Segment{number}_LabelValue:={value}", f"Segment{number}_Layer:={layer}"]  # fmt: skip
+    path.write_bytes(("\n".join(lines) + "\n\n").encode() + array.astype(np.uint8).tobytes(order="F"))
+    return path
+
+
+IMAGE = Volume(np.zeros((6, 7, 8), np.int16), np.diag([0.5, 0.6, 0.7, 1.0]))
+TRUTH = np.zeros(IMAGE.shape, np.uint8)
+TRUTH[1:3, 2:4, 2:6], TRUTH[4:5, 2:4, 2:6] = 1, 2
+NAMES = ("femoral cartilage", "patellar cartilage")
+
+
+def slicer_labels(path: Path, numbering: Numbering | None = None) -> np.ndarray:
+    """Classes of `SCHEME` as `prepare` gets them."""
+    preparation = Preparation(SCHEMES["compartments"], numbering)
+    classes, _ = read_classes(path, lambda: (IMAGE, Side.RIGHT), preparation)
+    return reorient(classes, "RAS").array
+
+
+@pytest.mark.parametrize("kind", ["whole", "part", "other order", "a layer each", "capitals"])
+def test_segments_of_slicer_are_told_by_their_names(tmp_path, kind):
+    array, affine, segments = TRUTH, IMAGE.affine.copy(), [(NAMES[0], 1, 0), (NAMES[1], 2, 0)]
+    if kind == "part":
+        array, affine[:3, 3] = TRUTH[1:5, 2:4, 2:6], [0.5, 1.2, 1.4]
+    if kind == "other order":
+        array, segments = np.array([0, 2, 1])[TRUTH], [(NAMES[1], 1, 0), (NAMES[0], 2, 0)]
+    if kind == "a layer each":
+        array, segments = np.stack([TRUTH == 2, TRUTH == 1]), [(NAMES[1], 1, 0), (NAMES[0], 1, 1)]
+    if kind == "capitals":
+        segments = [(name.title(), value, layer) for name, value, layer in segments]
+    path = slicer_file(tmp_path / "a.seg.nrrd", array, affine, segments)
+    np.testing.assert_array_equal(slicer_labels(path), np.array([0, 1, 3])[TRUTH])
+
+
+def test_segments_that_overlap_go_to_the_first(tmp_path, caplog):
+    grown = np.zeros_like(TRUTH)
+    grown[2:4, 2:4, 2:6] = 1
+    segments = [(NAMES[0], 1, 0), (NAMES[1], 2, 0), ("femur", 1, 1)]
+    path = slicer_file(tmp_path / "a.seg.nrrd", np.stack([TRUTH, grown]), IMAGE.affine, segments)
+    np.testing.assert_array_equal(slicer_labels(path), np.array([0, 1, 3])[TRUTH])
+    assert "a.seg.nrrd: 8 voxels lie in more than one segment" in caplog.text
+
+
+def test_a_label_file_that_contradicts_segments_is_refused(tmp_path):
+    path = slicer_file(tmp_path / "a.seg.nrrd", TRUTH, IMAGE.affine, [(NAMES[0], 1, 0), (NAMES[1], 2, 0)])
+    with pytest.raises(ValueError, match=r"a\.seg\.nrrd says that 2 is patellar.*the label file says femur"):
+        slicer_labels(path, Numbering({1: NAMES[0], 2: "femur"}))
+    np.testing.assert_array_equal(slicer_labels(path, Numbering({1: NAMES[0], 9: "femur"})), np.array([0, 1, 3])[TRUTH])
+    other = slicer_file(tmp_path / "b.seg.nrrd", TRUTH, IMAGE.affine, [("Segment_1", 1, 0), ("mine", 2, 0)])
+    with pytest.raises(ValueError, match=r"b\.seg\.nrrd mean is not known"):
+        slicer_labels(other)
+    np.testing.assert_array_equal(
+        slicer_labels(other, Numbering(dict(enumerate(NAMES, 1)))), np.array([0, 1, 3])[TRUTH]
+    )
+
+
+def test_slicer_opens_labels_with_names_and_colours(tmp_path):
+    scheme = SCHEMES["compartments"]
+    labels = IMAGE.with_array(np.array([0, 1, 3], np.uint8)[TRUTH])
+    path = write_labels(labels, scheme, Source(tmp_path / "a.nrrd"), "seg-nrrd", tmp_path, "x")
+    assert path.name == "labels.seg.nrrd"
+    assert [one.name for one in segments_of(path)] == list(scheme.names)
+    assert [one.value for one in segments_of(path)] == [1, 2, 3]
+    header = path.read_bytes().partition(b"\n\n")[0].decode()
+    red, green, blue = (level / 255 for level in scheme.tissues[0].colour)
+    assert f"Segment0_Color:={red:.6f} {green:.6f} {blue:.6f}" in header
+    assert "Segment2_Extent:=0 5 0 6 0 7" in header
+    np.testing.assert_array_equal(read_labels(tmp_path, scheme, "seg-nrrd").array, labels.array)
+    np.testing.assert_array_equal(slicer_labels(path), labels.array)

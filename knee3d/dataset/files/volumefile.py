@@ -7,7 +7,9 @@ import gzip
 import math
 import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import SimpleITK as sitk
@@ -94,12 +96,13 @@ def read_array(path: Path) -> Volume:
         raise VolumeFileError(f"{path.name} does not lie in space: {error}; convert it from DICOM again") from error
 
 
-def write_volume(volume: Volume, path: Path) -> None:
+def write_volume(volume: Volume, path: Path, header: Mapping[str, str] = MappingProxyType({})) -> None:
     """Write one volume; the file appears whole or not at all.
 
     Args:
         volume: Without channels. Boolean voxels become uint8; other types are kept.
         path: .nii, .nii.gz, .nrrd or .mha. NRRD and MHA are compressed.
+        header: More fields for the header of a NRRD file.
 
     Raises:
         VolumeFileError: The form is another, or cannot hold this volume.
@@ -122,6 +125,8 @@ def write_volume(volume: Volume, path: Path) -> None:
     image.SetSpacing(volume.spacing_mm.tolist())
     image.SetOrigin((_LPS_TO_RAS @ volume.affine)[:3, 3].tolist())
     image.SetDirection((_LPS_TO_RAS[:3, :3] @ cosines).ravel().tolist())
+    for field, text in header.items():
+        image.SetMetaData(field, text)
     with whole_file(path) as partial:
         try:
             sitk.WriteImage(image, str(partial), useCompression=True)
