@@ -125,7 +125,11 @@ def table(folder: Path, out: Path) -> None:
 @click.argument("table", type=FILE)
 @click.argument("dataset", type=FOLDER)
 @click.option("--scheme", type=click.Choice(list(SCHEMES)), default="cartilage", help="Classes.")
-@click.option("--labels", help="What mask values mean: a name or JSON file [labels.json beside the table].")
+@click.option(
+    "--labels",
+    help="What mask values mean: a name, or a file: JSON, nnU-Net's dataset.json, a label file of ITK-SNAP, FreeSurfer or "
+    "3D Slicer [labels.json beside the table].",
+)
 @click.option(
     "--split",
     type=Numbers(float, "0.7,0.15,0.15"),

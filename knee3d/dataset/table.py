@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.tissue import NUMBERINGS, Numbering
@@ -18,6 +19,8 @@ from knee3d.dataset.cases import Split
 
 COLUMNS = ("case", "patient", "visit", "side", "image", "mask")
 LABELS_FILE = "labels.json"
+_ITK_SNAP = re.compile(r'\s*(?P<value>\d+)(\s+[\d.]+){6}\s+"(?P<name>[^"]*)"')
+_COLOUR_TABLE = re.compile(r"\s*(?P<value>\d+)\s+(?P<name>\S+)(\s+[\d.]+){4}\s*$")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -145,7 +148,9 @@ def read_numbering(source: str) -> Numbering:
     """The meaning of mask values.
 
     Args:
-        source: A built-in name such as "pymskt" or "iwoai", or a JSON file {"1": "femoral cartilage", ...}.
+        source: A built-in name such as "pymskt" or "iwoai"; a JSON file {"1": "femoral cartilage", ...}, or nnU-Net's
+            dataset.json; a label file of ITK-SNAP; or a colour table of FreeSurfer or 3D Slicer (.ctbl), whose names
+            have "_" for blanks. Letter case does not matter.
 
     Raises:
         FileNotFoundError: It is neither.
@@ -157,10 +162,29 @@ def read_numbering(source: str) -> Numbering:
     if not path.is_file():
         raise FileNotFoundError(f"{source} is neither a label file nor a built-in; there are: {', '.join(NUMBERINGS)}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Numbering({int(value): str(name) for value, name in content.items() if int(value) != 0})
-    except (ValueError, AttributeError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        names = _names_in_json(json.loads(text)) if path.suffix.lower() == ".json" else _names_in_table(text)
+        named = {value: name.replace("_", " ").strip().lower() for value, name in names.items() if value != 0}
+        if not named:
+            raise ValueError("it names no label")
+        return Numbering(named)
+    except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f'{path} is not a label table such as {{"1": "femoral cartilage"}}: {error}') from error
+
+
+def _names_in_json(content: Any) -> dict[int, str]:
+    labels = content.get("labels", content)
+    if all(isinstance(value, int) for value in labels.values()):  # as nnU-Net 2 has them
+        return {value: str(name) for name, value in labels.items()}
+    return {int(value): str(name) for value, name in labels.items()}
+
+
+def _names_in_table(text: str) -> dict[int, str]:
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    found = [next(filter(None, (form.match(line) for form in (_ITK_SNAP, _COLOUR_TABLE))), None) for line in lines]
+    if None in found:
+        raise ValueError(f"line {lines[found.index(None)]!r} is none of ITK-SNAP, FreeSurfer or 3D Slicer")
+    return {int(line["value"]): line["name"] for line in found if line}
 
 
 def write_numbering(path: Path, names: Mapping[int, str]) -> None:

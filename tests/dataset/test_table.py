@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.tissue import SCHEMES
 from knee3d.dataset.cases import Split
 from knee3d.dataset.table import COLUMNS, Knee, read_numbering, read_table, write_numbering, write_table
+from knee3d.report.lookup import write_freesurfer_table, write_itksnap_table
 
 HEADER = ",".join(COLUMNS)
 
@@ -146,6 +148,36 @@ def test_numberings_come_by_name_or_file(tmp_path):
     assert dict(read_numbering(str(path)).names) == {3: "femur", 7: "tibia"}
     path.write_text(json.dumps({"0": "background", "1": "femur"}))
     assert dict(read_numbering(str(path)).names) == {1: "femur"}
+
+
+LABEL_FILES = {
+    "nnunet2.json": '{"labels": {"background": 0, "Femoral Cartilage": 1, "tibia": 4}, "file_ending": ".nii.gz"}',
+    "nnunet1.json": '{"labels": {"0": "background", "1": "femoral_cartilage", "4": "tibia"}}',
+    "itksnap.txt": '# ITK-SNAP\n    0     0    0    0        0  0  0    "Clear Label"\n'
+                   '    1   255    0    0        1  1  1    "femoral cartilage"\n    4 0 9 0 0.5 1 1 "Tibia"\n',
+    "freesurfer.txt": "#No. Label Name: R G B A\n0 Unknown 0 0 0 0\n1 femoral_cartilage 255 0 0 0\n4 tibia 1 2 3 0\n",
+    "slicer.ctbl": "# Color table file\n0 Background 0 0 0 0\n1 Femoral_Cartilage 255 0 0 255\n4 tibia 1 2 3 255\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LABEL_FILES)
+def test_label_files_of_other_programs_are_read(tmp_path, name):
+    (tmp_path / name).write_text(LABEL_FILES[name])
+    assert dict(read_numbering(str(tmp_path / name)).names) == {1: "femoral cartilage", 4: "tibia"}
+
+
+@pytest.mark.parametrize("write", [write_itksnap_table, write_freesurfer_table])
+def test_label_files_that_reports_have_are_read(tmp_path, write):
+    scheme = SCHEMES["iwoai"]
+    write(tmp_path / "labels.txt", scheme)
+    assert dict(read_numbering(str(tmp_path / "labels.txt")).names) == dict(enumerate(scheme.names, start=1))
+
+
+@pytest.mark.parametrize("content", ["", "1 2 3", "# nothing", "1 thigh_bone 1 2 3 4", "femur 1"])
+def test_tables_that_are_no_label_files_are_refused(tmp_path, content):
+    (tmp_path / "labels.txt").write_text(content)
+    with pytest.raises(ValueError, match=r"labels\.txt is not a label table"):
+        read_numbering(str(tmp_path / "labels.txt"))
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "{", '{"one": "femur"}', '{"1": "thigh bone"}'])
