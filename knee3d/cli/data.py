@@ -127,8 +127,8 @@ def table(folder: Path, out: Path) -> None:
 @click.option("--scheme", type=click.Choice(list(SCHEMES)), default="cartilage", help="Classes.")
 @click.option(
     "--labels",
-    help="What mask values mean: a name, or a file: JSON, nnU-Net's dataset.json, a label file of ITK-SNAP, FreeSurfer or "
-    "3D Slicer [labels.json beside the table].",
+    help="What mask values mean: a name, or a file: JSON, nnU-Net's dataset.json, a label file of ITK-SNAP, FreeSurfer "
+    "or 3D Slicer [labels.json beside the table].",
 )
 @click.option(
     "--split",
