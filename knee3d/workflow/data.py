@@ -21,6 +21,7 @@ from knee3d.dataset.prepare import Preparation, assign_splits, finished_case, pr
 from knee3d.dataset.table import LABELS_FILE, Knee, read_numbering, read_table, write_table
 from knee3d.lease import in_turn, sweep
 from knee3d.progress import progress
+from knee3d.workflow.outcome import is_utf8
 from knee3d.workflow.record import check_place
 
 log = logging.getLogger(__name__)
@@ -46,17 +47,10 @@ def table(folder: Path, out: Path) -> tuple[str, ...]:
     if out.exists():
         raise FileExistsError(f"{out} exists and may have been corrected by hand; give another -o, or remove it")
     found = discover(folder)
-    knees = [knee for knee in found.knees if all(_is_utf8(place) for place in (knee.image, knee.mask or out))]
+    knees = [knee for knee in found.knees if all(is_utf8(place) for place in (knee.image, knee.mask or out))]
     write_table(out, tuple(knees))
     left = [ascii(str(knee.image)) for knee in found.knees if knee not in knees]
     return (*found.notes, *(f"left out, as its name is not UTF-8: {name}; rename it" for name in left))
-
-
-def _is_utf8(path: Path) -> bool:
-    try:
-        return bool(str(path).encode())
-    except UnicodeEncodeError:
-        return False
 
 
 def restore(folder: Path, case: str, out: Path, mask: bool) -> None:

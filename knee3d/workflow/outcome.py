@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -52,6 +53,32 @@ def watching_room(out: Path) -> Iterator[None]:
         if (isinstance(error, OSError) and error.errno in NO_ROOM) or shutil.disk_usage(out).free < _LEAST_ROOM:
             raise NoRoom(f"no room left in {out}; finished knees stay: make room and run it again") from error
         raise
+
+
+def check_writable(out: Path) -> None:
+    """Refuse a place where nothing can be written, before hours go into what would be.
+
+    Raises:
+        ValueError: The folder, or the nearest one above it that is there, is read-only, full, or no folder; or bytes of
+            its name are not UTF-8, which not every library can write to.
+    """
+    if not is_utf8(out):
+        raise ValueError(f"the name of {ascii(str(out))} is not UTF-8; give another --out")
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"{there} is no folder; give another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"nothing can be written in {there}: it is read-only; give another --out")
+    if shutil.disk_usage(there).free < _LEAST_ROOM:
+        raise ValueError(f"no room left in {there}; make room, or give another --out")
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether the name of a file is text, and not only bytes, as an old system may have written it."""
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def in_a_line(error: BaseException) -> str:

@@ -32,7 +32,7 @@ from knee3d.lease import Held, disk_time, in_threads, in_turn, leased, share, sw
 from knee3d.models import fusion_mark, load_models
 from knee3d.progress import progress
 from knee3d.workflow.making import VOLUMES, BadModels, load_segmenter, segment_knee
-from knee3d.workflow.outcome import Diary, NoRoom, Outcome, in_a_line, watching_room
+from knee3d.workflow.outcome import Diary, NoRoom, Outcome, check_writable, in_a_line, watching_room
 from knee3d.workflow.record import RECORD, Wish, finished, record_of, refuse_foreign
 from knee3d.workflow.segmenter import Segmenter
 
@@ -141,8 +141,9 @@ def _check_places(entries: Sequence[Entry], wish: Wish, out: Path) -> None:
 
     Raises:
         ValueError: A knee is called as a file of ours, results would lie among the images of one, volumes.csv is
-            someone else's, or the only knee cannot have labels of this form.
+            someone else's, the only knee cannot have labels of this form, or `out` cannot be written.
     """
+    check_writable(out)
     for entry in entries:
         image = entry.source.path.resolve()
         if entry.case.lower() in (VOLUMES, LOG):

@@ -579,3 +579,25 @@ def test_a_full_disk_is_one_clear_line_and_finished_knees_stay(place, tmp_path):
     assert "Traceback" not in done.stderr
     assert ".partial" not in done.stderr
     assert 0 < done.stderr.count("segmentation.json") < 4
+
+
+def test_a_place_where_nothing_can_be_written_is_said_before(place, tmp_path, monkeypatch):
+    """Also by a dry run; the networks are not even loaded."""
+    monkeypatch.setattr("knee3d.workflow.segmentation.load_segmenter", None)
+    (tmp_path / "file").touch()
+    words = (place / "cohort", "--models", place / "models", "--out")
+    for out, said in ((tmp_path / "file", "is a file"), (tmp_path / "file" / "out", "is no folder"),
+                      (tmp_path / "h\udcff", "not UTF-8")):  # fmt: skip
+        for more in ((), ("--dry-run",)):
+            refused = run(*words, out, *more)
+            assert refused.exit_code != 0
+            assert said in refused.output
+            assert "--out" in refused.output
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+        refused = run(*words, tmp_path / "new" / "out", "--dry-run")
+        assert refused.exit_code != 0
+        assert f"nothing can be written in {tmp_path}" in " ".join(refused.output.split())
+    monkeypatch.setattr("knee3d.workflow.outcome.shutil.disk_usage", lambda path: SimpleNamespace(free=0))
+    refused = run(*words, tmp_path / "out", "--dry-run")
+    assert f"no room left in {tmp_path}" in " ".join(refused.output.split())
