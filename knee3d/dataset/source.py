@@ -174,7 +174,7 @@ def read_mask(path: Path, knee: Callable[[], tuple[Volume, Side]], choice: Choic
     """Read the labels of an image: integers, a channel for each tissue, 3D Slicer's, DICOM-SEG, or iMorphics' outlines.
 
     Args:
-        path: A volume file, HDF5, .mat or DICOM-SEG file.
+        path: A volume file, HDF5, .mat or DICOM-SEG file; or a folder that holds only one.
         knee: Gives the image and its side; only outlines ask for it, as they cannot be filled without.
         choice: What the path alone does not say.
 
@@ -182,6 +182,13 @@ def read_mask(path: Path, knee: Callable[[], tuple[Volume, Side]], choice: Choic
         FileNotFoundError: There is no such file.
         ValueError: It cannot be taken as labels, see `read_image`.
     """
+    if path.is_dir():
+        files = [one for one in sorted(path.iterdir()) if one.is_file() and not one.name.startswith(".")]
+        if len(files) != 1:
+            raise VolumeFileError(
+                f"{path} is a folder of {len(files)} files and no mask; give the one that is the mask"
+            )
+        return read_mask(files[0], knee, choice)
     if path.suffix.lower() in contours.ENDINGS:
         image, side = knee()
         return Mask(path, *contours.read_contours(path, to_canonical(image), side))

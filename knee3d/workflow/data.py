@@ -19,7 +19,7 @@ from knee3d.dataset.files.volumefile import write_volume
 from knee3d.dataset.phantom.cohort import TABLE_FILE, Cohort, write_cohort
 from knee3d.dataset.prepare import Preparation, assign_splits, finished_case, prepare_knees
 from knee3d.dataset.table import LABELS_FILE, Knee, read_numbering, read_table, write_table
-from knee3d.lease import in_turn, sweep
+from knee3d.lease import in_turn, leased, sweep
 from knee3d.progress import progress
 from knee3d.workflow.outcome import is_utf8
 from knee3d.workflow.record import check_place
@@ -189,7 +189,7 @@ def audit(folder: Path, out: Path) -> dict[str, Any]:
         What audit.json holds: the version, and see `dataset.audit.summary_of`.
 
     Raises:
-        ValueError: A slice cannot be read, or `out` holds such files of someone else.
+        ValueError: A slice cannot be read, or `out` holds such files of someone else, or another process writes there.
     """
     from knee3d.report.audit import write_audit_csv, write_audit_page
     from knee3d.report.figures import mask_figure
@@ -200,18 +200,19 @@ def audit(folder: Path, out: Path) -> dict[str, Any]:
     dataset = load_dataset(folder)
     if not dataset.cases:
         raise ValueError(f"{folder} has no finished case; run knee3d prepare again")
-    facts = []
-    with progress("auditing", len(dataset.cases)) as advance:
-        for case in dataset.cases:
-            image, mask = dataset.image(case), dataset.mask(case) if case.labelled else None
-            facts.append(facts_of(case, mask, dataset.scheme.names))
-            labels = mask or image.with_array(np.zeros(image.shape, np.uint8))
-            mask_figure(image, labels, dataset.scheme, out / "cases" / f"{case.name}.png", case.name)
-            advance(1)
-    summary = {"knee3d": __version__, **summary_of(dataset, with_outliers(facts, dataset.scheme.names))}
-    write_json(summary, record)
-    write_audit_page(summary, "cases", page)
-    write_audit_csv(summary, table_of_all)
+    with leased(out):
+        facts = []
+        with progress("auditing", len(dataset.cases)) as advance:
+            for case in dataset.cases:
+                image, mask = dataset.image(case), dataset.mask(case) if case.labelled else None
+                facts.append(facts_of(case, mask, dataset.scheme.names))
+                labels = mask or image.with_array(np.zeros(image.shape, np.uint8))
+                mask_figure(image, labels, dataset.scheme, out / "cases" / f"{case.name}.png", case.name)
+                advance(1)
+        summary = {"knee3d": __version__, **summary_of(dataset, with_outliers(facts, dataset.scheme.names))}
+        write_json(summary, record)
+        write_audit_page(summary, "cases", page)
+        write_audit_csv(summary, table_of_all)
     return summary
 
 

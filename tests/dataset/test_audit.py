@@ -13,6 +13,7 @@ from knee3d.anatomy.orientation import Side
 from knee3d.cli import main
 from knee3d.dataset.audit import Facts, facts_of, summary_of, with_outliers
 from knee3d.dataset.cases import Dataset, Split, save_dataset
+from knee3d.lease import leased
 
 PLAIN = Facts("k", "p", "", "R", "train", (10, 10, 10), (0.5, 0.4, 0.7), (0.0, 900.0), (1000,), (140.0,))
 
@@ -118,3 +119,12 @@ def test_slices_that_are_gone_are_named(balls, tmp_path):
     with pytest.raises(ValueError, match="no finished case"):
         workflow.audit(tmp_path, tmp_path / "out")
     assert np.all([not path.name.endswith(".html") for path in tmp_path.rglob("*")])
+
+
+@pytest.mark.slow
+def test_two_audits_do_not_share_a_folder(balls, tmp_path):
+    with leased(tmp_path / "out"), pytest.raises(ValueError, match="another (folder|process)"):
+        workflow.audit(balls.folder, tmp_path / "out")
+    assert not list(tmp_path.glob("out/*"))
+    workflow.audit(balls.folder, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -233,3 +233,16 @@ def test_interpolated_labels_are_called_so(tmp_path):
     nib.save(nib.Nifti1Image(between, place()), tmp_path / "v.nii.gz")
     with pytest.raises(VolumeFileError, match=r"v\.nii\.gz was interpolated: 5 % .*nearest neighbour"):
         read_mask(tmp_path / "v.nii.gz", knee_like(Volume(LABELS, place())))
+
+
+def test_a_folder_may_stand_for_the_only_file_in_it(tmp_path):
+    """As archives hand out a DICOM-SEG, or one mask a folder."""
+    image = Volume(LABELS, place())
+    (tmp_path / "mask").mkdir()
+    write_volume(image, tmp_path / "mask" / "v.nii.gz")
+    (tmp_path / "mask" / ".hidden").touch()
+    expected = read_mask(tmp_path / "mask" / "v.nii.gz", knee_like(image)).labels
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask", knee_like(image)).labels.array, expected.array)
+    write_volume(image, tmp_path / "mask" / "w.nii.gz")
+    with pytest.raises(VolumeFileError, match=r"mask is a folder of 2 files and no mask; give"):
+        read_mask(tmp_path / "mask", knee_like(image))
