@@ -84,7 +84,9 @@ def gap(folder: Path) -> None:
 
 
 def twice(folder: Path) -> None:
-    (folder / "COPY.dcm").write_bytes((folder / "IM0005.dcm").read_bytes())
+    image = pydicom.dcmread(folder / "IM0005.dcm")
+    image.SOPInstanceUID = "1.2.3.4"
+    pydicom.dcmwrite(folder / "COPY.dcm", image)
 
 
 def cut_off(folder: Path) -> None:

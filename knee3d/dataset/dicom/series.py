@@ -90,8 +90,9 @@ def scan(folder: Path, any_modality: bool = False) -> Scan:
                 (lost if frames == _LOST else skipped).append((path, frames))
             else:
                 found.setdefault(frames[0].series[0], []).extend(frames)
-    if heard:
-        log.warning("%s: %s (%d such remarks on its files)", folder, heard[0], len(heard))
+    if heard:  # other remarks than on encodings may quote what a tag holds
+        first = next((text for text in heard if "encoding" in text), "values in headers are odd, and read as they are")
+        log.warning("%s: %s (%d such remarks on its files)", folder, first, len(heard))
     if found:
         broken += [DicomError(f"{path.name} is {_LOST}") for path, _ in lost]
     else:
