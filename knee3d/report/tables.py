@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
-from rich.markup import escape
 from rich.table import Table
 
 from knee3d.atomic import whole_file
@@ -195,18 +194,6 @@ def write_volumes_csv(path: Path, volumes_mm3: Mapping[str, Mapping[str, float]]
 
 
 MOST_FAILURES = 50
-
-
-def failures_table(failures: Mapping[str, str]) -> Table:
-    """Cases that could not be done, and why."""
-    table = Table(title=f"{len(failures)} not done", title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.add_column("case", overflow="fold", max_width=30)
-    table.add_column("why", overflow="fold")
-    for case, why in list(failures.items())[:MOST_FAILURES]:
-        table.add_row(escape(case), escape(why))
-    if len(failures) > MOST_FAILURES:
-        table.add_row("...", f"and {len(failures) - MOST_FAILURES} more; all are in the log")
-    return table
 
 
 def _numbers(assessment: Assessment) -> dict[str, Any]:
