@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from knee3d.dataset.dicom.series import read_series
 from knee3d.dataset.discover import discover
 
-DECIMALS = {"three": 3, "six": 6, "all": 10}
+DECIMALS = {"six": 6, "all": 10}  # with three, GDCM may take the axes for none (test_series.py has those)
 PADDED = -2000
 
 
@@ -108,8 +108,7 @@ def test_it_is_read_as_simpleitk_reads_it(recipe):
     ends = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * (np.array(stored.shape) - 1)
     theirs = np.array([image.TransformIndexToPhysicalPoint(end.tolist()) for end in ends]) * [-1, -1, 1]
     ours = ends @ volume.affine[:3, :3].T + volume.affine[:3, 3]
-    reach = np.linalg.norm(ours - ours[0], axis=1).max()
-    assert np.abs(ours - theirs).max() < (2e-3 * reach if recipe["decimals"] == "three" else 1e-3)
+    assert np.abs(ours - theirs).max() < 1e-3
     padded = stored == PADDED
     if recipe["padded"]:
         assert (volume.array[padded] == volume.array[~padded].min()).all()
