@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Collection
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ SOME_DONE, NONE_DONE, INTERRUPTED = 1, 2, 130
 def choice_options(command: Any) -> Any:
     """Options for what a path to an image does not say; `choice_of` takes them."""
     for option in (
-        click.option("--incomplete", is_flag=True, help="Take a DICOM series of which images are missing at an end."),
+        click.option("--incomplete", is_flag=True, help="Take a series with fewer images than its headers say."),
         modality_option,
         spacing_option,
         click.option("--echo", help="Echo number where a series holds several, or rss: root sum of squares."),
@@ -40,8 +41,7 @@ def choice_of(options: dict[str, Any]) -> "Choice":
     """What `choice_options` were set to."""
     from knee3d.dataset.source import Choice
 
-    names = ("series", "echo", "spacing_mm", "any_modality", "incomplete")
-    return Choice(**{name: options[name] for name in names})
+    return Choice(**{field.name: options[field.name] for field in fields(Choice)})
 
 
 class Echo(logging.Handler):

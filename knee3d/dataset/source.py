@@ -15,7 +15,7 @@ from knee3d.anatomy.tissue import Numbering
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.headers import DicomError, is_dicom
 from knee3d.dataset.dicom.segmentation import is_segmentation, read_segmentation
-from knee3d.dataset.dicom.series import read_series
+from knee3d.dataset.dicom.series import DicomChoice, read_series
 from knee3d.dataset.files import contours, hdf5
 from knee3d.dataset.files.archive import unpacked
 from knee3d.dataset.files.channels import labels_of_channels
@@ -24,35 +24,23 @@ from knee3d.dataset.files.volumefile import READABLE, VolumeFileError, read_arra
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(DicomChoice):
     """What a path alone does not say.
 
     Attributes:
-        series: Which DICOM series, by UID or number; None where it is plain.
-        echo: Which echo, by number, or "rss" for the root sum of squares; None where it is plain.
-        spacing_mm: Between voxels along the axes of an HDF5 array, which does not know; other forms do.
-        any_modality: Whether DICOM images count that are not MR by their header.
-        incomplete: Whether a DICOM series may have less images than its headers say.
+        spacing_mm: Three distances in mm between voxels along the axes of an HDF5 array, which does not know them; None
+            for all other forms.
 
     Raises:
         ValueError: A spacing is not above 0.
     """
 
-    series: str | None = None
-    echo: str | None = None
     spacing_mm: tuple[float, float, float] | None = None
-    any_modality: bool = False
-    incomplete: bool = False
 
     def __post_init__(self) -> None:
         spacing = self.spacing_mm
         if spacing is not None and (len(spacing) != 3 or not all(0 < mm < 1000 for mm in spacing)):
             raise ValueError(f"--spacing is three distances in mm above 0, got {self.spacing_mm}")
-
-    @property
-    def of_dicom(self) -> tuple[str | None, str | None, bool, bool]:
-        """Arguments of `read_series` and `find_grids` after the folder."""
-        return self.series, self.echo, self.any_modality, self.incomplete
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -148,7 +136,7 @@ def read_image(path: Path, choice: Choice = ANY) -> tuple[Volume, Side]:
     if is_dicom_source(path):
         with unpacked(path) as folder:
             try:
-                return read_series(folder, *choice.of_dicom)
+                return read_series(folder, choice)
             except DicomError as error:  # of a zip, name the zip and not the folder that will be gone
                 raise DicomError(str(error).replace(str(folder), str(path))) from error
     if path.is_file() and not _is_known(path) and (path.suffix == ".dcm" or is_dicom(path)):

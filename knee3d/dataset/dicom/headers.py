@@ -39,11 +39,10 @@ _FUNCTIONAL_GROUPS = {
     "MRImageFrameTypeSequence": ("ComplexImageComponent",),
     "FrameAnatomySequence": ("FrameLaterality",),
 }
-"""Of enhanced MR and of classic MR converted to it: the attributes that count, and the only place where each counts
-(PS3.3, C.7.6.16.2 and C.8.13.5). Vendors repeat these attributes with other values in sequences of their own."""
+"""The attributes of a frame that are read from enhanced MR, and from classic MR that was converted to it, by the group
+in which each must stand (PS3.3, C.7.6.16.2 and C.8.13.5). Vendors repeat them with other values in their own groups."""
 _WANTED = [Tag(name) for name in _FILE_TAGS]  # looked up once, and not for each file
 _DICOMDIR = "1.2.840.10008.1.3.10"
-# Spectroscopy, raw data and Siemens' own: modality MR, but nothing to look at.
 _NO_IMAGE = {"SEG", "SR", "PR", "KO", "DOC", "REG", "RWV", "PLAN", "FID", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD"}
 """Modalities of what refers to images and is none."""
 _OTHERS = {
@@ -53,6 +52,7 @@ _OTHERS = {
 """Endings of files that lie beside DICOM and are none."""
 _NO_MODALITY = "modality not given"
 _PREAMBLE, _PREFIX = 128, b"DICM"
+# Spectroscopy, raw data and Siemens' own: modality MR, but nothing to look at.
 _NO_PICTURE = {"1.2.840.10008.5.1.4.1.1.4.2", "1.2.840.10008.5.1.4.1.1.66", "1.3.12.2.1107.5.9.1"}
 
 
@@ -164,7 +164,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def is_lost(path: Path) -> bool:
-    """Whether a file may have been DICOM before it was cut off: it is a link to nothing, empty, or begins with zeros.
+    """Whether a file may have been DICOM before it was cut off: it is empty, begins with zeros, or leads nowhere.
 
     An interrupted copy leaves such files: DICOM begins with 128 zeros, and a file whose room was reserved is all zeros.
     """
@@ -172,8 +172,11 @@ def is_lost(path: Path) -> bool:
         return False
     if not path.exists():
         return True
-    with path.open("rb") as file:
-        return not any(file.read(_PREAMBLE + len(_PREFIX)))
+    try:
+        with path.open("rb") as file:
+            return not any(file.read(_PREAMBLE + len(_PREFIX)))
+    except OSError:  # `read_frames` says why it cannot be read
+        return False
 
 
 def read_frames(path: Path, any_modality: bool = False) -> list[Frame] | str:

@@ -17,8 +17,28 @@ from knee3d.dataset.dicom.pixels import read_pixels
 log = logging.getLogger(__name__)
 
 RSS = "rss"
-_LOST = "empty or cut off, and may have been a slice; fetch or export it again, or remove it"
+_LOST = "is empty, cut off or a link to nothing, and may have been a slice; fetch or export it again, or remove it"
 _NO_SERIES = "lacks SeriesInstanceUID, which other files here have; export the series again, or move the file elsewhere"
+
+
+@dataclass(frozen=True)
+class DicomChoice:
+    """What a folder of DICOM alone does not say.
+
+    Attributes:
+        series: SeriesInstanceUID or series number; None where only one series can be meant.
+        echo: Number of the echo, or "rss" for the root sum of squares over all; None where there is only one.
+        any_modality: Whether images count that are of another modality than MR, or of none.
+        incomplete: Whether a series may have fewer images than its headers say.
+    """
+
+    series: str | None = None
+    echo: str | None = None
+    any_modality: bool = False
+    incomplete: bool = False
+
+
+PLAIN = DicomChoice()
 
 
 @dataclass(frozen=True)
@@ -75,28 +95,29 @@ def scan(folder: Path, any_modality: bool = False) -> Scan:
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder; give the folder that holds the DICOM files of the series")
+    files = _files_below(folder)
+    lost = [path for path in files if is_lost(path)]
     found: dict[str, list[Frame]] = {}
     skipped: list[tuple[Path, str]] = []
-    lost: list[tuple[Path, str]] = []
     broken: list[DicomError] = []
     with remarks() as heard:
-        for path in _files_below(folder):
+        for path in sorted(set(files) - set(lost)):
             try:
-                frames = _LOST if is_lost(path) else read_frames(path, any_modality)
+                frames = read_frames(path, any_modality)
             except DicomError as error:
                 broken.append(error)
                 continue
             if isinstance(frames, str):
-                (lost if frames == _LOST else skipped).append((path, frames))
+                skipped.append((path, frames))
             else:
                 found.setdefault(frames[0].series[0], []).extend(frames)
     if heard:  # other remarks than on encodings may quote what a tag holds
         first = next((text for text in heard if "encoding" in text), "values in headers are odd, and read as they are")
         log.warning("%s: %s (%d such remarks on its files)", folder, first, len(heard))
     if found:
-        broken += [DicomError(f"{path.name} is {_LOST}") for path, _ in lost]
+        broken += [DicomError(f"{path.name} {_LOST}") for path in lost]
     else:
-        skipped += [(path, "empty") for path, _ in lost]
+        skipped += [(path, "empty") for path in lost]
     if len(found) > 1:
         broken += [DicomError(f"{one.path.name} {_NO_SERIES}") for one in found.pop("", [])]
     series = [_series(frames, skipped) for frames in found.values()]
@@ -137,29 +158,21 @@ def check_complete(series: Series) -> None:
     """
     told = {frame.number for echo in series.echoes for frame in echo.frames if frame.index is None}
     numbers, count = {number for number, _ in told}, max((many or 0 for _, many in told), default=0)
-    missing = sorted(set(range(1, count + 1)) - numbers)
-    if missing and numbers <= set(range(1, count + 1)):
+    counting = [number for number in numbers if number is not None and 1 <= number <= count]
+    if len(counting) == len(numbers) < count:
+        first = next(number for number in range(1, count + 1) if number not in numbers)
         raise DicomError(
-            f"series {series.number} should have {count} images by its headers, but {len(missing)} are missing, such "
-            f"as number {missing[0]}; fetch the series again, or take what is there by --incomplete"
+            f"series {series.number} should have {count} images by its headers, {count - len(numbers)} are missing, "
+            f"such as number {first}; fetch the series again, or take what is there by --incomplete"
         )
 
 
-def read_series(
-    folder: Path,
-    series: str | None = None,
-    echo: int | str | None = None,
-    any_modality: bool = False,
-    incomplete: bool = False,
-) -> tuple[Volume, Side]:
+def read_series(folder: Path, choice: DicomChoice = PLAIN) -> tuple[Volume, Side]:
     """The volume in a folder of MR files, classic or enhanced.
 
     Args:
-        folder: Searched with its subfolders.
-        series: SeriesInstanceUID or series number; needed where more than one series could be meant.
-        echo: Number of the echo, or "rss" for the root sum of squares over all; needed where there is more than one.
-        any_modality: Whether images of another modality, or of none, count as MR.
-        incomplete: Whether a series may have less images than its headers say.
+        folder: It is searched with its subfolders.
+        choice: It says what is meant where the folder holds several series or echoes.
 
     Returns:
         The volume, indexed (column, row, slice) with slices along their normal, see `read_pixels`; float32 where
@@ -169,7 +182,7 @@ def read_series(
         DicomError: The choice is ambiguous, a file is corrupt, or the files do not make one regular grid.
         NotADirectoryError: `folder` is missing or no folder.
     """
-    grids = find_grids(folder, series, echo, any_modality, incomplete)
+    grids = find_grids(folder, choice)
     if not all(_same(grid, grids[0]) for grid in grids):
         raise DicomError(f"the echoes in {folder} differ in shape or place and have no sum; choose one by --echo N")
     if len(grids) == 1:
@@ -180,15 +193,9 @@ def read_series(
     return Volume(np.sqrt(squares).astype(np.float32), grids[0].affine), grids[0].side
 
 
-def find_grids(
-    folder: Path,
-    series: str | None = None,
-    echo: int | str | None = None,
-    any_modality: bool = False,
-    incomplete: bool = False,
-) -> list[Grid]:
+def find_grids(folder: Path, choice: DicomChoice = PLAIN) -> list[Grid]:
     """The grid of the echo that is meant, or of all that are to be combined; arguments and errors as `read_series`."""
-    found = scan(folder, any_modality)
+    found = scan(folder, choice.any_modality)
     if found.broken:
         raise found.broken[0]
     if not found.series:
@@ -200,10 +207,10 @@ def find_grids(
     if found.skipped:
         reasons = sorted({reason for _, reason in found.skipped})
         log.info("%s: %d files left aside (%s)", folder, len(found.skipped), ", ".join(reasons))
-    chosen_series = _choose_series(found.series, folder, series)
-    chosen = _choose_echoes(chosen_series, folder, echo)
-    if not incomplete:
-        check_complete(chosen_series)
+    series = _choose_series(found.series, folder, choice.series)
+    chosen = _choose_echoes(series, folder, choice.echo)
+    if not choice.incomplete:
+        check_complete(series)
     return [regular_grid(one.frames) for one in chosen]
 
 
@@ -239,11 +246,11 @@ def _may_be_volume(echo: Echo) -> bool:
     return len(echo.frames) > 1 and not all(frame.colour for frame in echo.frames)
 
 
-def _choose_echoes(series: Series, folder: Path, echo: int | str | None) -> tuple[Echo, ...]:
+def _choose_echoes(series: Series, folder: Path, echo: str | None) -> tuple[Echo, ...]:
     if echo == RSS:
         chosen, fits = series.echoes, len(series.echoes) > 1
     else:
-        chosen = tuple(one for one in series.echoes if echo is None or str(one.number) == str(echo))
+        chosen = tuple(one for one in series.echoes if echo is None or str(one.number) == echo)
         fits = len(chosen) == 1
     if not fits:
         count = "more than one echo" if echo is None else f"no echo {echo!r}"

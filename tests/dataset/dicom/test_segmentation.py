@@ -18,7 +18,7 @@ from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.grid import Grid
 from knee3d.dataset.dicom.headers import DicomError
 from knee3d.dataset.dicom.segmentation import is_segmentation, read_segmentation, write_segmentation
-from knee3d.dataset.dicom.series import find_grids, read_series
+from knee3d.dataset.dicom.series import DicomChoice, find_grids, read_series
 
 SCHEME = SCHEMES["iwoai"]
 
@@ -29,7 +29,7 @@ def some_labels(grid: Grid, classes: int = len(SCHEME.tissues) + 1) -> Volume:
 
 
 def written(folder: Path, labels: Volume | None = None, scheme=SCHEME, **choice) -> tuple[Path, Volume, list[Grid]]:
-    grids = find_grids(folder, **choice)
+    grids = find_grids(folder, DicomChoice(**choice))
     labels = some_labels(grids[0]) if labels is None else labels
     path = folder.parent / "labels.dcm"
     write_segmentation(labels, scheme, Side.LEFT, grids, path, "knee_1")
