@@ -9,7 +9,7 @@ import numpy as np
 
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import SCHEMES
-from knee3d.dataset.intensity import RULE
+from knee3d.dataset.intensity import WINDOW_RULE
 
 
 def make_models(
@@ -93,7 +93,7 @@ def write_network(network: Any, place: Path, spacing_mm: tuple[float, float, flo
         "cases": {"train": [], "val": []},
         "patients": {"train": [], "val": []},
         "spacing_mm": list(spacing_mm),
-        "window_rule": RULE,
+        "window_rule": WINDOW_RULE,
         "scores": {"val_dice": 0.5},
         **more,
     }

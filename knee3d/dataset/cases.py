@@ -101,7 +101,7 @@ class Dataset:
 
     @property
     def window_rule(self) -> str:
-        """The rule by which the windows of all images were found.
+        """The name of the way in which the windows of all images were found, see `intensity.WINDOW_RULE`.
 
         Raises:
             ValueError: It is not one for all cases.

@@ -14,10 +14,12 @@ from knee3d.anatomy.volume import Volume
 
 log = logging.getLogger(__name__)
 
-RULE = "foreground, version 1"
-"""How `window_of` finds a window. Networks are used on images with the rule that they were trained with."""
+WINDOW_RULE = "foreground, version 1"
+"""The name and version of the way in which `window_of` finds a window. A network is used only on images whose windows
+were found in the same way as those of its training."""
 SHARE = 0.995
-_ROUNDS = 100
+"""The part of the foreground that is not brighter than the window."""
+_ROUNDS = 100  # the level is found in about ten
 BITS = (8, 16)
 _STEPS = 255  # between 8-bit pixels
 
@@ -29,7 +31,7 @@ class Window:
     Attributes:
         low: Becomes 0 in 8 bits, as does all below.
         high: Becomes 255 in 8 bits, as does all above.
-        rule: By which it was found.
+        rule: The name of the way in which the window was found, see `WINDOW_RULE`; empty where a record does not tell.
 
     Raises:
         ValueError: `high` is not above `low`, or one of them is not finite.
@@ -37,7 +39,7 @@ class Window:
 
     low: float
     high: float
-    rule: str = RULE
+    rule: str = WINDOW_RULE
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.high > self.low):
@@ -47,61 +49,64 @@ class Window:
 def window_of(volume: Volume) -> Window:
     """One window for the whole volume, from the intensities of its foreground, so that air around it changes nothing.
 
-    The foreground is what is brighter than `clip_level`. 0.5 % of it is brighter than the window. At the dark end as
-    many voxels are darker than the window, of all voxels, because bone is as dark as air in many images.
+    The foreground is all voxels brighter than `clip_level`. The brightest 0.5 % of them lie above the window. As many
+    voxels, the darkest of the whole volume, lie below it, because bone is as dark as air in many images.
 
     Slices are never windowed one by one: a slice's brightness would then depend on what else it shows.
 
     Args:
-        volume: Of finite numbers, without padding, see `without_padding`.
+        volume: It holds finite numbers, and no padding, see `without_padding`.
 
     Raises:
         ValueError: The volume has no contrast.
     """
-    values, below = _distribution(volume.array)
-    background = int(_below(values, below, clip_level(values, below)))
-    foreground = int(below[-1]) - background
-    low = float(values[np.searchsorted(below, (1 - SHARE) * foreground, side="right")])
-    high = float(values[np.searchsorted(below, background + SHARE * foreground)])
+    values, counted = _distribution(volume.array)
+    background = _count_up_to(clip_level(values, counted), values, counted)
+    foreground = int(counted[-1]) - background
+    low = float(values[np.searchsorted(counted, (1 - SHARE) * foreground, side="right")])
+    high = float(values[np.searchsorted(counted, background + SHARE * foreground)])
     if high <= low:
         raise ValueError(f"the image has no contrast: its intensities are nearly all {low:g}")
     return Window(low, high)
 
 
-def clip_level(values: np.ndarray, below: np.ndarray) -> float:
-    """The intensity between background and foreground: half of the median of what is brighter than it.
+def clip_level(values: np.ndarray, counted: np.ndarray) -> float:
+    """The intensity between background and foreground: half of the median of all brighter voxels.
 
-    Intensities count from the darkest that one voxel in 10,000 does not reach. As only what is brighter counts, the
-    level does not depend on how much background there is. Source: AFNI's 3dClipLevel (Cox 1996).
+    Intensities are measured from the darkest one, leaving out the darkest voxel in 10,000. Only brighter voxels count,
+    so the level does not depend on how much background there is. Source: AFNI's 3dClipLevel (Cox 1996).
 
     Args:
-        values: Sorted intensities.
-        below: How many voxels have each of them, or less.
+        values: The sorted intensities of a volume, (n,).
+        counted: How many voxels have each of these intensities or a lower one, (n,) integers.
     """
-    darkest = float(values[np.searchsorted(below, 1e-4 * below[-1], side="right")])
-    counts = np.diff(below, prepend=0)
-    level = float(np.average(values, weights=counts)) - darkest
+    darkest = float(values[np.searchsorted(counted, 1e-4 * counted[-1], side="right")])
+    level = float(np.average(values, weights=np.diff(counted, prepend=0))) - darkest
     for _ in range(_ROUNDS):
-        background = _below(values, below, darkest + level)
-        median = float(values[np.searchsorted(below, (background + below[-1]) / 2)]) - darkest
+        background = _count_up_to(darkest + level, values, counted)
+        median = float(values[np.searchsorted(counted, (background + counted[-1]) / 2)]) - darkest
         if level == median / 2:
             break
         level = median / 2
     return darkest + level
 
 
-def _below(values: np.ndarray, below: np.ndarray, level: float) -> int:
-    """How many voxels have a level or less; all but one where none has more."""
+def _count_up_to(level: float, values: np.ndarray, counted: np.ndarray) -> int:
+    """How many voxels have an intensity up to a level; all but one where none is brighter."""
     place = int(np.searchsorted(values, level, side="right"))
-    return min(int(below[place - 1]) if place else 0, int(below[-1]) - 1)
+    return min(int(counted[place - 1]) if place else 0, int(counted[-1]) - 1)
 
 
 def without_padding(volume: Volume) -> Volume:
-    """The volume with what no scanner measured replaced by the darkest measured intensity.
+    """The same volume, in which padding has the darkest intensity of all other voxels.
 
-    Padding is one value, the least or the greatest, that at least one voxel in 1000 has, more of them on the faces of
-    the volume than within, and that is far from all others: by more than 99 % of them span, or by a quarter of it where
-    it is below 0 and they are not.
+    Padding is a value that no scanner measured, such as -1024 around the field of view. It is recognised as the lowest
+    or the highest value of a volume, if at least one voxel in 1000 has it, if it is more frequent on the six faces of
+    the volume than within, and if it is far from all other values: farther than the range of 99 % of them, or than a
+    quarter of that range if it is negative and they are not.
+
+    Args:
+        volume: Its voxels are numbers of any type, which is kept.
 
     Raises:
         ValueError: The volume holds NaN or infinity.

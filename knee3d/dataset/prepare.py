@@ -16,7 +16,7 @@ from knee3d.anatomy.tissue import Numbering, Scheme, map_labels
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_folder
 from knee3d.dataset.cases import CASE_FILE, Case, Split, load_case, save_case
-from knee3d.dataset.intensity import RULE, Window, to_pixels, window_of, without_padding
+from knee3d.dataset.intensity import WINDOW_RULE, Window, to_pixels, window_of, without_padding
 from knee3d.dataset.png import start_slices
 from knee3d.dataset.sides import agreed_side, side_of_labels
 from knee3d.dataset.source import ANY, Choice, read_image, read_mask
@@ -145,7 +145,7 @@ def finished_case(knee: Knee, folder: Path, preparation: Preparation) -> Case | 
         OSError: Files of the knee cannot be looked at.
     """
     case = load_case(folder / knee.case)
-    if case is None or case.source != source_of(knee) or case.window.rule != RULE:
+    if case is None or case.source != source_of(knee) or case.window.rule != WINDOW_RULE:
         return None
     default, choice = type(preparation)(preparation.scheme, None), type(preparation.choice)()
     lacking = {**earlier(default.settings, default), "choice": earlier(choice.settings, choice)}

@@ -14,7 +14,7 @@ from knee3d.anatomy.directions import turns_of
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import SCHEMES, Scheme
 from knee3d.dataset.cases import Case, Dataset, Split
-from knee3d.dataset.intensity import RULE
+from knee3d.dataset.intensity import WINDOW_RULE
 from knee3d.models.folder import mark, trained_networks, trained_views
 from knee3d.models.fusion import AS_RECORDED, fusion_file, load_fusion, with_fusion
 from knee3d.postprocess.ensemble import Ensemble
@@ -45,7 +45,7 @@ class Trained:
             Oblique views are not among them: they resample to a spacing of their own.
         marks: Name of each network's folder to a fingerprint of its weights.
         reference: What `fuse` saw, for flags of quality; None before.
-        window_rule: By which the windows of their images were found.
+        window_rule: The name of the way in which the windows of their training images were found.
         whole_only: Folders of networks that must see whole slices, see `networks.Architecture`.
     """
 
@@ -55,7 +55,7 @@ class Trained:
     spacing_mm: np.ndarray
     marks: Mapping[str, str]
     reference: Reference | None
-    window_rule: str = RULE
+    window_rule: str = WINDOW_RULE
     whole_only: tuple[str, ...] = ()
 
     @property
@@ -116,9 +116,8 @@ def load_models(
         raise ValueError(f"the planes in {models} were trained on different schemes: {', '.join(sorted(schemes))}")
     rules = {str(card["window_rule"]) for card in cards.values()}
     if len(rules) > 1:
-        raise ValueError(
-            f"the planes in {models} were trained on images windowed by different rules: {', '.join(rules)}"
-        )
+        told = ", ".join(map(repr, sorted(rules)))
+        raise ValueError(f"the planes in {models} were trained on images windowed by different rules: {told}")
     patients = {
         split: frozenset(patient for card in cards.values() for patient in card["patients"][split.value])
         for split in (Split.TRAIN, Split.VAL)

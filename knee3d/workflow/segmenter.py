@@ -15,7 +15,7 @@ from knee3d.anatomy.orientation import Side, axis_codes, from_canonical
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
-from knee3d.dataset.intensity import RULE
+from knee3d.dataset.intensity import WINDOW_RULE
 from knee3d.dataset.prepare import canonical_image
 from knee3d.models import Trained, load_models
 from knee3d.postprocess.clean import NOTHING, Cleaning, cleaned
@@ -94,10 +94,10 @@ class Segmenter:
     _alone: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.trained.window_rule != RULE:
+        if self.trained.window_rule != WINDOW_RULE:
             raise ValueError(
                 f"the models were trained on images windowed by the rule {self.trained.window_rule!r}, this version of "
-                f"knee3d makes them by {RULE!r}; train again, or use the version that trained them"
+                f"knee3d makes them by {WINDOW_RULE!r}; train again, or use the version that trained them"
             )
 
     def segment(

@@ -26,7 +26,7 @@ from knee3d.cli import main
 from knee3d.dataset.cases import Dataset, Split, load_dataset, save_dataset
 from knee3d.dataset.dicom.segmentation import read_segmentation
 from knee3d.dataset.files.volumefile import read_volume, write_volume
-from knee3d.dataset.intensity import to_pixels
+from knee3d.dataset.intensity import WINDOW_RULE, to_pixels
 from knee3d.dataset.labels import FORMS
 from knee3d.dataset.phantom.cohort import Cohort
 from knee3d.dataset.png import read_slices
@@ -232,6 +232,65 @@ def test_patients_that_were_trained_on_are_not_tested_on(journey, tmp_path):
     save_dataset(other)
     with pytest.raises(ValueError, match="scheme bones, the models compartments"):
         workflow.fuse(tmp_path / "leaky", journey / "models")
+
+
+def with_window_rule(dataset: Dataset, folder: Path, *names: str) -> Dataset:
+    """The same slices in another folder, where the windows of some cases are said to come from another rule."""
+    cases = tuple(replace(case, window=replace(case.window, rule="another")) if case.name in names else case
+                  for case in dataset.cases)  # fmt: skip
+    for case in cases:
+        (folder / case.name).symlink_to(dataset.folder / case.name)
+    save_dataset(other := Dataset(folder, dataset.scheme, cases))
+    return other
+
+
+@pytest.mark.slow
+def test_images_and_networks_of_different_windows_do_not_go_together(journey, tmp_path):
+    dataset = load_dataset(journey / "dataset")
+    names = [case.name for case in dataset.cases]
+    (tmp_path / "all").mkdir()
+    with_window_rule(dataset, tmp_path / "all", *names)
+    for refused in (
+        lambda: workflow.fuse(tmp_path / "all", journey / "models"),
+        lambda: workflow.evaluate(tmp_path / "all", journey / "models", Split.TEST, tmp_path / "out"),
+    ):
+        with pytest.raises(ValueError, match=r"all are windowed by the rule 'another'.*prepare it again"):
+            refused()
+    (tmp_path / "some").mkdir()
+    with_window_rule(dataset, tmp_path / "some", names[0])
+    with pytest.raises(ValueError, match=r"some has images windowed by different rules; run knee3d prepare again"):
+        workflow.fuse(tmp_path / "some", journey / "models")
+
+
+@pytest.mark.slow
+def test_networks_of_another_window_segment_nothing(journey, tmp_path):
+    knee = read_table(journey / "cohort" / "knees.csv")[0]
+    models = tmp_path / "models"
+    shutil.copytree(journey / "models", models)
+    cards = [models / plane.value / "card.json" for plane in Plane]
+    for number, card in enumerate(cards):
+        content = json.loads(card.read_text())
+        assert content["window_rule"] == WINDOW_RULE
+        card.write_text(json.dumps(content | {"window_rule": "another"}))
+        said = segment_one(knee.image, models, tmp_path / "out", "someone")
+        assert said.status == "failed"
+        assert ("different rules" if number + 1 < len(cards) else "windowed by the rule 'another'") in said.message
+    assert not (tmp_path / "out" / "someone").exists()
+
+
+@pytest.mark.slow
+def test_cases_of_another_window_are_prepared_again(tmp_path):
+    table = workflow.phantom(Cohort(3, (16, 16, 16)), tmp_path / "cohort", jobs=2)
+    first = workflow.prepare(table, tmp_path / "d", replace(PREPARATION, fractions=(1, 0, 0)), None, jobs=2)
+    path = tmp_path / "d" / first.cases[0].name / "case.json"
+    content = json.loads(path.read_text())
+    assert content["window"].pop("rule") == WINDOW_RULE
+    path.write_text(json.dumps(content))
+    others = [(tmp_path / "d" / case.name / "case.json").stat().st_mtime_ns for case in first.cases[1:]]
+    again = workflow.prepare(table, tmp_path / "d", replace(PREPARATION, fractions=(1, 0, 0)), None, jobs=2)
+    assert again.window_rule == WINDOW_RULE
+    assert json.loads(path.read_text())["window"]["rule"] == WINDOW_RULE
+    assert [(tmp_path / "d" / case.name / "case.json").stat().st_mtime_ns for case in first.cases[1:]] == others
 
 
 @pytest.mark.slow
