@@ -19,10 +19,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-import numpy as np
-
 from knee3d.anatomy.orientation import Side
 from knee3d.dataset.cases import Split
+from knee3d.dataset.dicom.grid import is_one_stack
 from knee3d.dataset.dicom.headers import is_dicom, read_tags
 from knee3d.dataset.dicom.segmentation import is_segmentation
 from knee3d.dataset.dicom.series import scan
@@ -49,8 +48,6 @@ _VISIT = re.compile(
 )
 """A patient and a visit in one name. Numbers alone are no visit: they may count patients."""
 ZIP = ".zip"
-SAME_DIRECTION = 2e-3
-"""How much direction cosines of images in one stack differ at most."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,10 @@ def _dicom_folders(folder: Path) -> Iterator[Path]:
 
 
 def _series_folders(folder: Path) -> list[Path]:
-    """The folders of DICOM below a folder, and it; where all that is below one is of one series, that one instead."""
+    """The folders that hold DICOM images, of a folder and all below it; one for a series that is spread over several.
+
+    Some programs that remove names give all knees one SeriesInstanceUID, so it alone does not make folders one series.
+    """
     first = {place: _identifiers(place) for place in _dicom_folders(folder)}
     together = {}
     for uid in {uid for uid, _ in first.values()} - {""}:
@@ -140,29 +140,9 @@ def _series_folders(folder: Path) -> list[Path]:
         above = Path(os.path.commonpath(places))
         alone = all(one == uid for place, (one, _) in first.items() if place.is_relative_to(above))
         copies = len({first[place] for place in places}) < len(places)
-        if alone and not copies and len(places) > 1 and _is_one_stack(above):
+        if alone and not copies and len(places) > 1 and is_one_stack(scan(above, any_modality=True).frames):
             together[uid] = above
     return sorted({together.get(uid, place) for place, (uid, _) in first.items()})
-
-
-def _is_one_stack(folder: Path) -> bool:
-    """Whether the images in several folders below one are parts of one stack: no two folders have images at one place.
-
-    Some programs that remove names give all knees one SeriesInstanceUID.
-    """
-    series = scan(folder, any_modality=True).series
-    frames = [one for each in series for echo in each.echoes for one in echo.frames if one.position.size == 3]
-    if not frames or any(one.shape != frames[0].shape or one.cosines.size != 6 for one in frames):
-        return False
-    cosines = np.array([one.cosines for one in frames])
-    normal = np.cross(*cosines[0].reshape(2, 3))
-    heights = np.array([one.position for one in frames]) @ normal
-    order = heights.argsort(kind="stable")
-    places = np.array([str(frames[number].path.parent) for number in order])
-    gaps, across = np.diff(heights[order]), places[1:] != places[:-1]
-    within = np.concatenate([np.diff(heights[order][places == place]) for place in np.unique(places)])
-    usual = np.median(within if within.size else gaps)
-    return bool(np.ptp(cosines, axis=0).max() < SAME_DIRECTION and gaps[across].min() > usual / 2)
 
 
 def _identifiers(folder: Path) -> tuple[str, str]:

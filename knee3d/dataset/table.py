@@ -2,13 +2,14 @@
 
 import codecs
 import csv
+import io
 import json
 import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,12 @@ def read_rows(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
     """Read a CSV file with a header, as programs for tables write it.
 
     Args:
-        path: UTF-8, or UTF-16 with a byte order mark; cells are parted by commas, semicolons or tabs.
-        columns: Those that there must be, in any letter case.
+        path: The file is in UTF-8, or in UTF-16 with a byte order mark. Commas, semicolons or tabs separate its cells.
+        columns: The names of the columns that the file must have, in any letter case.
 
     Returns:
-        Line to column, in small letters, to cell, without blanks around it; empty where a row is too short. Rows and
-        columns without any content or name are left out.
+        For each row, by the number of its last line: column name in small letters to cell, without blanks around it. A
+        cell is empty where the row is too short. Empty rows, and columns without a name, are left out.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -87,10 +88,12 @@ def read_rows(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; it is a CSV file with the columns {', '.join(columns)}")
     try:
-        lines = _text_of(path).splitlines(keepends=True)
-        skipped = int(bool(lines) and lines[0].strip().lower().startswith("sep="))  # for Excel
-        separator = max(",;\t", key="".join(lines[skipped : skipped + 1]).count)
-        reader = csv.reader(lines[skipped:], delimiter=separator, skipinitialspace=True)
+        stream = io.StringIO(_text_of(path), newline="")
+        head = stream.readline()
+        skipped = int(head.strip().lower().startswith("sep="))  # Excel's own line for the separator
+        head = stream.readline() if skipped else head
+        lines, separator = chain([head], stream), max(",;\t", key=head.count)
+        reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
         there = [column.strip().lower() for column in next(reader, [])]
         rows = {}
         for row in reader:
@@ -148,13 +151,13 @@ def read_numbering(source: str) -> Numbering:
     """The meaning of mask values.
 
     Args:
-        source: A built-in name such as "pymskt" or "iwoai"; a JSON file {"1": "femoral cartilage", ...}, or nnU-Net's
-            dataset.json; a label file of ITK-SNAP; or a colour table of FreeSurfer or 3D Slicer (.ctbl), whose names
-            have "_" for blanks. Letter case does not matter.
+        source: It is a built-in name such as "pymskt" or "iwoai", or the path of a file: JSON {"1": "femoral
+            cartilage", ...}, nnU-Net's dataset.json, a label file of ITK-SNAP, or a colour table of FreeSurfer or 3D
+            Slicer (.ctbl), which has "_" for blanks. Letter case does not matter.
 
     Raises:
-        FileNotFoundError: It is neither.
-        ValueError: The file is not such a mapping, or names an unknown tissue.
+        FileNotFoundError: There is no such name and no such file.
+        ValueError: The file has another form, or names an unknown tissue.
     """
     if source in NUMBERINGS:
         return NUMBERINGS[source]

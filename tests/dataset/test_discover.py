@@ -12,6 +12,7 @@ from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.tissue import SCHEMES
 from knee3d.anatomy.volume import Volume
 from knee3d.cli import main
+from knee3d.dataset.dicom.headers import DicomError
 from knee3d.dataset.dicom.segmentation import write_segmentation
 from knee3d.dataset.dicom.series import find_grids
 from knee3d.dataset.dicom.writer import write_series
@@ -228,3 +229,15 @@ def test_knees_whose_series_have_the_same_identifier_stay_apart(tmp_path):
             image.SeriesInstanceUID = "1.2.3"
             dcmwrite(path, image, enforce_file_format=True)
     assert len(discover(tmp_path).knees) == 3
+
+
+def test_a_series_in_several_folders_whose_parts_are_lost_is_one_knee(tmp_path):
+    """Else what is left of it would pass as one shorter knee, or two."""
+    write_series(Volume(noise(9), IPL), tmp_path / "made", Side.RIGHT, patient="P", description="d", seed=1)
+    for number, path in enumerate(sorted((tmp_path / "made").iterdir())):
+        place = tmp_path / "knees" / str(number // 3) / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.read_bytes() if number != 8 else b"")
+    (knee,) = discover(tmp_path / "knees").knees
+    with pytest.raises(DicomError, match=r"IM0009\.dcm is empty, cut off"):
+        read_image(knee.image)

@@ -76,6 +76,26 @@ def regular_grid(frames: Sequence[Frame]) -> Grid:
     return Grid(tuple(ordered), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, _side(ordered))  # from DICOM's LPS to RAS
 
 
+def is_one_stack(frames: Sequence[Frame]) -> bool:
+    """Whether frames that lie in several folders are parts of one stack, and not one stack in each folder.
+
+    They are if they have one size and direction, and if frames of different folders are at least half as far apart as
+    frames of one folder are.
+    """
+    if not frames or any(one.position.size != 3 or one.cosines.size != 6 for one in frames):
+        return False
+    cosines, positions = (np.array([getattr(one, name) for one in frames]) for name in ("cosines", "position"))
+    if len({one.shape for one in frames}) > 1 or np.ptp(cosines, axis=0).max() > 2 * _COSINE_TOLERANCE:
+        return False
+    heights = positions @ np.cross(*cosines[0].reshape(2, 3))
+    order = heights.argsort(kind="stable")
+    folders = np.array([str(frames[number].path.parent) for number in order])
+    gaps, across = np.diff(heights[order]), folders[1:] != folders[:-1]
+    within = np.concatenate([np.diff(heights[order][folders == folder]) for folder in np.unique(folders)])
+    usual = np.median(within if within.size else gaps)
+    return not across.any() or bool(gaps[across].min() > usual / 2)
+
+
 def _check_place(frame: Frame) -> None:
     places = (frame.position, frame.cosines, frame.spacing)
     missing = [name for name, numbers in zip(PLACE_TAGS, places, strict=True) if not numbers.size]

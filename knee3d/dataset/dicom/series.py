@@ -82,6 +82,11 @@ class Scan:
     skipped: tuple[tuple[Path, str], ...]
     broken: tuple[DicomError, ...]
 
+    @property
+    def frames(self) -> list[Frame]:
+        """The frames of all echoes of all series."""
+        return [frame for series in self.series for echo in series.echoes for frame in echo.frames]
+
 
 def scan(folder: Path, any_modality: bool = False) -> Scan:
     """List the MR series below `folder` by their headers; no pixel is read.
