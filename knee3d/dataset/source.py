@@ -53,9 +53,9 @@ log = logging.getLogger(__name__)
 
 ANY = Choice()
 NEARLY_WHOLE = 0.02
-"""How far a label may be off a whole number."""
+"""A label may be so far off a whole number, by the scaling of its file."""
 MASK_TOLERANCE = 0.1
-"""Of the smallest side of a voxel: how far corners of a mask may lie from those of its image."""
+"""Corners of a mask may be off those of its image by this part of the smallest side of a voxel."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ class Mask:
         path: The file.
         labels: In the file's numbering, canonical axes, not mirrored.
         numbering: What they mean, if the file itself tells.
-        names_its_values: Whether the numbers are those that a user sees, and that a label file might name otherwise.
+        names_its_values: Whether `numbering` names the label values that a user sees, so that a label file may
+            contradict it. DICOM-SEG and outlines have numbers of their own.
     """
 
     path: Path

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,9 @@ def table(folder: Path, out: Path) -> tuple[str, ...]:
     if out.exists():
         raise FileExistsError(f"{out} exists and may have been corrected by hand; give another -o, or remove it")
     found = discover(folder)
-    knees = [knee for knee in found.knees if all(is_utf8(place) for place in (knee.image, knee.mask or out))]
-    write_table(out, tuple(knees))
-    left = [ascii(str(knee.image)) for knee in found.knees if knee not in knees]
+    named = [all(is_utf8(place) for place in (knee.image, knee.mask) if place) for knee in found.knees]
+    write_table(out, tuple(compress(found.knees, named)))
+    left = [ascii(str(knee.image)) for knee, is_named in zip(found.knees, named, strict=True) if not is_named]
     return (*found.notes, *(f"left out, as its name is not UTF-8: {name}; rename it" for name in left))
 
 

@@ -122,13 +122,13 @@ class Frame:
         cosines: ImageOrientationPatient: direction along a row, then down a column.
         spacing: PixelSpacing in mm: between rows, then between columns.
         bits: BitsStored, negative where pixels are signed.
-        padding: Lowest and highest stored value that is no measurement, as PixelPaddingValue and PixelPaddingRangeLimit
-            say; None where they say nothing.
+        padding: The lowest and the highest stored value that PixelPaddingValue and PixelPaddingRangeLimit declare to be
+            no measurement; None if the file declares none.
         inverted: Whether the largest stored value is black (MONOCHROME1).
         colour: Whether it is a screenshot or an overlay, and no measurement.
         rescale: Slope and intercept from stored values to those that are meant.
         side: Of the knee, as far as the file says.
-        number: InstanceNumber, and how many images there are according to ImagesInAcquisition; None where not said.
+        number: The InstanceNumber, and the number of images by ImagesInAcquisition; None for each that is not given.
     """
 
     path: Path
@@ -183,7 +183,7 @@ def read_frames(path: Path, any_modality: bool = False) -> list[Frame] | str:
     """The pictures in a file, or the reason why it holds none that matter.
 
     Args:
-        path: The file.
+        path: Any file; one that is not DICOM gives a reason.
         any_modality: Whether images count that are not MR by their header, as research programs write them.
 
     Raises:
@@ -285,14 +285,17 @@ def _integer(value: object) -> int | None:
 
 
 def _padding(header: Dataset) -> tuple[int, int] | None:
-    """Ends of the range of stored values that stand for no measurement (PS3.3, C.7.5.1.1.2)."""
+    """The lowest and the highest stored value that is declared to be no measurement (PS3.3, C.7.5.1.1.2)."""
     ends = [_stored_value(header, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
     told = [end for end in ends if end is not None]
     return (min(told), max(told)) if ends[0] is not None else None
 
 
 def _stored_value(header: Dataset, name: str) -> int | None:
-    """A value that has the sign of the pixels; where a file does not say that, pydicom leaves it as bytes."""
+    """An attribute whose value is a stored value: it has the sign of the pixels, whatever sign its own type has.
+
+    In files without explicit types pydicom does not know the sign, and leaves the value as bytes.
+    """
     value = header.get(name)
     if value is None or value == "":
         return None

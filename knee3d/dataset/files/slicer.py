@@ -24,9 +24,9 @@ class Segment:
     """A segment by the header.
 
     Attributes:
-        name: In small letters.
-        value: Of its voxels, in its layer.
-        layer: Which channel of the file, from 0.
+        name: The segment's name in small letters.
+        value: The label value that the segment's voxels have in its layer.
+        layer: The number of the file's channel that holds the segment, from 0.
     """
 
     name: str
@@ -64,12 +64,13 @@ def read_slicer_segmentation(path: Path, segments: tuple[Segment, ...]) -> tuple
     """The labels of a file's segments.
 
     Args:
-        path: The file.
-        segments: Its `segments_of`. Where they overlap, the first has the voxel, and it is said.
+        path: The file is a NRRD file that names segments.
+        segments: They are what `segments_of` finds in the file. A voxel of several segments goes to the first, and a
+            warning says how many voxels there are.
 
     Returns:
-        uint16 labels: label values, or where two layers share a value the numbers of segments from 1. And what they
-        mean by the segments' names; None where one is no tissue that knee3d knows.
+        The labels, uint16 (i, j, k): each segment's label value or, if two segments share a value, its number from 1.
+        And the tissue that each label means, by the segments' names; None if a name is no tissue that knee3d knows.
 
     Raises:
         VolumeFileError: See `read_array`; or a segment's layer is not there.
@@ -94,7 +95,7 @@ def read_slicer_segmentation(path: Path, segments: tuple[Segment, ...]) -> tuple
 
 
 def header_of(scheme: Scheme, shape: tuple[int, int, int]) -> Mapping[str, str]:
-    """Fields that name the classes of a scheme as segments, in one layer of so many voxels."""
+    """The header's fields that name the classes of a scheme as segments, in one layer of `shape` (i, j, k) voxels."""
     extent = " ".join(f"0 {size - 1}" for size in shape)
     fields = {
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",

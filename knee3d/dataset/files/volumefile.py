@@ -102,7 +102,7 @@ def write_volume(volume: Volume, path: Path, header: Mapping[str, str] = Mapping
     Args:
         volume: Without channels. Boolean voxels become uint8; other types are kept.
         path: .nii, .nii.gz, .nrrd or .mha. NRRD and MHA are compressed.
-        header: More fields for the header of a NRRD file.
+        header: These fields and their texts are added to the header of a NRRD file; other forms get none.
 
     Raises:
         VolumeFileError: The form is another, or cannot hold this volume.
