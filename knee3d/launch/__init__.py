@@ -1,9 +1,12 @@
 """The same work on other machines, of a Ray cluster or a Slurm cluster, that share a disk with this one."""
 
 import logging
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+ANSWER_S = 10.0
 
 
 class LaunchError(RuntimeError):
@@ -30,3 +33,17 @@ def log_to_stderr() -> None:
     """Show on the machine that works what the command line shows here."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("knee3d").setLevel(logging.INFO)
+
+
+def check_answer(address: str | None) -> None:
+    """Refuse a HOST:PORT where nothing answers; Ray itself would try for ten minutes.
+
+    Args:
+        address: The address of a cluster; other forms than HOST:PORT and ray://HOST:PORT are not looked at.
+
+    Raises:
+        OSError: Nothing answers within `ANSWER_S` seconds.
+    """
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), ANSWER_S).close()

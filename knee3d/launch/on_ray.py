@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from knee3d.launch import Job, LaunchError, log_to_stderr
+from knee3d.launch import Job, LaunchError, check_answer, log_to_stderr
 from knee3d.lease import Held, Run, share
 
 log = logging.getLogger(__name__)
@@ -49,10 +49,11 @@ def pool_on_ray(make: Callable[[], Any], count: int, address: str | None, retrie
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        check_answer(address)
         ray.init(address, logging_level=logging.WARNING, runtime_env=given)
     except ImportError as error:
         raise LaunchError("Ray is not installed; pip install 'knee3d[ray]' on every machine") from error
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise LaunchError(f"no Ray cluster answers at {address}; see ray start --help ({error})") from error
     try:
         workers, options = [], {"max_restarts": -1, "max_task_retries": retries}

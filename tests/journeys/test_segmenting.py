@@ -1,6 +1,5 @@
 """From knees to labels: what may come in, what is kept, and that nothing is lost when something goes wrong."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 from as_seen import COMMAND, run_as_seen
 from click.testing import Result
-from faults import changes_of, killed_at
+from faults import changes_of, contents, killed_at
 from made_up_models import make_models
 from small_disk import run_in_small_disk
 
@@ -57,13 +56,6 @@ def make_place(folder: Path) -> None:
 
 def run(*words: object) -> Result:
     return run_as_seen("segment", *words)
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """Hash of every file of finished knees; not of pictures, in which a few pixels may differ by a grey level."""
-    files = [path for case in folder.glob("[!.]*/") for path in case.rglob("*") if path.is_file()]
-    files = [path for path in files if path.suffix != ".png"]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def entries(place: Path) -> list[workflow.Entry]:

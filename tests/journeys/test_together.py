@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from as_seen import COMMAND, run_as_seen
+from faults import contents
 from made_up_models import make_models
-from test_segmenting import contents
 
 from knee3d import workflow
 from knee3d.anatomy.orientation import to_canonical

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from faults import contents
 from made_up_models import make_models
-from test_segmenting import contents
 
 from knee3d import workflow
 from knee3d.anatomy.orientation import to_canonical
@@ -72,9 +72,12 @@ def test_lost_workers_are_started_again_and_a_lost_machine_is_done_without(clust
     cluster.workers.append(cluster.add_node(num_cpus=1))
 
 
-def test_no_cluster_is_a_clear_error(monkeypatch):
-    pool = pool_on_ray(make_work, 1, "nowhere", retries=0)
-    with pytest.raises(LaunchError, match="nowhere"), pool:
+@pytest.mark.parametrize("address", ["nowhere", "nowhere.invalid:6379", "127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_no_cluster_is_a_clear_error(address):
+    with (
+        pytest.raises(LaunchError, match=f"no Ray cluster answers at {address}"),
+        pool_on_ray(make_work, 1, address, 0),
+    ):
         pass
 
 
