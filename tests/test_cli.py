@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from knee3d import __version__
 from knee3d.cli import main, train
-from knee3d.cli.frame import Command
+from knee3d.cli.frame import Command, with_owners
 from knee3d.dataset.table import read_table
 
 
@@ -121,3 +121,14 @@ def test_a_knee_whose_name_is_not_utf8_is_left_out_of_a_table(tmp_path):
     assert done.exit_code == 0, done.output
     assert "udcfcller.nii.gz'; rename it" in done.output
     assert [knee.case for knee in read_table(tmp_path / "knees.csv")] == ["A", "Z"]
+
+
+def test_an_error_that_names_an_option_says_which_command_has_it():
+    """What the command itself has, and options after the name of a command, need no word."""
+    inspect, segment = main.commands["inspect"], main.commands["segment"]
+    assert with_owners("take it by --incomplete", inspect).endswith(
+        "(--incomplete is an option of knee3d prepare, segment)"
+    )
+    assert with_owners("take it by --incomplete", segment) == "take it by --incomplete"
+    for words in ("knee3d fuse DATASET --models models", "nothing", "say --no-such-thing"):
+        assert with_owners(words, inspect) == words

@@ -60,8 +60,7 @@ def reorient(volume: Volume, codes: str) -> Volume:
     Raises:
         ValueError: `codes` does not name one direction of each of R/L, A/P, S/I.
     """
-    if len(codes) != 3 or any(sum(letter in pair for letter in codes) != 1 for pair in ("RL", "AP", "SI")):
-        raise ValueError(f"axis codes need one letter each of R/L, A/P and S/I, such as {CANONICAL}; got {codes!r}")
+    check_codes(codes)
     source = axis_codes(volume.affine)
     order = [_axes(source).index(axis) for axis in _axes(codes)]
     array = np.moveaxis(volume.array, order, (0, 1, 2))
@@ -72,6 +71,24 @@ def reorient(volume: Volume, codes: str) -> Volume:
             affine[:, 3] += affine[:, axis] * (array.shape[axis] - 1)
             affine[:, axis] *= -1
     return Volume(array, affine)
+
+
+def check_codes(codes: str) -> str:
+    """The axis codes that came in.
+
+    Raises:
+        ValueError: They do not name one direction of each of R/L, A/P, S/I.
+    """
+    if len(codes) != 3 or any(sum(letter in pair for letter in codes) != 1 for pair in ("RL", "AP", "SI")):
+        raise ValueError(f"axis codes need one letter each of R/L, A/P and S/I, such as {CANONICAL}; got {codes!r}")
+    return codes
+
+
+def direction(letter: str) -> np.ndarray:
+    """The unit vector, (3,) in RAS, of one of the letters R, A, S, L, P and I."""
+    unit = np.zeros(3)
+    unit[_axes(letter)[0]] = 1 if letter in _POSITIVE else -1
+    return unit
 
 
 def _axes(codes: str) -> list[int]:

@@ -15,6 +15,7 @@ from knee3d.cli.frame import (
     FOLDER,
     Command,
     Numbers,
+    axes_option,
     choice_of,
     choice_options,
     count,
@@ -22,6 +23,7 @@ from knee3d.cli.frame import (
     modality_option,
     seed_option,
     spacing_option,
+    with_owners,
 )
 
 
@@ -61,6 +63,7 @@ def phantom(out: Path, knees: int, **options: Any) -> None:
 @click.argument("path", type=EXISTING)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @spacing_option
+@axes_option
 @modality_option
 def inspect(path: Path, as_json: bool, **choice: Any) -> None:
     """List what could be read from PATH, and what stands in the way.
@@ -94,11 +97,11 @@ def _show_findings(found: dict[str, Any]) -> None:
     for one in found["volumes"]:
         if one["problem"]:
             name = one["path"] if one["echo"] is None else f"{one['path']}, series {one['name']} echo {one['echo']}"
-            click.echo(f"{name}: {one['problem']}")
+            click.echo(with_owners(f"{name}: {one['problem']}", inspect))
     for reason, number in found["skipped"].items():
         click.echo(f"left aside: {count(number, 'file')}, {reason}")
     for problem in found["broken"]:
-        click.echo(f"broken: {problem}")
+        click.echo(with_owners(f"broken: {problem}", inspect))
 
 
 @click.command(cls=Command)

@@ -29,6 +29,7 @@ def choice_options(command: Any) -> Any:
     for option in (
         click.option("--incomplete", is_flag=True, help="Take a series with fewer images than its headers say."),
         modality_option,
+        axes_option,
         spacing_option,
         click.option("--echo", help="Echo number where a series holds several, or rss: root sum of squares."),
         click.option("--series", help="DICOM series, by number or UID, where a folder holds several."),
@@ -84,9 +85,31 @@ class Command(click.Command):
             raise self._failed("out of memory; use smaller --jobs or --batch-size") from error
 
     def _failed(self, words: str) -> click.ClickException:
-        failed = click.ClickException(words)
+        failed = click.ClickException(with_owners(words, self))
         failed.exit_code = self.failure  # type: ignore[misc] # click's documentation does so
         return failed
+
+
+def with_owners(words: str, command: click.Command) -> str:
+    """A message, and which commands have the options that it names, where this command has not.
+
+    Args:
+        words: An option that follows the name of a command in them is that command's.
+        command: What the user runs.
+    """
+    from knee3d.cli import main
+
+    named = re.findall(r"(?<![\w-])--[a-z][a-z-]*", re.sub(r"\bknee3d[- ][^;:]*|\bray start[^;:]*", "", words))
+    notes = []
+    for option in dict.fromkeys(named):
+        if not _has(command, option):
+            owners = [name for name, one in main.commands.items() if _has(one, option)]
+            notes += [f"{option} is an option of knee3d {', '.join(owners)}"] if owners else []
+    return f"{words} ({'; '.join(notes)})" if notes else words
+
+
+def _has(command: click.Command, option: str) -> bool:
+    return any(option in (*one.opts, *one.secondary_opts) for one in command.params)
 
 
 class Group(click.Group):
@@ -162,7 +185,14 @@ spacing_option = click.option(
     "spacing_mm",
     type=Numbers(float, "0.36,0.36,0.7"),
     metavar="A,B,C",
-    help="Distances between voxels in mm along the axes of an HDF5 array (.im, .seg), which has none.",
+    help="Distances between voxels in mm along the axes of an array (.npy, HDF5), which has none.",
+)
+axes_option = click.option(
+    "--axes",
+    default="",
+    metavar="LIP|...",
+    help="Where the axes of an array run to, such as LIP: slices to the left, rows down, columns to the back "
+    "[HDF5: IPR].",
 )
 modality_option = click.option(
     "--any-modality", is_flag=True, help="Read DICOM images of another modality than MR, or of none, as MR."

@@ -8,14 +8,14 @@
     iMorphics           9001/00/dess/*.dcm, its outlines 9001/00/*.mat
     flat                NAME.nii.gz, NAME_mask.nii.gz
 
-A series that is spread over several folders is one knee. What is not sure stays empty. DICOM is asked for the series
-and the side only.
+A series that is spread over several folders is one knee, and series of one study are of one visit of a patient. What is
+not sure stays empty. DICOM is asked for the series, the study and the side only.
 """
 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
@@ -25,9 +25,10 @@ from knee3d.dataset.dicom.grid import is_one_stack
 from knee3d.dataset.dicom.headers import is_dicom, read_tags
 from knee3d.dataset.dicom.segmentation import is_segmentation
 from knee3d.dataset.dicom.series import scan
+from knee3d.dataset.files.bare_arrays import ENDINGS as ARRAY_ENDINGS
 from knee3d.dataset.files.contours import ENDINGS as CONTOUR_ENDINGS
-from knee3d.dataset.files.hdf5 import ENDINGS as HDF5_ENDINGS
 from knee3d.dataset.files.volumefile import READABLE
+from knee3d.dataset.places import files_below, folders_below
 from knee3d.dataset.table import Knee
 
 _MASK_WORDS = re.compile(r"(?:^|[._-])(?:mask|masks|seg|dseg|segmentation|label|labels)(?=$|[._-])", re.IGNORECASE)
@@ -77,19 +78,21 @@ def discover(folder: Path) -> Discovery:
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder; give the one that holds the knees")
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in files_below(folder) if path.is_file()]
     masks = [path for path in files if _is_mask(path)]
     images = [*_series_folders(folder), *(path for path in files if _is_image_file(path) and path not in masks)]
     if not images:
         raise ValueError(f"no DICOM folder, zip or volume file in {folder}; a table written by hand will do too")
-    knees = _named_apart(_with_visits([_knee(image, folder) for image in images]), folder)
+    studies = _studies([image for image in images if image.is_dir()])
+    guessed = _with_visits([_knee(image, folder) for image in images])
+    knees = _named_apart(_of_studies(guessed, studies, folder), folder)
     paired = _paired(knees, masks)
     left = tuple(_without_knee(files, images, masks))
-    return Discovery(tuple(paired), tuple(_notes(paired, masks)), left)
+    return Discovery(tuple(paired), (*_notes(paired, masks), *_notes_of_studies(paired, studies)), left)
 
 
 def _is_volume(path: Path) -> bool:
-    return path.name.lower().endswith((*READABLE, *HDF5_ENDINGS))
+    return path.name.lower().endswith((*READABLE, *ARRAY_ENDINGS))
 
 
 def _is_image_file(path: Path) -> bool:
@@ -107,7 +110,7 @@ def _is_mask(path: Path) -> bool:
 def stem_of(path: PurePath) -> str:
     """The name without any ending, and without nnU-Net's number of the channel."""
     name = path.name
-    for ending in (*READABLE, *HDF5_ENDINGS, *CONTOUR_ENDINGS, ".dcm", ZIP):
+    for ending in (*READABLE, *ARRAY_ENDINGS, *CONTOUR_ENDINGS, ".dcm", ZIP):
         if name.lower().endswith(ending):
             name = name[: -len(ending)]
             break
@@ -119,21 +122,12 @@ def is_dicom_folder(folder: Path) -> bool:
     return any(_is_dicom_image(path) for path in sorted(folder.iterdir()) if path.is_file() and not _is_volume(path))
 
 
-def _dicom_folders(folder: Path) -> Iterator[Path]:
-    """Those below a folder, and it; one that links lead to several times comes once."""
-    seen = set()
-    for place in filter(is_dicom_folder, sorted(path for path in (folder, *folder.rglob("*")) if path.is_dir())):
-        if place.resolve() not in seen:
-            yield place
-        seen.add(place.resolve())
-
-
 def _series_folders(folder: Path) -> list[Path]:
     """The folders that hold DICOM images, of a folder and all below it; one for a series that is spread over several.
 
     Some programs that remove names give all knees one SeriesInstanceUID, so it alone does not make folders one series.
     """
-    first = {place: _identifiers(place) for place in _dicom_folders(folder)}
+    first = {place: _identifiers(place) for place in filter(is_dicom_folder, folders_below(folder))}
     together = {}
     for uid in {uid for uid, _ in first.values()} - {""}:
         places = [place for place, (one, _) in first.items() if one == uid]
@@ -147,19 +141,24 @@ def _series_folders(folder: Path) -> list[Path]:
 
 def _identifiers(folder: Path) -> tuple[str, str]:
     """SeriesInstanceUID and SOPInstanceUID of the first image in a folder; empty where they are not told."""
-    names = ("SeriesInstanceUID", "SOPInstanceUID")
+    tags = _tags_in(folder, ("SeriesInstanceUID", "SOPInstanceUID"))
+    return tags.get("SeriesInstanceUID", ""), tags.get("SOPInstanceUID", "")
+
+
+def _tags_in(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """What the first DICOM image in a folder says of some attributes; without those that it leaves empty."""
     try:
         tags = read_tags(_first_image(folder), names)
-        return str(tags.get(names[0]) or ""), str(tags.get(names[1]) or "")
+        return {name: str(tags.get(name)) for name in names if tags.get(name)}
     except Exception:  # a broken file is `prepare`'s to name
-        return "", ""
+        return {}
 
 
 def _first_image(folder: Path) -> Path:
-    """The first DICOM image in a folder or, where it has none itself, below it."""
-    for places in (folder.iterdir(), folder.rglob("*")):
-        for path in sorted(path for path in places if path.is_file()):
-            if _is_dicom_image(path):
+    """The first DICOM image in a folder or, where it has none itself, in the next one below it that has."""
+    for place in folders_below(folder):
+        for path in sorted(place.iterdir()):
+            if path.is_file() and _is_dicom_image(path):
                 return path
     raise FileNotFoundError(f"{folder} holds no DICOM image")
 
@@ -205,6 +204,33 @@ def _with_visits(knees: Sequence[Knee]) -> list[Knee]:
     ]
 
 
+def _studies(images: Sequence[Path]) -> dict[str, list[Path]]:
+    """StudyInstanceUID to the folders of its series, for each study that has several.
+
+    Where series of a study share their identifier, a program has given the same to all, and it says nothing.
+    """
+    names = ("StudyInstanceUID", "SeriesInstanceUID")
+    studies: dict[str, dict[Path, str]] = {}
+    for image in images:
+        told = _tags_in(image, names)
+        study, series = (told.get(name, "") for name in names)
+        studies.setdefault(study, {})[image] = series
+    return {uid: [*series] for uid, series in studies.items() if uid and 1 < len(series) == len({*series.values()})}
+
+
+def _of_studies(knees: Sequence[Knee], studies: Mapping[str, Sequence[Path]], folder: Path) -> list[Knee]:
+    """Series of one study are of one patient's visit: that of the folder around them, or else of the first of them."""
+    whose: dict[Path, Knee] = {}
+    for series in studies.values():
+        together = [knee for knee in knees if knee.image in series]
+        around = Path(os.path.commonpath(series))
+        named = _knee(around, folder) if around != folder or len(together) == len(knees) else together[0]
+        if len({(knee.patient, knee.visit) for knee in together}) > 1:
+            whose.update({knee.image: named for knee in together})
+    named_knees = [(knee, whose.get(knee.image, knee)) for knee in knees]
+    return [replace(knee, patient=named.patient, visit=named.visit) for knee, named in named_knees]
+
+
 def plain_name(name: str) -> str:
     """Fit for a folder's name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-") or "knee"
@@ -212,17 +238,17 @@ def plain_name(name: str) -> str:
 
 def _side(image: Path, parts: Sequence[str]) -> Side:
     """DICOM's word, or else that of the names; unknown if they say nothing, or both."""
-    if image.is_dir():
-        try:
-            tags = read_tags(_first_image(image), ["Laterality", "ImageLaterality"])
-        except Exception:  # a broken file is `prepare`'s to name
-            return Side.UNKNOWN
-        told = {str(tags.get(name) or "") for name in ("Laterality", "ImageLaterality")} & {"L", "R"}
-        if told:
-            return Side(told.pop()) if len(told) == 1 else Side.UNKNOWN
+    if image.is_dir() and (told := side_in_headers(image)):
+        return told
     words = {word for part in parts for word in re.split(r"[^a-z]+", part.lower())}
     sides = {side for word, side in _SIDES.items() if word in words}
     return sides.pop() if len(sides) == 1 else Side.UNKNOWN
+
+
+def side_in_headers(folder: Path) -> Side:
+    """The side that the first DICOM image in a folder tells; unknown if it tells none, or both."""
+    told = set(_tags_in(folder, ["Laterality", "ImageLaterality"]).values()) & {"L", "R"}
+    return Side(told.pop()) if len(told) == 1 else Side.UNKNOWN
 
 
 def _named_apart(knees: Sequence[Knee], folder: Path) -> list[Knee]:
@@ -281,3 +307,9 @@ def _notes(knees: Sequence[Knee], masks: Sequence[Path]) -> Iterator[str]:
     left = sorted(set(masks) - {knee.mask for knee in knees})
     if left:
         yield f"{len(left)} masks belong to no knee: {', '.join(str(path) for path in left[:5])}"
+
+
+def _notes_of_studies(knees: Sequence[Knee], studies: Mapping[str, Sequence[Path]]) -> Iterator[str]:
+    for series in studies.values():
+        names = ", ".join(f"{knee.case} ({knee.side or 'side unknown'})" for knee in knees if knee.image in series)
+        yield f"{len(series)} series of one study, taken as one visit of one patient: {names}; keep those you mean"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from knee3d.anatomy.orientation import Side
 from knee3d.dataset.discover import NO_NAMES, discover, is_dicom_folder, plain_name, stem_of
+from knee3d.dataset.places import files_of
 from knee3d.dataset.source import ANY, Choice, Source
 from knee3d.dataset.table import read_table
 
@@ -50,7 +51,9 @@ def knees_at(path: Path, case: str | None = None, side: Side = Side.UNKNOWN, cho
         if case or side is not Side.UNKNOWN:
             raise ValueError(f"{path} names its knees and their sides itself; leave --case and --side out")
         knees = read_table(path, must_exist=False)
-        return tuple(Entry(knee.case, Source(knee.image, knee.side, choice), knee.patient) for knee in knees)
+        choices = [replace(choice, series=knee.series or choice.series) for knee in knees]
+        sources = [Source(knee.image, knee.side, own) for knee, own in zip(knees, choices, strict=True)]
+        return tuple(Entry(knee.case, source, knee.patient) for knee, source in zip(knees, sources, strict=True))
     if case and plain_name(case) != case:
         raise ValueError(f"case {case!r} cannot be a folder's name; use letters, digits, '.', '_' and '-'")
     one = (Entry(case or _name(path), Source(path, side, choice)),)
@@ -76,12 +79,12 @@ def content_mark(path: Path) -> str:
     """A fingerprint of what a source holds, whatever its files are called.
 
     Args:
-        path: A file, or a folder of files; hidden ones do not count, as they are not read.
+        path: What a user may call an image, see `files_of`.
 
     Raises:
         OSError: A file cannot be read, or there is none.
     """
-    digests = sorted(digest(file) for file in _files_of(path))
+    digests = sorted(digest(file) for file in files_of(path))
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
@@ -94,15 +97,9 @@ def stat_mark(path: Path) -> str:
     Raises:
         OSError: There is no such file.
     """
-    stats = [(str(one.absolute()), one.stat()) for one in sorted(_files_of(path))]
+    stats = [(str(one.absolute()), one.stat()) for one in sorted(files_of(path))]
     told = [(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats]
     return hashlib.sha256(repr(told).encode()).hexdigest()
-
-
-def _files_of(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    return [one for one in path.rglob("*") if one.is_file() and not one.name.startswith(".")]
 
 
 def digest(file: Path) -> str:

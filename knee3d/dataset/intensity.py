@@ -19,6 +19,9 @@ WINDOW_RULE = "foreground, version 1"
 were found in the same way as those of its training."""
 SHARE = 0.995
 """The part of the foreground that is not brighter than the window."""
+WIDEST_MM = 220.0
+"""A single knee is not wider, from one side of the skin to the other."""
+_FILLED = 0.05  # of the voxels of the fullest sagittal slice: a slice with fewer shows noise and no tissue
 _ROUNDS = 100  # the level is found in about ten
 BITS = (8, 16)
 _STEPS = 255  # between 8-bit pixels
@@ -89,6 +92,30 @@ def clip_level(values: np.ndarray, counted: np.ndarray) -> float:
             break
         level = median / 2
     return darkest + level
+
+
+def check_one_knee(volume: Volume) -> None:
+    """Refuse a single slice, and an image of both legs, as body coils and coils for two knees make it.
+
+    Args:
+        volume: In canonical axes, without padding.
+
+    Raises:
+        ValueError: An axis has fewer than two voxels, or the foreground, see `window_of`, is wider than a knee.
+    """
+    if min(volume.shape) < 2:
+        raise ValueError(f"it is a single slice of {volume.shape} voxels; a volume has several")
+    width = float(volume.spacing_mm[2])
+    if volume.shape[2] * width <= WIDEST_MM:
+        return
+    filled = (volume.array > clip_level(*_distribution(volume.array))).mean(axis=(0, 1))
+    tissue = np.flatnonzero(filled > _FILLED * filled.max())
+    across = float(np.ptp(tissue) + 1) * width if tissue.size else 0.0
+    if across > WIDEST_MM:
+        raise ValueError(
+            f"it shows tissue over {across:.0f} mm from right to left, so both knees; crop the image to one, in 3D "
+            "Slicer for example"
+        )
 
 
 def _count_up_to(level: float, values: np.ndarray, counted: np.ndarray) -> int:

@@ -16,9 +16,10 @@ from knee3d.anatomy.tissue import Numbering, Scheme, map_labels
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_folder
 from knee3d.dataset.cases import CASE_FILE, Case, Split, load_case, save_case
-from knee3d.dataset.intensity import WINDOW_RULE, Window, to_pixels, window_of, without_padding
+from knee3d.dataset.intensity import WINDOW_RULE, Window, check_one_knee, to_pixels, window_of, without_padding
+from knee3d.dataset.places import files_of
 from knee3d.dataset.png import start_slices
-from knee3d.dataset.sides import agreed_side, side_of_labels
+from knee3d.dataset.sides import agreed_side, check_side, side_of_labels
 from knee3d.dataset.source import ANY, Choice, read_image, read_mask
 from knee3d.dataset.split import check_no_leak, split_patients
 from knee3d.dataset.table import Knee
@@ -70,9 +71,10 @@ def canonical_image(source: Volume, side: Side, bits: int = 8) -> tuple[Volume, 
         uint8 (uint16 for 16 bits) in canonical axes, a left knee mirrored to right, and the window used.
 
     Raises:
-        ValueError: See `without_padding` and `window_of`.
+        ValueError: See `without_padding`, `check_one_knee` and `window_of`.
     """
     canonical = without_padding(to_canonical(source, side))
+    check_one_knee(canonical)
     window = window_of(canonical)
     return to_pixels(canonical, window, bits), window
 
@@ -106,6 +108,7 @@ def prepare_knee(knee: Knee, folder: Path, preparation: Preparation, lease: Leas
             source, told = seen.result()
             classes, shown = labels.result() if labels else (None, Side.UNKNOWN)
             side = agreed_side(told, Side.UNKNOWN, shown)
+            check_side(side, preparation.scheme)
             written = _start(to_canonical(classes, side), partial, "mask", pool) if classes else []
             image, window = canonical_image(source, side, preparation.bits)
         except ValueError as error:
@@ -205,18 +208,14 @@ def assign_splits(cases: Sequence[Case], knees: Sequence[Knee], preparation: Pre
 
 def source_of(knee: Knee) -> str:
     """SHA-256 of what the slices of a knee are made of: the row of the table, names, sizes and times of the files."""
-    files = [path for place in (knee.image, knee.mask) if place for path in _files(place)]
+    files = [path for place in (knee.image, knee.mask) if place for path in files_of(place)]
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    row = (knee.case, knee.patient, knee.visit, knee.side, knee.mask is not None)
+    row = (knee.case, knee.patient, knee.visit, knee.side, knee.mask is not None, *filter(None, [knee.series]))
     return _hash([row, stats])
 
 
 def _hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _files(place: Path) -> list[Path]:
-    return sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
 
 
 def _start(volume: Volume, folder: Path, kind: str, pool: Executor) -> list[Future[None]]:
@@ -230,7 +229,8 @@ def _start(volume: Volume, folder: Path, kind: str, pool: Executor) -> list[Futu
 
 def _read_image(knee: Knee, preparation: Preparation) -> tuple[Volume, Side]:
     """The image in the source's axes, and the side that table and file tell."""
-    image, tagged = read_image(knee.image, preparation.choice)
+    choice = preparation.choice
+    image, tagged = read_image(knee.image, replace(choice, series=knee.series or choice.series))
     return image, agreed_side(knee.side, tagged)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from knee3d.anatomy.orientation import Side, to_canonical
-from knee3d.anatomy.tissue import LATERAL_MENISCUS, LATERAL_TIBIAL, MEDIAL_MENISCUS, MEDIAL_TIBIAL, Numbering
+from knee3d.anatomy.tissue import LATERAL_MENISCUS, LATERAL_TIBIAL, MEDIAL_MENISCUS, MEDIAL_TIBIAL, Numbering, Scheme
 from knee3d.anatomy.volume import Volume
 
 _PAIRS = ((MEDIAL_TIBIAL, LATERAL_TIBIAL), (MEDIAL_MENISCUS, LATERAL_MENISCUS))
@@ -54,6 +54,19 @@ def agreed_side(told: Side, tagged: Side, shown: Side = Side.UNKNOWN) -> Side:
             "the side, or the names of the labels (--labels)"
         )
     return side or shown
+
+
+def check_side(side: Side, scheme: Scheme) -> None:
+    """Refuse a knee of unknown side where medial and lateral tissues are told apart: they could be swapped.
+
+    Raises:
+        ValueError: The scheme needs a side, and it is unknown.
+    """
+    if scheme.sided and side is Side.UNKNOWN:
+        raise ValueError(
+            f"the side of the knee is not known, and the scheme {scheme.name} tells medial from lateral; say it by "
+            "--side R or --side L, or in the column side of a table"
+        )
 
 
 _WORD = {Side.RIGHT: "right", Side.LEFT: "left"}

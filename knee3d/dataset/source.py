@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from knee3d.anatomy.orientation import Side, to_canonical
+from knee3d.anatomy.orientation import Side, check_codes, to_canonical
 from knee3d.anatomy.tissue import Numbering
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.headers import DicomError, is_dicom
 from knee3d.dataset.dicom.segmentation import is_segmentation, read_segmentation
 from knee3d.dataset.dicom.series import DicomChoice, read_series
-from knee3d.dataset.files import contours, hdf5
+from knee3d.dataset.files import bare_arrays, contours
 from knee3d.dataset.files.archive import unpacked
 from knee3d.dataset.files.channels import labels_of_channels
 from knee3d.dataset.files.slicer import read_slicer_segmentation, segments_of
@@ -28,19 +28,23 @@ class Choice(DicomChoice):
     """What a path alone does not say.
 
     Attributes:
-        spacing_mm: Three distances in mm between voxels along the axes of an HDF5 array, which does not know them; None
-            for all other forms.
+        spacing_mm: Three distances in mm between voxels along the axes of an array of HDF5 or NumPy, which does not
+            know them; None for all other forms.
+        axes: Where the axes of such an array run to, see `read_bare_array`; empty for all other forms.
 
     Raises:
-        ValueError: A spacing is not above 0.
+        ValueError: A spacing is not above 0, or axes are not one each of R/L, A/P, S/I.
     """
 
     spacing_mm: tuple[float, float, float] | None = None
+    axes: str = ""
 
     def __post_init__(self) -> None:
         spacing = self.spacing_mm
         if spacing is not None and (len(spacing) != 3 or not all(0 < mm < 1000 for mm in spacing)):
             raise ValueError(f"--spacing is three distances in mm above 0, got {self.spacing_mm}")
+        if self.axes:
+            check_codes(self.axes)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -124,15 +128,15 @@ def is_dicom_source(path: Path) -> bool:
 
 
 def read_image(path: Path, choice: Choice = ANY) -> tuple[Volume, Side]:
-    """Read a folder of DICOM, a zip of it, a volume file, or an HDF5 image.
+    """Read a folder of DICOM, a zip of it, a volume file, or an array of HDF5 or NumPy.
 
     Returns:
         The volume in the source's own axes, and the side of the knee, which only DICOM knows.
 
     Raises:
         FileNotFoundError: There is nothing at `path`.
-        ValueError: It cannot be taken as one volume (`DicomError`, `ArchiveError`, `VolumeFileError`, `Hdf5Error`), it
-            is one slice of a DICOM series, or a series is asked of a file.
+        ValueError: It cannot be taken as one volume (`DicomError`, `ArchiveError`, `VolumeFileError`,
+            `BareArrayError`), it is one slice of a DICOM series, or a series is asked of a file.
     """
     if is_dicom_source(path):
         with unpacked(path) as folder:
@@ -146,13 +150,15 @@ def read_image(path: Path, choice: Choice = ANY) -> tuple[Volume, Side]:
         raise VolumeFileError(f"{path.name} is one file of a DICOM series; give the folder, {path.parent}")
     if choice.series is not None or choice.echo is not None:
         raise VolumeFileError(f"{path} is not a folder of DICOM; --series and --echo choose within one, leave them out")
-    if path.suffix.lower() in hdf5.ENDINGS:
-        volume = hdf5.read_hdf5(path, choice.spacing_mm)
+    if path.suffix.lower() in bare_arrays.ENDINGS:
+        volume = bare_arrays.read_bare_array(path, choice.spacing_mm, choice.axes)
         if volume.array.ndim != 3:
-            raise hdf5.Hdf5Error(f"{path.name} has channels, {volume.array.shape}: is it a mask?")
+            raise bare_arrays.BareArrayError(f"{path.name} has channels, {volume.array.shape}: is it a mask?")
         return volume, Side.UNKNOWN
+    if path.suffix.lower() == ".img" and path.with_suffix(".hdr").is_file():
+        raise VolumeFileError(f"{path.name} has no header; give the one beside it, {path.with_suffix('.hdr').name}")
     if path.is_file() and not _is_known(path):
-        forms = ", ".join((*READABLE, *hdf5.ENDINGS))
+        forms = ", ".join((*READABLE, *bare_arrays.ENDINGS))
         raise VolumeFileError(
             f"{path.name} is none of the forms that are read: a folder of DICOM, a zip of it, {forms}; convert it"
         )
@@ -163,7 +169,7 @@ def read_mask(path: Path, knee: Callable[[], tuple[Volume, Side]], choice: Choic
     """Read the labels of an image: integers, a channel for each tissue, 3D Slicer's, DICOM-SEG, or iMorphics' outlines.
 
     Args:
-        path: A volume file, HDF5, .mat or DICOM-SEG file; or a folder that holds only one.
+        path: A volume file, HDF5, .npy, .mat or DICOM-SEG file; or a folder that holds only one.
         knee: Gives the image and its side; only outlines ask for it, as they cannot be filled without.
         choice: What the path alone does not say.
 
@@ -187,7 +193,8 @@ def read_mask(path: Path, knee: Callable[[], tuple[Volume, Side]], choice: Choic
     if path.is_file() and (segments := segments_of(path)):
         labels, numbering = read_slicer_segmentation(path, segments)
         return Mask(path, to_canonical(labels), numbering, names_its_values=True)
-    volume = hdf5.read_hdf5(path, choice.spacing_mm) if path.suffix.lower() in hdf5.ENDINGS else read_array(path)
+    bare = path.suffix.lower() in bare_arrays.ENDINGS
+    volume = bare_arrays.read_bare_array(path, choice.spacing_mm, choice.axes) if bare else read_array(path)
     is_labels = volume.array.ndim == 3
     array = _whole(volume.array, path) if is_labels else labels_of_channels(volume.array, path.name)
     return Mask(path, to_canonical(volume.with_array(array)))
@@ -216,4 +223,4 @@ def _grid(volume: Volume) -> str:
 
 
 def _is_known(path: Path) -> bool:
-    return path.name.lower().endswith((*READABLE, *hdf5.ENDINGS))
+    return path.name.lower().endswith((*READABLE, *bare_arrays.ENDINGS))

@@ -37,6 +37,7 @@ class Knee:
         image: A folder of DICOM, or a volume file.
         mask: A label file on the same grid; None for an unlabelled knee.
         split: None if the table has no column of that name.
+        series: DICOM series, by number or UID, where the image's folder holds several; may be empty.
     """
 
     case: str
@@ -46,14 +47,15 @@ class Knee:
     image: Path
     mask: Path | None
     split: Split | None = None
+    series: str = ""
 
 
 def read_table(path: Path, must_exist: bool = True) -> tuple[Knee, ...]:
     """Read knees.csv.
 
     Args:
-        path: CSV with the columns of `COLUMNS`, and optionally `split` (train, val or test), see `read_rows`. Paths are
-            relative to it.
+        path: CSV with the columns of `COLUMNS`, and optionally `split` (train, val or test) and `series`, see
+            `read_rows`. Paths are relative to it.
         must_exist: Whether images and masks must be there.
 
     Raises:
@@ -221,6 +223,7 @@ def _knee(row: dict[str, str], folder: Path, must_exist: bool) -> Knee:
         image,
         mask,
         None if split is None else Split(split),
+        row.get("series", ""),
     )
 
 

@@ -4,11 +4,14 @@ Import this room late, inside the function that needs it: it takes seconds.
 """
 
 import io
+import logging
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
+
+from knee3d.learn.gpus import unused_gpus
 
 # segmentation_models 1.0.1 asks for this before its import; with its default it fails on Keras 3.
 os.environ.setdefault("SM_FRAMEWORK", "tf.keras")
@@ -49,8 +52,12 @@ with _quiet():
 
 tf.get_logger().setLevel("ERROR")
 
+_gpus = tf.config.list_physical_devices("GPU")
+if _told := unused_gpus(len(_gpus)):
+    logging.getLogger(__name__).warning(_told)
+
 # On CPUs, operations that run at the same time share threads otherwise in every run, and sums differ in their last
 # digit: two trainings with one seed drift apart. One at a time is as fast, as each uses all cores (D71).
-if not tf.config.list_physical_devices("GPU") and "TF_NUM_INTEROP_THREADS" not in os.environ:
+if not _gpus and "TF_NUM_INTEROP_THREADS" not in os.environ:
     with suppress(RuntimeError):  # TensorFlow was at work before this import
         tf.config.threading.set_inter_op_parallelism_threads(1)

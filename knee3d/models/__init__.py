@@ -7,7 +7,7 @@ MODELS/fusion.json      weights keyed by view, and what they were fitted on
 MODELS/fusion-oblique-6.json    the same, with six oblique views besides
 """
 
-from knee3d.models.folder import all_trained, is_trained, mark, trained_networks, trained_views
+from knee3d.models.folder import all_trained, is_trained, mark, scheme_of, trained_networks, trained_views
 from knee3d.models.fusion import fusion_file, fusion_files, load_fusion, save_fusion
 from knee3d.models.trained import Trained, check_match, check_not_tested, fusion_mark, load_models
 
@@ -24,6 +24,7 @@ __all__ = [
     "load_models",
     "mark",
     "save_fusion",
+    "scheme_of",
     "trained_networks",
     "trained_views",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.tissue import SCHEMES, Scheme
 from knee3d.postprocess.oblique import OBLIQUE
 from knee3d.postprocess.patches import SOLID
 
@@ -66,6 +67,19 @@ def trained_networks(models: Path, planes: Sequence[str] = (), oblique: int = 0)
             f"knee3d-train DATASET --plane {OBLIQUE} --models {models}, or leave --views out"
         )
     return (*wanted, OBLIQUE)
+
+
+def scheme_of(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> Scheme | None:
+    """The classes of the networks, see `trained_networks`; None where cards cannot be read, which loading them says.
+
+    Raises:
+        FileNotFoundError: There is no such network.
+    """
+    card = models / trained_networks(models, planes, oblique)[0] / "card.json"
+    try:
+        return SCHEMES.get(json.loads(card.read_text())["scheme"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def mark(models: Path, name: str) -> str:

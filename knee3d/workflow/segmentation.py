@@ -23,13 +23,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knee3d import __version__
+from knee3d.anatomy.tissue import Scheme
 from knee3d.atomic import whole_folder
+from knee3d.dataset.discover import side_in_headers
 from knee3d.dataset.intake import Entry
 from knee3d.dataset.labels import check_form
+from knee3d.dataset.sides import check_side
+from knee3d.dataset.source import Source, is_dicom_source
 from knee3d.launch import LaunchError
 from knee3d.launch.on_ray import pool_on_ray
 from knee3d.lease import Held, disk_time, in_threads, in_turn, leased, share, sweep
-from knee3d.models import fusion_mark, load_models
+from knee3d.models import fusion_mark, load_models, scheme_of
 from knee3d.progress import progress
 from knee3d.workflow.making import VOLUMES, BadModels, load_segmenter, segment_knee
 from knee3d.workflow.outcome import Diary, NoRoom, Outcome, check_writable, in_a_line, watching_room
@@ -124,16 +128,31 @@ def plan(entries: Sequence[Entry], wish: Wish, out: Path, overwrite: bool = Fals
     """
     _check_places(entries, wish, out)
     mark, found = fusion_mark(wish.models, wish.planes, wish.oblique), []
+    scheme = scheme_of(wish.models, wish.planes, wish.oblique)
     with progress("looking", len(entries)) as advance:
         for entry in entries:
             try:
                 check_form(wish.form, entry.source.path)
+                if scheme:
+                    _check_side(entry.source, scheme)
                 known = _known(entry, wish, mark, out, math.inf if overwrite else None)
                 found.append((entry, "finished, to be kept" if known else "to be segmented", True))
             except (ValueError, OSError) as error:
                 found.append((entry, f"problem: {error}", False))
             advance(1)
     return found
+
+
+def _check_side(source: Source, scheme: Scheme) -> None:
+    """`check_side`, as far as a look at headers tells: that of a zip is known when it is unpacked.
+
+    Raises:
+        ValueError: The side is not known, and matters.
+    """
+    if source.path.is_dir():
+        check_side(source.side or side_in_headers(source.path), scheme)
+    elif not is_dicom_source(source.path):
+        check_side(source.side, scheme)
 
 
 def _check_places(entries: Sequence[Entry], wish: Wish, out: Path) -> None:

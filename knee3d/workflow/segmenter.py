@@ -17,6 +17,7 @@ from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.intensity import WINDOW_RULE
 from knee3d.dataset.prepare import canonical_image
+from knee3d.dataset.sides import check_side
 from knee3d.models import Trained, load_models
 from knee3d.postprocess.clean import NOTHING, Cleaning, cleaned
 from knee3d.postprocess.ensemble import Keep, Opinion
@@ -107,19 +108,20 @@ class Segmenter:
 
         Args:
             volume: Intensities of an MR image, three axes in any order; its affine says which.
-            side: "R" or "L"; unknown ("") is taken as a right knee, which matters to schemes that name a side.
+            side: "R" or "L"; unknown ("") is taken as a right knee, if the networks do not tell medial from lateral.
             name: What the progress bar and warnings say.
             keep: What to do with the probabilities of each view, in the axes and on the side of `volume`.
 
         Raises:
-            ValueError: The volume is no image (constant, NaN, not three axes), or its voxels are of another size than
-                those of training.
+            ValueError: The volume is no image (constant, NaN, not three axes), its side is unknown and matters, or its
+                voxels are of another size than those of training.
         """
         if not isinstance(volume, Volume) or volume.array.ndim != 3 or volume.array.dtype.kind not in "iuf":
             raise ValueError("an image is a knee3d.Volume of real numbers with three axes; knee3d.read gives one")
         if side not in list(Side):
             raise ValueError(f"side {side!r} is none; a knee is R, L or '' (unknown)")
         side = Side(side)
+        check_side(side, self.trained.scheme)
         image, _ = canonical_image(volume, side)
         other = self.trained.of_other_voxels(image.spacing_mm)
         if other and not self.method.any_spacing:

@@ -241,3 +241,37 @@ def test_a_series_in_several_folders_whose_parts_are_lost_is_one_knee(tmp_path):
     (knee,) = discover(tmp_path / "knees").knees
     with pytest.raises(DicomError, match=r"IM0009\.dcm is empty, cut off"):
         read_image(knee.image)
+
+
+def of_study(folder: Path, side: Side, uid: str) -> None:
+    dicom(folder, side)
+    for path in folder.iterdir():
+        image = dcmread(path)
+        image.StudyInstanceUID = uid
+        image.SeriesInstanceUID = f"{uid}.{len(side)}.{ord(side[0]) if side else 0}"
+        dcmwrite(path, image)
+
+
+def test_series_of_one_study_are_of_one_patient(tmp_path):
+    """Whatever their folders are called; where the folder around them holds others too, the first one names them."""
+    of_study(tmp_path / "A_right", Side.RIGHT, "1.2.1")
+    of_study(tmp_path / "A_left", Side.LEFT, "1.2.1")
+    of_study(tmp_path / "B" / "V00" / "one", Side.RIGHT, "1.2.2")
+    of_study(tmp_path / "B" / "V00" / "two", Side.LEFT, "1.2.2")
+    of_study(tmp_path / "B" / "V12" / "one", Side.RIGHT, "1.2.3")
+    assert [row[1:4] for row in rows(tmp_path)] == [
+        ("A_left", "", "L"),
+        ("A_left", "", "R"),
+        ("B", "V00", "R"),
+        ("B", "V00", "L"),
+        ("B", "V12", "R"),
+    ]
+    notes = " ".join(discover(tmp_path).notes)
+    assert "2 series of one study, taken as one visit of one patient: A_left (L), A_right (R)" in notes
+    assert "5 knees of 2 patients" in notes
+
+
+def test_both_knees_of_a_study_alone_in_a_folder(tmp_path):
+    of_study(tmp_path / "9001" / "right", Side.RIGHT, "1.2.1")
+    of_study(tmp_path / "9001" / "left", Side.LEFT, "1.2.1")
+    assert {row[1:3] for row in rows(tmp_path / "9001")} == {("9001", "")}

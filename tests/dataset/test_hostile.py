@@ -19,8 +19,8 @@ from knee3d.dataset.dicom.headers import DicomError
 from knee3d.dataset.dicom.segmentation import write_segmentation
 from knee3d.dataset.dicom.series import find_grids
 from knee3d.dataset.dicom.writer import write_series
+from knee3d.dataset.files.bare_arrays import BareArrayError
 from knee3d.dataset.files.contours import ContourError
-from knee3d.dataset.files.hdf5 import Hdf5Error
 from knee3d.dataset.files.volumefile import VolumeFileError, write_volume
 from knee3d.dataset.source import Choice, read_image, read_mask
 
@@ -89,7 +89,7 @@ def attack(folder: Path, name: str) -> dict[str, int]:
         try:
             read(target)
             ends["volume"] += 1
-        except (DicomError, VolumeFileError, Hdf5Error, ContourError):
+        except (DicomError, VolumeFileError, BareArrayError, ContourError):
             ends["refused"] += 1
         assert time.monotonic() - started < SECONDS, f"{name} {seed} took too long"
     return ends

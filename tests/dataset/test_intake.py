@@ -1,15 +1,27 @@
 """What a path stands for: a knee, a folder of knees, a table."""
 
+import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
+from pydicom import dcmread, dcmwrite
 
 from knee3d import workflow
 from knee3d.anatomy.orientation import Side
-from knee3d.dataset.intake import content_mark, knees_at
+from knee3d.anatomy.tissue import SCHEMES
+from knee3d.anatomy.volume import Volume
+from knee3d.dataset.dicom.writer import write_series
+from knee3d.dataset.files.volumefile import write_volume
+from knee3d.dataset.intake import content_mark, knees_at, stat_mark
 from knee3d.dataset.phantom.cohort import Cohort
-from knee3d.dataset.source import Choice
+from knee3d.dataset.prepare import Preparation, prepare_knees
+from knee3d.dataset.source import Choice, read_image
+from knee3d.dataset.table import read_table
+
+IPL = np.array([[0, 0, -0.7, 0], [0, -0.4, 0, 0], [-0.5, 0, 0, 0], [0, 0, 0, 1.0]])
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +116,67 @@ def test_a_mark_is_of_the_content_whatever_its_name(cohort, tmp_path):
     changed.write_bytes(changed.read_bytes()[:-1] + b"?")
     assert content_mark(copy) != content_mark(original)
     assert content_mark(cohort / "P001-baseline" / "mask.nii.gz") != content_mark(original)
+
+
+def test_a_knee_behind_linked_folders(cohort, tmp_path):
+    """As whoever keeps scans elsewhere points to them, at any depth; a link to a folder above ends somewhere."""
+    away = tmp_path / "away" / "study" / "series"
+    away.parent.mkdir(parents=True)
+    shutil.copytree(cohort / "P001-baseline" / "dicom", away)
+    (away / "up").symlink_to(tmp_path / "away")
+    (tmp_path / "knees" / "deeper").mkdir(parents=True)
+    (tmp_path / "knees" / "deeper" / "mine").symlink_to(tmp_path / "away")
+    (entry,) = knees_at(tmp_path / "knees")
+    theirs, _ = read_image(cohort / "P001-baseline" / "dicom")
+    np.testing.assert_array_equal(read_image(entry.source.path)[0].array, theirs.array)
+    assert content_mark(tmp_path / "knees") == content_mark(cohort / "P001-baseline" / "dicom")
+
+
+def test_a_folder_that_cannot_be_listed_is_no_shorter_knee(cohort, tmp_path, monkeypatch, caplog):
+    shutil.copytree(cohort / "P001-baseline" / "dicom", tmp_path / "knee")
+    (tmp_path / "knee" / "closed").mkdir()
+    scandir = os.scandir
+
+    def denied(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(PermissionError, match="closed"):
+        read_image(tmp_path / "knee")
+    assert len(knees_at(tmp_path)) == 1
+    assert "closed cannot be listed" in caplog.text
+
+
+def test_a_mark_counts_the_voxels_beside_a_header(tmp_path):
+    volume = Volume(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.diag([0.5, 0.6, 0.7, 1]))
+    write_volume(volume, tmp_path / "one.nrrd")
+    sitk.WriteImage(sitk.ReadImage(str(tmp_path / "one.nrrd")), str(tmp_path / "k[1].mhd"))
+    before = content_mark(tmp_path / "k[1].mhd"), stat_mark(tmp_path / "k[1].mhd")
+    raw = tmp_path / "k[1].raw"
+    raw.write_bytes(bytes(len(raw.read_bytes())))
+    after = content_mark(tmp_path / "k[1].mhd"), stat_mark(tmp_path / "k[1].mhd")
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+def test_a_table_chooses_a_series_where_a_folder_holds_both_knees(tmp_path):
+    """All files of a study in one folder, as archives hand them out."""
+    volume = Volume(np.arange(60, dtype=np.int16).reshape(3, 4, 5), IPL)
+    (tmp_path / "study").mkdir()
+    for number, side in enumerate(("R", "L"), start=1):
+        write_series(volume, tmp_path / side, Side(side), patient="P", description=side, seed=1)
+        for path in sorted((tmp_path / side).iterdir()):
+            image = dcmread(path)
+            image.SeriesNumber, image.StudyInstanceUID = number, "1.2.3"
+            dcmwrite(tmp_path / "study" / f"{side}{path.name}", image)
+    with pytest.raises(ValueError, match=r"(?s)one series.*column series.*series 1 .*side R.*series 2 .*side L"):
+        read_image(tmp_path / "study")
+    lines = ["case,patient,visit,side,image,mask,series", *(f"k{n},P,,,study,,{n}" for n in (1, 2))]
+    (tmp_path / "knees.csv").write_text("\n".join(lines))
+    found = knees_at(tmp_path / "knees.csv")
+    assert [read_image(one.source.path, one.source.choice)[1] for one in found] == [Side.RIGHT, Side.LEFT]
+    preparation = Preparation(SCHEMES["cartilage"], None)
+    cases = list(prepare_knees(read_table(tmp_path / "knees.csv"), tmp_path / "dataset", preparation, 1))
+    assert {case.name: case.side for case in cases} == {"k1": Side.RIGHT, "k2": Side.LEFT}

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from knee3d.anatomy.volume import Volume
-from knee3d.dataset.intensity import SHARE, Window, to_intensities, to_pixels, window_of, without_padding
+from knee3d.dataset.intensity import (
+    SHARE,
+    Window,
+    check_one_knee,
+    to_intensities,
+    to_pixels,
+    window_of,
+    without_padding,
+)
 
 
 def volume(array: np.ndarray) -> Volume:
@@ -179,3 +187,22 @@ def test_sixteen_bits_are_finer_and_show_eight_the_same(seed):
 def test_pixels_of_other_types_are_refused():
     with pytest.raises(ValueError, match="8 or 16 bits, not 12"):
         to_pixels(volume(np.arange(5)), Window(0, 1), 12)
+
+
+@pytest.mark.parametrize(("width", "gap"), [(110, 20), (150, 0)])
+def test_two_knees_in_one_image_are_refused_and_one_with_much_air_is_not(width, gap):
+    """Legs may touch; noise around a single knee counts for nothing."""
+    rng = np.random.default_rng(0)
+    wide = rng.rayleigh(6, (12, 12, 400))
+    start = 200 - gap // 2 - width
+    wide[:, :, start : start + width] += 200
+    check_one_knee(Volume(wide, np.eye(4)))
+    wide[:, :, 200 + gap // 2 : 200 + gap // 2 + width] += 200
+    with pytest.raises(ValueError, match=f"{2 * width + gap} mm from right to left, so both knees; crop"):
+        check_one_knee(Volume(wide, np.eye(4)))
+    check_one_knee(Volume(wide, np.diag([1, 1, 0.4, 1])))
+
+
+def test_a_single_slice_is_no_volume():
+    with pytest.raises(ValueError, match="single slice"):
+        check_one_knee(Volume(np.zeros((5, 1, 5)), np.eye(4)))

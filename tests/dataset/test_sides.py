@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from knee3d.anatomy.orientation import Side, mirror, reorient
-from knee3d.anatomy.tissue import NUMBERINGS
+from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES
 from knee3d.dataset.phantom.knee import parametric_knee
-from knee3d.dataset.sides import agreed_side, side_of_labels
+from knee3d.dataset.sides import agreed_side, check_side, side_of_labels
 
 R, L, UNKNOWN = Side.RIGHT, Side.LEFT, Side.UNKNOWN
 PYMSKT = NUMBERINGS["pymskt"]
@@ -56,3 +56,10 @@ def test_contradictions():
     for told, tagged in ((R, UNKNOWN), (UNKNOWN, R), (R, R)):
         with pytest.raises(ValueError, match="the side is R, but the mask's .* as in a left knee.*--labels"):
             agreed_side(told, tagged, L)
+
+
+def test_a_scheme_that_tells_medial_from_lateral_needs_a_side():
+    check_side(Side.UNKNOWN, SCHEMES["compartments"])
+    check_side(Side.LEFT, SCHEMES["iwoai"])
+    with pytest.raises(ValueError, match="side .* not known, .*iwoai.*--side"):
+        check_side(Side.UNKNOWN, SCHEMES["iwoai"])

@@ -26,7 +26,7 @@ from knee3d.anatomy.orientation import Side, to_canonical
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.files.probabilities import read_probabilities
-from knee3d.dataset.files.volumefile import read_volume
+from knee3d.dataset.files.volumefile import read_volume, write_volume
 from knee3d.dataset.phantom.cohort import Cohort
 from knee3d.dataset.prepare import canonical_image
 from knee3d.dataset.source import read_image
@@ -593,3 +593,21 @@ def test_a_place_where_nothing_can_be_written_is_said_before(place, tmp_path, mo
     monkeypatch.setattr("knee3d.workflow.outcome.shutil.disk_usage", lambda path: SimpleNamespace(free=0))
     refused = run(*words, tmp_path / "out", "--dry-run")
     assert f"no room left in {tmp_path}" in " ".join(refused.output.split())
+
+
+def test_a_side_that_the_classes_need_is_asked_for_before(place, tmp_path):
+    """Also by a dry run. DICOM that tells its side is taken at its word."""
+    dicom = place / "cohort" / "P001-baseline" / "dicom"
+    image, side = read_image(dicom)
+    make_models(tmp_path / "models", tuple(to_canonical(image).spacing_mm.tolist()), scheme="iwoai")
+    write_volume(image, tmp_path / "knee.nii.gz")
+    words = ("--models", tmp_path / "models", "--out", tmp_path / "out")
+    for more in (("--dry-run",), ()):
+        refused = run(tmp_path / "knee.nii.gz", *words, *more)
+        assert refused.exit_code == 2, refused.output
+        assert "--side" in refused.output
+        assert not list((tmp_path / "out").glob("*/segmentation.json"))
+        assert run(dicom, *words, *more).exit_code == 0
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    done = run(tmp_path / "knee.nii.gz", *words, "--side", side)
+    assert done.exit_code == 0, done.output

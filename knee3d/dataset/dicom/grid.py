@@ -162,6 +162,11 @@ def _check_line(ordered: Sequence[Frame], places: np.ndarray, heights: np.ndarra
 
 
 def _side(frames: Sequence[Frame]) -> Side:
+    both = [one for one in frames if one.both]
+    if both:
+        raise DicomError(
+            f"{_names(both)} show both knees by their laterality (B); crop the image to one, in 3D Slicer for example"
+        )
     named = {one.side: one.name for one in frames if one.side is not Side.UNKNOWN}
     if len(named) > 1:
         which = f"right in {named[Side.RIGHT]}, left in {named[Side.LEFT]}"

@@ -128,6 +128,7 @@ class Frame:
         colour: Whether it is a screenshot or an overlay, and no measurement.
         rescale: Slope and intercept from stored values to those that are meant.
         side: Of the knee, as far as the file says.
+        both: Whether the file says that both knees are in the picture, and names none.
         number: The InstanceNumber, and the number of images by ImagesInAcquisition; None for each that is not given.
     """
 
@@ -146,6 +147,7 @@ class Frame:
     colour: bool
     rescale: tuple[float, float]
     side: Side
+    both: bool
     number: tuple[int | None, int | None]
 
     @property
@@ -276,6 +278,7 @@ def _frame(path: Path, index: int | None, header: Dataset, tags: Dataset) -> Fra
         colour=not kind.startswith("MONOCHROME") or header.get("SamplesPerPixel", 1) != 1,
         rescale=(1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)),
         side=_side(path, header, tags),
+        both="B" in _sides(header, tags) and not _side(path, header, tags),
         number=(_integer(header.get("InstanceNumber")), _integer(header.get("ImagesInAcquisition"))),
     )
 
@@ -311,8 +314,12 @@ def _numbers(value: object) -> np.ndarray:
 
 
 def _side(path: Path, header: Dataset, tags: Dataset) -> Side:
-    told = (header.get("Laterality"), header.get("ImageLaterality"), tags.get("FrameLaterality"))
-    stated = {str(side or "").strip().upper() for side in told} & {"R", "L"}
+    stated = _sides(header, tags) & {"R", "L"}
     if len(stated) > 1:
         raise DicomError(f"{path.name} says both right and left; correct Laterality or ImageLaterality")
     return Side("".join(stated))
+
+
+def _sides(header: Dataset, tags: Dataset) -> set[str]:
+    told = (header.get("Laterality"), header.get("ImageLaterality"), tags.get("FrameLaterality"))
+    return {str(side or "").strip().upper() for side in told}

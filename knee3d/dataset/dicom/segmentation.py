@@ -4,6 +4,7 @@ highdicom writes and reads. Codes are those of SNOMED CT that DICOM lists as tis
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from types import MappingProxyType
 
@@ -73,15 +74,17 @@ def write_segmentation(
         case: At most 64 characters.
 
     Raises:
-        DicomError: The images are spread over several multi-frame files.
         ValueError: Labels and grid differ in shape.
     """
     grid, study = grids[0], _study(grids[0], case)
     if labels.shape != grid.shape:
         raise ValueError(f"labels have shape {labels.shape}, the images {grid.shape}")
+    framed = any(frame.index is not None for frame in grid.frames)
+    sources = _frames(grid, study) if framed else _sources(grid, study)
+    further = [] if framed else [one for other in grids[1:] for one in _sources(other, study)]
     segmentation = Segmentation(
-        source_images=_sources(grid, study),
-        further_source_images=[one for other in grids[1:] for one in _sources(other, study)] or None,
+        source_images=sources,
+        further_source_images=further or None,
         pixel_array=np.ascontiguousarray(labels.array.T, np.uint8),
         plane_positions=[hd.PlanePositionSequence("PATIENT", frame.position.tolist()) for frame in grid.frames],
         segmentation_type="BINARY",
@@ -98,6 +101,8 @@ def write_segmentation(
         series_description=f"knee3d {scheme.name}",
         omit_empty_frames=bool(labels.array.any()),  # at least one frame there must be
     )
+    if framed:
+        _name_frames(segmentation, grids)
     segmentation.PatientIdentityRemoved = "YES"
     segmentation.DeidentificationMethod = "knee3d: case name for patient, no dates"
     with whole_file(path) as partial:
@@ -147,38 +152,69 @@ def _study(grid: Grid, case: str) -> pydicom.Dataset:
     return study
 
 
-def _sources(grid: Grid, study: pydicom.Dataset) -> list[pydicom.Dataset]:
-    """Headers that highdicom can refer to: one for each classic image, or the one of a multi-frame file.
-
-    highdicom finds by place which image a slice was made from, so frames that are not of this grid are put elsewhere.
-    """
-    rows, columns = grid.frames[0].shape
-    orientation = hd.PlaneOrientationSequence("PATIENT", grid.frames[0].cosines.tolist())
-    measures = hd.PixelMeasuresSequence(grid.frames[0].spacing.tolist(), float(np.linalg.norm(grid.affine[:3, 2])))
+def _instances(grid: Grid, study: pydicom.Dataset) -> list[pydicom.Dataset]:
+    """A header for each file, with its identifiers and the size of its pictures."""
     headers = []
-    for path in dict.fromkeys(frame.path for frame in grid.frames):
-        first = next(frame for frame in grid.frames if frame.path == path)
+    for frame in {frame.path: frame for frame in grid.frames}.values():
         header = pydicom.Dataset()
         header.update(study)
         header.file_meta = study.file_meta
-        header.SOPInstanceUID, header.SeriesInstanceUID = first.instance, first.series[0]
-        header.Rows, header.Columns = rows, columns
-        if first.index is None:
-            header.ImagePositionPatient = first.position.tolist()
-            header.ImageOrientationPatient = orientation[0].ImageOrientationPatient
-            header.PixelSpacing, header.SliceThickness = measures[0].PixelSpacing, measures[0].SliceThickness
-        else:
-            shared, places = pydicom.Dataset(), {frame.index: frame.position for frame in grid.frames}
-            elsewhere = first.position + grid.affine[:3, 2] * _LPS_TO_RAS.diagonal()[:3] * 10 * len(grid.frames)
-            shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = orientation, measures
-            header.SharedFunctionalGroupsSequence = [shared]
-            header.PerFrameFunctionalGroupsSequence = [
-                _place(places.get(index, elsewhere)) for index in range(header.NumberOfFrames)
-            ]
+        header.SOPInstanceUID, header.SeriesInstanceUID = frame.instance, frame.series[0]
+        header.Rows, header.Columns = frame.shape
         headers.append(header)
-    if len(headers) > 1 and "PerFrameFunctionalGroupsSequence" in headers[0]:
-        raise DicomError(f"the images lie in {len(headers)} multi-frame files, DICOM-SEG refers to one; write NIfTI")
     return headers
+
+
+def _sources(grid: Grid, study: pydicom.Dataset) -> list[pydicom.Dataset]:
+    """Headers of classic files, in which highdicom finds by place which image a slice of labels was made from."""
+    headers = _instances(grid, study)
+    orientation, measures = _plane(grid)
+    for header, frame in zip(headers, grid.frames, strict=True):
+        header.ImagePositionPatient = frame.position.tolist()
+        header.ImageOrientationPatient = orientation[0].ImageOrientationPatient
+        header.PixelSpacing, header.SliceThickness = measures[0].PixelSpacing, measures[0].SliceThickness
+    return headers
+
+
+def _frames(grid: Grid, study: pydicom.Dataset) -> list[pydicom.Dataset]:
+    """The header of a single file with all frames of the grid in their order, however many files they lie in.
+
+    highdicom refers to one multi-frame file only; `_name_frames` puts the files' own frames in place of it.
+    """
+    header, shared = _instances(grid, study)[0], pydicom.Dataset()
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = _plane(grid)
+    header.NumberOfFrames = len(grid.frames)
+    header.SharedFunctionalGroupsSequence = [shared]
+    header.PerFrameFunctionalGroupsSequence = [_place(frame.position) for frame in grid.frames]
+    return [header]
+
+
+def _name_frames(segmentation: Segmentation, grids: Sequence[Grid]) -> None:
+    """Let labels refer to the multi-frame files, and each slice to its frames in them, one of each echo."""
+    (series,) = segmentation.ReferencedSeriesSequence
+    (told,) = series.ReferencedInstanceSequence
+    files = []
+    for instance in dict.fromkeys(frame.instance for grid in grids for frame in grid.frames):
+        files.append(deepcopy(told))
+        files[-1].ReferencedSOPInstanceUID = instance
+    series.ReferencedInstanceSequence = segmentation.SourceImageSequence = files
+    for group in segmentation.PerFrameFunctionalGroupsSequence:
+        for derivation in group.DerivationImageSequence:
+            (source,) = derivation.SourceImageSequence
+            named = []
+            for grid in grids:
+                frame = grid.frames[int(source.ReferencedFrameNumber) - 1]
+                named.append(deepcopy(source))
+                named[-1].ReferencedSOPInstanceUID = frame.instance
+                named[-1].ReferencedFrameNumber = (frame.index or 0) + 1
+            derivation.SourceImageSequence = named
+
+
+def _plane(grid: Grid) -> tuple[hd.PlaneOrientationSequence, hd.PixelMeasuresSequence]:
+    orientation = hd.PlaneOrientationSequence("PATIENT", grid.frames[0].cosines.tolist())
+    return orientation, hd.PixelMeasuresSequence(
+        grid.frames[0].spacing.tolist(), float(np.linalg.norm(grid.affine[:3, 2]))
+    )
 
 
 def _place(position: np.ndarray) -> pydicom.Dataset:

@@ -13,6 +13,7 @@ from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.grid import Grid, regular_grid
 from knee3d.dataset.dicom.headers import DicomError, Frame, is_lost, read_frames, remarks
 from knee3d.dataset.dicom.pixels import read_pixels
+from knee3d.dataset.places import files_below
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,9 @@ class Series:
     echoes: tuple[Echo, ...]
 
     def __str__(self) -> str:
-        return f"series {self.number} {self.uid}: {', '.join(map(str, self.echoes))}"
+        sides = sorted({frame.side for echo in self.echoes for frame in echo.frames} - {Side.UNKNOWN})
+        side = f", side {' and '.join(sides)}" if sides else ""
+        return f"series {self.number} {self.uid}: {', '.join(map(str, self.echoes))}{side}"
 
 
 @dataclass(frozen=True)
@@ -97,10 +100,11 @@ def scan(folder: Path, any_modality: bool = False) -> Scan:
 
     Raises:
         NotADirectoryError: `folder` is missing or no folder.
+        OSError: A folder below it cannot be listed.
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder; give the folder that holds the DICOM files of the series")
-    files = _files_below(folder)
+    files = files_below(folder, strict=True)
     lost = [path for path in files if is_lost(path)]
     found: dict[str, list[Frame]] = {}
     skipped: list[tuple[Path, str]] = []
@@ -144,12 +148,6 @@ def _copies(frames: Sequence[Frame]) -> set[Path]:
     first: dict[str, Path] = {}
     again = {one.path: first.setdefault(one.instance, one.path) for one in frames if one.instance}
     return {path for path, other in again.items() if path != other and filecmp.cmp(path, other, shallow=False)}
-
-
-def _files_below(folder: Path) -> list[Path]:
-    """All files but hidden ones, and links that lead nowhere."""
-    there = (path for path in folder.rglob("*") if not path.name.startswith("."))
-    return sorted(path for path in there if path.is_file() or (path.is_symlink() and not path.exists()))
 
 
 def check_complete(series: Series) -> None:
@@ -241,7 +239,8 @@ def _choose_series(found: Sequence[Series], folder: Path, series: str | None) ->
         count = "more than one series" if series is None else f"{len(meant)} series that match {series!r}"
         listing = "\n  ".join(map(str, found))
         raise DicomError(
-            f"{folder} holds {count}; choose by --series, its number or UID (knee3d inspect shows more):\n  {listing}"
+            f"{folder} holds {count}; choose by --series, or in a table by a column series, its number or UID (knee3d "
+            f"inspect shows more):\n  {listing}"
         )
     return meant[0]
 

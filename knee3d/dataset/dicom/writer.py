@@ -72,12 +72,11 @@ def write_series(volume: Volume, folder: Path, side: Side, *, patient: str, desc
     """
     _check(volume)
     content = np.ascontiguousarray(volume.array, dtype="<i2").tobytes() + volume.affine.astype("<f8").tobytes()
-    study = [patient, str(seed)]
-    series = [*study, description, side.value, str(volume.shape), hashlib.sha256(content).hexdigest()]
+    series = [patient, str(seed), description, side.value, str(volume.shape), hashlib.sha256(content).hexdigest()]
     common = _common_tags(volume, side)
     common.PatientName = common.PatientID = patient
     common.SeriesDescription = description
-    common.StudyInstanceUID = generate_uid(entropy_srcs=["study", *study])
+    common.StudyInstanceUID = generate_uid(entropy_srcs=["study", *series])
     common.SeriesInstanceUID = generate_uid(entropy_srcs=["series", *series])
     common.FrameOfReferenceUID = generate_uid(entropy_srcs=["frame", *series])
     with whole_folder(folder) as partial:

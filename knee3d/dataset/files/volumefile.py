@@ -16,10 +16,10 @@ import SimpleITK as sitk
 
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
+from knee3d.dataset.places import HEADERS, files_of
 
 _ONE_FILE = (".nii", ".nii.gz", ".nrrd", ".mha")
-_HEADER_AND_DATA = (".nhdr", ".mhd")
-READABLE = _ONE_FILE + _HEADER_AND_DATA
+READABLE = _ONE_FILE + HEADERS
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _NIFTI_COSINE_TOLERANCE = 1e-4
 _PLACE_TOLERANCE_MM = 0.05  # ITK tells the header's numbers with six digits
@@ -41,7 +41,7 @@ def read_volume(path: Path) -> Volume:
     """Read one volume with one number per voxel.
 
     Args:
-        path: .nii, .nii.gz, .nrrd, .nhdr, .mha or .mhd.
+        path: .nii, .nii.gz, .hdr of a NIfTI pair, .nrrd, .nhdr, .mha or .mhd.
 
     Returns:
         Voxels indexed as the file orders them, (x, y, z), in the file's dtype; float where a NIfTI file rescales.
@@ -73,7 +73,7 @@ def read_array(path: Path) -> Volume:
         raise VolumeFileError(f"{path.name} is none of the forms that are read: {', '.join(READABLE)}; convert it")
     try:
         image = sitk.ReadImage(str(path))
-        if ".nii" in path.name.lower():
+        if _is_nifti(path):
             _check_length(path, image)
     except (RuntimeError, OSError, EOFError, zlib.error) as error:
         raise VolumeFileError(_reason(path, str(error))) from error
@@ -162,7 +162,7 @@ def _affine(path: Path, image: sitk.Image) -> np.ndarray:
 
 def _sform(path: Path, image: sitk.Image) -> np.ndarray | None:
     """(3, 4) rows of a NIfTI file's sform; None where it has none."""
-    if ".nii" not in path.name.lower() or image.GetMetaData("sform_code") == "0":
+    if not _is_nifti(path) or image.GetMetaData("sform_code") == "0":
         return None
     return np.array([image.GetMetaData(f"srow_{axis}").split() for axis in "xyz"], dtype=np.float64)
 
@@ -173,10 +173,16 @@ def _shear(rows: np.ndarray) -> float:
     return float(np.abs(cosines.T @ cosines - np.eye(3)).max())
 
 
+def _is_nifti(path: Path) -> bool:
+    return ".nii" in path.name.lower() or path.suffix.lower() == ".hdr"
+
+
 def _check_length(path: Path, image: sitk.Image) -> None:
     """ITK fills up what a cut-off NIfTI file lacks with zeros, and warns on the terminal alone."""
     sizes = [int(image.GetMetaData(f"dim[{i + 1}]")) for i in range(int(image.GetMetaData("dim[0]")))]
     wanted = int(float(image.GetMetaData("vox_offset"))) + math.prod(sizes) * int(image.GetMetaData("bitpix")) // 8
+    if path.suffix.lower() == ".hdr":  # the voxels lie in a file beside it
+        path = next((one for one in files_of(path) if ".img" in one.name.lower()), path)
     with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
         found = sum(len(block) for block in iter(lambda: file.read(1 << 20), b""))
     if found < wanted:
@@ -185,7 +191,7 @@ def _check_length(path: Path, image: sitk.Image) -> None:
 
 def _check_place(path: Path, image: sitk.Image, affine: np.ndarray) -> None:
     """ITK fills a missing orientation with a guess, and of two that differ takes one; neither goes on in silence."""
-    nifti, told = ".nii" in path.name.lower(), _sform(path, image)
+    nifti, told = _is_nifti(path), _sform(path, image)
     if told is not None:
         off = (np.abs(told - affine[:3]) @ [*image.GetSize()[:3], 1]).max()
         reach = np.linalg.norm(told[:, :3], axis=0) @ image.GetSize()[:3]

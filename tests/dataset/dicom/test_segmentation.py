@@ -67,14 +67,27 @@ def test_labels_come_back_from_a_multi_frame_file(tmp_path, turn):
     assert referred == {1, 3, 5, 7}
 
 
-def test_images_spread_over_several_multi_frame_files_cannot_be_referred_to(tmp_path):
-    for k in range(SLICES // 2):
-        pair = [slice_dataset(2 * k + n, TURNS["level"]) for n in (0, 1)]
-        save(enhanced(pair, SOPInstanceUID=f"1.2.{k + 1}"), tmp_path / "e").joinpath("ENHANCED.dcm").rename(
-            tmp_path / "e" / f"{k}.dcm"
-        )
-    with pytest.raises(DicomError, match="2 multi-frame files"):
-        written(tmp_path / "e")
+def test_images_spread_over_several_multi_frame_files_are_all_referred_to(tmp_path):
+    """Each slice refers to its own frame of its own file."""
+
+    def place(item: pydicom.Dataset) -> tuple:
+        return tuple(np.round(np.array(item.ImagePositionPatient, float), 3).tolist())
+
+    made = {}
+    for number, slices in enumerate(((3, 0), (1, 2)), start=1):
+        pair = [slice_dataset(k, TURNS["level"]) for k in slices]
+        made.update({place(one): (f"1.2.{number}", n) for n, one in enumerate(pair, start=1)})
+        file = save(enhanced(pair, SOPInstanceUID=f"1.2.{number}"), tmp_path / "e") / "ENHANCED.dcm"
+        file.rename(file.with_name(f"{number}.dcm"))
+    path, labels, _ = written(tmp_path / "e")
+    np.testing.assert_array_equal(on_the_grid_of(path, labels), to_canonical(labels).array)
+    segmentation = pydicom.dcmread(path)
+    (series,) = segmentation.ReferencedSeriesSequence
+    assert {one.ReferencedSOPInstanceUID for one in series.ReferencedInstanceSequence} == {"1.2.1", "1.2.2"}
+    for item in segmentation.PerFrameFunctionalGroupsSequence:
+        (source,) = item.DerivationImageSequence[0].SourceImageSequence
+        referred = (source.ReferencedSOPInstanceUID, source.ReferencedFrameNumber)
+        assert referred == made[place(item.PlanePositionSequence[0])]
 
 
 def test_others_read_the_same(make_series):

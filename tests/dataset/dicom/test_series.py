@@ -225,6 +225,7 @@ REFUSED = {
     "no unit vectors": (on(2, ImageOrientationPatient=[1, 0, 0, 0, 2, 0]), "S2.dcm has no usable place"),
     "skew vectors": (on(2, ImageOrientationPatient=[1, 0, 0, 0.6, 0.8, 0]), "S2.dcm has no usable place"),
     "no series": (on(2, SeriesInstanceUID=None), "S2.dcm lacks SeriesInstanceUID"),
+    "both knees": (lambda image, k: setattr(image, "ImageLaterality", "B"), "both knees.*crop"),
     "both sides": (lambda image, k: setattr(image, "Laterality", "RL"[k % 2]), "right in S.*left in S"),
     "both in one": (on(1, Laterality="R", ImageLaterality="L"), "S1.dcm says both"),
     "colour": (on(1, PhotometricInterpretation="RGB", SamplesPerPixel=3, PlanarConfiguration=0), "S1.dcm is a colour"),
@@ -834,7 +835,7 @@ def test_enhanced_files_that_contradict_themselves(tmp_path):
         ({"Laterality": "R"}, Side.RIGHT),
         ({"ImageLaterality": "L"}, Side.LEFT),
         ({"Laterality": "L", "ImageLaterality": "L"}, Side.LEFT),
-        ({"ImageLaterality": "B"}, Side.UNKNOWN),
+        ({"Laterality": "R", "ImageLaterality": "B"}, Side.RIGHT),
         ({"Laterality": "", "ImageLaterality": "R"}, Side.RIGHT),
     ],
 )
