@@ -70,7 +70,7 @@ def inspect(path: Path, as_json: bool, **choice: Any) -> None:
 
     PATH is a folder of DICOM, a zip of it, or a NIfTI, NRRD, MHA or HDF5 file. Descriptions are shown as the scanner
     wrote them; they may name a person. In a terminal each series has a second line with its folder and description;
-    into a pipe it is one line. The exit code is 1 if nothing could be read.
+    into a pipe it is one line. The exit code is 1 if nothing can be read: a broken file may be a slice of any series.
 
     \b
     knee3d inspect path/to/dicom
@@ -84,8 +84,14 @@ def inspect(path: Path, as_json: bool, **choice: Any) -> None:
         click.echo(json.dumps(found, indent=1))
     else:
         _show_findings(found)
-    if not any(not volume["problem"] for volume in found["volumes"]):
+    if all(volume["problem"] for volume in found["volumes"]):
         raise ValueError(f"nothing in {path} can be read as a volume")
+    if found["broken"]:
+        raise ValueError(f"{path} is not read while files in it are broken; replace them, or move them elsewhere")
+
+
+MOST_BROKEN = 5
+"""So many broken files are named."""
 
 
 def _show_findings(found: dict[str, Any]) -> None:
@@ -100,8 +106,10 @@ def _show_findings(found: dict[str, Any]) -> None:
             click.echo(with_owners(f"{name}: {one['problem']}", inspect))
     for reason, number in found["skipped"].items():
         click.echo(f"left aside: {count(number, 'file')}, {reason}")
-    for problem in found["broken"]:
+    for problem in found["broken"][:MOST_BROKEN]:
         click.echo(with_owners(f"broken: {problem}", inspect))
+    if len(found["broken"]) > MOST_BROKEN:
+        click.echo(f"broken: {len(found['broken']) - MOST_BROKEN} more")
 
 
 @click.command(cls=Command)

@@ -1,5 +1,6 @@
 """What lies at a path: every volume that could be read from it, and what stands in the way of those that cannot."""
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from knee3d.dataset.dicom.grid import Grid, regular_grid
 from knee3d.dataset.dicom.series import Echo, Series, check_complete, scan
 from knee3d.dataset.files.archive import unpacked
 from knee3d.dataset.source import ANY, Choice, read_image
+
+log = logging.getLogger(__name__)
 
 
 def inspect(path: Path, choice: Choice = ANY) -> dict[str, Any]:
@@ -43,6 +46,8 @@ def inspect(path: Path, choice: Choice = ANY) -> dict[str, Any]:
         return {"volumes": [volume], "skipped": {}, "broken": []}
     with unpacked(path) as folder:
         found = scan(folder, choice.any_modality)
+        if found.remark:
+            log.warning("%s: %s", path, found.remark)
         volumes = [_echo(series, echo, folder, path) for series in found.series for echo in series.echoes]
     skipped = dict(Counter(reason for _, reason in found.skipped))
     return {"volumes": volumes, "skipped": skipped, "broken": [str(error) for error in found.broken]}

@@ -57,7 +57,7 @@ def write_labels(labels: Volume, scheme: Scheme, source: Source, form: str, fold
         write_volume(labels, path, header_of(scheme, labels.shape) if form == SEG_NRRD else {})
         return path
     with unpacked(source.path) as place:
-        grids = find_grids(place, source.choice)
+        grids = find_grids(place, source.choice, again=True)
         write_segmentation(labels, scheme, source.side, grids, path, case)
     return path
 

@@ -18,8 +18,9 @@ from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import SCHEMES
 from knee3d.anatomy.volume import Volume
 from knee3d.cli import main
+from knee3d.dataset.dicom.headers import DicomError
 from knee3d.dataset.dicom.segmentation import write_segmentation
-from knee3d.dataset.dicom.series import find_grids
+from knee3d.dataset.dicom.series import DicomChoice, find_grids
 from knee3d.dataset.dicom.writer import write_series
 from knee3d.dataset.files.volumefile import write_volume
 from knee3d.dataset.inspection import inspect
@@ -64,6 +65,19 @@ def test_a_broken_file_does_not_hide_the_others(study):
     assert len(found["volumes"]) == 2
     (broken,) = found["broken"]
     assert "IM0002.dcm" in broken
+
+
+def test_broken_files_end_in_an_exit_code_and_are_no_flood(study):
+    """As nothing of the folder is read by the other commands either."""
+    for number in range(7):
+        (study / "a" / f"X{number}.dcm").touch()
+    shown = CliRunner().invoke(main, ["inspect", str(study)])
+    assert shown.exit_code == 1
+    assert shown.output.count("broken: X") == 5
+    assert "broken: 2 more" in shown.output
+    assert "not read while files in it are broken" in shown.output
+    with pytest.raises(DicomError, match="X0"):
+        find_grids(study, DicomChoice(series="1"))
 
 
 def test_files_and_zips(study, tmp_path):

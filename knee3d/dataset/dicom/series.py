@@ -79,11 +79,13 @@ class Scan:
         skipped: Files left aside, with the reason: not DICOM, not MR, localizers, without a picture, screenshots in a
             series of slices, exact copies.
         broken: What is wrong with files that are, or may have been, DICOM and cannot be read: each may be a slice.
+        remark: What is odd in headers, without quoting what they hold, as that may name a person; empty if nothing is.
     """
 
     series: tuple[Series, ...]
     skipped: tuple[tuple[Path, str], ...]
     broken: tuple[DicomError, ...]
+    remark: str = ""
 
     @property
     def frames(self) -> list[Frame]:
@@ -120,9 +122,8 @@ def scan(folder: Path, any_modality: bool = False) -> Scan:
                 skipped.append((path, frames))
             else:
                 found.setdefault(frames[0].series[0], []).extend(frames)
-    if heard:  # other remarks than on encodings may quote what a tag holds
-        first = next((text for text in heard if "encoding" in text), "values in headers are odd, and read as they are")
-        log.warning("%s: %s (%d such remarks on its files)", folder, first, len(heard))
+    remark = next((text for text in heard if "encoding" in text), "values in headers are odd, and read as they are")
+    remark = f"{remark} ({len(heard)} such remarks on its files)" if heard else ""
     if found:
         broken += [DicomError(f"{path.name} {_LOST}") for path in lost]
     else:
@@ -131,7 +132,7 @@ def scan(folder: Path, any_modality: bool = False) -> Scan:
         broken += [DicomError(f"{one.path.name} {_NO_SERIES}") for one in found.pop("", [])]
     series = [_series(frames, skipped) for frames in found.values()]
     order = sorted(series, key=lambda one: (one.number is None, one.number or 0, one.uid))
-    return Scan(tuple(order), tuple(skipped), tuple(broken))
+    return Scan(tuple(order), tuple(skipped), tuple(broken), remark)
 
 
 def _series(frames: Sequence[Frame], skipped: list[tuple[Path, str]]) -> Series:
@@ -196,9 +197,17 @@ def read_series(folder: Path, choice: DicomChoice = PLAIN) -> tuple[Volume, Side
     return Volume(np.sqrt(squares).astype(np.float32), grids[0].affine), grids[0].side
 
 
-def find_grids(folder: Path, choice: DicomChoice = PLAIN) -> list[Grid]:
-    """The grid of the echo that is meant, or of all that are to be combined; arguments and errors as `read_series`."""
+def find_grids(folder: Path, choice: DicomChoice = PLAIN, again: bool = False) -> list[Grid]:
+    """The grid of the echo that is meant, or of all that are to be combined; arguments and errors as `read_series`.
+
+    Args:
+        folder: As in `read_series`.
+        choice: As in `read_series`.
+        again: Whether the folder was read before, and what is odd in it was said then.
+    """
     found = scan(folder, choice.any_modality)
+    if found.remark and not again:
+        log.warning("%s: %s", folder, found.remark)
     if found.broken:
         raise found.broken[0]
     if not found.series:
@@ -207,7 +216,7 @@ def find_grids(folder: Path, choice: DicomChoice = PLAIN) -> list[Grid]:
         others = any("modality" in reason for _, reason in found.skipped)
         way_out = "read images of any modality by --any-modality, or " if others else ""
         raise DicomError(f"no MR images in {folder}, {count}; {way_out}give the folder that holds the series")
-    if found.skipped:
+    if found.skipped and not again:
         reasons = sorted({reason for _, reason in found.skipped})
         log.info("%s: %d files left aside (%s)", folder, len(found.skipped), ", ".join(reasons))
     series = _choose_series(found.series, folder, choice.series)

@@ -1,10 +1,8 @@
 """Zip archives of DICOM, as scanners and archives hand them out: unpacked for as long as they are read."""
 
-import lzma
 import stat
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +39,9 @@ def unpacked(path: Path) -> Iterator[Path]:
             with zipfile.ZipFile(path) as archive:
                 _check(path, archive.infolist())
                 archive.extractall(folder)
-        except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        except ArchiveError:
+            raise
+        except Exception as error:  # zipfile and its decoders raise nearly anything on bad bytes
             if isinstance(error, OSError) and error.errno in NO_ROOM:
                 raise
             raise ArchiveError(f"{path.name} is not a readable zip file ({error}); fetch it again") from error

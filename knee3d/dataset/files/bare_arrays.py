@@ -52,7 +52,7 @@ def read_bare_array(path: Path, spacing_mm: tuple[float, float, float] | None, a
         array = _read_npy(path) if is_npy else _read_hdf5(path)
     except BareArrayError:
         raise
-    except (OSError, EOFError, KeyError, RuntimeError, ValueError, TypeError) as error:
+    except Exception as error:  # h5py and NumPy raise nearly anything on bad bytes
         raise BareArrayError(f"cannot read {path.name}: {error}; fetch it again") from error
     affine = np.eye(4)
     affine[:3, :3] = np.column_stack([direction(letter) for letter in check_codes(axes or HDF5_AXES)]) * spacing_mm

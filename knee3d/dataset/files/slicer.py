@@ -48,7 +48,8 @@ def segments_of(path: Path) -> tuple[Segment, ...]:
         reader.ReadImageInformation()
     except RuntimeError:  # `read_array` says what is wrong
         return ()
-    fields = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys() if key.startswith("Segment")}
+    keys = [key for key in reader.GetMetaDataKeys() if key.startswith("Segment") and key.isascii()]
+    fields = {key: reader.GetMetaData(key) for key in keys}
     found: list[Segment] = []
     try:
         while (prefix := f"Segment{len(found)}_") + "ID" in fields:

@@ -44,7 +44,7 @@ from knee3d.anatomy.orientation import Side, reorient
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.grid import regular_grid
 from knee3d.dataset.dicom.headers import DicomError, read_frames
-from knee3d.dataset.dicom.series import DicomChoice, read_series, scan
+from knee3d.dataset.dicom.series import DicomChoice, find_grids, read_series, scan
 from knee3d.dataset.discover import discover, is_dicom_folder
 from knee3d.dataset.files.volumefile import write_volume
 
@@ -390,6 +390,7 @@ def test_remarks_of_pydicom_are_one_line_of_a_folder(make_series, caplog, capfd,
     capfd.readouterr()
     assert not discover(folder).without_knee
     np.testing.assert_array_equal(read_series(folder)[0].array, EXPECTED)
+    find_grids(folder, again=True)
     (said,) = [record.message for record in caplog.records]
     assert str(folder) in said
     assert "Unknown encoding" in said
