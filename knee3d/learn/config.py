@@ -35,7 +35,7 @@ class TrainConfig:
         schedule: One of `schedule.SCHEDULES`: what the learning rate does in later epochs.
         warmup_epochs: Epochs in which the learning rate rises.
         plateau_factor: ReduceLROnPlateau: what the rate is multiplied with,
-        plateau_patience: after so many epochs without a lower validation loss,
+        plateau_patience: after so many epochs without a lower validation loss, see `schedule.MONITORED`,
         plateau_min_delta: lower by at least this,
         plateau_cooldown: then not again for so many epochs,
         plateau_min_lr: and never below this.

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 import numpy as np
@@ -21,7 +22,7 @@ from knee3d.learn.networks.encoder import without_encoder
 from knee3d.learn.pipeline import Order, training_batches, validation_batches
 from knee3d.learn.reading import Visits, reader
 from knee3d.learn.run import History, Run
-from knee3d.learn.schedule import Decisions, deciding_callbacks
+from knee3d.learn.schedule import MONITORED, Decisions, deciding_callbacks
 from knee3d.progress import progress
 
 log = logging.getLogger(__name__)
@@ -144,7 +145,8 @@ def _epochs(
         sizes = task.train.sizes(config.batch_size)
         with progress(f"{task.name} epoch {epoch + 1}/{config.epochs}", len(sizes)) as advance:
             trained = train_epoch(step, stream, sizes, advance)
-        validated = validate(val_step, distributed(check), task.val.sizes(config.batch_size), names)
+        of_sums = partial(loss.of_sums, background=config.loss_background)
+        validated = validate(val_step, distributed(check), task.val.sizes(config.batch_size), names, of_sums)
         if not math.isfinite(trained.loss + validated.loss):
             raise ValueError(
                 f"the loss became NaN in epoch {epoch + 1}; try a lower --learning-rate or --clip-norm 1"
@@ -159,6 +161,7 @@ def _epochs(
             "loss": trained.loss,
             "dice": trained.dice,
             "val_loss": validated.loss,
+            MONITORED: validated.knee_loss,
             "val_dice": float(np.nan_to_num(pooled.mean_dice)),
             "val_foreground_dice": float(np.nan_to_num(pooled.foreground_dice)),
             "learning_rate": rate,

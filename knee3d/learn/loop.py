@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from knee3d.learn.losses import Loss
+from knee3d.learn.losses import Loss, sums_of
 from knee3d.learn.pipeline import shares
 from knee3d.postprocess.confusion import Scores
 
@@ -57,11 +57,13 @@ class Validated:
     """An epoch of validation.
 
     Attributes:
-        loss: Mean over slices.
+        loss: Mean over slices of the loss of their batch.
+        knee_loss: Mean over knees of the loss of all slices of a knee together.
         cases: Scores of each knee, in the order of the stacks.
     """
 
     loss: float
+    knee_loss: float
     cases: tuple[Scores, ...]
 
     @property
@@ -142,21 +144,22 @@ def validation_step(model: keras.Model, loss: Loss, background: bool, cases: int
     """Compile a step of validation.
 
     Returns:
-        Function of a distributed batch -> its loss, scalar float32; and (cases, classes, classes) int64, voxels by
-        true and predicted class.
+        Function of a distributed batch -> its loss, scalar float32; (cases, classes, classes) int64, voxels by true and
+        predicted class; and (cases, 4, classes) float32, what the loss of each case is computed from.
     """
     devices = strategy()
 
-    def on_replica(images: tf.Tensor, masks: tf.Tensor, owners: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def on_replica(images: tf.Tensor, masks: tf.Tensor, owners: tf.Tensor) -> tuple[tf.Tensor, ...]:
         probabilities = model(images, training=False)
         classes = probabilities.shape[-1]
-        value = loss(masks, probabilities, background, total)
+        sums = sums_of(masks, probabilities, loss.surprise)
+        value = loss.of_sums(total(tf.reduce_sum(sums, axis=0)), background)
         pairs = tf.cast(masks, tf.int32) * classes + tf.argmax(probabilities, axis=-1, output_type=tf.int32)
         bins = (cases + 1) * classes**2  # the first for parts that fill a batch up, case -1
         owned = (tf.reshape(owners, [-1] + [1] * (masks.shape.rank - 1)) + 1) * classes**2 + pairs
         counts = tf.math.bincount(tf.reshape(owned, [-1]), minlength=bins, maxlength=bins)
         matrices = tf.reshape(tf.cast(counts, tf.int64), (cases + 1, classes, classes))[1:]
-        return value / devices.num_replicas_in_sync, matrices
+        return value / devices.num_replicas_in_sync, matrices, tf.math.unsorted_segment_sum(sums, owners, cases)
 
     @tf.function(reduce_retracing=True)
     def step(batch: Any) -> tuple[tf.Tensor, ...]:
@@ -197,7 +200,11 @@ def train_epoch(
 
 
 def validate(
-    step: Callable[[Any], tuple[tf.Tensor, ...]], batches: Iterator[Any], sizes: Sequence[int], names: tuple[str, ...]
+    step: Callable[[Any], tuple[tf.Tensor, ...]],
+    batches: Iterator[Any],
+    sizes: Sequence[int],
+    names: tuple[str, ...],
+    of_sums: Callable[[tf.Tensor], tf.Tensor],
 ) -> Validated:
     """Score every slice once.
 
@@ -206,10 +213,13 @@ def validate(
         batches: From `distributed`.
         sizes: Slices in each batch.
         names: Of the tissues.
+        of_sums: The loss of (cases, 4, classes) sums, see `losses`.
     """
-    losses, matrices = [], np.int64(0)
+    losses, matrices, sums = [], np.int64(0), np.float64(0)
     for _ in sizes:
-        loss, counts = step(next(batches))
-        losses.append(float(loss))
-        matrices = matrices + counts.numpy()
-    return Validated(float(np.average(losses, weights=sizes)), tuple(Scores(matrix, names) for matrix in matrices))
+        value, counts, parts = step(next(batches))
+        losses.append(float(value))
+        matrices, sums = matrices + counts.numpy(), sums + parts.numpy().astype(np.float64)
+    knees = of_sums(tf.constant(sums, tf.float32)).numpy()
+    scores = tuple(Scores(matrix, names) for matrix in matrices)
+    return Validated(float(np.average(losses, weights=sizes)), float(knees.mean()), scores)

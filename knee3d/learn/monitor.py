@@ -38,7 +38,7 @@ def table_line(epoch: int, epochs: int, scores: dict[str, float], seconds_left: 
     left = f"{hours} h {minutes:02d} min" if hours else f"{minutes} min" if minutes else f"{seconds_left:.0f} s"
     return (
         f"{epoch:>4}/{epochs:<4}  {scores['loss']:7.4f} {scores['dice']:6.4f}  "
-        f"{scores['val_loss']:8.4f} {scores['val_dice']:6.4f}  {scores['learning_rate']:8.2e}  "
+        f"{scores['val_knee_loss']:8.4f} {scores['val_dice']:6.4f}  {scores['learning_rate']:8.2e}  "
         f"{scores['slices_per_s']:8.1f} {scores['waited']:6.1%}  {left}"
     )
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import keras
 
+MONITORED = "val_knee_loss"
+"""What ReduceLROnPlateau watches: the mean over validation knees of the loss of all slices of a knee together. In the
+mean over batches, a batch without a tissue counts as one in which the tissue is found."""
 SCHEDULES = ("plateau", "cosine", "constant")
 
 
@@ -26,7 +29,7 @@ def deciding_callbacks(
     Args:
         rate: The learning rate after warm-up.
         epochs: Of the whole training.
-        schedule: "plateau": ReduceLROnPlateau, as in the paper. "cosine": from `rate` towards 0 along half a cosine
+        schedule: "plateau": ReduceLROnPlateau of `MONITORED`. "cosine": from `rate` towards 0 along half a cosine
             (Loshchilov and Hutter, SGDR, 2017), epoch by epoch. "constant": neither.
         warmup_epochs: Epochs in which the rate rises evenly to `rate`.
         plateau: Options of ReduceLROnPlateau: factor, patience, min_delta, cooldown, min_lr.
@@ -34,7 +37,7 @@ def deciding_callbacks(
     """
     callbacks: list[keras.callbacks.Callback] = []
     if schedule == "plateau":
-        callbacks.append(keras.callbacks.ReduceLROnPlateau(monitor="val_loss", **(plateau or {})))
+        callbacks.append(keras.callbacks.ReduceLROnPlateau(monitor=MONITORED, mode="min", **(plateau or {})))
 
     def planned(epoch: int, now: float) -> float:
         if epoch < warmup_epochs:

@@ -73,3 +73,25 @@ def test_the_loss_is_that_of_the_whole_batch_not_the_mean_of_slices(name):
     assert float(shared) == pytest.approx(float(loss(TRUTH, PROBABILITIES)), abs=1e-6)
     alone = [float(loss(TRUTH[i : i + 1], PROBABILITIES[i : i + 1])) for i in range(2)]
     assert float(shared) != pytest.approx(np.mean(alone), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_sums_of_slices_add_up_to_the_loss_of_a_knee(name):
+    """Leading axes count knees; each knee's loss is that of all its slices in one batch."""
+    loss = losses.LOSSES[name]
+    each = losses.sums_of(TRUTH, PROBABILITIES, surprise=True)
+    assert each.shape == (2, 4, 3)
+    knees = tf.stack([tf.reduce_sum(each, axis=0), each[0], each[1]])
+    expected = [loss(TRUTH, PROBABILITIES), *(loss(TRUTH[i : i + 1], PROBABILITIES[i : i + 1]) for i in range(2))]
+    np.testing.assert_allclose(loss.of_sums(knees, False), expected, rtol=1e-5)
+
+
+def test_the_loss_of_knees_does_not_reward_a_missing_tissue():
+    """In 9 of 10 slices there is no tissue and none is found; the mean over slices is then nearly perfect."""
+    truth = np.zeros((10, 8, 8), np.uint8)
+    truth[0, :4] = 1
+    found = np.eye(2, dtype=np.float32)[np.zeros_like(truth)]
+    loss = losses.LOSSES["dice"]
+    assert np.mean([float(loss(truth[i : i + 1], found[i : i + 1])) for i in range(10)]) < 0.1
+    pooled = loss.of_sums(tf.reduce_sum(losses.sums_of(truth, found), axis=0), False)
+    assert float(pooled) > 0.95

@@ -23,7 +23,7 @@ def rates(callbacks, history=()):
         if decisions.stopped:
             break
         found.append(decisions.begin(epoch))
-        decisions.end(epoch, {"val_loss": LOSSES[epoch], "val_dice": 1 - LOSSES[epoch]})
+        decisions.end(epoch, {schedule.MONITORED: LOSSES[epoch], "val_dice": 1 - LOSSES[epoch]})
     return found
 
 
@@ -57,7 +57,7 @@ def test_after_an_interruption_it_goes_on_the_same(name, done):
 
     whole = rates(callbacks())
     history = [
-        {"val_loss": loss, "val_dice": 1 - loss, "learning_rate": rate}
+        {schedule.MONITORED: loss, "val_dice": 1 - loss, "learning_rate": rate}
         for loss, rate in zip(LOSSES[:done], whole, strict=False)
     ]
     assert rates(callbacks(), history) == pytest.approx(whole)
