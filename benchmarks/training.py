@@ -32,11 +32,11 @@ from knee3d.learn.augment import STRENGTHS
 from knee3d.learn.building import build
 from knee3d.learn.config import TrainConfig
 from knee3d.learn.cutting import SliceCutting
-from knee3d.learn.loop import distributed, train_epoch, training_step
 from knee3d.learn.losses import LOSSES
-from knee3d.learn.pipeline import Order, training_batches
+from knee3d.learn.pipeline import Order, timed, training_batches
 from knee3d.learn.reading import Visits, reader, visits_of
 from knee3d.learn.stacks import PlaneStack
+from knee3d.learn.trainer import Trainer
 
 CONTEXT = 1
 BATCH = 4
@@ -97,7 +97,7 @@ def slices_per_second(batches: Iterator[tf.Tensor], limit: int) -> float:
     """Over at most so many slices, without the first batch, which starts the machinery."""
     next(batches)
     started, count = time.perf_counter(), 0
-    for images, _ in batches:
+    for images, *_ in batches:
         count += len(images)
         if count >= limit:
             break
@@ -130,25 +130,23 @@ def time_pipelines(slices: Visits, rounds: int) -> dict[str, float]:
 def time_training(slices: Visits, rounds: int) -> dict[str, float]:
     """Seconds of an epoch by knee3d and by fit from memory, and the share spent waiting, medians of the rounds."""
     config = TrainConfig(encoder_weights="none", batch_size=BATCH)
-    model = build(CLASSES, config, None)
     loss = LOSSES[config.loss]
-    step = training_step(model, model.trainable_variables, loss, config.loss_background, None, False)
-    sizes = slices.sizes(BATCH)
-    endless = distributed(training_batches(slices, SliceCutting(CONTEXT), BATCH, Order(0), range(2 * rounds + 2)))
-    images, masks = (
-        np.concatenate(parts)
-        for parts in zip(*training_batches(slices, SliceCutting(CONTEXT), BATCH, Order(0), range(1)), strict=True)
-    )
+    trainer = Trainer(build(CLASSES, config, None), loss, config.loss_background, len(slices.stacks))
+    stream = timed(training_batches(slices, SliceCutting(CONTEXT), BATCH, Order(0), range(2 * rounds + 2))).repeat()
+    batches = list(training_batches(slices, SliceCutting(CONTEXT), BATCH, Order(0), range(1)))
+    images, masks = (np.concatenate([batch[part] for batch in batches]) for part in range(2))
     twin = build(CLASSES, config, None)
-    twin.compile(keras.optimizers.Adam(1e-4), lambda truth, found: loss(truth, found, False, lambda value: value))
-    train_epoch(step, endless, sizes[:1], lambda done: None)  # both are traced off the clock
+    twin.compile(keras.optimizers.Adam(1e-4), lambda truth, found: loss(truth, found, config.loss_background))
+    trainer.fit(stream, steps_per_epoch=1, shuffle=False, verbose=0)  # both are traced off the clock
     twin.fit(images[:BATCH], masks[:BATCH], batch_size=BATCH, verbose=0)
     measured = []
     for _ in range(rounds):
-        trained = train_epoch(step, endless, sizes, lambda done: None)
+        started = time.perf_counter()
+        epoch = trainer.fit(stream, steps_per_epoch=slices.steps(BATCH), shuffle=False, verbose=0).history
+        ours = time.perf_counter() - started
         started = time.perf_counter()
         twin.fit(images, masks, batch_size=BATCH, verbose=0)
-        measured.append((trained.seconds, time.perf_counter() - started, trained.waited))
+        measured.append((ours, time.perf_counter() - started, epoch["waited"][0] / ours))
     ours, fit, waited = (median(column) for column in zip(*measured, strict=True))
     return {"ours": ours, "fit": fit, "waited": waited}
 

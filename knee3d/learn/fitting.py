@@ -1,36 +1,42 @@
-"""All epochs of one network: from where they were left to the last one."""
+"""All epochs of one network: from where they were left to the last one, by Keras' `fit`."""
 
 import logging
-import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from knee3d.anatomy.tissue import Scheme
+from knee3d.learn import pipeline
 from knee3d.learn.augment import STRENGTHS
+from knee3d.learn.callbacks import Checkpoints, FreezeEncoder, Replay, SeedDropout, Table, replay
 from knee3d.learn.config import TrainConfig
 from knee3d.learn.cutting import Cutting
-from knee3d.learn.loop import Validated, distributed, train_epoch, training_step, validate, validation_step
 from knee3d.learn.losses import LOSSES
-from knee3d.learn.monitor import DrawConfusion, TensorBoard, table_head, table_line
-from knee3d.learn.networks.encoder import without_encoder
-from knee3d.learn.pipeline import Order, training_batches, validation_batches
+from knee3d.learn.monitor import DrawConfusion, TensorBoard
 from knee3d.learn.reading import Visits, reader
-from knee3d.learn.run import History, Run
-from knee3d.learn.schedule import MONITORED, Decisions, deciding_callbacks
-from knee3d.progress import progress
+from knee3d.learn.run import Run
+from knee3d.learn.schedule import deciding_callbacks
+from knee3d.learn.trainer import Trainer, devices_in_words
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What one view's network is trained on, and how."""
+    """What one view's network is trained on, and how.
+
+    Attributes:
+        name: Of the view.
+        scheme: Classes.
+        config: Settings.
+        cutting: What the network is shown of a stack at a time.
+        train: What an epoch of training sees.
+        val: What an epoch of validation sees.
+        callbacks: The user's own. They hear of an epoch before it is written down.
+    """
 
     name: str
     scheme: Scheme
@@ -38,6 +44,7 @@ class Task:
     cutting: Cutting
     train: Visits
     val: Visits
+    callbacks: Sequence[keras.callbacks.Callback] = ()
 
 
 def fit(
@@ -51,7 +58,7 @@ def fit(
     """Train for all epochs that are left, writing each down in the run's folder.
 
     Args:
-        model: As it was built.
+        model: As it was built, in the scope of a strategy.
         task: Slices and settings.
         run: Whose newest checkpoint is gone on from, if there is one.
         cache: See `reading.reader`.
@@ -64,30 +71,55 @@ def fit(
     config = task.config
     history = run.restore(model)
     log.info("%s: %d training and %d validation %s", task.name, task.train.count, task.val.count, task.cutting.called)
-    decisions = Decisions(
-        deciding_callbacks(
-            config.learning_rate,
-            config.epochs,
-            config.schedule,
-            config.warmup_epochs,
-            config.plateau,
-            config.stop_patience,
-        ),
-        model,
-        history,
+    devices = model.distribute_strategy
+    log.info("%s: computing on %s", task.name, devices_in_words(devices.num_replicas_in_sync))
+    deciding = deciding_callbacks(
+        config.learning_rate,
+        config.epochs,
+        config.schedule,
+        config.warmup_epochs,
+        config.plateau,
+        config.stop_patience,
     )
     if history:
         log.info("%s: going on after epoch %d", task.name, len(history))
-    if decisions.stopped or len(history) >= config.epochs:
+    if replay(deciding, model, history) or len(history) >= config.epochs:
         return
+    with devices.scope():
+        trainer = Trainer(
+            model, LOSSES[config.loss], config.loss_background, len(task.val.stacks), config.clip_norm, config.xla
+        )
+    count, done = devices.num_replicas_in_sync, len(history)
+    steps = task.train.steps(config.batch_size, count)
+    if not steps:
+        raise ValueError(f"{task.train.count} training {task.cutting.called} are too few for {count} devices")
     try:
-        board = _board(model, task, run, draw_confusion)
-        for validated, speed in _epochs(model, task, cache, decisions, history):
-            check()
-            run.write_metrics(history)
-            board.epoch(len(history), history[-1] | speed, validated.cases, model)
-            run.save(model, history)  # the checkpoint last, so that what it counts as done is done
-        _warn_of_missed(task, validated)
+        board = TensorBoard(run.folder / "logs", task.scheme, task.val.stacks, task.cutting, draw_confusion)
+        board.start(model, config.settings, next(iter(_stream(task, range(1), None)))[:2])
+        ours = [
+            *deciding,
+            Replay(deciding, history),
+            SeedDropout(config.seed),
+            FreezeEncoder(str(config.encoder), config.freeze_encoder_epochs),
+            Table(task.name, task.cutting.called, steps, task.train.count, config.epochs),
+            *task.callbacks,
+            board,
+            Checkpoints(run, history, config, check),
+        ]
+        trainer.fit(
+            _dealt(pipeline.timed(_stream(task, range(done, config.epochs), cache)), pipeline.training_shares, devices),
+            validation_data=_dealt(_check(task, cache), pipeline.shares, devices),
+            epochs=config.epochs,
+            initial_epoch=done,
+            steps_per_epoch=steps,
+            validation_steps=task.val.steps(config.batch_size),
+            callbacks=ours,
+            shuffle=False,
+            verbose=0,
+        )
+        if trainer.stop_training:
+            log.info("%s: no better validation Dice for %d epochs", task.name, config.stop_patience)
+        _warn_of_missed(task, trainer)
     except tf.errors.ResourceExhaustedError as error:
         raise ValueError(
             f"out of memory with --batch-size {config.batch_size}; try --batch-size {max(config.batch_size // 2, 1)}, "
@@ -100,93 +132,38 @@ def fit(
         raise ValueError(f"training stopped: {first_line}") from error
 
 
-def _warn_of_missed(task: Task, validated: Validated) -> None:
-    for name, dice in zip(task.scheme.names, validated.pooled.dice, strict=True):
+def _warn_of_missed(task: Task, trainer: Trainer) -> None:
+    cases = trainer.knees.of_each(task.scheme.names)
+    for name, dice in zip(task.scheme.names, sum(cases[1:], cases[0]).dice, strict=True):
         if dice == 0:
             log.warning("%s: finds no %s on validation; train longer, or look at the masks", task.name, name)
 
 
-def _board(model: keras.Model, task: Task, run: Run, draw_confusion: DrawConfusion | None) -> TensorBoard:
-    config = task.config
-    board = TensorBoard(run.folder / "logs", task.scheme, task.val.stacks, task.cutting, draw_confusion)
-    board.start(model, config.settings, next(iter(_stream(task, range(1), None))))
-    return board
-
-
 def _stream(task: Task, epochs: range, cache: str | None) -> tf.data.Dataset:
     config = task.config
-    order = Order(config.seed, config.foreground_fraction, STRENGTHS[config.augment])
+    order = pipeline.Order(config.seed, config.foreground_fraction, STRENGTHS[config.augment])
     read = reader(task.train.stacks, cache)
-    return training_batches(task.train, task.cutting, config.batch_size, order, epochs, read)
+    return pipeline.training_batches(task.train, task.cutting, config.batch_size, order, epochs, read)
 
 
-def _epochs(
-    model: keras.Model, task: Task, cache: str | None, decisions: Decisions, history: History
-) -> Iterator[tuple[Validated, dict[str, float]]]:
-    """Train and validate; each epoch adds to `history` and yields its validation and how fast it was."""
-    config = task.config
-    epochs = range(len(history), config.epochs)
-    stream = distributed(_stream(task, epochs, cache))
-    check = validation_batches(task.val, task.cutting, config.batch_size, reader(task.val.stacks, cache))
-    loss, names = LOSSES[config.loss], task.scheme.names
-    step = None
-    val_step = validation_step(model, loss, config.loss_background, len(task.val.stacks))
-    log.info("%s", table_head(task.cutting.called))
-    for epoch in epochs:
-        rate = decisions.begin(epoch)
-        _seed_dropout(model, config.seed, epoch)
-        frozen = epoch < config.freeze_encoder_epochs
-        if epoch == config.freeze_encoder_epochs > 0:
-            _forget_moments(model.optimizer)
-        if step is None or epoch == config.freeze_encoder_epochs:
-            variables = without_encoder(model, config.encoder) if frozen else model.trainable_variables
-            step = training_step(model, variables, loss, config.loss_background, config.clip_norm, config.xla)
-        started = time.perf_counter()
-        sizes = task.train.sizes(config.batch_size)
-        with progress(f"{task.name} epoch {epoch + 1}/{config.epochs}", len(sizes)) as advance:
-            trained = train_epoch(step, stream, sizes, advance)
-        of_sums = partial(loss.of_sums, background=config.loss_background)
-        validated = validate(val_step, distributed(check), task.val.sizes(config.batch_size), names, of_sums)
-        if not math.isfinite(trained.loss + validated.loss):
-            raise ValueError(
-                f"the loss became NaN in epoch {epoch + 1}; try a lower --learning-rate or --clip-norm 1"
-                + (
-                    "; or --precision mixed_bfloat16, which has more range"
-                    if config.precision == "mixed_float16"
-                    else ""
-                )
-            )
-        pooled = validated.pooled
-        history.append({
-            "loss": trained.loss,
-            "dice": trained.dice,
-            "val_loss": validated.loss,
-            MONITORED: validated.knee_loss,
-            "val_dice": float(np.nan_to_num(pooled.mean_dice)),
-            "val_foreground_dice": float(np.nan_to_num(pooled.foreground_dice)),
-            "learning_rate": rate,
-        })  # fmt: skip
-        speed = {"slices_per_s": task.train.count / trained.seconds, "waited": trained.waited}
-        stop = decisions.end(epoch, history[-1])
-        seconds = time.perf_counter() - started
-        log.info("%s", table_line(epoch + 1, config.epochs, history[-1] | speed, seconds * (config.epochs - epoch - 1)))
-        yield validated, speed
-        if stop:
-            log.info("%s: no better validation Dice for %d epochs", task.name, config.stop_patience)
-            return
+def _check(task: Task, cache: str | None) -> tf.data.Dataset:
+    return pipeline.validation_batches(task.val, task.cutting, task.config.batch_size, reader(task.val.stacks, cache))
 
 
-def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
-    """Let what is dropped be a function of seed and epoch, too (D32): Keras keeps no count of it in its files."""
-    generators = [layer.seed_generator for layer in model._flatten_layers() if hasattr(layer, "seed_generator")]
-    for number, generator in enumerate(generators):
-        state = np.random.SeedSequence([seed, epoch, number]).generate_state(2)
-        generator.state.assign(state.astype(generator.state.dtype))
+def _dealt(
+    batches: tf.data.Dataset,
+    deal: Callable[[tf.data.Dataset, int], tf.data.Dataset],
+    devices: tf.distribute.Strategy,
+) -> Any:
+    """Batches as `fit` takes them: dealt out to the devices where there are several; without end, or `fit` begins anew.
 
-
-def _forget_moments(optimizer: keras.optimizers.Optimizer) -> None:
-    """Let Adam start anew, at its learning rate: its correction for young moments counts steps from the first one."""
-    adam = getattr(optimizer, "inner_optimizer", optimizer)
-    for variable in adam.variables:
-        if variable is not adam._learning_rate:
-            variable.assign(tf.zeros_like(variable.value))
+    Args:
+        batches: As `pipeline` makes them.
+        deal: How.
+        devices: That compute.
+    """
+    count = devices.num_replicas_in_sync
+    if count == 1:
+        return batches.repeat()
+    shared = deal(batches, count).repeat()
+    return devices.distribute_datasets_from_function(lambda context: shared)

@@ -52,8 +52,8 @@ class Example:
     truth: np.ndarray
 
 
-class TensorBoard:
-    """Writes the pages of one run.
+class TensorBoard(keras.callbacks.Callback):
+    """Writes the pages of one run: scores, pictures of what the network finds, and the confusion matrix.
 
     Args:
         folder: Gets the event files.
@@ -71,6 +71,7 @@ class TensorBoard:
         cutting: Cutting,
         draw_confusion: DrawConfusion | None = None,
     ) -> None:
+        super().__init__()
         self._writer = tf.summary.create_file_writer(str(folder))
         self._scheme, self._stacks, self._cutting = scheme, stacks, cutting
         self._draw_confusion = draw_confusion
@@ -91,6 +92,11 @@ class TensorBoard:
             tf.summary.graph(graph.as_graph_def())
             tf.summary.image("pairs as trained on, truth to the right", np.stack(pairs), max_outputs=len(pairs))
         self._writer.flush()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """See `epoch`; the model is a `trainer.Trainer`."""
+        numbers = {name: float(value) for name, value in (logs or {}).items()}
+        self.epoch(epoch + 1, numbers, self.model.knees.of_each(self._scheme.names), self.model.network)
 
     def epoch(self, number: int, scores: dict[str, float], cases: Sequence[Scores], model: keras.Model) -> None:
         """The pages of one epoch.
@@ -118,7 +124,7 @@ class TensorBoard:
                     tf.summary.image("confusion", tf.io.decode_png(path.read_bytes(), channels=3)[None])
         self._writer.flush()
 
-    def close(self) -> None:
+    def on_train_end(self, logs: Any = None) -> None:
         """Write what is left."""
         self._writer.close()
 

@@ -53,17 +53,17 @@ def training_batches(
         read: From `reader`, to take stacks from a cache; None reads them anew.
 
     Returns:
-        Dataset of (images, masks), each a batch of what the cutting shows, uint8, of
-        `len(epochs) * visits.steps(batch_size)` elements. Slices of different sizes in a batch are padded with 0 below
-        and to the right.
+        Dataset of (images, masks, stacks): images and masks are batches of what the cutting shows, uint8, and stacks
+        are the numbers of each part's stack, (batch,) int32. It has `len(epochs) * visits.steps(batch_size)` elements.
+        Slices of different sizes in a batch are padded with 0 below and to the right.
     """
     read = read or reader(visits.stacks)
     places = ragged(visits.places, tf.int32)
 
-    def visit(stack: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def visit(stack: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         image, mask = read(stack)
         mine = tf.random.experimental.stateless_fold_in(seed, stack)
-        return image, mask, cutting.visits(places[stack], mask, order.foreground, mine)
+        return image, mask, cutting.visits(places[stack], mask, order.foreground, mine), stack
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         seed = tf.stack([tf.constant(order.seed, tf.int64), epoch])
@@ -72,19 +72,22 @@ def training_batches(
             lambda stack: visit(stack, seed), num_parallel_calls=READ_AHEAD, deterministic=True
         )
         stream = volumes.prefetch(READ_AHEAD).interleave(
-            lambda image, mask, where: tf.data.Dataset.from_tensor_slices(where).map(
-                lambda place: cutting.cut(image, mask, place)
+            lambda image, mask, where, stack: tf.data.Dataset.from_tensor_slices(where).map(
+                lambda place: (*cutting.cut(image, mask, place), stack)
             ),
             cycle_length=STACKS_AT_ONCE,
             num_parallel_calls=2,
             deterministic=True,
         )
-        batched = stream.padded_batch(batch_size, (cutting.image_shape, cutting.mask_shape))
+        batched = stream.padded_batch(batch_size, (cutting.image_shape, cutting.mask_shape, ()))
         strength = order.strength
         if strength is None:
             return batched
         return batched.enumerate().map(
-            lambda step, pair: augment(*pair, tf.random.experimental.stateless_fold_in(seed, step), strength),
+            lambda step, pair: (
+                *augment(*pair[:2], tf.random.experimental.stateless_fold_in(seed, step), strength),
+                pair[2],
+            ),
             num_parallel_calls=os.cpu_count() or 1,
             deterministic=True,
         )
@@ -124,30 +127,59 @@ def _untuned(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.with_options(options)
 
 
+def timed(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Each batch, and how many seconds went by from when it was asked for to when it was there, float64."""
+    clock = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
+    zipped = tf.data.Dataset.zip((clock, batches, clock))
+    return _untuned(zipped.map(lambda asked, batch, there: (batch, there - asked)))
+
+
 def shares(batches: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
-    """Deal every batch out to the replicas.
+    """Deal every batch of validation out to the replicas.
 
     Args:
-        batches: Global ones.
+        batches: Of (images, masks, stacks).
         replicas: How many there are; their shares of a batch differ by one slice at most. None is empty, as TensorFlow
-            cannot convolve nothing: a batch with fewer slices than replicas repeats its last one, for case -1.
+            cannot convolve nothing: a batch with fewer slices than replicas is filled up with its last one, as if of
+            stack -1, which counts nowhere.
 
     Returns:
         Dataset of one element for each batch and replica.
     """
 
-    def filled(part: tf.Tensor) -> tf.Tensor:
-        missing = tf.maximum(replicas - tf.shape(part)[0], 0)
-        filling = tf.fill([missing], -1) if part.shape.rank == 1 else tf.repeat(part[-1:], missing, axis=0)
-        return tf.concat([part, filling], 0)
-
-    def deal(*batch: tf.Tensor) -> tf.data.Dataset:
-        parts = tuple(filled(part) for part in batch)
-        count = tf.shape(parts[0], out_type=tf.int64)[0]
-        return tf.data.Dataset.range(replicas).map(
-            lambda replica: tuple(
-                part[count * replica // replicas : count * (replica + 1) // replicas] for part in parts
-            )
+    def filled(images: tf.Tensor, masks: tf.Tensor, stacks: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        missing = tf.maximum(replicas - tf.shape(stacks)[0], 0)
+        more = (tf.repeat(part[-1:], missing, axis=0) for part in (images, masks))
+        return tuple(
+            tf.concat([part, filling], 0)
+            for part, filling in zip((images, masks, stacks), (*more, tf.fill([missing], -1)), strict=True)
         )
 
-    return batches if replicas == 1 else batches.flat_map(deal).prefetch(replicas)
+    return batches.map(filled).flat_map(lambda *batch: _parts(batch, replicas)).prefetch(replicas)
+
+
+def training_shares(batches: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
+    """Deal every batch of training out to the replicas, with the seconds that it was waited for.
+
+    Args:
+        batches: From `timed`.
+        replicas: How many there are. A batch with fewer slices, the last of an epoch, is left out.
+
+    Returns:
+        Dataset of one element for each batch and replica; the first replica has the seconds.
+    """
+
+    def deal(batch: tuple[tf.Tensor, ...], waited: tf.Tensor) -> tf.data.Dataset:
+        seconds = tf.concat([[waited], tf.zeros(replicas - 1, tf.float64)], 0)
+        return tf.data.Dataset.zip((_parts(batch, replicas), tf.data.Dataset.from_tensor_slices(seconds)))
+
+    enough = batches.filter(lambda batch, _: tf.shape(batch[2])[0] >= replicas)
+    return enough.flat_map(deal).prefetch(replicas)
+
+
+def _parts(batch: tuple[tf.Tensor, ...], replicas: int) -> tf.data.Dataset:
+    """A batch, cut into as many parts as there are replicas."""
+    count = tf.shape(batch[0], out_type=tf.int64)[0]
+    return tf.data.Dataset.range(replicas).map(
+        lambda replica: tuple(part[count * replica // replicas : count * (replica + 1) // replicas] for part in batch)
+    )

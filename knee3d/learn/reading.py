@@ -33,13 +33,15 @@ class Visits:
         """In one epoch."""
         return sum(map(len, self.places))
 
-    def sizes(self, batch_size: int) -> list[int]:
-        """Of each batch of an epoch; the last may be smaller."""
-        return [min(batch_size, self.count - start) for start in range(0, self.count, batch_size)]
+    def steps(self, batch_size: int, at_least: int = 1) -> int:
+        """Batches in one epoch.
 
-    def steps(self, batch_size: int) -> int:
-        """Batches in one epoch."""
-        return -(-self.count // batch_size)
+        Args:
+            batch_size: Of all batches but the last, which may be smaller.
+            at_least: A batch with fewer is not counted.
+        """
+        whole, rest = divmod(self.count, batch_size)
+        return whole + (rest >= max(at_least, 1))
 
 
 def visits_of(stacks: Sequence[Stack], cutting: Cutting, limit: int | None = None) -> Visits:

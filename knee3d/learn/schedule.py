@@ -1,12 +1,10 @@
 """What happens between epochs: the learning rate, and whether to stop.
 
-Keras' callbacks decide. Their memory is no file of its own: it is rebuilt by showing them the epochs that were, so that
-an interrupted training goes on as if it had not been.
+Keras' callbacks decide. Their memory is no file of its own: it is rebuilt by showing them the epochs that were, see
+`callbacks.replay`, so that an interrupted training goes on as if it had not been.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import keras
 
@@ -51,39 +49,3 @@ def deciding_callbacks(
     if stop_patience is not None:
         callbacks.append(keras.callbacks.EarlyStopping(monitor="val_dice", mode="max", patience=stop_patience))
     return callbacks
-
-
-class Decisions:
-    """The callbacks at work on a model.
-
-    Args:
-        callbacks: From `deciding_callbacks`.
-        model: Compiled; its optimizer's learning rate is set.
-        history: Scores of the epochs that were.
-    """
-
-    def __init__(
-        self, callbacks: Sequence[keras.callbacks.Callback], model: keras.Model, history: Sequence[dict[str, Any]]
-    ) -> None:
-        self._list = keras.callbacks.CallbackList(list(callbacks), model=model)
-        self._model = model
-        model.stop_training = False
-        self._list.on_train_begin()
-        for epoch, scores in enumerate(history):
-            self.begin(epoch)
-            self.end(epoch, scores)
-
-    @property
-    def stopped(self) -> bool:
-        """Whether training has ended early."""
-        return bool(self._model.stop_training)
-
-    def begin(self, epoch: int) -> float:
-        """Set the learning rate of an epoch and return it."""
-        self._list.on_epoch_begin(epoch)
-        return float(keras.ops.convert_to_numpy(self._model.optimizer.learning_rate))
-
-    def end(self, epoch: int, scores: dict[str, Any]) -> bool:
-        """Hear how an epoch went; returns whether to stop."""
-        self._list.on_epoch_end(epoch, dict(scores))
-        return self.stopped

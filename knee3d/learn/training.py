@@ -17,12 +17,12 @@ from knee3d.learn.building import build
 from knee3d.learn.card import describe, differences, for_saved_model, load_card, model_folder
 from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.fitting import Task, fit
-from knee3d.learn.loop import strategy
 from knee3d.learn.monitor import DrawConfusion
 from knee3d.learn.networks.encoder import find_encoder_weights
 from knee3d.learn.reading import visits_of
 from knee3d.learn.run import Run, environment
 from knee3d.learn.savedmodel import export
+from knee3d.learn.trainer import strategy
 from knee3d.learn.views import learning_view
 from knee3d.lease import BEAT_S, STALE_S, Lease, leased
 
@@ -57,7 +57,7 @@ def train_view(
             split is empty, memory ran out, or the loss became NaN.
         EncoderWeightsError: See `find_encoder_weights`.
     """
-    devices = strategy()
+    devices = strategy(min(config.batch_size, config.limit_slices or config.batch_size))
     folder = model_folder(models, view)
     seeing = learning_view(folder.name, config, dataset.of_split(Split.TRAIN))
     card = describe(dataset, seeing, config.settings)

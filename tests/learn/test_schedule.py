@@ -4,6 +4,7 @@ import keras
 import pytest
 
 from knee3d.learn import schedule
+from knee3d.learn.callbacks import replay
 
 LOSSES = [1.0, 0.5, 0.6, 0.6, 0.6, 0.6, 0.4, 0.41, 0.41, 0.41]
 
@@ -17,13 +18,16 @@ def model():
 def rates(callbacks, history=()):
     """Learning rate of each epoch, and the number of the last one."""
     network = model()
-    decisions = schedule.Decisions(callbacks, network, history)
+    stopped = replay(callbacks, network, history)
+    deciding = keras.callbacks.CallbackList(list(callbacks), model=network)
     found = [scores["learning_rate"] for scores in history]
     for epoch in range(len(history), len(LOSSES)):
-        if decisions.stopped:
+        if stopped:
             break
-        found.append(decisions.begin(epoch))
-        decisions.end(epoch, {schedule.MONITORED: LOSSES[epoch], "val_dice": 1 - LOSSES[epoch]})
+        deciding.on_epoch_begin(epoch)
+        found.append(float(network.optimizer.learning_rate))
+        deciding.on_epoch_end(epoch, {schedule.MONITORED: LOSSES[epoch], "val_dice": 1 - LOSSES[epoch]})
+        stopped = network.stop_training
     return found
 
 

@@ -146,8 +146,11 @@ def load_encoder(model: keras.Model, encoder: str, weights: str | None) -> None:
             mine[layer.name].set_weights(layer.get_weights())
 
 
-def without_encoder(model: keras.Model, encoder: str) -> list[keras.Variable]:
-    """The trainable variables that are not in layers called as the encoder's."""
+def let_encoder_learn(model: keras.Model, encoder: str, learn: bool) -> bool:
+    """Let the layers called as the encoder's learn, or stay as they are; returns whether that was a change."""
     layers = [] if encoder == NO_ENCODER else backbone(encoder).layers
     names = {layer.name for layer in layers if layer.weights}
-    return [variable for variable in model.trainable_variables if not names & set(variable.path.split("/"))]
+    changed = [layer for layer in model._flatten_layers() if layer.name in names and layer.trainable != learn]
+    for layer in changed:
+        layer.trainable = learn
+    return bool(changed)

@@ -1,0 +1,240 @@
+"""A network under training by Keras' own `fit`, on one device or all GPUs of a machine.
+
+Every device computes the loss of the whole batch (`losses.Loss`), so that several train what one would. Sums over all
+slices of a knee are kept as metrics, and scores and `val_knee_loss` are computed of them.
+"""
+
+import logging
+from functools import cache
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from knee3d.learn.losses import Loss, sums_of
+from knee3d.postprocess.confusion import Scores
+
+log = logging.getLogger(__name__)
+
+Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+"""Slices, their masks, and the number of each slice's stack, -1 for what only fills a batch up."""
+
+
+def strategy(most: int | None = None) -> tf.distribute.Strategy:
+    """What TensorFlow offers for the devices of this machine; the same object at every call.
+
+    It is MirroredStrategy over visible GPUs, or CPUs. With one device it is TensorFlow's own, which does the same
+    without copies: on a CPU the mirror of one makes training 13 % and validation three times slower.
+
+    It must be called before TensorFlow computes anything.
+
+    Args:
+        most: Use so many devices at most, as no device can be given a part of a slice; None is all.
+    """
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    names = tuple(device.name for device in devices[:most])
+    return _mirrored(names) if len(names) > 1 else tf.distribute.get_strategy()
+
+
+@cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    return tf.distribute.MirroredStrategy(devices)
+
+
+def devices_in_words(used: int) -> str:
+    """What computes, for a line at the start.
+
+    Args:
+        used: Devices of the strategy.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "the processor" if used == 1 else f"{used} processors"
+    names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
+    return f"{used} of {len(gpus)} GPUs ({', '.join(dict.fromkeys(names))})"
+
+
+def total(value: tf.Tensor) -> tf.Tensor:
+    """Inside a replica: the sum over all replicas, with its gradient."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+class TissueDice(keras.metrics.Metric):
+    """Mean over tissues of the Dice of all labels since the last reset, as they were while the network changed."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(name="dice", dtype="float64")
+        self._both = self.add_variable((classes - 1,), "zeros", name="both")
+        self._sizes = self.add_variable((classes - 1,), "zeros", name="sizes")
+
+    def update_state(self, masks: tf.Tensor, probabilities: tf.Tensor) -> None:
+        """Add a batch."""
+        classes = probabilities.shape[-1]
+        truth = tf.one_hot(tf.cast(masks, tf.int32), classes)[..., 1:]
+        found = tf.one_hot(tf.argmax(probabilities, axis=-1), classes)[..., 1:]
+        voxels = list(range(masks.shape.rank))
+        self._both.assign_add(tf.cast(tf.reduce_sum(2 * truth * found, axis=voxels), tf.float64))
+        self._sizes.assign_add(tf.cast(tf.reduce_sum(truth + found, axis=voxels), tf.float64))
+
+    def result(self) -> tf.Tensor:
+        """0 where there is no tissue at all."""
+        return _mean_of_known(tf.convert_to_tensor(self._both), tf.convert_to_tensor(self._sizes))
+
+
+class KneeScores(keras.metrics.Metric):
+    """What a network says of each knee: voxels by true and predicted class, and the sums that losses are computed of.
+
+    Args:
+        knees: How many.
+        classes: Background included.
+        loss: Of which `knee_loss` is computed.
+        background: Whether it counts background.
+    """
+
+    def __init__(self, knees: int, classes: int, loss: Loss, background: bool) -> None:
+        super().__init__(name="knees", dtype="float64")
+        self._loss, self._background, self._knees, self._classes = loss, background, knees, classes
+        self._matrices = self.add_variable((knees, classes, classes), "zeros", name="matrices")
+        self._sums = self.add_variable((knees, 4, classes), "zeros", name="sums")
+
+    def update_state(self, owners: tf.Tensor, masks: tf.Tensor, probabilities: tf.Tensor, sums: tf.Tensor) -> None:
+        """Add a batch, see `losses.sums_of`; slices of no knee (-1) are left out."""
+        knees, classes = self._knees, self._classes
+        pairs = tf.cast(masks, tf.int32) * classes + tf.argmax(probabilities, axis=-1, output_type=tf.int32)
+        bins = (knees + 1) * classes**2  # the first for slices of no knee
+        owned = (tf.reshape(owners, [-1] + [1] * (masks.shape.rank - 1)) + 1) * classes**2 + pairs
+        counts = tf.math.bincount(tf.reshape(owned, [-1]), minlength=bins, maxlength=bins)
+        matrices = tf.reshape(counts, (knees + 1, classes, classes))[1:]
+        self._matrices.assign_add(tf.cast(matrices, tf.float64))
+        self._sums.assign_add(tf.math.unsorted_segment_sum(tf.cast(sums, tf.float64), owners, knees))
+
+    def result(self) -> dict[str, tf.Tensor]:
+        """The mean loss of a knee; of all knees together the mean Dice of tissues, and of any tissue."""
+        matrix = tf.reduce_sum(tf.convert_to_tensor(self._matrices), axis=0)
+        sizes = tf.reduce_sum(matrix, axis=0) + tf.reduce_sum(matrix, axis=1)
+        tissue = tf.reduce_sum(matrix[1:, 1:])
+        either = tf.reduce_sum(matrix[1:]) + tf.reduce_sum(matrix[:, 1:])
+        knees = self._loss.of_sums(tf.cast(tf.convert_to_tensor(self._sums), tf.float32), self._background)
+        return {
+            "knee_loss": tf.reduce_mean(knees),
+            "dice": _mean_of_known(2 * tf.linalg.diag_part(matrix)[1:], sizes[1:]),
+            "foreground_dice": tf.math.divide_no_nan(2 * tissue, either),
+        }
+
+    def of_each(self, names: tuple[str, ...]) -> tuple[Scores, ...]:
+        """Scores of each knee, by the names of tissues."""
+        matrices = np.asarray(tf.convert_to_tensor(self._matrices)).round().astype(np.int64)
+        return tuple(Scores(matrix, names) for matrix in matrices)
+
+
+def _mean_of_known(above: tf.Tensor, below: tf.Tensor) -> tf.Tensor:
+    """Mean of the fractions that are some, 0 where there is none."""
+    known = tf.cast(below > 0, above.dtype)
+    return tf.math.divide_no_nan(tf.reduce_sum(tf.math.divide_no_nan(above, below)), tf.reduce_sum(known))
+
+
+class Trainer(keras.Model):
+    """A network with what it is trained by; `fit` takes batches as `pipeline` makes them.
+
+    Args:
+        network: Compiled with its optimizer, uint8 slices -> probabilities, built in the scope of `strategy()`.
+        loss: See `losses`.
+        background: Whether the loss counts it.
+        knees: Stacks of validation.
+        clip_norm: Largest norm of all gradients together; None leaves them alone.
+        xla: Whether to compile the network's part of a step with XLA.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        loss: Loss,
+        background: bool,
+        knees: int,
+        clip_norm: float | None = None,
+        xla: bool = False,
+    ) -> None:
+        super().__init__(name="trainer")
+        self.network = network
+        self._loss, self._background, self._clip_norm, self._xla = loss, background, clip_norm, xla
+        classes = network.output_shape[-1]
+        self.train_metrics = (keras.metrics.Mean("loss"), TissueDice(classes), keras.metrics.Sum("waited", "float64"))
+        self.knees = KneeScores(knees, classes, loss, background)
+        self.val_metrics = (keras.metrics.Mean("loss"), self.knees)
+        self._validating = False
+        self.built = True
+        self.compile(optimizer=network.optimizer, auto_scale_loss=False)
+
+    def call(self, slices: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """The network's answer."""
+        return self.network(slices, training=training)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Those of what is going on."""
+        return list(self.val_metrics if self._validating else self.train_metrics)
+
+    def _maybe_symbolic_build(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the network is built. Keras would average the devices' parts of a batch, of unlike sizes."""
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As Keras has it."""
+        self._validating = True
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self._validating = False
+
+    def train_step(self, data: tuple[Batch, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Learn from a batch, and from how long it was waited for."""
+        (images, masks, owners), waited = data
+        learn = tf.function(self._learn, jit_compile=True, reduce_retracing=True) if self._xla else self._learn
+        value, probabilities = learn(images, masks)
+        mean, dice, seconds = self.train_metrics
+        mean.update_state(value, sample_weight=tf.shape(owners)[0])
+        dice.update_state(masks, probabilities)
+        seconds.update_state(waited)
+        return {metric.name: metric.result() for metric in self.train_metrics}
+
+    def _learn(self, images: tf.Tensor, masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        variables = self.network.trainable_variables
+        with tf.GradientTape() as tape:
+            probabilities = self.network(images, training=True)
+            value = self._loss(masks, probabilities, self._background, total)
+            scaled = self.optimizer.scale_loss(value / replicas)
+        gradients = tape.gradient(scaled, [variable.value for variable in variables])
+        if self._clip_norm is not None:
+            shared = [total(gradient) for gradient in gradients]
+            clipped, _ = tf.clip_by_global_norm(shared, self.optimizer.scale_loss(self._clip_norm))
+            gradients = [gradient / replicas for gradient in clipped]
+        if replicas > 1 and isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            gradients = _finite_on_all(gradients)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return value, probabilities
+
+    def test_step(self, data: Batch) -> dict[str, tf.Tensor]:
+        """Score a batch."""
+        images, masks, owners = data
+        probabilities = self.network(images, training=False)
+        sums = sums_of(masks, probabilities, self._loss.surprise)
+        mine = tf.cast(owners >= 0, tf.float32)
+        summed = total(tf.reduce_sum(sums * mine[:, None, None], axis=0))
+        mean, knees = self.val_metrics
+        mean.update_state(self._loss.of_sums(summed, self._background), sample_weight=tf.reduce_sum(mine))
+        knees.update_state(owners, masks, probabilities, sums)
+        return {"loss": mean.result(), **knees.result()}
+
+
+def _finite_on_all(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Gradients that are NaN on every device where they are not finite on one.
+
+    Keras' optimizer for float16 asks the first device alone whether to leave the step out.
+    """
+    finite = [tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients]
+    broken = total(1.0 - tf.cast(tf.reduce_all(finite), tf.float32))
+    return [tf.where(broken > 0, tf.constant(float("nan"), gradient.dtype), gradient) for gradient in gradients]
