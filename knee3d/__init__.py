@@ -45,8 +45,9 @@ def read(path: Path | str, **choice: Any) -> tuple[Volume, Side]:
     """An image of any form that knee3d reads, and which knee it is as far as DICOM says.
 
     Args:
-        path: A folder of DICOM or a zip of it, or a NIfTI, NRRD, MHA or HDF5 file.
-        choice: `series`, `echo` or `spacing_mm` where the path alone does not say, see `dataset.source.Choice`.
+        path: A folder of DICOM or a zip of it, or a NIfTI, NRRD, MHA, HDF5 or .npy file.
+        choice: `series`, `echo`, `spacing_mm`, `axes` and others where the path alone does not say, see
+            `dataset.source.Choice`.
     """
     from knee3d.dataset.source import Choice, read_image
 

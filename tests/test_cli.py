@@ -127,7 +127,7 @@ def test_an_error_that_names_an_option_says_which_command_has_it():
     """What the command itself has, and options after the name of a command, need no word."""
     inspect, segment = main.commands["inspect"], main.commands["segment"]
     assert with_owners("take it by --incomplete", inspect).endswith(
-        "(--incomplete is an option of knee3d prepare, segment)"
+        "(--incomplete is an option of knee3d prepare, segment, report)"
     )
     assert with_owners("take it by --incomplete", segment) == "take it by --incomplete"
     for words in ("knee3d fuse DATASET --models models", "nothing", "say --no-such-thing"):

@@ -77,15 +77,15 @@ def inspect(path: Path, as_json: bool, **choice: Any) -> None:
     knee3d inspect study.zip --json
     """
     from knee3d import workflow
-    from knee3d.dataset.source import Choice
 
-    found = workflow.inspect(path, Choice(**choice))
+    found = workflow.inspect(path, choice_of(choice))
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
         _show_findings(found)
     if all(volume["problem"] for volume in found["volumes"]):
-        raise ValueError(f"nothing in {path} can be read as a volume")
+        files = "" if path.is_file() else "; of volume files, give one"
+        raise ValueError(f"nothing in {path} can be read as a volume{files}")
     if found["broken"]:
         raise ValueError(f"{path} is not read while files in it are broken; replace them, or move them elsewhere")
 

@@ -42,7 +42,8 @@ def choice_of(options: dict[str, Any]) -> "Choice":
     """What `choice_options` were set to."""
     from knee3d.dataset.source import Choice
 
-    return Choice(**{field.name: options[field.name] for field in fields(Choice)})
+    told = {field.name: options.get(field.name, field.default) for field in fields(Choice)}
+    return Choice(**told | {"axes": told["axes"].upper()})
 
 
 class Echo(logging.Handler):

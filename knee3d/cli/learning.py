@@ -80,11 +80,23 @@ OTHER_VIEWS = ["oblique", "volume"]
     help="Learning rate: down when validation stalls, down a cosine to the last epoch, or as it is.",
 )
 @click.option("--warmup-epochs", type=click.IntRange(0), default=0, help="The rate rises in them.")
-@click.option("--plateau-factor", type=float, default=0.1, help="ReduceLROnPlateau's,")
-@click.option("--plateau-patience", type=click.IntRange(0), default=10, help="in epochs,")
-@click.option("--plateau-min-delta", type=click.FloatRange(0), default=1e-4, help="of loss,")
-@click.option("--plateau-cooldown", type=click.IntRange(0), default=0, help="in epochs,")
-@click.option("--plateau-min-lr", type=click.FloatRange(0), default=0.0, help="and its floor.")
+@click.option("--plateau-factor", type=float, default=0.1, help="ReduceLROnPlateau: what the rate is multiplied by.")
+@click.option(
+    "--plateau-patience",
+    type=click.IntRange(0),
+    default=10,
+    help="ReduceLROnPlateau: epochs without a lower validation loss before that.",
+)
+@click.option(
+    "--plateau-min-delta",
+    type=click.FloatRange(0),
+    default=1e-4,
+    help="ReduceLROnPlateau: a loss counts as lower if it is by this much.",
+)
+@click.option(
+    "--plateau-cooldown", type=click.IntRange(0), default=0, help="ReduceLROnPlateau: epochs of rest after that."
+)
+@click.option("--plateau-min-lr", type=click.FloatRange(0), default=0.0, help="ReduceLROnPlateau: the lowest rate.")
 @click.option("--stop-patience", type=click.IntRange(1), help="End after so many epochs without a better Dice [never].")
 @click.option("--clip-norm", type=click.FloatRange(0, min_open=True), help="Largest norm of the gradient [none].")
 @click.option(
@@ -94,7 +106,9 @@ OTHER_VIEWS = ["oblique", "volume"]
     help="Epochs in which the encoder keeps its first weights.",
 )
 @click.option("--loss", type=click.Choice(LOSSES), default="dice")
-@click.option("--loss-background/--no-loss-background", default=True, help="A class like others?")
+@click.option(
+    "--loss-background/--no-loss-background", default=True, help="Whether background counts as a class of its own."
+)
 @click.option(
     "--augment",
     type=click.Choice(["none", "light", "medium", "strong"]),

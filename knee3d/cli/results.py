@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 @models_option
 @click.option("--out", type=FOLDER, default="segmentation", help="Gets a folder for each knee.")
 @click.option(
-    "--plane", "planes", type=click.Choice(VIEWS), multiple=True, help="That looks at the knee (repeat for more) [all]."
+    "--plane",
+    "planes",
+    type=click.Choice(VIEWS),
+    multiple=True,
+    help="Plane that looks at the knee (repeat for more) [all].",
 )
 @views_option
 @click.option("--fast", is_flag=True, help="Compute only where a quick look finds tissue; whole where that is unsure.")
@@ -69,7 +73,12 @@ if TYPE_CHECKING:
 @choice_options
 @resume_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done.")
-@click.option("--jobs", type=click.IntRange(1), default=2, help="Knees at a time: others are read and written.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=2,
+    help="Knees at a time: one is computed while others are read and written.",
+)
 @click.option(
     "--launcher",
     type=click.Choice(["local", "ray"]),
@@ -143,16 +152,17 @@ def _tell(outcomes: "list[workflow.Outcome]", out: Path, quiet: bool) -> None:
 )
 @click.option("--keep", type=click.FloatRange(0.01, 1), default=1.0, help="Share of the surfaces' triangles to keep.")
 @click.option("--labels", "numbering", help="What values of masks mean: a name such as pymskt, or a JSON file.")
+@choice_options
 @resume_option
 @click.option("--jobs", type=click.IntRange(1), default=1, help="Knees at a time.")
 def report(results: Path, knees: Path | None, **options: Any) -> None:
     """Measure finished knees in mm3 and mm, and make a page of each that opens from disk.
 
     RESULTS is what knee3d segment filled, or the folder of one knee. KNEES is what was segmented: a knee, a folder of
-    knees, or a table. Without it pages have no MR image. Masks that a table names are scored against. A finished report
-    that has image or scores is kept where these are not given again. Run it several times at once, as a Slurm array
-    (sbatch --array=1-20) for example, on machines that share a disk: each report is made once. The exit code is 0 if
-    all are done, 1 if some are, 2 if none is.
+    knees, or a table; options that said how to read it are given again. Without KNEES pages have no MR image. Masks
+    that a table names are scored against. A finished report that has image or scores is kept where these are not given
+    again. Run it several times at once, as a Slurm array (sbatch --array=1-20) for example, on machines that share a
+    disk: each report is made once. The exit code is 0 if all are done, 1 if some are, 2 if none is.
 
     \b
     knee3d report segmentation path/to/dicom
@@ -162,7 +172,7 @@ def report(results: Path, knees: Path | None, **options: Any) -> None:
     from knee3d import workflow
 
     wish = workflow.ReportWish(options["meshes"], options["keep"])
-    images = workflow.knees_of(knees, options["numbering"])
+    images = workflow.knees_of(knees, options["numbering"], choice_of(options))
     outcomes = workflow.report(results, images, wish, not options["resume"], options["jobs"])
     failures = [one.case for one in outcomes if one.status == "failed"]
     done = len(outcomes) - len(failures)

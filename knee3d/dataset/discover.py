@@ -49,6 +49,8 @@ _VISIT = re.compile(
 )
 """A patient and a visit in one name. Numbers alone are no visit: they may count patients."""
 ZIP = ".zip"
+MOST_OF_A_VISIT = 2
+"""More volume files in one folder are each of a patient."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def discover(folder: Path) -> Discovery:
     if not images:
         raise ValueError(f"no DICOM folder, zip or volume file in {folder}; a table written by hand will do too")
     studies = _studies([image for image in images if image.is_dir()])
-    guessed = _with_visits([_knee(image, folder) for image in images])
+    guessed = _with_visits(_told_apart([_knee(image, folder) for image in images]))
     knees = _named_apart(_of_studies(guessed, studies, folder), folder)
     paired = _paired(knees, masks)
     left = tuple(_without_knee(files, images, masks))
@@ -125,7 +127,8 @@ def is_dicom_folder(folder: Path) -> bool:
 def _series_folders(folder: Path) -> list[Path]:
     """The folders that hold DICOM images, of a folder and all below it; one for a series that is spread over several.
 
-    Some programs that remove names give all knees one SeriesInstanceUID, so it alone does not make folders one series.
+    Some programs that remove names give all knees one SeriesInstanceUID, so it alone does not make folders one series:
+    they must be of one study and lie as one stack.
     """
     first = {place: _identifiers(place) for place in filter(is_dicom_folder, folders_below(folder))}
     together = {}
@@ -140,9 +143,10 @@ def _series_folders(folder: Path) -> list[Path]:
 
 
 def _identifiers(folder: Path) -> tuple[str, str]:
-    """SeriesInstanceUID and SOPInstanceUID of the first image in a folder; empty where they are not told."""
-    tags = _tags_in(folder, ("SeriesInstanceUID", "SOPInstanceUID"))
-    return tags.get("SeriesInstanceUID", ""), tags.get("SOPInstanceUID", "")
+    """Study and series of the first image in a folder, and its SOPInstanceUID; empty where they are not told."""
+    tags = _tags_in(folder, ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"))
+    series = tags.get("SeriesInstanceUID", "")
+    return series and f"{tags.get('StudyInstanceUID', '')} {series}", tags.get("SOPInstanceUID", "")
 
 
 def _tags_in(folder: Path, names: Sequence[str]) -> dict[str, str]:
@@ -171,7 +175,9 @@ def _without_knee(files: Sequence[Path], images: Sequence[Path], masks: Sequence
 
 
 def _is_dicom_image(path: Path) -> bool:
-    return path.stat().st_size > 132 and is_dicom(path) and not is_segmentation(path)
+    return (
+        path.name.upper() != "DICOMDIR" and path.stat().st_size > 132 and is_dicom(path) and not is_segmentation(path)
+    )
 
 
 def _knee(image: Path, folder: Path) -> Knee:
@@ -190,6 +196,17 @@ def _knee(image: Path, folder: Path) -> Knee:
         split = None
     case = "-".join(part for part in (patient, visit) if part)
     return Knee(plain_name(case), patient, visit, _side(image, parts), image, None, split)
+
+
+def _told_apart(knees: Sequence[Knee]) -> list[Knee]:
+    """Files of one folder that would be one patient's visit are each a patient, as in MRNet's axial/0000.npy."""
+    counts = Counter((knee.image.parent, knee.patient, knee.visit) for knee in knees if knee.image.is_file())
+    return [
+        replace(knee, patient=stem_of(knee.image), visit="", case=plain_name(stem_of(knee.image)))
+        if counts[knee.image.parent, knee.patient, knee.visit] > MOST_OF_A_VISIT
+        else knee
+        for knee in knees
+    ]
 
 
 def _with_visits(knees: Sequence[Knee]) -> list[Knee]:
@@ -219,13 +236,18 @@ def _studies(images: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def _of_studies(knees: Sequence[Knee], studies: Mapping[str, Sequence[Path]], folder: Path) -> list[Knee]:
-    """Series of one study are of one patient's visit: that of the folder around them, or else of the first of them."""
+    """Series of one study are of one patient: that of the folder around them, or else of the first of them.
+
+    They are of one visit, too, unless names tell visits apart and sides do not: some programs that remove names give
+    all visits one StudyInstanceUID.
+    """
     whose: dict[Path, Knee] = {}
     for series in studies.values():
         together = [knee for knee in knees if knee.image in series]
         around = Path(os.path.commonpath(series))
         named = _knee(around, folder) if around != folder or len(together) == len(knees) else together[0]
-        if len({(knee.patient, knee.visit) for knee in together}) > 1:
+        visits, sides = [knee.visit for knee in together], {knee.side for knee in together}
+        if len({knee.patient for knee in together}) > 1 or (len({*visits}) > 1 and len(sides) == len(together)):
             whose.update({knee.image: named for knee in together})
     named_knees = [(knee, whose.get(knee.image, knee)) for knee in knees]
     return [replace(knee, patient=named.patient, visit=named.visit) for knee, named in named_knees]
@@ -294,7 +316,7 @@ def _are_near(image: Path, mask: Path) -> bool:
 def _notes(knees: Sequence[Knee], masks: Sequence[Path]) -> Iterator[str]:
     patients = len({knee.patient for knee in knees})
     yield (
-        f"{len(knees)} knees of {patients} patients; patients and visits are guessed from names: give all visits and "
+        f"knees: {len(knees)}, patients: {patients}; patients and visits are guessed from names: give all visits and "
         "both knees of a person the same patient, or training and test patients will mix"
     )
     for side, word in ((Side.RIGHT, "right"), (Side.LEFT, "left"), (Side.UNKNOWN, "of unknown side")):

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from knee3d.anatomy.orientation import Side, acquired_plane
+from knee3d.anatomy.orientation import Side, acquired_plane, to_canonical
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.grid import Grid, regular_grid
 from knee3d.dataset.dicom.series import Echo, Series, check_complete, scan
 from knee3d.dataset.files.archive import unpacked
+from knee3d.dataset.intensity import check_one_knee, without_padding
 from knee3d.dataset.source import ANY, Choice, read_image
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def inspect(path: Path, choice: Choice = ANY) -> dict[str, Any]:
         raise FileNotFoundError(f"there is nothing at {path}")
     if path.is_file() and path.suffix.lower() != ".zip":
         head = {"name": path.name, "path": str(path), "uid": "", "description": "", "echo": None, "time_ms": None}
-        volume = head | {"images": 1} | _place(lambda: read_image(path, choice))
+        volume = head | {"images": 1} | _place(lambda: _checked(path, choice))
         return {"volumes": [volume], "skipped": {}, "broken": []}
     with unpacked(path) as folder:
         found = scan(folder, choice.any_modality)
@@ -51,6 +52,17 @@ def inspect(path: Path, choice: Choice = ANY) -> dict[str, Any]:
         volumes = [_echo(series, echo, folder, path) for series in found.series for echo in series.echoes]
     skipped = dict(Counter(reason for _, reason in found.skipped))
     return {"volumes": volumes, "skipped": skipped, "broken": [str(error) for error in found.broken]}
+
+
+def _checked(path: Path, choice: Choice) -> tuple[Volume, Side]:
+    """An image that nothing stands in the way of.
+
+    Raises:
+        ValueError: As `read_image` and `canonical_image`.
+    """
+    volume, side = read_image(path, choice)
+    check_one_knee(without_padding(to_canonical(volume)))
+    return volume, side
 
 
 def _echo(series: Series, echo: Echo, folder: Path, path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -110,6 +111,6 @@ def digest(file: Path) -> str:
 
 def _name(path: Path) -> str:
     """What a path is called, or, where that is only what it holds, such as dicom, the nearest folder above it."""
-    whole = path.resolve()
+    whole = Path(os.path.abspath(path))  # a link has its own name
     names = [whole.name if path.is_dir() else stem_of(whole), *(folder.name for folder in whole.parents)]
     return plain_name(next((name for name in names if name and name.lower() not in NO_NAMES), names[0]))

@@ -14,11 +14,14 @@ from knee3d.anatomy.volume import Volume
 
 log = logging.getLogger(__name__)
 
-WINDOW_RULE = "foreground, version 1"
+WINDOW_RULE = "foreground, version 2"
 """The name and version of the way in which `window_of` finds a window. A network is used only on images whose windows
 were found in the same way as those of its training."""
 SHARE = 0.995
 """The part of the foreground that is not brighter than the window."""
+THICK_MM = 2.0
+VOXEL_MM = (0.05, 20.0)
+"""The smallest and the largest distance between voxels of a knee in mm: what is beyond was given in another unit."""
 WIDEST_MM = 220.0
 """A single knee is not wider, from one side of the skin to the other."""
 _FILLED = 0.05  # of the voxels of the fullest sagittal slice: a slice with fewer shows noise and no tissue
@@ -52,8 +55,10 @@ class Window:
 def window_of(volume: Volume) -> Window:
     """One window for the whole volume, from the intensities of its foreground, so that air around it changes nothing.
 
-    The foreground is all voxels brighter than `clip_level`. The brightest 0.5 % of them lie above the window. As many
-    voxels, the darkest of the whole volume, lie below it, because bone is as dark as air in many images.
+    The foreground is all blocks of voxels, see `in_blocks`, that are brighter than `clip_level`. The brightest 0.5 % of
+    its voxels lie above the window. The window begins at 0, where scanners see no signal. Where intensities are
+    negative, or the darkest are not below a quarter of the window's end, they have another zero: then as many voxels as
+    lie above the window, the darkest of the whole volume, lie below it.
 
     Slices are never windowed one by one: a slice's brightness would then depend on what else it shows.
 
@@ -63,14 +68,50 @@ def window_of(volume: Volume) -> Window:
     Raises:
         ValueError: The volume has no contrast.
     """
-    values, counted = _distribution(volume.array)
-    background = _count_up_to(clip_level(values, counted), values, counted)
-    foreground = int(counted[-1]) - background
-    low = float(values[np.searchsorted(counted, (1 - SHARE) * foreground, side="right")])
-    high = float(values[np.searchsorted(counted, background + SHARE * foreground)])
+    foreground = _foreground(volume)
+    values, counted = _distribution(volume.array, foreground)
+    high = float(values[np.searchsorted(counted, SHARE * counted[-1])])
+    darkest, of_all = _distribution(volume.array)
+    low = float(darkest[np.searchsorted(of_all, (1 - SHARE) * counted[-1], side="right")])
+    if darkest[0] >= 0 and low <= high / 4:
+        low = 0.0
     if high <= low:
         raise ValueError(f"the image has no contrast: its intensities are nearly all {low:g}")
     return Window(low, high)
+
+
+def in_blocks(volume: Volume) -> np.ndarray:
+    """The mean of each block of 2 x 2 x 2 voxels, in which noise is less; along an axis of thick slices, of 1 voxel.
+
+    Args:
+        volume: Of real numbers. What is left over at the ends of axes, less than a block, is left out.
+
+    Returns:
+        (i, j, k) float32.
+    """
+    sizes = _block(volume)
+    whole = volume.array[tuple(slice(count // size * size) for count, size in zip(volume.shape, sizes, strict=True))]
+    means = np.zeros([count // size for count, size in zip(whole.shape, sizes, strict=True)], np.float32)
+    for first in np.ndindex(sizes):
+        means += whole[tuple(slice(start, None, size) for start, size in zip(first, sizes, strict=True))]
+    return means / np.float32(np.prod(sizes))
+
+
+def _block(volume: Volume) -> tuple[int, ...]:
+    thin = zip(volume.spacing_mm, volume.shape, strict=True)
+    return tuple(2 if mm < THICK_MM and count > 1 else 1 for mm, count in thin)
+
+
+def _foreground(volume: Volume) -> np.ndarray:
+    """(i, j, k) bool: blocks above `clip_level`, and at the ends of axes what is next to them."""
+    means = in_blocks(volume)
+    bright = means > clip_level(*_distribution(means))
+    if not bright.any():
+        bright = means == means.max()
+    for axis, size in enumerate(_block(volume)):
+        bright = np.repeat(bright, size, axis)
+        bright = np.concatenate([bright, np.take(bright, [-1] * (volume.shape[axis] - bright.shape[axis]), axis)], axis)
+    return bright
 
 
 def clip_level(values: np.ndarray, counted: np.ndarray) -> float:
@@ -95,20 +136,24 @@ def clip_level(values: np.ndarray, counted: np.ndarray) -> float:
 
 
 def check_one_knee(volume: Volume) -> None:
-    """Refuse a single slice, and an image of both legs, as body coils and coils for two knees make it.
+    """Refuse a single slice, voxels of absurd sizes, and an image of both legs, as coils for two knees make it.
 
     Args:
         volume: In canonical axes, without padding.
 
     Raises:
-        ValueError: An axis has fewer than two voxels, or the foreground, see `window_of`, is wider than a knee.
+        ValueError: An axis has fewer than two voxels, or voxels that are no knee's, or the foreground, see `window_of`,
+            is wider than a knee.
     """
     if min(volume.shape) < 2:
         raise ValueError(f"it is a single slice of {volume.shape} voxels; a volume has several")
+    if volume.spacing_mm.min() < VOXEL_MM[0] or volume.spacing_mm.max() > VOXEL_MM[1]:
+        sizes = " x ".join(f"{mm:g}" for mm in volume.spacing_mm)
+        raise ValueError(f"its voxels have {sizes} mm, so its header has another unit than mm; correct it")
     width = float(volume.spacing_mm[2])
     if volume.shape[2] * width <= WIDEST_MM:
         return
-    filled = (volume.array > clip_level(*_distribution(volume.array))).mean(axis=(0, 1))
+    filled = _foreground(volume).mean(axis=(0, 1))
     tissue = np.flatnonzero(filled > _FILLED * filled.max())
     across = float(np.ptp(tissue) + 1) * width if tissue.size else 0.0
     if across > WIDEST_MM:
@@ -124,7 +169,7 @@ def _count_up_to(level: float, values: np.ndarray, counted: np.ndarray) -> int:
     return min(int(counted[place - 1]) if place else 0, int(counted[-1]) - 1)
 
 
-def without_padding(volume: Volume) -> Volume:
+def without_padding(volume: Volume, name: str = "image") -> Volume:
     """The same volume, in which padding has the darkest intensity of all other voxels.
 
     Padding is a value that no scanner measured, such as -1024 around the field of view. It is recognised as the lowest
@@ -134,11 +179,14 @@ def without_padding(volume: Volume) -> Volume:
 
     Args:
         volume: Its voxels are numbers of any type, which is kept.
+        name: Of the knee, for what is said of it.
 
     Raises:
-        ValueError: The volume holds NaN or infinity.
+        ValueError: The volume holds NaN or infinity, or no numbers but true and false.
     """
     array = volume.array
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"an image has real numbers, this one has {array.dtype}; is it a mask?")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).sum())
         raise ValueError(f"{bad:,} voxels are NaN or infinite; mend the image (for example, set them to 0) first")
@@ -153,7 +201,8 @@ def without_padding(volume: Volume) -> Volume:
         span = float(np.ptp(np.percentile(measured[:: max(1, measured.size >> 20)], [0.5, 99.5])))
         room = 0.25 if value < 0 <= nearest else 1
         if abs(nearest - float(value)) > room * span > 0:
-            log.warning("%.1f %% of voxels are %g, far from all others; taken as %g", 100 * share, value, darkest)
+            told = (name, 100 * share, value, darkest)
+            log.warning("%s: %.1f %% of voxels are %g, far from all others; taken as %g", *told)
             return volume.with_array(np.where(padded, darkest, array))
     return volume
 
@@ -212,20 +261,30 @@ def to_intensities(volume: Volume, window: Window) -> Volume:
     return volume.with_array(table[volume.array])
 
 
-def _distribution(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _distribution(array: np.ndarray, inside: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Sorted intensities, and how many voxels have each or less; of more than 4 million floats evenly spaced ones.
 
     16-bit integers, of which a knee has 20 million, are counted and not sorted.
+
+    Args:
+        array: Of real numbers.
+        inside: Which voxels count, as bool; None is all.
     """
     if array.dtype.kind not in "iu" or array.dtype.itemsize > 2:
-        some = array.ravel(order="K")[:: max(1, array.size >> 22)]
+        chosen = (array if inside is None else array[inside]).ravel(order="K")
+        some = chosen[:: max(1, chosen.size >> 22)]
         return np.sort(some), np.arange(1, some.size + 1)
     lowest = int(np.iinfo(array.dtype).min)
-    unsigned = array.view(np.dtype(f"u{array.dtype.itemsize}")).ravel(order="K")
+    array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    unsigned = array.view(np.dtype(f"u{array.dtype.itemsize}")).ravel()
+    mask = None if inside is None else np.ascontiguousarray(inside).view(np.uint8).ravel()
     size = 1 << 8 * array.dtype.itemsize
     # OpenCV counts in float32, which is exact up to 2 ** 24.
-    parts = [unsigned[start : start + (1 << 24)] for start in range(0, unsigned.size, 1 << 24)]
-    counts = sum(cv2.calcHist([part], [0], None, [size], [0, size]).astype(np.int64) for part in parts)
+    parts = [slice(start, start + (1 << 24)) for start in range(0, unsigned.size, 1 << 24)]
+    counts = sum(
+        cv2.calcHist([unsigned[part]], [0], None if mask is None else mask[part], [size], [0, size]).astype(np.int64)
+        for part in parts
+    )
     counts = np.roll(np.ravel(counts), lowest)
     there = np.flatnonzero(counts)
     return there + lowest, counts[there].cumsum()

@@ -64,8 +64,14 @@ class Preparation:
         }
 
 
-def canonical_image(source: Volume, side: Side, bits: int = 8) -> tuple[Volume, Window]:
+def canonical_image(source: Volume, side: Side, bits: int = 8, name: str = "image") -> tuple[Volume, Window]:
     """The one way of any image to what a network sees; training and inference both pass here.
+
+    Args:
+        source: In any order of axes.
+        side: Of the knee.
+        bits: Of pixels.
+        name: Of the knee, for what is said of it.
 
     Returns:
         uint8 (uint16 for 16 bits) in canonical axes, a left knee mirrored to right, and the window used.
@@ -73,7 +79,7 @@ def canonical_image(source: Volume, side: Side, bits: int = 8) -> tuple[Volume, 
     Raises:
         ValueError: See `without_padding`, `check_one_knee` and `window_of`.
     """
-    canonical = without_padding(to_canonical(source, side))
+    canonical = without_padding(to_canonical(source, side), name)
     check_one_knee(canonical)
     window = window_of(canonical)
     return to_pixels(canonical, window, bits), window
@@ -110,12 +116,14 @@ def prepare_knee(knee: Knee, folder: Path, preparation: Preparation, lease: Leas
             side = agreed_side(told, Side.UNKNOWN, shown)
             check_side(side, preparation.scheme)
             written = _start(to_canonical(classes, side), partial, "mask", pool) if classes else []
-            image, window = canonical_image(source, side, preparation.bits)
+            image, window = canonical_image(source, side, preparation.bits, f"case {knee.case}")
         except ValueError as error:
             raise ValueError(f"case {knee.case} ({knee.image}): {error}") from error
         written += _start(image, partial, "image", pool)
         if side is Side.UNKNOWN:
-            log.warning("case %s: side unknown, taken as it is; medial and lateral may be swapped", knee.case)
+            log.warning(
+                "case %s: side unknown, taken as a right knee; say it in the column side of the table", knee.case
+            )
         case = Case(
             name=knee.case,
             patient=knee.patient,
@@ -182,6 +190,9 @@ def prepare_knees(
             raise
         except (ValueError, OSError) as error:
             return error
+        except Exception as error:  # whatever it is, it is this knee's, and others wait behind it
+            log.debug("%s", knee.case, exc_info=True)
+            return ValueError(f"case {knee.case} ({knee.image}): {type(error).__name__}: {error}")
 
     ended: Iterator[tuple[str, Case | ValueError | OSError]]
     ended = share({knee.case: knee for knee in knees}, in_threads(work, jobs))

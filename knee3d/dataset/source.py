@@ -151,10 +151,7 @@ def read_image(path: Path, choice: Choice = ANY) -> tuple[Volume, Side]:
     if choice.series is not None or choice.echo is not None:
         raise VolumeFileError(f"{path} is not a folder of DICOM; --series and --echo choose within one, leave them out")
     if path.suffix.lower() in bare_arrays.ENDINGS:
-        volume = bare_arrays.read_bare_array(path, choice.spacing_mm, choice.axes)
-        if volume.array.ndim != 3:
-            raise bare_arrays.BareArrayError(f"{path.name} has channels, {volume.array.shape}: is it a mask?")
-        return volume, Side.UNKNOWN
+        return _bare_image(path, choice), Side.UNKNOWN
     if path.suffix.lower() == ".img" and path.with_suffix(".hdr").is_file():
         raise VolumeFileError(f"{path.name} has no header; give the one beside it, {path.with_suffix('.hdr').name}")
     if path.is_file() and not _is_known(path):
@@ -163,6 +160,15 @@ def read_image(path: Path, choice: Choice = ANY) -> tuple[Volume, Side]:
             f"{path.name} is none of the forms that are read: a folder of DICOM, a zip of it, {forms}; convert it"
         )
     return read_volume(path), Side.UNKNOWN
+
+
+def _bare_image(path: Path, choice: Choice) -> Volume:
+    volume = bare_arrays.read_bare_array(path, choice.spacing_mm, choice.axes)
+    if volume.array.shape[3:] == (1,):
+        return volume.with_array(volume.array[..., 0])
+    if volume.array.ndim != 3:
+        raise bare_arrays.BareArrayError(f"{path.name} has channels, {volume.array.shape}: is it a mask?")
+    return volume
 
 
 def read_mask(path: Path, knee: Callable[[], tuple[Volume, Side]], choice: Choice = ANY) -> Mask:

@@ -167,29 +167,46 @@ def read_numbering(source: str) -> Numbering:
     if not path.is_file():
         raise FileNotFoundError(f"{source} is neither a label file nor a built-in; there are: {', '.join(NUMBERINGS)}")
     try:
-        text = path.read_text(encoding="utf-8")
-        names = _names_in_json(json.loads(text)) if path.suffix.lower() == ".json" else _names_in_table(text)
-        named = {value: name.replace("_", " ").strip().lower() for value, name in names.items() if value != 0}
+        text = path.read_text(encoding="utf-8-sig")
+        told = _names_in_json(text) if path.suffix.lower() == ".json" else _names_in_table(text)
+        named = [(value, name.replace("_", " ").strip().lower()) for value, name in told if value != 0]
         if not named:
             raise ValueError("it names no label")
-        return Numbering(named)
-    except (ValueError, AttributeError, TypeError) as error:
+        twice = [value for value, count in Counter(value for value, _ in named).items() if count > 1]
+        if twice:
+            raise ValueError(f"it says twice what {twice[0]} means")
+        return Numbering(dict(named))
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f'{path} is not a label table such as {{"1": "femoral cartilage"}}: {error}') from error
 
 
-def _names_in_json(content: Any) -> dict[int, str]:
-    labels = content.get("labels", content)
-    if all(isinstance(value, int) for value in labels.values()):  # as nnU-Net 2 has them
-        return {value: str(name) for name, value in labels.items()}
-    return {int(value): str(name) for value, name in labels.items()}
+def _names_in_json(text: str) -> list[tuple[int, str]]:
+    """Value and name, in the order of the file; nnU-Net 2 has names first."""
+    content = json.loads(text, object_pairs_hook=_Pairs)
+    if not isinstance(content, _Pairs):
+        raise ValueError("it is no object of names")
+    labels = next((value for name, value in content.pairs if name == "labels"), content)
+    pairs = labels.pairs if isinstance(labels, _Pairs) else []
+    if any(isinstance(value, bool | list | _Pairs) or value is None for _, value in pairs):
+        raise ValueError("a label has one number and one name; nnU-Net's regions are not read, name their parts")
+    if all(isinstance(value, int) for _, value in pairs):
+        return [(value, str(name)) for name, value in pairs]
+    return [(int(value), str(name)) for value, name in pairs]
 
 
-def _names_in_table(text: str) -> dict[int, str]:
+@dataclass(frozen=True)
+class _Pairs:
+    """An object of JSON, in which a name may stand twice."""
+
+    pairs: list[tuple[str, Any]]
+
+
+def _names_in_table(text: str) -> list[tuple[int, str]]:
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     found = [next(filter(None, (form.match(line) for form in (_ITK_SNAP, _COLOUR_TABLE))), None) for line in lines]
     if None in found:
         raise ValueError(f"line {lines[found.index(None)]!r} is none of ITK-SNAP, FreeSurfer or 3D Slicer")
-    return {int(line["value"]): line["name"] for line in found if line}
+    return [(int(line["value"]), line["name"]) for line in found if line]
 
 
 def write_numbering(path: Path, names: Mapping[int, str]) -> None:
@@ -237,13 +254,18 @@ def _check_together(path: Path, knees: list[Knee]) -> None:
     """Refuse rows that are fine alone and wrong together.
 
     Raises:
-        ValueError: A case stands twice, or a labelled row lacks the split that others have.
+        ValueError: A case stands twice, two patients have one image, or a labelled row lacks the split of others.
     """
     # Case names become folders, and some file systems do not tell upper from lower case.
     counts = Counter(knee.case.lower() for knee in knees)
     twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
         raise ValueError(f"{path}: case names must be unique, but {', '.join(twice[:5])} stands more than once")
+    images: dict[tuple[Path, str], Knee] = {}
+    for knee in knees:
+        first = images.setdefault((knee.image.resolve(), knee.series), knee)
+        if first.patient != knee.patient:
+            raise ValueError(f"{path}: {first.case} and {knee.case} of two patients have the same image, {knee.image}")
     unsplit = [knee.case for knee in knees if knee.mask and knee.split is Split.NONE]
     if unsplit:
         raise ValueError(f"{path} has a split column, but labelled cases without a split: {', '.join(unsplit[:5])}")

@@ -211,10 +211,10 @@ def quality(labels: Volume, looks: Mapping[str, Look], names: Sequence[str], ref
     if reference is not None:
         if agreed < AGREEMENT_FACTOR * reference.agreement:
             flags.append(
-                f"views disagree: Dice {agreed:.2f} with each other, at least {reference.agreement:.2f} before"
+                f"views disagree: Dice {agreed:.2f} with each other; in validation at least {reference.agreement:.2f}"
             )
         if unsure > DOUBT_FACTOR * reference.doubt:
-            flags.append(f"doubtful: entropy {unsure:.2f} within tissue, at most {reference.doubt:.2f} before")
+            flags.append(f"doubtful: entropy {unsure:.2f} within tissue; in validation at most {reference.doubt:.2f}")
     volumes, borders = ({name: extent[which] for name, extent in found.items()} for which in (0, 1))
     return Quality(volumes, borders, agreed, unsure, tuple(flags), _unchecked(names, len(looks), reference))
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from knee3d.dataset.intake import Entry, knees_at
+from knee3d.dataset.source import ANY, Choice
 from knee3d.dataset.table import LABELS_FILE, read_numbering, read_table
 from knee3d.lease import Held, disk_time, in_threads, in_turn, leased, share
 from knee3d.progress import progress
@@ -58,15 +59,20 @@ class Knees:
     numbering: str | None = None
 
 
-def knees_of(path: Path | None, numbering: str | None = None) -> Knees:
+def knees_of(path: Path | None, numbering: str | None = None, choice: Choice = ANY) -> Knees:
     """What a path says of knees: a knee, a folder of knees, or a table, which may name masks.
+
+    Args:
+        path: As `knees_at` has it; None is no knee.
+        numbering: See `Knees`.
+        choice: What the path does not say of images.
 
     Raises:
         ValueError: As `knees_at`.
     """
     if path is None:
         return Knees()
-    entries = {entry.case: entry for entry in knees_at(path)}
+    entries = {entry.case: entry for entry in knees_at(path, choice=choice)}
     masks: dict[str, Path] = {}
     if path.suffix.lower() == ".csv":
         masks = {knee.case: knee.mask for knee in read_table(path, must_exist=False) if knee.mask}

@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING, Any
 from knee3d import __version__
 from knee3d.anatomy.tissue import Scheme
 from knee3d.atomic import whole_folder
+from knee3d.dataset.dicom.series import find_grids
 from knee3d.dataset.discover import side_in_headers
 from knee3d.dataset.intake import Entry
 from knee3d.dataset.labels import check_form
 from knee3d.dataset.sides import check_side
-from knee3d.dataset.source import Source, is_dicom_source
+from knee3d.dataset.source import Source, is_dicom_source, read_image
 from knee3d.launch import LaunchError
 from knee3d.launch.on_ray import pool_on_ray
 from knee3d.lease import Held, disk_time, in_threads, in_turn, leased, share, sweep
@@ -136,6 +137,8 @@ def plan(entries: Sequence[Entry], wish: Wish, out: Path, overwrite: bool = Fals
                 if scheme:
                     _check_side(entry.source, scheme)
                 known = _known(entry, wish, mark, out, math.inf if overwrite else None)
+                if known is None:
+                    _check_readable(entry.source)
                 found.append((entry, "finished, to be kept" if known else "to be segmented", True))
             except (ValueError, OSError) as error:
                 found.append((entry, f"problem: {error}", False))
@@ -153,6 +156,18 @@ def _check_side(source: Source, scheme: Scheme) -> None:
         check_side(source.side or side_in_headers(source.path), scheme)
     elif not is_dicom_source(source.path):
         check_side(source.side, scheme)
+
+
+def _check_readable(source: Source) -> None:
+    """Refuse what cannot be read: of folders of DICOM by their headers, of others by reading them.
+
+    Raises:
+        ValueError: As `read_image`.
+    """
+    if source.path.is_dir():
+        find_grids(source.path, source.choice)
+    else:
+        read_image(source.path, source.choice)
 
 
 def _check_places(entries: Sequence[Entry], wish: Wish, out: Path) -> None:

@@ -28,7 +28,7 @@ from knee3d.quantify.volumes import tissue_volumes
 
 log = logging.getLogger(__name__)
 
-SIDE_UNKNOWN = "side unknown, taken as a right knee: the networks see a left one mirrored, if told so"
+SIDE_UNKNOWN = "side unknown, taken as a right knee; if it is a left one, say it by --side L"
 AROUND_MM = 5.0
 """Of the tissue, its probabilities are kept."""
 
@@ -122,7 +122,7 @@ class Segmenter:
             raise ValueError(f"side {side!r} is none; a knee is R, L or '' (unknown)")
         side = Side(side)
         check_side(side, self.trained.scheme)
-        image, _ = canonical_image(volume, side)
+        image, _ = canonical_image(volume, side, name=name)
         other = self.trained.of_other_voxels(image.spacing_mm)
         if other and not self.method.any_spacing:
             raise ValueError(f"{other}; train on such voxels, or say --any-spacing and do not trust the labels")

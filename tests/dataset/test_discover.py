@@ -1,6 +1,7 @@
 """Common layouts become tables, and doubt stays empty."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def test_patient_and_visit_in_one_name(tmp_path):
         ("X-1", "X-1", ""),
         ("X-2", "X-2", ""),
     ]
-    assert "5 knees of 4 patients; patients and visits are guessed" in discover(tmp_path).notes[0]
+    assert "knees: 5, patients: 4; patients and visits are guessed" in discover(tmp_path).notes[0]
 
 
 def test_what_looks_like_a_visit_of_nobody_else_is_a_name(tmp_path):
@@ -145,7 +146,7 @@ def test_flat(tmp_path):
         ("b", "b", "", "", "b.mha", "", ""),
     ]
     notes = " ".join(discover(tmp_path).notes)
-    for text in ("3 knees of 3 patients", "1 right 1 left 1 of unknown side", "1 without a mask: b", "orphan_seg.mha"):
+    for text in ("knees: 3, patients: 3", "1 right 1 left 1 of unknown side", "1 without a mask: b", "orphan_seg.mha"):
         assert text in notes
 
 
@@ -268,10 +269,75 @@ def test_series_of_one_study_are_of_one_patient(tmp_path):
     ]
     notes = " ".join(discover(tmp_path).notes)
     assert "2 series of one study, taken as one visit of one patient: A_left (L), A_right (R)" in notes
-    assert "5 knees of 2 patients" in notes
+    assert "knees: 5, patients: 2" in notes
 
 
 def test_both_knees_of_a_study_alone_in_a_folder(tmp_path):
     of_study(tmp_path / "9001" / "right", Side.RIGHT, "1.2.1")
     of_study(tmp_path / "9001" / "left", Side.LEFT, "1.2.1")
     assert {row[1:3] for row in rows(tmp_path / "9001")} == {("9001", "")}
+
+
+def spread(folder: Path, places: dict[str, list[int]], sides: str = "", study: str = "1.2.1") -> None:
+    """One series of 12 slices, of which each of some folders has some."""
+    write_series(Volume(noise(12), IPL), folder / "whole", Side.RIGHT, patient="P", description="DESS", seed=0)
+    for number, (place, slices) in enumerate(places.items()):
+        (folder / place).mkdir(parents=True)
+        for k in slices:
+            image = dcmread(folder / "whole" / f"IM{k + 1:04d}.dcm")
+            image.StudyInstanceUID = study.split()[number % len(study.split())]
+            image.Laterality = sides[number] if sides else "R"
+            dcmwrite(folder / place / f"IM{k}.dcm", image)
+    shutil.rmtree(folder / "whole")
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5])
+def test_interleaved_slices_in_several_folders_are_one_knee(tmp_path, parts):
+    """Also where one is lost, which reading says; not those of two studies or of two sides."""
+    places = {f"P/{n}": list(range(n, 12, parts)) for n in range(parts)}
+    spread(tmp_path / "a", places)
+    (one,) = discover(tmp_path / "a").knees
+    assert read_image(one.image)[0].shape[2] == 12
+    spread(tmp_path / "b", {**places, "P/0": places["P/0"][1:]})
+    assert len(discover(tmp_path / "b").knees) == 1
+    if parts == 2:
+        spread(tmp_path / "c", places, sides="RL")
+        spread(tmp_path / "d", places, study="1.2.1 1.2.2")
+        assert [len(discover(tmp_path / name).knees) for name in "cd"] == [2, 2]
+
+
+def test_knees_far_apart_in_one_series_are_two(tmp_path):
+    spread(tmp_path, {"P/one": [0, 1], "P/two": [10, 11]})
+    assert len(discover(tmp_path).knees) == 1
+    spread(tmp_path / "far", {"P/one": [0, 1], "P/two": [10, 11]})
+    for path in (tmp_path / "far" / "P" / "two").iterdir():
+        image = dcmread(path)
+        image.ImagePositionPatient = [float(x) + 178 * (n == 0) for n, x in enumerate(image.ImagePositionPatient)]
+        dcmwrite(path, image)
+    assert len(discover(tmp_path / "far").knees) == 2
+
+
+def test_visits_that_names_tell_stay_where_all_have_one_study(tmp_path):
+    for visit in ("00", "12"):
+        of_study(tmp_path / "9001" / visit, Side.RIGHT, "1.2.1")
+        for path in (tmp_path / "9001" / visit).iterdir():
+            image = dcmread(path)
+            image.SeriesInstanceUID = f"1.2.1.{int(visit) + 1}"
+            dcmwrite(path, image)
+    assert {row[1:3] for row in rows(tmp_path)} == {("9001", "00"), ("9001", "12")}
+
+
+def test_a_directory_of_dicom_is_no_image(tmp_path):
+    dicom(tmp_path / "9001", Side.LEFT)
+    directory = dcmread(next((tmp_path / "9001").iterdir()), stop_before_pixels=True)
+    directory.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
+    directory.Laterality = ""
+    for place in (tmp_path, tmp_path / "9001"):
+        dcmwrite(place / "DICOMDIR", directory)
+    assert [row[3] for row in rows(tmp_path)] == ["L"]
+
+
+def test_many_arrays_in_a_folder_are_as_many_patients(tmp_path):
+    """As in MRNet."""
+    touch(tmp_path, *(f"valid/axial/{number}.npy" for number in range(1130, 1134)))
+    assert [row[:3] for row in rows(tmp_path)] == [(str(n), str(n), "") for n in range(1130, 1134)]

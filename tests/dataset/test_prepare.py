@@ -339,3 +339,27 @@ def test_a_leak_in_the_table_is_refused():
         assign_splits(prepared, knees, PREPARATION)
     fine = [replace(knee, split=Split.TRAIN) if knee.case == "1" else knee for knee in knees]
     assert [case.split for case in assign_splits(prepared, fine, PREPARATION)] == [Split.TRAIN, Split.TRAIN, Split.VAL]
+
+
+def test_a_fault_of_ours_costs_one_knee(tmp_path, monkeypatch):
+    image, labels = right_knee()
+    good, bad = (write_knee(tmp_path, image, labels, name=name) for name in ("good", "bad"))
+    start = room.canonical_image
+
+    def broken(source, side, bits, name):
+        if "bad" in name:
+            raise IndexError("surprise")
+        return start(source, side, bits, name)
+
+    monkeypatch.setattr(room, "canonical_image", broken)
+    outcomes = list(prepare_knees([bad, good], tmp_path / "d", PREPARATION, 1))
+    (error,) = [one for one in outcomes if isinstance(one, ValueError)]
+    assert "case bad" in str(error)
+    assert "surprise" in str(error)
+    assert len(outcomes) == 2
+
+
+def test_an_image_of_true_and_false_is_refused(tmp_path):
+    image, _ = right_knee()
+    with pytest.raises(ValueError, match="is it a mask"):
+        room.canonical_image(image.with_array(image.array > 0), Side.RIGHT)

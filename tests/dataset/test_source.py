@@ -12,6 +12,7 @@ from knee3d.dataset.dicom.headers import DicomError
 from knee3d.dataset.dicom.writer import write_series
 from knee3d.dataset.files.bare_arrays import BareArrayError, read_bare_array
 from knee3d.dataset.files.volumefile import VolumeFileError, write_volume
+from knee3d.dataset.intensity import window_of
 from knee3d.dataset.source import Choice, read_image, read_mask
 
 SPACING = (0.3, 0.4, 0.7)
@@ -287,8 +288,73 @@ def test_a_header_and_its_voxels_in_two_files(tmp_path):
     with pytest.raises(VolumeFileError, match=r"pair\.img has no header.* pair\.hdr"):
         read_image(tmp_path / "pair.img")
     nib.AnalyzeImage(voxels(), place()).to_filename(tmp_path / "old.img")
-    with pytest.raises(VolumeFileError, match=r"old\.hdr says not how it lies"):
+    with pytest.raises(VolumeFileError, match=r"old\.hdr does not say how it lies"):
         read_image(tmp_path / "old.hdr")
     (tmp_path / "pair.img").write_bytes((tmp_path / "pair.img").read_bytes()[:50])
     with pytest.raises(VolumeFileError, match=r"pair\.hdr.*cut off"):
         read_image(tmp_path / "pair.hdr")
+
+
+@pytest.mark.parametrize("dtype", [">i2", ">u2", ">f4", ">i4"])
+def test_arrays_of_the_other_order_of_bytes_look_the_same(tmp_path, dtype):
+    """Their window, too."""
+    array = np.random.default_rng(0).integers(0, 900, (12, 14, 16)).astype(dtype)
+    choice = Choice(spacing_mm=SPACING, axes="IPL")
+    windows = []
+    for name, one in (("big", array), ("little", array.astype(dtype.replace(">", "<")))):
+        np.save(tmp_path / f"{name}.npy", one)
+        volume, _ = read_image(tmp_path / f"{name}.npy", choice)
+        assert volume.array.dtype.isnative
+        windows.append(window_of(volume))
+    assert windows[0] == windows[1]
+
+
+def test_a_last_axis_of_one_is_no_channel_and_an_archive_no_array(tmp_path):
+    np.save(tmp_path / "v.npy", voxels()[..., None])
+    choice = Choice(spacing_mm=SPACING, axes="IPL")
+    np.testing.assert_array_equal(read_image(tmp_path / "v.npy", choice)[0].array, voxels())
+    with (tmp_path / "z.npy").open("wb") as file:
+        np.savez(file, voxels())
+    with pytest.raises(BareArrayError, match=r"z\.npy is an archive"):
+        read_image(tmp_path / "z.npy", choice)
+
+
+# 3D Slicer
+
+
+def slicer_file(path, array, fields, lists=False):
+    image = sitk.GetImageFromArray(array, isVector=lists)
+    for name, text in fields.items():
+        image.SetMetaData(name, text)
+    sitk.WriteImage(image, str(path))
+    return read_mask(path, lambda: pytest.fail("the image is not asked for"))
+
+
+def test_an_older_slicer_has_a_channel_for_each_segment(tmp_path):
+    channels = np.zeros((4, 5, 6, 2), np.uint8)
+    channels[0, ..., 0], channels[1, ..., 1] = 1, 1
+    fields = {"Segment0_ID": "a", "Segment0_Name": "femur", "Segment1_ID": "b", "Segment1_Name": "tibia"}
+    mask = slicer_file(tmp_path / "old.seg.nrrd", channels, fields, lists=True)
+    assert dict(mask.numbering.names) == {1: "femur", 2: "tibia"}
+    assert np.bincount(mask.labels.array.ravel()).tolist() == [60, 30, 30]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"Segment0_ID": "a", "Segment0_LabelValue": "1"}, "label values 2 belong to no segment"),
+        ({f"Segment{n}_ID": "a" for n in (0, 2)} | {"Segment0_LabelValue": "1", "Segment2_LabelValue": "1"}, "several"),
+        ({"Segment0_ID": "a", "Segment0_LabelValue": "70000"}, "not 1 to 65535"),
+        ({"Segment0_ID": "a", "Segment0_LabelValue": "-1"}, "not 1 to 65535"),
+    ],
+)
+def test_segments_that_do_not_cover_the_labels_are_refused(tmp_path, fields, words):
+    with pytest.raises(VolumeFileError, match=rf"s\.seg\.nrrd.*{words}"):
+        slicer_file(tmp_path / "s.seg.nrrd", (np.arange(120) % 3).astype(np.uint8).reshape(4, 5, 6), fields)
+
+
+def test_segments_may_be_numbered_with_gaps(tmp_path):
+    fields = {"Segment0_ID": "a", "Segment0_Name": "femur", "Segment0_LabelValue": "1",
+              "Segment2_ID": "c", "Segment2_Name": "tibia", "Segment2_LabelValue": "2"}  # fmt: skip
+    mask = slicer_file(tmp_path / "s.seg.nrrd", (np.arange(120) % 3).astype(np.uint8).reshape(4, 5, 6), fields)
+    assert dict(mask.numbering.names) == {1: "femur", 2: "tibia"}

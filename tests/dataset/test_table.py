@@ -189,3 +189,36 @@ def test_label_files_that_are_none_are_refused(tmp_path, content):
         read_numbering(str(path))
     with pytest.raises(FileNotFoundError, match="neither a label file nor a built-in"):
         read_numbering("nonsense")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.json", '{"1": "femur", "1": "tibia"}', "twice what 1 means"),
+        ("a.json", '{"labels": {"femur": 1, "tibia": 1}}', "twice what 1 means"),
+        ("a.json", '{"femur": true}', "one number and one name"),
+        ("a.json", '{"labels": {"background": 0, "whole": [1, 2]}}', "regions"),
+        ("a.json", "[1, 2]", "no object of names"),
+        ("a.txt", '1 0 0 0 1 1 1 "femur"\n1 0 0 0 1 1 1 "tibia"\n', "twice what 1 means"),
+    ],
+)
+def test_label_files_that_contradict_themselves_are_refused(tmp_path, name, text, words):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=rf"{name}.*{words}"):
+        read_numbering(str(tmp_path / name))
+
+
+def test_a_byte_order_mark_is_no_letter(tmp_path):
+    (tmp_path / "a.json").write_text('{"1": "femur"}', encoding="utf-8-sig")
+    assert dict(read_numbering(str(tmp_path / "a.json")).names) == {1: "femur"}
+
+
+def test_one_image_of_two_patients_is_a_leak(tmp_path):
+    """Two readers' masks of one image are none, nor are two series of a folder."""
+    (tmp_path / "k.nii").touch()
+    head = "case,patient,visit,side,image,mask,series\n"
+    (tmp_path / "t.csv").write_text(head + "a,P,,,k.nii,,\nb,P,,,./k.nii,,\nc,Q,,,k.nii,,2\n")
+    assert len(read_table(tmp_path / "t.csv")) == 3
+    (tmp_path / "t.csv").write_text(head + "a,P,,,k.nii,,\nb,Q,,,./k.nii,,\n")
+    with pytest.raises(ValueError, match="a and b of two patients have the same image"):
+        read_table(tmp_path / "t.csv")

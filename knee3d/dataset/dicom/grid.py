@@ -15,6 +15,7 @@ _COSINE_TOLERANCE = 1e-3  # 0.06 degrees: 0.1 mm across a knee
 _EXACT = 1e-5
 _UNIT_TOLERANCE = 3e-3  # of products of unit vectors whose numbers have three decimals
 _MM_TOLERANCE = 1e-2
+_FARTHEST = 10  # times the usual distance, of slices of one series between which others are lost
 _GAP_TOLERANCE = 1e-2  # of the distance between slices
 LARGEST = 2**31  # voxels; a knee of 0.2 mm has 2**28
 
@@ -79,21 +80,24 @@ def regular_grid(frames: Sequence[Frame]) -> Grid:
 def is_one_stack(frames: Sequence[Frame]) -> bool:
     """Whether frames that lie in several folders are parts of one stack, and not one stack in each folder.
 
-    They are if they have one size and direction, and if frames of different folders are at least half as far apart as
-    frames of one folder are.
+    They are if they have one size and direction, name no two sides, and lie at even distances. Where slices are lost,
+    frames of different folders must be as far apart as those of one folder are, within a factor.
     """
     if not frames or any(one.position.size != 3 or one.cosines.size != 6 for one in frames):
         return False
     cosines, positions = (np.array([getattr(one, name) for one in frames]) for name in ("cosines", "position"))
-    if len({one.shape for one in frames}) > 1 or np.ptp(cosines, axis=0).max() > 2 * _COSINE_TOLERANCE:
+    sizes, sides = {one.shape for one in frames}, {one.side for one in frames} - {Side.UNKNOWN}
+    if max(len(sizes), len(sides)) > 1 or np.ptp(cosines, axis=0).max() > 2 * _COSINE_TOLERANCE:
         return False
     heights = positions @ np.cross(*cosines[0].reshape(2, 3))
     order = heights.argsort(kind="stable")
     folders = np.array([str(frames[number].path.parent) for number in order])
     gaps, across = np.diff(heights[order]), folders[1:] != folders[:-1]
+    if not across.any() or np.ptp(gaps) < max(_MM_TOLERANCE, _GAP_TOLERANCE * gaps.max()) < gaps.min():
+        return True
     within = np.concatenate([np.diff(heights[order][folders == folder]) for folder in np.unique(folders)])
     usual = np.median(within if within.size else gaps)
-    return not across.any() or bool(gaps[across].min() > usual / 2)
+    return bool(usual / 2 < gaps[across].min() and gaps[across].max() < _FARTHEST * usual)
 
 
 def _check_place(frame: Frame) -> None:
@@ -136,10 +140,10 @@ def _check_gaps(ordered: Sequence[Frame], heights: np.ndarray) -> None:
     same = np.flatnonzero(gaps < _MM_TOLERANCE).tolist()
     if same:
         where = "; ".join(_names(ordered[i : i + 2]) for i in same[:3])
-        raise DicomError(
-            f"slices lie at the same place: {where} ({len(same)} such pairs); remove copies of files, and separate "
-            "magnitude from phase and time points from each other"
-        )
+        way_out = "remove copies of files, and separate magnitude from phase and time points from each other"
+        if ordered[same[0]].path == ordered[same[0] + 1].path:
+            way_out = "split the file, in which several time points or stacks may be, with dcm2niix for example"
+        raise DicomError(f"slices lie at the same place: {where} ({len(same)} such pairs); {way_out}")
     usual = float(np.median(gaps))
     odd = np.flatnonzero(np.abs(gaps - usual) > max(_MM_TOLERANCE, _GAP_TOLERANCE * usual)).tolist()
     if odd:

@@ -52,16 +52,18 @@ _OTHERS = {
 """Endings of files that lie beside DICOM and are none."""
 _NO_MODALITY = "modality not given"
 _PREAMBLE, _PREFIX = 128, b"DICM"
-# Spectroscopy, raw data and Siemens' own: modality MR, but nothing to look at.
-_NO_PICTURE = {"1.2.840.10008.5.1.4.1.1.4.2", "1.2.840.10008.5.1.4.1.1.66", "1.3.12.2.1107.5.9.1"}
+# Spectroscopy, raw data, parametric maps and Siemens' own: modality MR, but no image as a scanner took it.
+_NO_PICTURE = {
+    "1.2.840.10008.5.1.4.1.1.4.2", "1.2.840.10008.5.1.4.1.1.66", "1.2.840.10008.5.1.4.1.1.30", "1.3.12.2.1107.5.9.1",
+}  # fmt: skip
 
 
 class DicomError(ValueError):
     """A folder of DICOM that cannot be taken as one volume; the text names files and the way out."""
 
 
-# pydicom remarks on each odd value of each file, twice: as a warning, and in its log. What is said in the log while
-# `remarks` listen is said to them, in this thread.
+# pydicom remarks on each odd value of each file, twice: as a warning, and in its log and the logs below it. What is
+# said there while `remarks` listen is said to them, in this thread, and else goes on to where it went before.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 _listening = threading.local()
 
@@ -73,12 +75,12 @@ def _hears(record: logging.LogRecord) -> bool:
     return heard is None
 
 
-pydicom.config.logger.addFilter(_hears)
-
-
 @contextmanager
 def remarks() -> Iterator[list[str]]:
     """Hold back what pydicom remarks on files in the block; the list that is yielded gets it."""
+    for name in [*logging.Logger.manager.loggerDict]:
+        if name.partition(".")[0] == "pydicom":  # a filter of a log does not hear of those below it
+            logging.getLogger(name).addFilter(_hears)
     before, _listening.heard = getattr(_listening, "heard", None), []
     try:
         yield _listening.heard
@@ -224,7 +226,7 @@ def _check_length(path: Path, header: Dataset) -> None:
     samples = int(header.get("SamplesPerPixel") or 1) * int(header.get("NumberOfFrames") or 1)
     bits = int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) * samples
     if path.stat().st_size < bits // 8:
-        raise DicomError(f"{path.name} is cut off: it has less bytes than its pixels need; fetch or export it again")
+        raise DicomError(f"{path.name} is cut off: it has fewer bytes than its pixels need; fetch or export it again")
 
 
 def _reason_to_skip(header: Dataset, any_modality: bool) -> str | None:
@@ -322,4 +324,4 @@ def _side(path: Path, header: Dataset, tags: Dataset) -> Side:
 
 def _sides(header: Dataset, tags: Dataset) -> set[str]:
     told = (header.get("Laterality"), header.get("ImageLaterality"), tags.get("FrameLaterality"))
-    return {str(side or "").strip().upper() for side in told}
+    return {str(side or "").strip().upper()[:1] for side in told}  # some write "LEFT", or "BOTH"

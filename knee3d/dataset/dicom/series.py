@@ -64,6 +64,11 @@ class Series:
     description: str
     echoes: tuple[Echo, ...]
 
+    @property
+    def place(self) -> str:
+        """Where its first file lies."""
+        return min(str(frame.path) for echo in self.echoes for frame in echo.frames)
+
     def __str__(self) -> str:
         sides = sorted({frame.side for echo in self.echoes for frame in echo.frames} - {Side.UNKNOWN})
         side = f", side {' and '.join(sides)}" if sides else ""
@@ -131,7 +136,7 @@ def scan(folder: Path, any_modality: bool = False) -> Scan:
     if len(found) > 1:
         broken += [DicomError(f"{one.path.name} {_NO_SERIES}") for one in found.pop("", [])]
     series = [_series(frames, skipped) for frames in found.values()]
-    order = sorted(series, key=lambda one: (one.number is None, one.number or 0, one.uid))
+    order = sorted(series, key=lambda one: (one.number is None, one.number or 0, one.place, one.uid))
     return Scan(tuple(order), tuple(skipped), tuple(broken), remark)
 
 

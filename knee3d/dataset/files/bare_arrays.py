@@ -33,7 +33,8 @@ def read_bare_array(path: Path, spacing_mm: tuple[float, float, float] | None, a
         axes: Where i, j and k increase to: three letters of R/L, A/P and S/I. If empty, HDF5 has "IPR".
 
     Returns:
-        The array in its own dtype; its middle is at 0 mm, for where it lay nobody knows.
+        The array in its own dtype, in the machine's order of bytes. Its middle is at 0 mm, for where it lay nobody
+        knows.
 
     Raises:
         BareArrayError: The file has another form, no such array, an absurdly large one, or spacing or axes are missing.
@@ -57,7 +58,7 @@ def read_bare_array(path: Path, spacing_mm: tuple[float, float, float] | None, a
     affine = np.eye(4)
     affine[:3, :3] = np.column_stack([direction(letter) for letter in check_codes(axes or HDF5_AXES)]) * spacing_mm
     affine[:3, 3] = -affine[:3, :3] @ ((np.array(array.shape[:3]) - 1) / 2)
-    return Volume(array, affine)
+    return Volume(array.astype(array.dtype.newbyteorder("="), copy=False), affine)
 
 
 def _read_hdf5(path: Path) -> np.ndarray:
@@ -70,6 +71,8 @@ def _read_hdf5(path: Path) -> np.ndarray:
 
 def _read_npy(path: Path) -> np.ndarray:
     mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(mapped, np.ndarray):
+        raise BareArrayError(f"{path.name} is an archive of arrays (.npz); save one of them by numpy.save")
     _check(path, mapped)
     return np.array(mapped)
 

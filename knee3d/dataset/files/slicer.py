@@ -4,7 +4,8 @@ The header's fields are those of Slicer's vtkMRMLSegmentationStorageNode. Segmen
 """
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from knee3d.anatomy.volume import Volume
 from knee3d.dataset.files.volumefile import VolumeFileError, read_array
 
 ENDING = ".seg.nrrd"
+_HIGHEST = 65535
 log = logging.getLogger(__name__)
 
 
@@ -26,12 +28,13 @@ class Segment:
     Attributes:
         name: The segment's name in small letters.
         value: The label value that the segment's voxels have in its layer.
-        layer: The number of the file's channel that holds the segment, from 0.
+        layer: The number of the file's channel that holds the segment, from 0; None where an older Slicer, which gives
+            each segment a channel of its own, does not say it.
     """
 
     name: str
     value: int
-    layer: int
+    layer: int | None
 
 
 def segments_of(path: Path) -> tuple[Segment, ...]:
@@ -50,14 +53,17 @@ def segments_of(path: Path) -> tuple[Segment, ...]:
         return ()
     keys = [key for key in reader.GetMetaDataKeys() if key.startswith("Segment") and key.isascii()]
     fields = {key: reader.GetMetaData(key) for key in keys}
+    numbers = sorted(int(match[1]) for key in fields if (match := re.fullmatch(r"Segment(\d{1,4})_ID", key)))
     found: list[Segment] = []
     try:
-        while (prefix := f"Segment{len(found)}_") + "ID" in fields:
-            name = fields.get(prefix + "Name", "").strip().lower()
-            value = int(fields.get(prefix + "LabelValue", "1"))
-            found.append(Segment(name, value, int(fields.get(prefix + "Layer", "0"))))
+        for number in numbers:
+            told = {key: fields.get(f"Segment{number}_{key}") for key in ("Name", "LabelValue", "Layer")}
+            layer = None if told["Layer"] is None else int(told["Layer"])
+            found.append(Segment((told["Name"] or "").strip().lower(), int(told["LabelValue"] or 1), layer))
     except ValueError as error:
         raise VolumeFileError(f"{path.name} has a segment without a whole label value or layer ({error})") from error
+    if any(not 0 < one.value <= _HIGHEST for one in found):
+        raise VolumeFileError(f"{path.name} has a segment whose label value is not 1 to {_HIGHEST}; save it again")
     return tuple(found)
 
 
@@ -78,14 +84,17 @@ def read_slicer_segmentation(path: Path, segments: tuple[Segment, ...]) -> tuple
     """
     volume = read_array(path)
     layers = volume.array if volume.array.ndim == 4 else volume.array[..., None]
-    if max(one.layer for one in segments) >= layers.shape[-1] or min(one.layer for one in segments) < 0:
+    each = len(segments) == layers.shape[-1] > 1  # an older Slicer's channel for each segment
+    where = [(number if each else 0) if one.layer is None else one.layer for number, one in enumerate(segments)]
+    if max(where) >= layers.shape[-1] or min(where) < 0:
         raise VolumeFileError(f"{path.name} has {layers.shape[-1]} layers, and a segment in another; save it again")
+    _check_names(path, layers, segments, where)
     values = [one.value for one in segments]
     numbers = values if len(set(values)) == len(values) else range(1, len(values) + 1)
     labels = np.zeros(volume.shape, np.uint16)
     overlap = 0
-    for number, one in reversed(list(zip(numbers, segments, strict=True))):
-        inside = layers[..., one.layer] == one.value
+    for number, one, layer in reversed(list(zip(numbers, segments, where, strict=True))):
+        inside = layers[..., layer] == one.value
         overlap += int(np.count_nonzero(labels[inside]))
         labels[inside] = number
     if overlap:
@@ -93,6 +102,23 @@ def read_slicer_segmentation(path: Path, segments: tuple[Segment, ...]) -> tuple
     names = {number: one.name for number, one in zip(numbers, segments, strict=True)}
     known = set(names.values()) <= set(TISSUE_NAMES)
     return volume.with_array(labels), Numbering(names) if known else None
+
+
+def _check_names(path: Path, layers: np.ndarray, segments: tuple[Segment, ...], where: Sequence[int]) -> None:
+    """Refuse label values of a layer that no segment of it has, or that two of them have.
+
+    Raises:
+        VolumeFileError: Says which.
+    """
+    told = [(layer, one.value) for layer, one in zip(where, segments, strict=True)]
+    twice = sorted({pair for pair in told if told.count(pair) > 1})
+    if twice:
+        raise VolumeFileError(f"{path.name} has several segments with the label value {twice[0][1]}; save it again")
+    for layer in range(layers.shape[-1]):
+        unnamed = {*np.unique(layers[..., layer]).tolist()} - {0} - {value for where_, value in told if where_ == layer}
+        if unnamed:
+            some = ", ".join(f"{value:g}" for value in sorted(unnamed)[:5])
+            raise VolumeFileError(f"{path.name}: its label values {some} belong to no segment; save it again")
 
 
 def header_of(scheme: Scheme, shape: tuple[int, int, int]) -> Mapping[str, str]:

@@ -6,6 +6,7 @@ SimpleITK reads and writes. It thinks in LPS and in arrays with the slice first;
 import gzip
 import math
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,13 +14,30 @@ from types import MappingProxyType
 
 import numpy as np
 import SimpleITK as sitk
+from scipy.spatial.transform import Rotation
 
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
+from knee3d.dataset.files.textheader import fields_of
 from knee3d.dataset.places import HEADERS, files_of
 
 _ONE_FILE = (".nii", ".nii.gz", ".nrrd", ".mha")
 READABLE = _ONE_FILE + HEADERS
+_META_FIELDS = (
+    ("ElementSpacing",), ("TransformMatrix", "Rotation", "Orientation"), ("Offset", "Position", "Origin"),
+)  # fmt: skip
+"""What a MetaImage file must say of its place, each by one of these names."""
+_SPACES = {
+    "left-posterior-superior", "lps", "right-anterior-superior", "ras", "left-anterior-superior", "las",
+}  # fmt: skip
+"""Spaces of NRRD in which directions of the patient are known."""
+_UNITS = {1: 1000.0, 3: 0.001}
+"""Of xyzt_units in NIfTI, metres and micrometres, in mm; all else counts as mm."""
+_FLOATS = {"16": "f4", "64": "f8"}
+"""NIfTI's number of a type of voxels -> NumPy's name."""
+_PIXDIM = 76
+"""Where a NIfTI header has its voxel sizes."""
+LARGEST = 2**31
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _NIFTI_COSINE_TOLERANCE = 1e-4
 _PLACE_TOLERANCE_MM = 0.05  # ITK tells the header's numbers with six digits
@@ -72,9 +90,14 @@ def read_array(path: Path) -> Volume:
     if not path.name.lower().endswith(READABLE):
         raise VolumeFileError(f"{path.name} is none of the forms that are read: {', '.join(READABLE)}; convert it")
     try:
-        image = sitk.ReadImage(str(path))
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        if math.prod(reader.GetSize()) * reader.GetNumberOfComponents() > LARGEST:
+            raise VolumeFileError(f"{path.name} claims {reader.GetSize()} voxels: too large for a knee, or corrupt")
+        image = reader.Execute()
         if _is_nifti(path):
-            _check_length(path, image)
+            _check_voxels(path, image)
     except (RuntimeError, OSError, EOFError, zlib.error) as error:
         raise VolumeFileError(_reason(path, str(error))) from error
     size, parts = list(image.GetSize()), image.GetNumberOfComponentsPerPixel()
@@ -151,6 +174,8 @@ def _affine(path: Path, image: sitk.Image) -> np.ndarray:
     affine[:3, 3] = image.GetOrigin()[:3]
     affine = _LPS_TO_RAS @ affine
     told = _sform(path, image)
+    if told is not None and image.GetMetaData("qform_code") == "0":  # then ITK goes by voxel sizes, too
+        affine[:3] = told
     if told is not None and (shear := _shear(told)) > _NIFTI_COSINE_TOLERANCE:
         if shear > _ROUNDED:
             raise VolumeFileError(_reason(path, "orthonormal"))
@@ -161,10 +186,27 @@ def _affine(path: Path, image: sitk.Image) -> np.ndarray:
 
 
 def _sform(path: Path, image: sitk.Image) -> np.ndarray | None:
-    """(3, 4) rows of a NIfTI file's sform; None where it has none."""
+    """(3, 4) rows of a NIfTI file's sform in mm; None where it has none."""
     if not _is_nifti(path) or image.GetMetaData("sform_code") == "0":
         return None
-    return np.array([image.GetMetaData(f"srow_{axis}").split() for axis in "xyz"], dtype=np.float64)
+    rows = np.array([image.GetMetaData(f"srow_{axis}").split() for axis in "xyz"], dtype=np.float64)
+    return rows * _unit(image)
+
+
+def _qform(path: Path, image: sitk.Image) -> np.ndarray:
+    """(3, 4) rows in mm that a NIfTI file's quaternion says: method 2 of nifti1.h."""
+    b, c, d = (float(image.GetMetaData(f"quatern_{letter}")) for letter in "bcd")
+    turn = Rotation.from_quat([b, c, d, np.sqrt(max(1 - b * b - c * c - d * d, 0))]).as_matrix()
+    sizes = np.array([float(image.GetMetaData(f"pixdim[{axis}]")) for axis in (1, 2, 3)])
+    begin = _bytes_of(path, _PIXDIM + 4)  # ITK does not tell the first of them, a sign
+    sizes[2] *= -1 if np.frombuffer(begin, f"{_order(begin)}f4", 1, _PIXDIM)[0] < 0 else 1
+    offset = [float(image.GetMetaData(f"qoffset_{axis}")) for axis in "xyz"]
+    return np.column_stack([turn * sizes, offset]) * _unit(image)
+
+
+def _unit(image: sitk.Image) -> float:
+    """Of the lengths in a NIfTI header, in mm."""
+    return _UNITS.get(int(image.GetMetaData("xyzt_units")) & 7, 1.0)
 
 
 def _shear(rows: np.ndarray) -> float:
@@ -177,38 +219,84 @@ def _is_nifti(path: Path) -> bool:
     return ".nii" in path.name.lower() or path.suffix.lower() == ".hdr"
 
 
-def _check_length(path: Path, image: sitk.Image) -> None:
-    """ITK fills up what a cut-off NIfTI file lacks with zeros, and warns on the terminal alone."""
+def _check_voxels(path: Path, image: sitk.Image) -> None:
+    """Refuse a NIfTI file that is cut off, or holds NaN: ITK takes what is missing and what is no number for 0.
+
+    Raises:
+        EOFError: It is cut off.
+        VolumeFileError: Voxels are no numbers.
+    """
     sizes = [int(image.GetMetaData(f"dim[{i + 1}]")) for i in range(int(image.GetMetaData("dim[0]")))]
-    wanted = int(float(image.GetMetaData("vox_offset"))) + math.prod(sizes) * int(image.GetMetaData("bitpix")) // 8
+    start, count = int(float(image.GetMetaData("vox_offset"))), math.prod(sizes)
+    wanted = start + count * int(image.GetMetaData("bitpix")) // 8
+    begin, place = _bytes_of(path, 4), path
     if path.suffix.lower() == ".hdr":  # the voxels lie in a file beside it
-        path = next((one for one in files_of(path) if ".img" in one.name.lower()), path)
-    with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
-        found = sum(len(block) for block in iter(lambda: file.read(1 << 20), b""))
-    if found < wanted:
-        raise EOFError(f"it is cut off, {found} of {wanted} bytes are there")
+        place = next((one for one in files_of(path) if ".img" in one.name.lower()), path)
+    content = _bytes_of(place, wanted)
+    if len(content) < wanted:
+        raise EOFError(f"it is cut off, {len(content)} of {wanted} bytes are there")
+    if (kind := _FLOATS.get(image.GetMetaData("datatype"))) is None:
+        return
+    voxels = np.frombuffer(content, f"{_order(begin)}{kind}", count, start)
+    bad = voxels.size - int(np.count_nonzero(np.isfinite(voxels)))
+    if bad:
+        raise VolumeFileError(f"{path.name}: {bad:,} voxels are NaN or infinite; mend it (for example, set them to 0)")
+
+
+def _order(begin: bytes) -> str:
+    """Of bytes in a NIfTI file, whose first number is the header's size, 348."""
+    return "<" if int.from_bytes(begin[:4], "little") < 1 << 16 else ">"
+
+
+def _bytes_of(path: Path, count: int) -> bytes:
+    """As many as there are of the first so many, unpacked."""
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        return file.read(count)
 
 
 def _check_place(path: Path, image: sitk.Image, affine: np.ndarray) -> None:
     """ITK fills a missing orientation with a guess, and of two that differ takes one; neither goes on in silence."""
-    nifti, told = _is_nifti(path), _sform(path, image)
-    if told is not None:
-        off = (np.abs(told - affine[:3]) @ [*image.GetSize()[:3], 1]).max()
-        reach = np.linalg.norm(told[:, :3], axis=0) @ image.GetSize()[:3]
-        allowed = _PLACE_TOLERANCE_MM + _ROUNDED * reach * (_shear(told) > _NIFTI_COSINE_TOLERANCE)
-        problem = f"its sform and qform are up to {off:.2f} mm apart" if off > allowed else ""
-    elif nifti:
-        problem = "its qform and sform are unset" if image.GetMetaData("qform_code") == "0" else ""
-    else:
-        nrrd = path.name.lower().endswith((".nrrd", ".nhdr"))
-        problem = "it has no space" if nrrd and not image.HasMetaDataKey("NRRD_space") else ""
+    problem = _nifti_problem(path, image, affine) if _is_nifti(path) else _text_problem(path)
     if problem:
         raise VolumeFileError(
-            f"{path.name} says not how it lies in the patient, {problem}; convert it from DICOM again"
+            f"{path.name} does not say how it lies in the patient, {problem}; convert it from DICOM again"
         )
 
 
+def _nifti_problem(path: Path, image: sitk.Image, affine: np.ndarray) -> str:
+    told = _sform(path, image)
+    if told is None:
+        return "its qform and sform are unset" if image.GetMetaData("qform_code") == "0" else ""
+    others = [affine[:3]] if image.GetMetaData("qform_code") == "0" else [affine[:3], _qform(path, image)]
+    off = max((np.abs(told - other) @ [*image.GetSize()[:3], 1]).max() for other in others)
+    reach = np.linalg.norm(told[:, :3], axis=0) @ image.GetSize()[:3]
+    allowed = _PLACE_TOLERANCE_MM + _ROUNDED * reach * (_shear(told) > _NIFTI_COSINE_TOLERANCE)
+    return f"its sform and qform are up to {off:.2f} mm apart" if off > allowed else ""
+
+
+def _text_problem(path: Path) -> str:
+    """What the header of a NRRD or MetaImage file lacks, or says of units; empty if nothing is wrong."""
+    fields = fields_of(path)
+    if path.suffix.lower() in (".mha", ".mhd"):
+        lacking = [names[0] for names in _META_FIELDS if not any(name.lower() in fields for name in names)]
+        units = fields.get("distanceunits", "mm")
+        return f"it has no {lacking[0]}" if lacking else "" if units == "mm" else f"its unit is {units} and not mm"
+    if fields.get("space", "").lower() not in _SPACES:
+        return f"its space is {fields['space']}" if "space" in fields else "it has no space"
+    if fields.get("spacedirections", "").count("(") != 3:
+        return "it has no three space directions"
+    units = fields.get("spaceunits", '"mm"')
+    return "" if set(re.findall(r'"([^"]*)"', units)) <= {"mm", ""} else f"its space units are {units}"
+
+
 def _reason(path: Path, text: str) -> str:
+    if "Unable to determine ImageIO" in text:
+        return (
+            f"cannot read {path.name}: it is broken, of another form, or NIfTI-2; fetch it again, or convert it with "
+            "nibabel for example"
+        )
+    if text.rstrip().endswith("No such file or directory"):
+        return f"cannot read {path.name}: it is cut off, or the file of its voxels is missing; convert it again"
     if "orthonormal" in text:
         return (
             f"the axes of {path.name} are not perpendicular; resample it to a straight grid, or give the DICOM folder"

@@ -391,6 +391,7 @@ def test_remarks_of_pydicom_are_one_line_of_a_folder(make_series, caplog, capfd,
     assert not discover(folder).without_knee
     np.testing.assert_array_equal(read_series(folder)[0].array, EXPECTED)
     find_grids(folder, again=True)
+
     (said,) = [record.message for record in caplog.records]
     assert str(folder) in said
     assert "Unknown encoding" in said
@@ -875,3 +876,26 @@ def test_real_echoes_are_as_simpleitk_reads_them(tmp_path):
         squares = squares + array.astype(float) ** 2
     combined, _ = read_series(REAL, DicomChoice("8", "rss"))
     np.testing.assert_allclose(combined.array, np.sqrt(squares), rtol=1e-6)
+
+
+def test_twelve_bits_are_read_without_a_word(make_series, caplog, capfd):
+    """pydicom remarks on each such file, in a log below its own."""
+
+    def change(image, k):
+        image.BitsStored, image.HighBit, image.PixelRepresentation = 12, 11, 0
+        image.PixelData = (np.abs(pixel_values(k)) % 4096).astype("<u2").tobytes()
+
+    folder = make_series(change)
+    caplog.clear()
+    with caplog.at_level("DEBUG"):
+        read_series(folder)
+    assert [record.name for record in caplog.records if record.name.startswith("pydicom")] == []
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("told", "side"), [("LEFT", Side.LEFT), ("RIGHT", Side.RIGHT)])
+def test_laterality_in_words(make_series, told, side):
+    def change(image, k):
+        image.Laterality = told
+
+    assert read_series(make_series(change))[1] is side

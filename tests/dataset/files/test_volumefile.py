@@ -261,3 +261,69 @@ def test_directions_with_three_decimals_are_made_perpendicular(tmp_path):
     np.testing.assert_allclose(cosines, turned, atol=1e-3)
     np.testing.assert_allclose(volume.spacing_mm, [0.4, 0.5, 0.7], rtol=1e-3)
     write_volume(volume, tmp_path / "again.nii.gz")
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (2, 1), (1, 2)])
+def test_a_quaternion_that_contradicts_the_rows_is_refused(tmp_path, codes):
+    """Also where both claim the same: a mirrored knee has medial and lateral swapped."""
+    image = nib.Nifti1Image(voxels(), place("LIP"))
+    image.set_sform(place("LIP"), codes[0])
+    image.set_qform(np.diag([-1, 1, 1, 1]) @ place("LIP"), codes[1])
+    nib.save(image, tmp_path / "v.nii.gz")
+    with pytest.raises(VolumeFileError, match=r"v\.nii\.gz.* sform and qform are up to .* mm apart"):
+        read_volume(tmp_path / "v.nii.gz")
+
+
+@pytest.mark.parametrize("codes", ORDERS)
+@pytest.mark.parametrize("pixdim", [None, 1.0, 0.0])
+def test_rows_alone_are_enough_whatever_the_voxel_sizes_say(tmp_path, codes, pixdim):
+    image = nib.Nifti1Image(voxels(), place(codes, 11))
+    image.set_qform(None, 0)
+    image.set_sform(place(codes, 11), 1)
+    if pixdim is not None:
+        image.header["pixdim"][1:4] = pixdim
+    nib.save(image, tmp_path / "v.nii")
+    np.testing.assert_allclose(read_volume(tmp_path / "v.nii").affine, place(codes, 11), atol=1e-4)
+
+
+def test_metres_become_millimetres(tmp_path):
+    scaled = place("LIP")
+    scaled[:3] /= 1000
+    image = nib.Nifti1Image(voxels(), scaled)
+    image.header.set_xyzt_units("meter")
+    nib.save(image, tmp_path / "v.nii")
+    np.testing.assert_allclose(read_volume(tmp_path / "v.nii").affine, place("LIP"), atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8"])
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_nan_in_nifti_is_no_intensity(tmp_path, dtype, ending):
+    """ITK would make it 0, which may be grey."""
+    array = voxels(dtype)
+    nib.save(nib.Nifti1Image(array, place()), tmp_path / f"v{ending}")
+    np.testing.assert_array_equal(read_volume(tmp_path / f"v{ending}").array, array)
+    array[0, 1, 2] = np.nan
+    nib.save(nib.Nifti1Image(array, place()), tmp_path / f"v{ending}")
+    with pytest.raises(VolumeFileError, match="1 voxels are NaN"):
+        read_volume(tmp_path / f"v{ending}")
+
+
+@pytest.mark.parametrize(
+    ("ending", "change", "words"),
+    [
+        (".mha", (b"ElementSpacing", b"Comment"), "no ElementSpacing"),
+        (".mha", (b"TransformMatrix", b"Comment"), "no TransformMatrix"),
+        (".mha", (b"ElementSpacing", b"DistanceUnits = m\nElementSpacing"), "unit is m"),
+        (".nrrd", (b"left-posterior-superior", b"scanner-xyz"), "space is scanner-xyz"),
+        (".nrrd", (b"endian:", b'space units: "um" "um" "um"\nendian:'), "space units"),
+    ],
+)
+def test_headers_that_do_not_say_mm_of_the_patient_are_refused(tmp_path, ending, change, words):
+    path = tmp_path / f"v{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(voxels()), str(path), False)
+    read_volume(path)
+    content = path.read_bytes()
+    assert change[0] in content
+    path.write_bytes(content.replace(change[0], change[1], 1))
+    with pytest.raises(VolumeFileError, match=rf"v{ending}.*{words}"):
+        read_volume(path)
