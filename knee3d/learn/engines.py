@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from knee3d.anatomy.plane import Plane
 from knee3d.learn.card import load_card, model_folder
+from knee3d.learn.exact import exactly
 from knee3d.learn.savedmodel import check_place, load_savedmodel
 
 PRECISIONS = ("float32", "bfloat16")
@@ -168,7 +169,8 @@ def _computed(folder: Path, engine: Engine) -> Run:
     model = load_savedmodel(folder)
 
     def run(slices: np.ndarray) -> np.ndarray:
-        with tf.device(engine.device), _rewritten_to_bfloat16(engine.precision == "bfloat16"):
+        half = engine.precision == "bfloat16"
+        with tf.device(engine.device), _rewritten_to_bfloat16(half), exactly(not half):
             try:
                 return model.serve(tf.constant(slices)).numpy()
             except tf.errors.OpError as error:  # such as a GPU's memory

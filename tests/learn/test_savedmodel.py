@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from knee3d.learn import savedmodel
+from knee3d.learn import engines, savedmodel
 from knee3d.postprocess.predict import with_neighbours
 
 
@@ -103,3 +103,34 @@ def test_a_savedmodel_that_says_something_else_is_refused(exported, monkeypatch,
     monkeypatch.setattr(savedmodel, "PARITY", -1.0)
     with pytest.raises(RuntimeError, match="differs from the network by"):
         savedmodel.export(network, tmp_path / "other", {})
+
+
+@keras.saving.register_keras_serializable("tests")
+class RoundsAsTF32(keras.layers.Layer):
+    """Off by 1.2e-3 where a GPU with TF32 would compute at once, and not in a graph."""
+
+    def call(self, scores):
+        rounding = tf.executing_eagerly() and tf.config.experimental.tensor_float_32_execution_enabled()
+        return scores + (1.2e-3 if rounding else 0.0)
+
+
+def test_a_gpu_that_rounds_in_its_own_way_fails_no_export(tmp_path):
+    """TF32 is as it was afterwards; and off for an engine of float32 alone."""
+    slices = keras.Input((None, None, 3), dtype="uint8")
+    scores = keras.layers.Conv2D(3, 3, padding="same")(keras.layers.Rescaling(1 / 64)(slices))
+    network = keras.Model(slices, RoundsAsTF32()(keras.layers.Softmax()(scores)))
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    assert savedmodel.export(network, tmp_path / "saved_model", {}) < savedmodel.PARITY
+    assert tf.config.experimental.tensor_float_32_execution_enabled()
+    seen = []
+
+    class Loaded:
+        def serve(self, slices):
+            seen.append(tf.config.experimental.tensor_float_32_execution_enabled())
+            return tf.zeros((1,))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "load_savedmodel", lambda folder: Loaded())
+        for precision in engines.PRECISIONS:
+            engines._computed(tmp_path, engines.Engine(precision))(np.zeros((1, 2, 2, 3), np.uint8))
+    assert dict(zip(engines.PRECISIONS, seen, strict=True)) == {"float32": False, "bfloat16": True}
