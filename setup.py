@@ -45,6 +45,7 @@ setup(
         "Jinja2>=3.1",
     ],
     extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.18"],
         "ray": ["ray>=2.40"],
         "slurm": ["submitit>=1.5"],
         "onnx": ["tf2onnx>=1.16", "onnxruntime>=1.20"],

@@ -71,7 +71,7 @@ OTHER_VIEWS = ["oblique", "volume"]
     "--patch", type=Numbers(int, "96,96,64"), metavar="I,P,L", help="Voxels that unet3d sees [96,96,64, or the knee]."
 )
 @click.option("--epochs", type=click.IntRange(1), default=100)
-@click.option("--batch-size", type=click.IntRange(1), default=2, help="Over all devices together.")
+@click.option("--batch-size", type=click.IntRange(1), default=2, help="Over all GPUs together; at least one for each.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-4)
 @click.option(
     "--schedule",
@@ -170,7 +170,7 @@ def train(dataset: Path, plane: str | None, models: Path, **options: Any) -> Non
     knee3d-train data/oai --network fpn --encoder efficientnetb0 --models models-fpn
     knee3d-train data/oai --loss dice-ce --augment strong --foreground-fraction 0.7 --stop-patience 20
     knee3d-train data/oai --launcher ray --address 10.0.0.1:6379
-    knee3d-train data/oai --launcher slurm --slurm partition=gpu --slurm gpus-per-node=4 --slurm time=2880
+    knee3d-train data/oai --batch-size 8 --launcher slurm --slurm partition=gpu --slurm gpus-per-node=4
     tensorboard --logdir models
     """
     from knee3d import workflow

@@ -105,6 +105,12 @@ def check_device(device: str | None) -> str | None:
     return name
 
 
+def gpu_names() -> list[str]:
+    """Of the GPUs that TensorFlow can use, as their makers call them."""
+    details = tf.config.experimental.get_device_details
+    return [details(gpu).get("device_name", gpu.name) for gpu in tf.config.list_physical_devices("GPU")]
+
+
 def choose_engine(precision: str = "auto", device: str | None = None) -> Engine:
     """How to compute on this machine.
 

@@ -14,12 +14,14 @@ from knee3d.learn.augment import STRENGTHS
 from knee3d.learn.callbacks import Checkpoints, FreezeEncoder, Replay, SeedDropout, Table, replay
 from knee3d.learn.config import TrainConfig
 from knee3d.learn.cutting import Cutting
+from knee3d.learn.engines import gpu_names
+from knee3d.learn.gpus import devices_in_words
 from knee3d.learn.losses import LOSSES
 from knee3d.learn.monitor import DrawConfusion, TensorBoard
 from knee3d.learn.reading import Visits, reader
 from knee3d.learn.run import Run
 from knee3d.learn.schedule import deciding_callbacks
-from knee3d.learn.trainer import Trainer, devices_in_words
+from knee3d.learn.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ def fit(
     history = run.restore(model)
     log.info("%s: %d training and %d validation %s", task.name, task.train.count, task.val.count, task.cutting.called)
     devices = model.distribute_strategy
-    log.info("%s: computing on %s", task.name, devices_in_words(devices.num_replicas_in_sync))
+    log.info("%s: computing on %s", task.name, devices_in_words(gpu_names(), devices.num_replicas_in_sync))
     deciding = deciding_callbacks(
         config.learning_rate,
         config.epochs,

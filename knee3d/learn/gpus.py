@@ -1,8 +1,24 @@
-"""Whether a GPU is there that TensorFlow cannot use."""
+"""Which devices compute, and whether a GPU is there that TensorFlow cannot use."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+
+def devices_in_words(gpus: Sequence[str], used: int = 1) -> str:
+    """What computes, for a line at the start.
+
+    Args:
+        gpus: Names of all GPUs that TensorFlow can use; without any, the processor computes.
+        used: How many of them compute.
+
+    Example:
+        >>> devices_in_words(["NVIDIA A100-SXM4-40GB"] * 4, 2)
+        '2 of 4 GPUs (NVIDIA A100-SXM4-40GB)'
+    """
+    if not gpus:
+        return "the processor" if used == 1 else f"{used} processors"
+    return f"{used} of {len(gpus)} GPU{'s' * (len(gpus) > 1)} ({', '.join(dict.fromkeys(gpus))})"
 
 
 def unused_gpus(usable: int, devices: Path = Path("/dev"), environment: Mapping[str, str] = os.environ) -> str:
@@ -24,5 +40,5 @@ def unused_gpus(usable: int, devices: Path = Path("/dev"), environment: Mapping[
     count = "a GPU" if len(there) == 1 else f"{len(there)} GPUs"
     return (
         f"this machine has {count} and TensorFlow can use none; the processor computes. Often CUDA is "
-        'missing: pip install "tensorflow[and-cuda]"'
+        'missing: pip install "knee3d[gpu]"'
     )

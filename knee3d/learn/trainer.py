@@ -4,7 +4,6 @@ Every device computes the loss of the whole batch (`losses.Loss`), so that sever
 slices of a knee are kept as metrics, and scores and `val_knee_loss` are computed of them.
 """
 
-import logging
 from functools import cache
 from typing import Any
 
@@ -14,8 +13,6 @@ import tensorflow as tf
 
 from knee3d.learn.losses import Loss, sums_of
 from knee3d.postprocess.confusion import Scores
-
-log = logging.getLogger(__name__)
 
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 """Slices, their masks, and the number of each slice's stack, -1 for what only fills a batch up."""
@@ -40,19 +37,6 @@ def strategy(most: int | None = None) -> tf.distribute.Strategy:
 @cache
 def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(devices)
-
-
-def devices_in_words(used: int) -> str:
-    """What computes, for a line at the start.
-
-    Args:
-        used: Devices of the strategy.
-    """
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        return "the processor" if used == 1 else f"{used} processors"
-    names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
-    return f"{used} of {len(gpus)} GPUs ({', '.join(dict.fromkeys(names))})"
 
 
 def total(value: tf.Tensor) -> tf.Tensor:

@@ -54,10 +54,12 @@ def load_segmenter(wish: Wish, mark: str, engine: Engine | None = None) -> Segme
         BadModels: They cannot be read, do not go together, or were changed since.
     """
     try:
-        from knee3d.learn.engines import choose_engine
+        from knee3d.learn.engines import choose_engine, gpu_names
+        from knee3d.learn.gpus import devices_in_words
 
         engine = engine or choose_engine(wish.precision, wish.device)
-        log.info("computing with %s", engine)
+        gpus = [] if "CPU" in (engine.device or "") else gpu_names()
+        log.info("computing with %s, on %s", engine, devices_in_words(gpus))
         trained = load_models(wish.models, planes=wish.planes, engine=engine, oblique=wish.oblique)
         changed = fusion_mark(wish.models, wish.planes, wish.oblique) != mark
     except Exception as error:  # frameworks have errors of their own for damaged files

@@ -2,7 +2,7 @@
 
 import pytest
 
-from knee3d.learn.gpus import unused_gpus
+from knee3d.learn.gpus import devices_in_words, unused_gpus
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,15 @@ def test_an_unused_gpu_is_said_with_the_way_out(tmp_path, files, usable, environ
     assert bool(told) == bool(words)
     assert words in told
     assert not told or "pip install" in told
+
+
+@pytest.mark.parametrize(
+    ("gpus", "used", "words"),
+    [
+        ([], 1, "the processor"),
+        (["NVIDIA H200"], 1, "1 of 1 GPU (NVIDIA H200)"),
+        (["NVIDIA A100"] * 4, 2, "2 of 4 GPUs (NVIDIA A100)"),
+    ],
+)
+def test_a_line_says_what_computes(gpus, used, words):
+    assert devices_in_words(gpus, used) == words
