@@ -28,7 +28,7 @@ from rich.table import Table
 import knee3d.learn  # noqa: F401, I001 sets how many threads TensorFlow has, as in a training
 from knee3d.anatomy.plane import Plane
 from knee3d.dataset.cases import load_dataset
-from knee3d.learn.augment import STRENGTHS
+from knee3d.learn.augment import STRENGTHS, Augmentation, draw
 from knee3d.learn.building import build
 from knee3d.learn.config import TrainConfig
 from knee3d.learn.cutting import SliceCutting
@@ -104,10 +104,19 @@ def slices_per_second(batches: Iterator[tf.Tensor], limit: int) -> float:
     return count / (time.perf_counter() - started)
 
 
+def augmented(slices: Visits) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    """Batches of which the first, again and again, is changed: what the changes alone take."""
+    cutting = SliceCutting(CONTEXT)
+    change = Augmentation(STRENGTHS["medium"], [cutting.frame(one.shape, one.voxel_mm) for one in slices.stacks])
+    step = tf.function(lambda images, masks, stacks, drawn: change(images, masks, stacks, drawn))
+    images, masks, stacks, _ = next(iter(training_batches(slices, cutting, BATCH, Order(0), range(1))))
+    for number in range(10_000):
+        yield step(images, masks, stacks, draw(tf.constant([0, number], tf.int64), tf.constant(BATCH)))
+
+
 def time_pipelines(slices: Visits, rounds: int) -> dict[str, float]:
     """Slices a second of each, the median of rounds in which all have their turn."""
     files, count = files_of(slices), slices.count
-    augmented = Order(0, strength=STRENGTHS["medium"])
     ways = {
         "knee3d": lambda: iter(training_batches(slices, SliceCutting(CONTEXT), BATCH, Order(0), range(1))),
         "(a) generator with cv2.imread": lambda: by_generator(files),
@@ -115,9 +124,7 @@ def time_pipelines(slices: Visits, rounds: int) -> dict[str, float]:
         "knee3d, --cache memory": lambda: iter(
             training_batches(slices, SliceCutting(CONTEXT), BATCH, Order(0), range(1), kept)
         ),
-        "knee3d, --augment medium": lambda: iter(
-            training_batches(slices, SliceCutting(CONTEXT), BATCH, augmented, range(1))
-        ),
+        "knee3d, --augment medium": lambda: augmented(slices),
     }
     kept = reader(slices.stacks, "memory")
     measured = [

@@ -37,6 +37,15 @@ class SliceCutting:
         """Of what a network is shown; None where stacks differ."""
         return None, None, 2 * self.context + 1
 
+    def frame(self, shape: tuple[int, int, int], voxel_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Of a part: height and width in pixels, and how many times as wide as high a pixel is.
+
+        Args:
+            shape: Of the stack.
+            voxel_mm: Of the stack.
+        """
+        return shape[1], shape[2], voxel_mm[2] / voxel_mm[1]
+
     def places(self, shape: tuple[int, int, int]) -> np.ndarray:
         """Those that show every voxel of a stack once."""
         return np.arange(shape[0])
@@ -89,6 +98,10 @@ class PatchCutting:
     def mask_shape(self) -> tuple[int | None, ...]:
         """Of its truth."""
         return self.patch
+
+    def frame(self, shape: tuple[int, int, int], voxel_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+        """See `SliceCutting`: of its first two axes, as all slices along the third are changed alike."""
+        return self.patch[0], self.patch[1], voxel_mm[1] / voxel_mm[0]
 
     def places(self, shape: tuple[int, int, int]) -> np.ndarray:
         """See `SliceCutting`: tiles, within the volume where it is as large as a patch.

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from knee3d.anatomy.tissue import Scheme
 from knee3d.learn import pipeline
-from knee3d.learn.augment import STRENGTHS
+from knee3d.learn.augment import STRENGTHS, Augmentation
 from knee3d.learn.callbacks import Checkpoints, FreezeEncoder, Replay, SeedDropout, Table, replay
 from knee3d.learn.config import TrainConfig
 from knee3d.learn.cutting import Cutting
@@ -21,7 +21,7 @@ from knee3d.learn.monitor import DrawConfusion, TensorBoard
 from knee3d.learn.reading import Visits, reader
 from knee3d.learn.run import Run
 from knee3d.learn.schedule import deciding_callbacks
-from knee3d.learn.trainer import Trainer
+from knee3d.learn.trainer import Learning, Trainer
 
 log = logging.getLogger(__name__)
 
@@ -87,17 +87,20 @@ def fit(
         log.info("%s: going on after epoch %d", task.name, len(history))
     if replay(deciding, model, history) or len(history) >= config.epochs:
         return
+    strength, cut = STRENGTHS[config.augment], task.cutting
+    frames = [cut.frame(stack.shape, stack.voxel_mm) for stack in task.train.stacks]
+    augmentation = None if strength is None else Augmentation(strength, frames)
     with devices.scope():
-        trainer = Trainer(
-            model, LOSSES[config.loss], config.loss_background, len(task.val.stacks), config.clip_norm, config.xla
-        )
+        learning = Learning(config.clip_norm, config.xla, augmentation)
+        trainer = Trainer(model, LOSSES[config.loss], config.loss_background, len(task.val.stacks), learning)
     count, done = devices.num_replicas_in_sync, len(history)
     steps = task.train.steps(config.batch_size, count)
     if not steps:
         raise ValueError(f"{task.train.count} training {task.cutting.called} are too few for {count} devices")
     try:
         board = TensorBoard(run.folder / "logs", task.scheme, task.val.stacks, task.cutting, draw_confusion)
-        board.start(model, config.settings, next(iter(_stream(task, range(1), None)))[:2])
+        first = next(iter(_stream(task, range(1), None)))
+        board.start(model, config.settings, augmentation(*first) if augmentation else first[:2])
         ours = [
             *deciding,
             Replay(deciding, history),
@@ -143,7 +146,7 @@ def _warn_of_missed(task: Task, trainer: Trainer) -> None:
 
 def _stream(task: Task, epochs: range, cache: str | None) -> tf.data.Dataset:
     config = task.config
-    order = pipeline.Order(config.seed, config.foreground_fraction, STRENGTHS[config.augment])
+    order = pipeline.Order(config.seed, config.foreground_fraction)
     read = reader(task.train.stacks, cache)
     return pipeline.training_batches(task.train, task.cutting, config.batch_size, order, epochs, read)
 

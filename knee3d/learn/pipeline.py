@@ -1,7 +1,7 @@
 """Stacks -> tf.data of (image, mask) batches.
 
     for each epoch: stacks, shuffled -> a stack's voxels, read once -> its places, shuffled, cut out as the network is
-                    shown them, taken in turn from a few stacks -> batch -> augment -> prefetch
+                    shown them, taken in turn from a few stacks -> batch, with random numbers -> prefetch
 
 Everything an epoch shows is a function of the seed and the epoch's number, so an interrupted training goes on with the
 batches that it would have seen. Stacks are read whole, 2 x 24 MB at OAI size, and parts are cut from that: neighbours
@@ -9,12 +9,11 @@ cost no second read, and memory depends on the stacks open at a time, not on how
 about 30 ready, 1.5 GB at OAI size.
 """
 
-import os
 from dataclasses import dataclass
 
 import tensorflow as tf
 
-from knee3d.learn.augment import Strength, augment
+from knee3d.learn.augment import draw
 from knee3d.learn.cutting import Cutting
 from knee3d.learn.reading import Reader, Visits, ragged, reader
 
@@ -31,12 +30,10 @@ class Order:
         foreground: Share of the visits, stack by stack, that go to places with tissue; None is up to the cutting. With
             a share, an epoch has as many visits, some slices are seen twice and others not; in the next epoch it is
             others.
-        strength: Of augmentation; None leaves parts as they are.
     """
 
     seed: int
     foreground: float | None = None
-    strength: Strength | None = None
 
 
 def training_batches(
@@ -48,14 +45,15 @@ def training_batches(
         visits: Stacks, and how often each is visited.
         cutting: What a network is shown at a time.
         batch_size: Global, over all devices; the last batch of an epoch may be smaller, nothing is dropped.
-        order: Seed, share of places with tissue, augmentation.
+        order: Seed, and share of places with tissue.
         epochs: Their numbers, such as range(3, 100) for a training that goes on after three.
         read: From `reader`, to take stacks from a cache; None reads them anew.
 
     Returns:
-        Dataset of (images, masks, stacks): images and masks are batches of what the cutting shows, uint8, and stacks
-        are the numbers of each part's stack, (batch,) int32. It has `len(epochs) * visits.steps(batch_size)` elements.
-        Slices of different sizes in a batch are padded with 0 below and to the right.
+        Dataset of (images, masks, stacks, drawn): images and masks are batches of what the cutting shows, uint8, stacks
+        are the numbers of each part's stack, (batch,) int32, and drawn is what `augment.draw` drew for each. It has
+        `len(epochs) * visits.steps(batch_size)` elements. Slices of different sizes in a batch are padded with 0 below
+        and to the right.
     """
     read = read or reader(visits.stacks)
     places = ragged(visits.places, tf.int32)
@@ -80,16 +78,11 @@ def training_batches(
             deterministic=True,
         )
         batched = stream.padded_batch(batch_size, (cutting.image_shape, cutting.mask_shape, ()))
-        strength = order.strength
-        if strength is None:
-            return batched
         return batched.enumerate().map(
-            lambda step, pair: (
-                *augment(*pair[:2], tf.random.experimental.stateless_fold_in(seed, step), strength),
-                pair[2],
-            ),
-            num_parallel_calls=os.cpu_count() or 1,
-            deterministic=True,
+            lambda step, batch: (
+                *batch,
+                draw(tf.random.experimental.stateless_fold_in(seed, step), tf.size(batch[2])),
+            )
         )
 
     stream = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch)

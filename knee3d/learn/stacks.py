@@ -23,6 +23,7 @@ class PlaneStack:
         case: Name of the knee.
         key: What it is called in a cache: different wherever pixels may be.
         shape: Slices, height, width.
+        voxel_mm: Along slices, height and width.
         images: PNG paths in order.
         masks: The same of the masks.
     """
@@ -30,6 +31,7 @@ class PlaneStack:
     case: str
     key: str
     shape: tuple[int, int, int]
+    voxel_mm: tuple[float, float, float]
     images: tuple[str, ...]
     masks: tuple[str, ...]
 
@@ -37,9 +39,11 @@ class PlaneStack:
     def of(cls, dataset: Dataset, case: Case, plane: Plane) -> PlaneStack:
         """The slices of a labelled case."""
         images, masks = (tuple(map(str, dataset.slice_paths(case, plane, kind))) for kind in ("image", "mask"))
-        sides = [case.shape[axis] for axis in range(3) if axis != plane.axis]
+        axes = [plane.axis, *(axis for axis in range(3) if axis != plane.axis)]
+        height, width = (case.shape[axis] for axis in axes[1:])
+        depth_mm, height_mm, width_mm = case.spacing_mm[axes].tolist()
         key = f"{case.name}-{plane.value}-{case.fingerprint[:16]}"
-        return cls(case.name, key, (len(images), sides[0], sides[1]), images, masks)
+        return cls(case.name, key, (len(images), height, width), (depth_mm, height_mm, width_mm), images, masks)
 
     def load(self) -> np.ndarray:
         """(2, slices, height, width) uint8, image and mask; of 16 bits the upper 8.
@@ -85,6 +89,11 @@ class ObliqueStack:
         here = Volume(np.broadcast_to(np.uint8(0), self.knee.shape), self.knee.affine)
         height, width, slices = oblique_grid(here, self.turn, self.spacing_mm).shape
         return slices, height, width
+
+    @property
+    def voxel_mm(self) -> tuple[float, float, float]:
+        """See `PlaneStack`."""
+        return self.spacing_mm, self.spacing_mm, self.spacing_mm
 
     def load(self) -> np.ndarray:
         """See `PlaneStack`; the image trilinearly, the mask from the nearest voxel."""

@@ -4,6 +4,7 @@ Every device computes the loss of the whole batch (`losses.Loss`), so that sever
 slices of a knee are kept as metrics, and scores and `val_knee_loss` are computed of them.
 """
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -11,11 +12,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from knee3d.learn.augment import Augmentation
 from knee3d.learn.losses import Loss, sums_of
 from knee3d.postprocess.confusion import Scores
 
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 """Slices, their masks, and the number of each slice's stack, -1 for what only fills a batch up."""
+Learnt = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
+"""The same of training, where no stack is -1, with what is drawn for the changes of each slice."""
 
 
 def strategy(most: int | None = None) -> tf.distribute.Strategy:
@@ -121,6 +125,21 @@ def _mean_of_known(above: tf.Tensor, below: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(tf.reduce_sum(tf.math.divide_no_nan(above, below)), tf.reduce_sum(known))
 
 
+@dataclass(frozen=True, eq=False)
+class Learning:
+    """What a step of training does beside going down the loss.
+
+    Attributes:
+        clip_norm: Largest norm of all gradients together; None leaves them alone.
+        xla: Whether to compile the network's part of a step with XLA.
+        augmentation: What changes the slices; None leaves them as they are.
+    """
+
+    clip_norm: float | None = None
+    xla: bool = False
+    augmentation: Augmentation | None = None
+
+
 class Trainer(keras.Model):
     """A network with what it is trained by; `fit` takes batches as `pipeline` makes them.
 
@@ -129,22 +148,15 @@ class Trainer(keras.Model):
         loss: See `losses`.
         background: Whether the loss counts it.
         knees: Stacks of validation.
-        clip_norm: Largest norm of all gradients together; None leaves them alone.
-        xla: Whether to compile the network's part of a step with XLA.
+        learning: What else a step of training does.
     """
 
     def __init__(
-        self,
-        network: keras.Model,
-        loss: Loss,
-        background: bool,
-        knees: int,
-        clip_norm: float | None = None,
-        xla: bool = False,
+        self, network: keras.Model, loss: Loss, background: bool, knees: int, learning: Learning | None = None
     ) -> None:
         super().__init__(name="trainer")
         self.network = network
-        self._loss, self._background, self._clip_norm, self._xla = loss, background, clip_norm, xla
+        self._loss, self._background, self._learning = loss, background, learning or Learning()
         classes = network.output_shape[-1]
         self.train_metrics = (keras.metrics.Mean("loss"), TissueDice(classes), keras.metrics.Sum("waited", "float64"))
         self.knees = KneeScores(knees, classes, loss, background)
@@ -173,10 +185,12 @@ class Trainer(keras.Model):
         finally:
             self._validating = False
 
-    def train_step(self, data: tuple[Batch, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def train_step(self, data: tuple[Learnt, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Learn from a batch, and from how long it was waited for."""
-        (images, masks, owners), waited = data
-        learn = tf.function(self._learn, jit_compile=True, reduce_retracing=True) if self._xla else self._learn
+        (images, masks, owners, drawn), waited = data
+        if self._learning.augmentation is not None:
+            images, masks = self._learning.augmentation(images, masks, owners, drawn)
+        learn = tf.function(self._learn, jit_compile=True, reduce_retracing=True) if self._learning.xla else self._learn
         value, probabilities = learn(images, masks)
         mean, dice, seconds = self.train_metrics
         mean.update_state(value, sample_weight=tf.shape(owners)[0])
@@ -192,9 +206,9 @@ class Trainer(keras.Model):
             value = self._loss(masks, probabilities, self._background, total)
             scaled = self.optimizer.scale_loss(value / replicas)
         gradients = tape.gradient(scaled, [variable.value for variable in variables])
-        if self._clip_norm is not None:
+        if self._learning.clip_norm is not None:
             shared = [total(gradient) for gradient in gradients]
-            clipped, _ = tf.clip_by_global_norm(shared, self.optimizer.scale_loss(self._clip_norm))
+            clipped, _ = tf.clip_by_global_norm(shared, self.optimizer.scale_loss(self._learning.clip_norm))
             gradients = [gradient / replicas for gradient in clipped]
         if replicas > 1 and isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             gradients = _finite_on_all(gradients)

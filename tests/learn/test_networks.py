@@ -260,7 +260,7 @@ def test_fcn_finds_tissue_under_adam_and_soft_dice(narrow):
         centres = rng.integers(16, 48, (8, 2, 1, 1))
         masks = (np.hypot(rows - centres[:, 0], columns - centres[:, 1]) < 8).astype(np.uint8)
         slices = np.clip(60 + 120 * masks + rng.normal(0, 10, masks.shape), 0, 255).astype(np.uint8)
-        batch = (slices[..., None].repeat(3, axis=-1), masks, np.zeros(8, np.int32))
+        batch = (slices[..., None].repeat(3, axis=-1), masks, np.zeros(8, np.int32), np.zeros((8, 1)))
         trainer.fit(tf.data.Dataset.from_tensors((batch, 0.0)), shuffle=False, verbose=0)
     found = np.asarray(model(slices[..., None].repeat(3, axis=-1), training=True))[..., 1]
     assert found[masks == 1].mean() > 0.5 > found[masks == 0].mean()

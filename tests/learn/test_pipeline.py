@@ -11,7 +11,6 @@ from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.slicing import to_slices
 from knee3d.dataset.cases import Split
 from knee3d.learn import pipeline, reading
-from knee3d.learn.augment import STRENGTHS
 from knee3d.learn.cutting import SliceCutting
 from knee3d.learn.stacks import PlaneStack
 from knee3d.postprocess.predict import with_neighbours
@@ -85,14 +84,14 @@ def test_shuffled_is_every_slice_once_in_each_epoch(balls, plane):
 
 
 def test_an_epoch_is_the_same_wherever_the_stream_begins(balls):
-    order = pipeline.Order(7, 0.5, STRENGTHS["medium"])
+    order = pipeline.Order(7, 0.5)
     whole = epochs_of(balls, Plane.SAGITTAL, range(4), order)
     late = epochs_of(balls, Plane.SAGITTAL, range(2, 4), order)
     for first, second in zip(whole[2:], late, strict=True):
         for (image, mask), (again, mask_again) in zip(first, second, strict=True):
             np.testing.assert_array_equal(image, again)
             np.testing.assert_array_equal(mask, mask_again)
-    other = epochs_of(balls, Plane.SAGITTAL, range(1), pipeline.Order(8, 0.5, STRENGTHS["medium"]))
+    other = epochs_of(balls, Plane.SAGITTAL, range(1), pipeline.Order(8, 0.5))
     assert fingerprints(other[0]) != fingerprints(whole[0])
 
 
