@@ -10,18 +10,29 @@ from knee3d.learn.networks.encoder import load_encoder
 STATISTICS_SLICES = 100
 
 
+def bare(classes: int, config: TrainConfig, precision: str = "float32") -> keras.Model:
+    """A network with random weights and without an optimizer, which would be saved with it.
+
+    Args:
+        classes: Background included.
+        config: Which network.
+        precision: Of what it computes.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        return network(config.network, classes, config.context, config.encoder)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def build(classes: int, config: TrainConfig, encoder_weights: str | None) -> keras.Model:
     """A network with its optimizer, its encoder holding `encoder_weights`.
 
     Raises:
         ValueError: The weights are not those of the encoder.
     """
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(config.precision)
-    try:
-        model = network(config.network, classes, config.context, config.encoder)
-    finally:
-        keras.config.set_dtype_policy(before)
+    model = bare(classes, config, config.precision)
     try:
         load_encoder(model, config.encoder, encoder_weights)
     except (OSError, ValueError, KeyError) as error:

@@ -82,6 +82,7 @@ def _whole_stack(serve: Callable[[tf.Tensor], tf.Tensor], stack: tf.Tensor, chan
     if channels is None:
         return serve(stack[None])[0]
     count = tf.shape(stack)[0]
+    tf.debugging.assert_positive(count, "a stack needs at least one slice")
     neighbours = tf.range(channels) - channels // 2
 
     def batch(start: tf.Tensor) -> tf.Tensor:

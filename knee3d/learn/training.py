@@ -4,7 +4,6 @@ import gc
 import logging
 import shutil
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import keras
 from knee3d.anatomy.plane import Plane
 from knee3d.atomic import replace_folder, whole_file
 from knee3d.dataset.cases import Dataset, Split
-from knee3d.learn.building import build
+from knee3d.learn.building import bare, build
 from knee3d.learn.card import describe, differences, for_saved_model, load_card, model_folder
 from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.fitting import Task, fit
@@ -185,10 +184,10 @@ def _begin(run: Run, card: dict[str, Any], config: TrainConfig, going: Going) ->
 def _finish(run: Run, trained: keras.Model, card: dict[str, Any], task: Task) -> None:
     """Export the best epoch, computing in float32 whatever it was trained in, and write the card."""
     scores = run.load_best(trained)
-    model = build(task.scheme.classes, replace(task.config, precision="float32"), None)
+    model = bare(task.scheme.classes, task.config)
     model.set_weights(trained.get_weights())
     with whole_file(run.folder / "model.keras") as partial:
-        model.save(partial, include_optimizer=False)
+        model.save(partial)
     shutil.rmtree(run.folder / "saved_model", ignore_errors=True)
     parity = export(model, run.folder / "saved_model", for_saved_model(card))
     run.write_json(

@@ -134,3 +134,9 @@ def test_a_gpu_that_rounds_in_its_own_way_fails_no_export(tmp_path):
         for precision in engines.PRECISIONS:
             engines._computed(tmp_path, engines.Engine(precision))(np.zeros((1, 2, 2, 3), np.uint8))
     assert dict(zip(engines.PRECISIONS, seen, strict=True)) == {"float32": False, "bfloat16": True}
+
+
+def test_a_stack_of_no_slices_is_refused_in_words(exported):
+    loaded = tf.saved_model.load(str(exported[2]))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a stack needs at least one slice"):
+        loaded.volume(tf.zeros((0, 21, 18), tf.uint8))

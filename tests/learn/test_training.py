@@ -331,3 +331,12 @@ def test_a_card_that_lacks_something_makes_no_page(models, tmp_path, lost):
     path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != lost}))
     with pytest.raises(ValueError, match="not one that this version wrote|not a readable model card"):
         workflow.card(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_network_is_kept_without_the_optimizer(models):
+    """Adam's moments would be twice its size."""
+    path = models / PLANE.value / "model.keras"
+    network = keras.models.load_model(path)
+    assert getattr(network, "optimizer", None) is None
+    assert path.stat().st_size < 1.3 * sum(weight.numpy().nbytes for weight in network.weights) + 200_000
