@@ -1,0 +1,118 @@
+"""The trainer under Keras' own fit: what it is asked for, what it tells, what callbacks hear."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny_network import TINY
+
+from knee3d.learn.building import build
+from knee3d.learn.callbacks import FreezeEncoder
+from knee3d.learn.config import TrainConfig
+from knee3d.learn.losses import LOSSES, Loss
+from knee3d.learn.networks.encoder import backbone, let_encoder_learn
+from knee3d.learn.trainer import Trainer
+
+CLASSES = 3
+
+
+class Counting(Loss):
+    """Knows how often it was built into a graph."""
+
+    traced = 0
+
+    def __call__(self, truth, found, background=False, total=tf.identity):
+        Counting.traced += 1
+        return super().__call__(truth, found, background, total)
+
+
+def batches(sizes):
+    """One of two slices of each size, without end."""
+
+    def made():
+        rng = np.random.default_rng(0)
+        while True:
+            for size in sizes:
+                images = rng.integers(0, 256, (2, *size, 3), np.uint8)
+                masks = (images[..., 0] > 128).astype(np.uint8) + (images[..., 1] > 200)
+                yield (images, masks, np.zeros(2, np.int32), np.zeros((2, 1), np.float32)), 0.0
+
+    slices = tf.TensorSpec((None, None, None, 3), tf.uint8), tf.TensorSpec((None, None, None), tf.uint8)
+    others = tf.TensorSpec((None,), tf.int32), tf.TensorSpec((None, 1), tf.float32)
+    return tf.data.Dataset.from_generator(made, output_signature=((*slices, *others), tf.TensorSpec((), tf.float64)))
+
+
+def trainer(loss=LOSSES["dice"], **settings) -> Trainer:
+    network = build(CLASSES, TrainConfig(network=TINY, **settings), None)
+    return Trainer(network, loss, True, 1)
+
+
+@pytest.mark.slow
+def test_slices_of_many_sizes_are_traced_once():
+    """Seven sizes cost four traces of 7 s each once."""
+    one = trainer(Counting(LOSSES["dice"].of_sums))
+    Counting.traced = 0
+    one.fit(batches([(16, 16)]), steps_per_epoch=1, shuffle=False, verbose=0)
+    begun = Counting.traced
+    sizes = [(16, 16), (16, 18), (20, 22), (24, 16), (18, 30), (32, 32), (14, 16)]
+    one.fit(batches(sizes), steps_per_epoch=14, shuffle=False, verbose=0)
+    assert Counting.traced == begun
+
+
+@pytest.mark.slow
+def test_keras_own_callbacks_see_and_steer_it(tmp_path):
+    """CSVLogger, LambdaCallback and EarlyStopping, as a Keras user brings them."""
+    one, heard = trainer(), []
+    callbacks = [
+        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+        keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: heard.append(float(logs["loss"]))),
+        keras.callbacks.EarlyStopping(monitor="val_knee_loss", mode="min", patience=1, min_delta=2.0),
+    ]
+    one.fit(
+        batches([(16, 16)]), steps_per_epoch=3, epochs=9, shuffle=False, verbose=0, callbacks=callbacks,
+        validation_data=batches([(16, 18)]).map(lambda batch, _: batch[:3]), validation_steps=2,
+    )  # fmt: skip
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert len(rows) == 3  # nothing is better by 2, so it ended after two epochs
+    assert {"loss", "dice", "val_loss", "val_knee_loss", "val_dice"} <= set(rows[0].split(","))
+    assert len(heard) == 6
+    assert all(0 < loss < 2 for loss in heard)
+
+
+@pytest.mark.slow
+def test_scores_are_those_of_the_confusion_matrix():
+    one = trainer()
+    stream = batches([(16, 16), (20, 18)]).map(lambda batch, _: batch[:3])
+    told = one.evaluate(stream, steps=2, verbose=0, return_dict=True)
+    (scores,) = one.knees.of_each(("a", "b"))
+    assert scores.matrix.sum() == 2 * (16 * 16 + 20 * 18)
+    assert told["dice"] == pytest.approx(float(np.nan_to_num(scores.mean_dice)), abs=1e-6)
+    assert told["foreground_dice"] == pytest.approx(float(np.nan_to_num(scores.foreground_dice)), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_frozen_encoder_keeps_its_batch_normalisation():
+    network = keras.Sequential([keras.Input((None, None, 3)), backbone("resnet18")])
+    normalised = [one for one in network._flatten_layers() if isinstance(one, keras.layers.BatchNormalization)]
+    assert len(normalised) > 10
+    assert let_encoder_learn(network, "resnet18", False)
+    assert not any(one.trainable for one in normalised)
+    assert not let_encoder_learn(network, "resnet18", False)
+    assert let_encoder_learn(network, "resnet18", True)
+    assert all(one.trainable for one in normalised)
+
+
+@pytest.mark.slow
+def test_freezing_ends_with_adam_as_new():
+    """Weights of the first layer, called as VGG's, stay for an epoch and move in the next."""
+    one = trainer(learning_rate=1e-2)
+    first = next(layer for layer in one.network._flatten_layers() if layer.name == "block1_conv1").kernel
+    seen = [first.numpy()]
+    told = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(first.numpy()))
+    one.fit(
+        batches([(16, 16)]), steps_per_epoch=3, epochs=2, shuffle=False, verbose=0,
+        callbacks=[FreezeEncoder("vgg16", 1), told],
+    )  # fmt: skip
+    np.testing.assert_array_equal(seen[1], seen[0])
+    assert not np.array_equal(seen[2], seen[1])
+    assert int(one.optimizer.iterations.numpy()) == 3
