@@ -72,12 +72,19 @@ OTHER_VIEWS = ["oblique", "volume"]
 )
 @click.option("--epochs", type=click.IntRange(1), default=100)
 @click.option("--batch-size", type=click.IntRange(1), default=2, help="Over all GPUs together; at least one for each.")
+@click.option(
+    "--optimizer",
+    type=click.Choice(["adam", "adamw", "sgd"]),
+    default="adam",
+    help="sgd has Nesterov's momentum of 0.99 and wants a --learning-rate of about 0.01.",
+)
+@click.option("--weight-decay", type=click.FloatRange(0), help="Of the optimizer [none; adamw: 0.004].")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-4)
 @click.option(
     "--schedule",
-    type=click.Choice(["plateau", "cosine", "constant"]),
+    type=click.Choice(["plateau", "cosine", "polynomial", "constant"]),
     default="plateau",
-    help="Learning rate: down when validation stalls, down a cosine to the last epoch, or as it is.",
+    help="Learning rate: down when validation stalls, down a cosine or (1 - share)^0.9 to the last epoch, or as it is.",
 )
 @click.option("--warmup-epochs", type=click.IntRange(0), default=0, help="The rate rises in them.")
 @click.option("--plateau-factor", type=float, default=0.1, help="ReduceLROnPlateau: what the rate is multiplied by.")

@@ -38,11 +38,23 @@ def build(classes: int, config: TrainConfig, encoder_weights: str | None) -> ker
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"encoder weights {encoder_weights} do not fit {config.encoder}: {error}") from error
     _match_running_statistics(model, config.batch_size)
-    adam = keras.optimizers.Adam(config.learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-8)
-    optimizer = keras.optimizers.LossScaleOptimizer(adam) if config.precision == "mixed_float16" else adam
+    optimizer = optimizer_of(config)
+    if config.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)
     model.compile(optimizer=optimizer, auto_scale_loss=False)
     return model
+
+
+def optimizer_of(config: TrainConfig) -> keras.optimizers.Optimizer:
+    """Keras' optimizer of some settings, new."""
+    rate, decay = config.learning_rate, config.weight_decay
+    moments = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
+    if config.optimizer == "sgd":
+        return keras.optimizers.SGD(rate, momentum=0.99, nesterov=True, weight_decay=decay)
+    if config.optimizer == "adamw":
+        return keras.optimizers.AdamW(rate, **moments, **({} if decay is None else {"weight_decay": decay}))
+    return keras.optimizers.Adam(rate, **moments, weight_decay=decay)
 
 
 def _match_running_statistics(model: keras.Model, batch_size: int) -> None:

@@ -12,6 +12,7 @@ from knee3d.learn.networks import NETWORKS
 from knee3d.learn.schedule import SCHEDULES
 
 PATCH = (96, 96, 64)
+OPTIMIZERS = ("adam", "adamw", "sgd")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -31,7 +32,11 @@ class TrainConfig:
             knees have if they are smaller.
         epochs: Times over the training slices.
         batch_size: Slices in a step, over all devices together.
-        learning_rate: Adam's, after warm-up.
+        optimizer: One of `OPTIMIZERS`: Adam (Kingma and Ba 2015), AdamW (Loshchilov and Hutter 2019), or SGD with
+            Nesterov's momentum of 0.99, as nnU-Net has it.
+        weight_decay: Share of the weights that is taken off at each step, times the learning rate; None is the
+            optimizer's own: none, but 0.004 for AdamW.
+        learning_rate: After warm-up.
         schedule: One of `schedule.SCHEDULES`: what the learning rate does in later epochs.
         warmup_epochs: Epochs in which the learning rate rises.
         plateau_factor: ReduceLROnPlateau: what the rate is multiplied with,
@@ -41,7 +46,8 @@ class TrainConfig:
         plateau_min_lr: and never below this.
         stop_patience: End after so many epochs without a better validation Dice; None never does.
         clip_norm: Largest norm of the gradient; None leaves it alone.
-        freeze_encoder_epochs: Epochs in which the encoder keeps its first weights. Adam starts anew after them.
+        freeze_encoder_epochs: Epochs in which the encoder keeps its first weights, and its batch normalisation too. The
+            optimizer starts anew after them.
         loss: Key of `losses.LOSSES`.
         loss_background: Whether the loss counts background as a class.
         augment: Key of `augment.STRENGTHS`.
@@ -65,6 +71,8 @@ class TrainConfig:
     patch: tuple[int, int, int] | None = None
     epochs: int = 100
     batch_size: int = 2
+    optimizer: str = "adam"
+    weight_decay: float | None = None
     learning_rate: float = 1e-4
     schedule: str = "plateau"
     warmup_epochs: int = 0
@@ -87,7 +95,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         tables = {"network": NETWORKS, "schedule": SCHEDULES, "loss": LOSSES, "augment": STRENGTHS,
-                  "precision": PRECISIONS, "spread": SPREADS}  # fmt: skip
+                  "precision": PRECISIONS, "optimizer": OPTIMIZERS, "spread": SPREADS}  # fmt: skip
         for name, table in tables.items():
             if getattr(self, name) not in table:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; there are: {', '.join(table)}")
@@ -99,7 +107,7 @@ class TrainConfig:
         above_0 = ("epochs", "directions", "spacing_mm", "batch_size", "learning_rate", "limit_slices", "clip_norm",
                    "stop_patience")  # fmt: skip
         at_least_0 = ("context", "warmup_epochs", "freeze_encoder_epochs", "plateau_patience", "plateau_min_delta",
-                      "plateau_cooldown", "plateau_min_lr", "seed")  # fmt: skip
+                      "plateau_cooldown", "plateau_min_lr", "seed", "weight_decay")  # fmt: skip
         for name in (*above_0, *at_least_0):
             value = getattr(self, name)
             if value is not None and not (0 < value < math.inf or (name in at_least_0 and value == 0)):

@@ -11,7 +11,8 @@ import keras
 MONITORED = "val_knee_loss"
 """What ReduceLROnPlateau watches: the mean over validation knees of the loss of all slices of a knee together. In the
 mean over batches, a batch without a tissue counts as one in which the tissue is found."""
-SCHEDULES = ("plateau", "cosine", "constant")
+SCHEDULES = ("plateau", "cosine", "polynomial", "constant")
+POWER = 0.9
 
 
 def deciding_callbacks(
@@ -28,7 +29,8 @@ def deciding_callbacks(
         rate: The learning rate after warm-up.
         epochs: Of the whole training.
         schedule: "plateau": ReduceLROnPlateau of `MONITORED`. "cosine": from `rate` towards 0 along half a cosine
-            (Loshchilov and Hutter, SGDR, 2017), epoch by epoch. "constant": neither.
+            (Loshchilov and Hutter, SGDR, 2017), epoch by epoch. "polynomial": `rate` times (1 - epoch / epochs)^0.9
+            (Isensee et al., nnU-Net, 2021). "constant": none of these.
         warmup_epochs: Epochs in which the rate rises evenly to `rate`.
         plateau: Options of ReduceLROnPlateau: factor, patience, min_delta, cooldown, min_lr.
         stop_patience: Epochs without a better validation Dice before training ends; None goes on to the last epoch.
@@ -40,9 +42,11 @@ def deciding_callbacks(
     def planned(epoch: int, now: float) -> float:
         if epoch < warmup_epochs:
             return rate * (epoch + 1) / warmup_epochs
+        done = (epoch - warmup_epochs) / max(epochs - warmup_epochs, 1)
         if schedule == "cosine":
-            done = (epoch - warmup_epochs) / max(epochs - warmup_epochs, 1)
             return rate * (1 + math.cos(math.pi * done)) / 2
+        if schedule == "polynomial":
+            return rate * (1 - done) ** POWER
         return rate if epoch == warmup_epochs else now
 
     callbacks.append(keras.callbacks.LearningRateScheduler(planned))

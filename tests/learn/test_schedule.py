@@ -44,6 +44,12 @@ def test_cosine_after_warmup():
     assert found[-1] == pytest.approx(0.1 * 0.0380602, rel=1e-4)
 
 
+def test_polynomial_as_in_nnunet():
+    found = rates(schedule.deciding_callbacks(0.1, 10, "polynomial", warmup_epochs=2))
+    assert found[:2] == pytest.approx([0.05, 0.1])
+    assert found[2:] == pytest.approx([0.1 * (1 - done / 8) ** 0.9 for done in range(8)])
+
+
 def test_plateau_after_warmup_and_constant():
     assert rates(schedule.deciding_callbacks(0.1, 10, "constant", 4)) == pytest.approx(
         [0.025, 0.05, 0.075, 0.1] + [0.1] * 6

@@ -116,3 +116,26 @@ def test_freezing_ends_with_adam_as_new():
     np.testing.assert_array_equal(seen[1], seen[0])
     assert not np.array_equal(seen[2], seen[1])
     assert int(one.optimizer.iterations.numpy()) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "decay"),
+    [
+        ({}, keras.optimizers.Adam, None),
+        ({"optimizer": "adamw"}, keras.optimizers.AdamW, 0.004),
+        ({"optimizer": "adamw", "weight_decay": 0.01}, keras.optimizers.AdamW, 0.01),
+        ({"optimizer": "sgd", "weight_decay": 3e-5, "learning_rate": 1e-2}, keras.optimizers.SGD, 3e-5),
+    ],
+)
+@pytest.mark.slow
+def test_other_optimizers_learn_too(settings, kind, decay):
+    one = trainer(**{"learning_rate": 1e-2, **settings})
+    assert type(one.optimizer) is kind
+    assert one.optimizer.weight_decay == decay
+    told = one.fit(batches([(16, 16)]), steps_per_epoch=8, epochs=3, shuffle=False, verbose=0).history["loss"]
+    assert told[-1] < told[0]
+
+
+def test_an_optimizer_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="unknown optimizer 'rprop'; there are: adam, adamw, sgd"):
+        TrainConfig(optimizer="rprop")
