@@ -1,6 +1,8 @@
 """The command line: what it says, and how it fails."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -132,3 +134,16 @@ def test_an_error_that_names_an_option_says_which_command_has_it():
     assert with_owners("take it by --incomplete", segment) == "take it by --incomplete"
     for words in ("knee3d fuse DATASET --models models", "nothing", "say --no-such-thing"):
         assert with_owners(words, inspect) == words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("--verbose",)])
+def test_tensorflow_speaks_on_request_only(tmp_path, more):
+    """Its greeting about processors and GPUs."""
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("TF_CPP_MIN_LOG_LEVEL", "KNEE3D_VERBOSE")
+    }
+    words = ["-c", "from knee3d.cli import main; main()", "card", str(tmp_path), *more]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert ("cpu_feature_guard" in done.stderr or "oneDNN" in done.stderr) == bool(more)

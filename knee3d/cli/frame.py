@@ -54,6 +54,13 @@ class Echo(logging.Handler):
         click.echo(self.format(record), err=True)
 
 
+def _say_more(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Let all that is imported later speak."""
+    if value:
+        os.environ["KNEE3D_VERBOSE"] = "1"
+        logging.getLogger("knee3d").setLevel(logging.DEBUG)
+
+
 class Command(click.Command):
     """A command whose expected failures are one line and an exit code, never a traceback."""
 
@@ -67,11 +74,21 @@ class Command(click.Command):
         """
         super().__init__(*args, **{"context_settings": {"show_default": True}, **kwargs})
         self.failure = failure
+        self.params.append(
+            click.Option(
+                ["--verbose"],
+                is_flag=True,
+                expose_value=False,
+                callback=_say_more,
+                help="Say more, also TensorFlow's own.",
+            )
+        )
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it."""
         logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[Echo()])
-        logging.getLogger("knee3d").setLevel(logging.INFO)
+        if not logging.getLogger("knee3d").isEnabledFor(logging.DEBUG):
+            logging.getLogger("knee3d").setLevel(logging.INFO)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

@@ -9,13 +9,15 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 
 from knee3d.learn.gpus import unused_gpus
 
 # segmentation_models 1.0.1 asks for this before its import; with its default it fails on Keras 3.
 os.environ.setdefault("SM_FRAMEWORK", "tf.keras")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+VERBOSE = bool(os.environ.get("KNEE3D_VERBOSE"))
+"""Whether TensorFlow's own lines are shown; the commands' --verbose sets it."""
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if VERBOSE else "3")
 
 
 @contextmanager
@@ -46,11 +48,12 @@ def _quiet() -> Iterator[None]:
                 os.close(copy)
 
 
-with _quiet():
+with nullcontext() if VERBOSE else _quiet():
     import segmentation_models  # noqa: F401
     import tensorflow as tf
 
-tf.get_logger().setLevel("ERROR")
+if not VERBOSE:
+    tf.get_logger().setLevel("ERROR")
 
 _gpus = tf.config.list_physical_devices("GPU")
 if _told := unused_gpus(len(_gpus)):
