@@ -133,6 +133,21 @@ class TrainConfig:
         return asdict(self) | {"encoder_weights": Path(self.encoder_weights).name, "patch": patch}
 
 
+@dataclass(frozen=True, eq=False)
+class Extras:
+    """What a training is given beside its settings. It stands in no record, and changes no weights but by callbacks.
+
+    Attributes:
+        callbacks: Keras callbacks of the user. Their model is a `trainer.Trainer`, and they hear of an epoch before it
+            is written down. Those of the kinds in `callbacks.REMEMBERED` are shown the epochs that were, where a
+            training goes on; others begin anew.
+        draw_confusion: Draws the confusion matrix for TensorBoard; None leaves the page out.
+    """
+
+    callbacks: tuple[Any, ...] = ()
+    draw_confusion: Any = None
+
+
 @dataclass(frozen=True)
 class Going:
     """What to do about what is there already, and where voxels are kept meanwhile.

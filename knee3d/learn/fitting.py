@@ -1,7 +1,7 @@
 """All epochs of one network: from where they were left to the last one, by Keras' `fit`."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,13 @@ import tensorflow as tf
 from knee3d.anatomy.tissue import Scheme
 from knee3d.learn import pipeline
 from knee3d.learn.augment import STRENGTHS, Augmentation
-from knee3d.learn.callbacks import Checkpoints, FreezeEncoder, Replay, SeedDropout, Table, replay
-from knee3d.learn.config import TrainConfig
+from knee3d.learn.callbacks import REMEMBERED, Checkpoints, FreezeEncoder, Replay, SeedDropout, Table, replay
+from knee3d.learn.config import Extras, TrainConfig
 from knee3d.learn.cutting import Cutting
 from knee3d.learn.engines import gpu_names
 from knee3d.learn.gpus import devices_in_words
 from knee3d.learn.losses import LOSSES
-from knee3d.learn.monitor import DrawConfusion, TensorBoard
+from knee3d.learn.monitor import TensorBoard
 from knee3d.learn.reading import Visits, reader
 from knee3d.learn.run import Run
 from knee3d.learn.schedule import deciding_callbacks
@@ -37,7 +37,7 @@ class Task:
         cutting: What the network is shown of a stack at a time.
         train: What an epoch of training sees.
         val: What an epoch of validation sees.
-        callbacks: The user's own. They hear of an epoch before it is written down.
+        extras: The user's callbacks, and pictures.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Task:
     cutting: Cutting
     train: Visits
     val: Visits
-    callbacks: Sequence[keras.callbacks.Callback] = ()
+    extras: Extras = Extras()
 
 
 def fit(
@@ -54,7 +54,6 @@ def fit(
     task: Task,
     run: Run,
     cache: str | None,
-    draw_confusion: DrawConfusion | None,
     check: Callable[[], object],
 ) -> None:
     """Train for all epochs that are left, writing each down in the run's folder.
@@ -64,7 +63,6 @@ def fit(
         task: Slices and settings.
         run: Whose newest checkpoint is gone on from, if there is one.
         cache: See `reading.reader`.
-        draw_confusion: Draws the confusion matrix for TensorBoard; None leaves the page out.
         check: Called before an epoch is written down; raises an exception if the run's folder is another process's now.
 
     Raises:
@@ -85,6 +83,7 @@ def fit(
     )
     if history:
         log.info("%s: going on after epoch %d", task.name, len(history))
+    deciding += [one for one in task.extras.callbacks if isinstance(one, REMEMBERED)]
     if replay(deciding, model, history) or len(history) >= config.epochs:
         return
     strength, cut = STRENGTHS[config.augment], task.cutting
@@ -98,7 +97,7 @@ def fit(
     if not steps:
         raise ValueError(f"{task.train.count} training {task.cutting.called} are too few for {count} devices")
     try:
-        board = TensorBoard(run.folder / "logs", task.scheme, task.val.stacks, task.cutting, draw_confusion)
+        board = TensorBoard(run.folder / "logs", task.scheme, task.val.stacks, task.cutting, task.extras.draw_confusion)
         first = next(iter(_stream(task, range(1), None)))
         board.start(model, config.settings, augmentation(*first) if augmentation else first[:2])
         ours = [
@@ -107,7 +106,7 @@ def fit(
             SeedDropout(config.seed),
             FreezeEncoder(str(config.encoder), config.freeze_encoder_epochs),
             Table(task.name, task.cutting.called, steps, task.train.count, config.epochs),
-            *task.callbacks,
+            *(one for one in task.extras.callbacks if not isinstance(one, REMEMBERED)),
             board,
             Checkpoints(run, history, config, check),
         ]

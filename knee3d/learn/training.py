@@ -14,9 +14,8 @@ from knee3d.atomic import replace_folder, whole_file
 from knee3d.dataset.cases import Dataset, Split
 from knee3d.learn.building import bare, build
 from knee3d.learn.card import describe, differences, for_saved_model, load_card, model_folder
-from knee3d.learn.config import Going, TrainConfig
+from knee3d.learn.config import Extras, Going, TrainConfig
 from knee3d.learn.fitting import Task, fit
-from knee3d.learn.monitor import DrawConfusion
 from knee3d.learn.networks.encoder import find_encoder_weights
 from knee3d.learn.reading import visits_of
 from knee3d.learn.run import Run, environment
@@ -34,7 +33,7 @@ def train_view(
     models: Path,
     config: TrainConfig,
     going: Going = Going(),  # noqa: B008 it is frozen
-    draw_confusion: DrawConfusion | None = None,
+    extras: Extras = Extras(),  # noqa: B008
 ) -> Path:
     """Train one view's network and export it.
 
@@ -44,7 +43,7 @@ def train_view(
         models: Folder of all networks; this one goes to its own folder in it.
         config: How.
         going: What to do about what is there already.
-        draw_confusion: Draws the confusion matrix for TensorBoard; None leaves the page out.
+        extras: Callbacks, and pictures.
 
     Returns:
         The model's folder: `card.json`, `saved_model/`, and what `run` says but for the checkpoints. While it is being
@@ -68,14 +67,14 @@ def train_view(
         visits_of(seeing.stacks(dataset, dataset.of_split(split)), seeing.cutting, config.limit_slices)
         for split in (Split.TRAIN, Split.VAL)
     )
-    task = Task(seeing.name, dataset.scheme, config, seeing.cutting, train, val)
+    task = Task(seeing.name, dataset.scheme, config, seeing.cutting, train, val, extras)
     with _alone(run) as lease:
         _begin(run, card, config, going)
         gc.collect()  # the network of the view before refers to itself, and Python would let go of it too late
         keras.utils.set_random_seed(config.seed)
         with devices.scope():
             model = build(dataset.scheme.classes, config, weights)
-        fit(model, task, run, going.cache, draw_confusion, lease.check)
+        fit(model, task, run, going.cache, lease.check)
         _finish(run, model, card, task)
         lease.check()
         replace_folder(run.folder, folder)

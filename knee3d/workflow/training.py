@@ -169,13 +169,14 @@ def _train(tasks: Sequence[ViewTask], launcher: Launcher) -> None:
 
 def train_here(task: ViewTask, going: "Going") -> Path:
     """Train a view on this machine; returns the model's folder."""
+    from knee3d.learn.config import Extras
     from knee3d.learn.training import train_view
     from knee3d.report.figures import confusion_figure
 
     def draw(scores: Scores, path: Path) -> None:
         confusion_figure({"validation": scores}, path)
 
-    return train_view(task.dataset(), task.view, task.models, task.config, going, draw)
+    return train_view(task.dataset(), task.view, task.models, task.config, going, Extras(draw_confusion=draw))
 
 
 def train_elsewhere(task: ViewTask, going: "Going") -> Path:

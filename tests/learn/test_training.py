@@ -52,7 +52,9 @@ def models(balls, made_once) -> Path:
     def draw(scores: Scores, path: Path) -> None:
         confusion_figure({"validation": scores}, path)
 
-    return made_once("models", lambda out: training.train_view(balls, PLANE, out, CONFIG, draw_confusion=draw))
+    return made_once(
+        "models", lambda out: training.train_view(balls, PLANE, out, CONFIG, extras=config.Extras(draw_confusion=draw))
+    )
 
 
 @pytest.mark.slow
@@ -340,3 +342,44 @@ def test_the_network_is_kept_without_the_optimizer(models):
     network = keras.models.load_model(path)
     assert getattr(network, "optimizer", None) is None
     assert path.stat().st_size < 1.3 * sum(weight.numpy().nbytes for weight in network.weights) + 200_000
+
+
+class Bumps(keras.callbacks.Callback):
+    """A user's own, which hears of each epoch, and is interrupted in one."""
+
+    def __init__(self, until: int) -> None:
+        super().__init__()
+        self.heard: list[int] = []
+        self.until = until
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.heard.append(epoch)
+        if epoch == self.until:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_a_users_callbacks_hear_and_decide_also_after_an_interruption(balls, tmp_path):
+    """A plateau of the user's goes on where it was: the learning rates are those of a training in one go."""
+    settings = config.TrainConfig(network=TINY, encoder_weights="none", augment="none", epochs=4, limit_slices=8,
+                                  schedule="constant", learning_rate=1e-3)  # fmt: skip
+
+    def extras(until: int) -> tuple[Bumps, config.Extras]:
+        watched = {"monitor": "val_knee_loss", "mode": "min"}
+        plateau = keras.callbacks.ReduceLROnPlateau(**watched, patience=1, min_delta=2.0, factor=0.5)
+        bumps = Bumps(until)
+        return bumps, config.Extras((plateau, bumps))
+
+    whole, brought = extras(99)
+    training.train_view(balls, PLANE, tmp_path / "whole", settings, extras=brought)
+    assert whole.heard == [0, 1, 2, 3]
+    first, brought = extras(2)
+    with pytest.raises(KeyboardInterrupt):
+        training.train_view(balls, PLANE, tmp_path / "two", settings, extras=brought)
+    second, brought = extras(99)
+    training.train_view(balls, PLANE, tmp_path / "two", settings, config.Going(resume=True), brought)
+    assert (first.heard, second.heard) == ([0, 1, 2], [2, 3])
+    told = [(tmp_path / name / PLANE.value / "metrics.csv").read_text() for name in ("whole", "two")]
+    assert told[0] == told[1]
+    rates = [float(line.split(",")[-1]) for line in told[0].splitlines()[1:]]
+    assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 2.5e-4])
