@@ -48,7 +48,7 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.18"],
         "ray": ["ray>=2.40"],
         "slurm": ["submitit>=1.5"],
-        "onnx": ["tf2onnx>=1.16", "onnxruntime>=1.20"],
+        "onnx": ["tf2onnx>=1.16", "onnxruntime>=1.20", "onnx>=1.16"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",

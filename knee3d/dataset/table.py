@@ -246,6 +246,8 @@ def _knee(row: dict[str, str], folder: Path, must_exist: bool) -> Knee:
 
 def _place(folder: Path, told: str) -> Path:
     """A path relative to a folder; Windows writes it with backslashes."""
+    if "\0" in told:
+        raise ValueError(f"path {told!r} is damaged")
     place = folder / told
     return place if place.exists() else folder / told.replace("\\", "/")
 

@@ -66,21 +66,48 @@ def describe(dataset: Dataset, view: LearningView, settings: Mapping[str, Any]) 
 
 
 def for_saved_model(card: Mapping[str, Any]) -> dict[str, Any]:
-    """What travels inside the SavedModel: how to make its slices and read its answer; no case, no patient."""
+    """What travels inside a SavedModel and an ONNX file: how to make slices and read the answer; no case, no patient.
+
+    Args:
+        card: A model card; of one whose training has not ended, what is not known yet is left out.
+
+    Returns:
+        Ready for JSON; the keys are explained in `knee3d/README.md`, "What a SavedModel says of itself".
+    """
+    plane, context = card["plane"], card["settings"]["context"]
+    colours = {one.name: "#{:02x}{:02x}{:02x}".format(*one.colour) for one in SCHEMES[card["scheme"]].tissues}
+    trained_on = {name: {split: len(one) for split, one in card[name].items()} for name in ("cases", "patients")
+                  if name in card}  # fmt: skip
     return {
         "knee3d": card["knee3d"],
-        "plane": card["plane"],
+        "plane": plane,
         "scheme": card["scheme"],
         "classes": card["classes"],
-        "context": card["settings"]["context"],
+        "colours": [colours.get(name, "#000000") for name in card["classes"]],
+        "context": context,
+        "channels": [] if card.get("patch") else list(range(-context, context + 1)),
+        "slice_axes": _slice_axes(plane),
         "axes": "the knee's voxels run Inferior, Posterior, Left; a left knee is mirrored to a right one first",
         "window": f"8 bit, one window for the whole volume: {card['window_rule']}",
+        "window_rule": card["window_rule"],
         "spacing_mm": card["spacing_mm"],
         "patch": card.get("patch"),
         "turns": card.get("turns", []),
         "input": card["input"],
         "output": card["output"],
+        "trained_on": trained_on,
+        "scores": card.get("scores", {}),
+        "licence": card.get("licence", ""),
     }
+
+
+def _slice_axes(plane: str) -> dict[str, str]:
+    """Where in the body the index of slices, and the rows and columns of a slice, increase to."""
+    directions = ["inferior", "posterior", "left"]
+    if plane not in [one.value for one in Plane]:
+        return {}
+    first = directions.pop(Plane(plane).axis)
+    return {"slices": first, "height": directions[0], "width": directions[1]}
 
 
 def load_card(models: Path, view: Plane | str) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from knee3d.learn.savedmodel import worst_difference
 
 MODEL = "model.onnx"
 DESCRIPTION = "knee3d.json"
-PACKAGES = ("tf2onnx", "onnxruntime")
+KEY = "knee3d"
+"""Of the description in an ONNX file's metadata."""
+PACKAGES = ("tf2onnx", "onnxruntime", "onnx")
 """What is needed, by import name; the extra knee3d[onnx] brings them."""
 ONNX_PARITY = 1e-4
 """ONNX Runtime adds up in another order: 2e-6 to 1e-5 was seen (D39); a wrong export is far off."""
@@ -50,10 +52,19 @@ def _collecting_often() -> Iterator[None]:
         gc.unfreeze()
 
 
+def _add_metadata(path: Path, told: str) -> None:
+    import onnx
+
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {KEY: told})
+    onnx.save(model, path)
+
+
 def export_view(models: Path, view: Plane | str, out: Path) -> float:
     """Write a trained network as ONNX.
 
     It takes and gives what the SavedModel's `serve` does: uint8 slices of any size and number, float32 probabilities.
+    Its metadata have, under the key knee3d, what the SavedModel's `about` says.
 
     Args:
         models: Folder with a trained network.
@@ -82,5 +93,7 @@ def export_view(models: Path, view: Plane | str, out: Path) -> float:
         with warnings.catch_warnings(), _collecting_often():
             warnings.simplefilter("ignore", FutureWarning)  # Keras asks NumPy for the old np.object
             model.export(str(partial / MODEL), format="onnx", verbose=False)
-        (partial / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+        told = json.dumps(description, indent=2)
+        (partial / DESCRIPTION).write_text(told + "\n")
+        _add_metadata(partial / MODEL, told)
         return worst_difference(model, load_onnx(partial / MODEL), ONNX_PARITY, f"{out / MODEL}")

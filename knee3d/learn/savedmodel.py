@@ -34,6 +34,7 @@ def export(model: keras.Model, folder: Path, description: Mapping[str, Any]) -> 
         labels                  slices: the same -> uint8 (n, height, width), the most probable class
         volume                  stack: uint8 (slices, height, width), all slices of a knee in order
                                 -> float32 (slices, height, width, classes); neighbours are put together inside
+        about                   nothing -> the description, JSON in a string
 
     A network of patches has no fixed number of channels: its slices are (n, inferior, posterior, left) and so are its
     probabilities, with classes; its stack is a whole volume, seen at once.
@@ -66,9 +67,17 @@ def export(model: keras.Model, folder: Path, description: Mapping[str, Any]) -> 
         "labels", lambda slices: tf.cast(tf.argmax(serve(slices), axis=-1), tf.uint8), input_signature=[slices]
     )
     archive.add_endpoint("volume", lambda stack: _whole_stack(serve, stack, channels), input_signature=[stack])
+    told = json.dumps(dict(description), indent=2)
+
+    @tf.function(input_signature=[])
+    def about() -> tf.Tensor:
+        return tf.constant(told)
+
+    about.get_concrete_function()
+    archive.add_endpoint("about", about)
     archive.write_out(str(folder), verbose=False)
     (folder / ASSET).parent.mkdir()
-    (folder / ASSET).write_text(json.dumps(dict(description), indent=2) + "\n")
+    (folder / ASSET).write_text(told + "\n")
     loaded = tf.saved_model.load(str(folder))
 
     def run(slices: np.ndarray) -> np.ndarray:

@@ -188,14 +188,10 @@ def _finish(run: Run, trained: keras.Model, card: dict[str, Any], task: Task) ->
     with whole_file(run.folder / "model.keras") as partial:
         model.save(partial)
     shutil.rmtree(run.folder / "saved_model", ignore_errors=True)
-    parity = export(model, run.folder / "saved_model", for_saved_model(card))
-    run.write_json(
-        "card.json",
-        card
-        | {
-            "slices": {"train": task.train.count, "val": task.val.count},
-            "scores": {"best_epoch": len(scores), **scores[-1]},
-            "saved_model_differs_by": parity,
-            "environment": run.read_json("environment.json"),
-        },
-    )
+    known = {
+        "slices": {"train": task.train.count, "val": task.val.count},
+        "scores": {"best_epoch": len(scores), **scores[-1]},
+    }
+    parity = export(model, run.folder / "saved_model", for_saved_model(card | known))
+    measured = {"saved_model_differs_by": parity, "environment": run.read_json("environment.json")}
+    run.write_json("card.json", card | known | measured)

@@ -72,6 +72,10 @@ def test_onnx_says_what_the_network_says(models, tmp_path):
     assert difference.shape == (3, 33, 70, 3)
     assert difference.max() < exporting.ONNX_PARITY
     assert json.loads((folder / "knee3d.json").read_text())["classes"] == ["background", "femoral", "tibial"]
+    import onnxruntime
+
+    told = onnxruntime.InferenceSession(folder / exporting.MODEL).get_modelmeta().custom_metadata_map["knee3d"]
+    assert json.loads(told) == json.loads((folder / "knee3d.json").read_text())
 
 
 def test_a_difference_is_an_error_and_leaves_nothing(models, tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ def metrics(models):
 def test_two_kills_change_nothing(balls, tmp_path):
     """Same epochs, same learning rates, same weights; with every setting that has a memory."""
     settings = {
-        **SMALL, "epochs": 3, "batch_size": 4, "learning_rate": 2e-3, "limit_slices": 12,
+        **SMALL, "epochs": 3, "batch_size": 4, "learning_rate": 2e-3, "limit_slices": 8,
         "plateau_patience": 1, "augment": "medium", "foreground_fraction": 0.6, "freeze_encoder_epochs": 1,
         "clip_norm": 1.0, "stop_patience": 3,
     }  # fmt: skip
@@ -349,7 +349,7 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_step_that_overflows_on_the_second_device_is_left_out_on_all():
     """Keras' optimizer for float16 looks at the first device alone, and a weight would become NaN. No layer here shares
     anything among devices, as batch normalisation does."""

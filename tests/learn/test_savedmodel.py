@@ -1,6 +1,7 @@
 """What is exported says what the network says, in every way that it is loaded."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from knee3d.learn import engines, savedmodel
+from knee3d.learn.card import for_saved_model
 from knee3d.postprocess.predict import with_neighbours
 
 
@@ -46,7 +48,7 @@ def test_every_signature_gives_the_networks_answer(exported):
     labels = loaded.labels(tf.constant(slices)).numpy()
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, expected.argmax(axis=-1))
-    assert set(loaded.signatures) == {"serve", "serving_default", "labels", "volume"}
+    assert set(loaded.signatures) == {"serve", "serving_default", "labels", "volume", "about"}
     (default,) = loaded.signatures["serving_default"](slices=tf.constant(slices)).values()
     np.testing.assert_allclose(default, expected, atol=1e-5)
     (one,) = loaded.signatures["volume"](stack=tf.constant(STACK[:1])).values()
@@ -140,3 +142,92 @@ def test_a_stack_of_no_slices_is_refused_in_words(exported):
     loaded = tf.saved_model.load(str(exported[2]))
     with pytest.raises(tf.errors.InvalidArgumentError, match="a stack needs at least one slice"):
         loaded.volume(tf.zeros((0, 21, 18), tf.uint8))
+
+
+C_API = """
+import ctypes, json, sys
+import numpy as np
+folder, names, out = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
+tf = ctypes.CDLL(sys.argv[4])
+for name in ("TF_NewStatus", "TF_NewGraph", "TF_NewSessionOptions", "TF_LoadSessionFromSavedModel", "TF_AllocateTensor",
+             "TF_GraphOperationByName", "TF_TensorData", "TF_Message"):
+    getattr(tf, name).restype = ctypes.c_void_p
+
+class Output(ctypes.Structure):
+    _fields_ = [("oper", ctypes.c_void_p), ("index", ctypes.c_int)]
+
+def pointer(value):
+    return ctypes.c_void_p(value)
+
+def check():
+    assert tf.TF_GetCode(pointer(status)) == 0, ctypes.string_at(tf.TF_Message(pointer(status)))
+
+status, graph, options = tf.TF_NewStatus(), tf.TF_NewGraph(), tf.TF_NewSessionOptions()
+tags = (ctypes.c_char_p * 1)(b"serve")
+session = tf.TF_LoadSessionFromSavedModel(pointer(options), None, folder.encode(), tags, 1, pointer(graph), None,
+                                          pointer(status))
+check()
+
+def end(name):
+    operation, index = name.split(":")
+    return Output(tf.TF_GraphOperationByName(pointer(graph), operation.encode()), int(index))
+
+slices = np.random.default_rng(0).integers(0, 256, (2, 21, 18, 3), dtype=np.uint8)
+shape = (ctypes.c_int64 * 4)(*slices.shape)
+given = tf.TF_AllocateTensor(4, shape, 4, ctypes.c_size_t(slices.nbytes))  # 4 is TF_UINT8
+ctypes.memmove(tf.TF_TensorData(pointer(given)), slices.ctypes.data, slices.nbytes)
+answer = (ctypes.c_void_p * 1)()
+tf.TF_SessionRun(pointer(session), None, (Output * 1)(end(names["input"])), (ctypes.c_void_p * 1)(given), 1,
+                 (Output * 1)(end(names["output"])), answer, 1, None, 0, None, pointer(status))
+check()
+tf.TF_Dim.restype, tf.TF_TensorByteSize.restype = ctypes.c_int64, ctypes.c_size_t
+sizes = [tf.TF_Dim(pointer(answer[0]), axis) for axis in range(4)]
+content = ctypes.string_at(tf.TF_TensorData(pointer(answer[0])), tf.TF_TensorByteSize(pointer(answer[0])))
+np.savez(out, slices=slices, found=np.frombuffer(content, np.float32).reshape(sizes))
+assert not {"tensorflow", "keras", "knee3d"} & set(sys.modules)
+"""
+
+
+@pytest.mark.slow
+def test_the_c_api_computes_it_without_any_python_of_ours(tmp_path):
+    """As a program in C, Go or Rust would; the wheel of TensorFlow has the library."""
+    network = small_network(1)
+    savedmodel.export(network, tmp_path / "saved_model", {})
+    content = SavedModel()
+    content.ParseFromString((tmp_path / "saved_model" / "saved_model.pb").read_bytes())
+    signature = content.meta_graphs[0].signature_def["serving_default"]
+    (given,), (told,) = signature.inputs.values(), signature.outputs.values()
+    names = json.dumps({"input": given.name, "output": told.name})
+    place = Path(tf.sysconfig.get_lib())
+    library = next(place.glob("libtensorflow_cc.so*"))
+    path = {"LD_LIBRARY_PATH": str(place), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    words = [sys.executable, "-c", C_API, str(tmp_path / "saved_model"), names, str(tmp_path / "out.npz"), str(library)]
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    with np.load(tmp_path / "out.npz") as out:
+        np.testing.assert_allclose(out["found"], np.asarray(network(out["slices"])), atol=savedmodel.PARITY)
+
+
+def test_it_tells_about_itself_to_whoever_asks(tmp_path):
+    """By plain TensorFlow; counts, and no names of cases or patients."""
+    card = {
+        "knee3d": "0.2", "plane": "axial", "scheme": "compartments", "settings": {"context": 1},
+        "classes": ["background", "femoral cartilage", "tibial cartilage", "patellar cartilage"],
+        "window_rule": "rule", "spacing_mm": [0.3, 0.3, 0.7], "input": "in", "output": "out",
+        "cases": {"train": ["secret-1", "secret-2"], "val": ["secret-3"]},
+        "patients": {"train": ["hidden"], "val": ["hidden too"]}, "scores": {"val_dice": 0.9},
+    }  # fmt: skip
+    savedmodel.export(small_network(1), tmp_path / "saved_model", for_saved_model(card))
+    loaded = tf.saved_model.load(str(tmp_path / "saved_model"))
+    text = loaded.about().numpy().decode()
+    told = json.loads(text)
+    assert told["slice_axes"] == {"slices": "inferior", "height": "posterior", "width": "left"}
+    assert told["channels"] == [-1, 0, 1]
+    assert told["colours"][0] == "#000000"
+    assert len(set(told["colours"])) == 4
+    assert told["trained_on"] == {"cases": {"train": 2, "val": 1}, "patients": {"train": 1, "val": 1}}
+    assert told["scores"] == {"val_dice": 0.9}
+    assert "secret" not in text
+    assert "hidden" not in text
+    (again,) = loaded.signatures["about"]().values()
+    assert again.numpy().decode() == text

@@ -361,7 +361,7 @@ class Bumps(keras.callbacks.Callback):
 @pytest.mark.slow
 def test_a_users_callbacks_hear_and_decide_also_after_an_interruption(balls, tmp_path):
     """A plateau of the user's goes on where it was: the learning rates are those of a training in one go."""
-    settings = config.TrainConfig(network=TINY, encoder_weights="none", augment="none", epochs=4, limit_slices=8,
+    settings = config.TrainConfig(network=TINY, encoder_weights="none", augment="none", epochs=4, limit_slices=4,
                                   schedule="constant", learning_rate=1e-3)  # fmt: skip
 
     def extras(until: int) -> tuple[Bumps, config.Extras]:

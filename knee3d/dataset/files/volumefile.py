@@ -229,6 +229,8 @@ def _check_voxels(path: Path, image: sitk.Image) -> None:
     sizes = [int(image.GetMetaData(f"dim[{i + 1}]")) for i in range(int(image.GetMetaData("dim[0]")))]
     start, count = int(float(image.GetMetaData("vox_offset"))), math.prod(sizes)
     wanted = start + count * int(image.GetMetaData("bitpix")) // 8
+    if min(start, count, wanted) < 0:
+        raise EOFError("its header contradicts itself")
     begin, place = _bytes_of(path, 4), path
     if path.suffix.lower() == ".hdr":  # the voxels lie in a file beside it
         place = next((one for one in files_of(path) if ".img" in one.name.lower()), path)

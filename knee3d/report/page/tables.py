@@ -12,9 +12,11 @@ from knee3d.report.tables import UNIT_SIGNS, number
 from knee3d.report.templates import UNKNOWN
 
 EXPLAINED = {
-    "Volume": "Voxels of the labels times the volume of one.",
-    "Thickness": "Over the bone-cartilage interface where there is cartilage, by area. P5 to P95 are percentiles.",
-    "Area": "Of the bone-cartilage interface.",
+    "Volume": "The number of voxels with this label, times the volume of one voxel. With borders in part, a voxel at "
+    "the border counts by its probability.",
+    "Thickness": "Measured over the interface between bone and cartilage, where there is cartilage, weighted by area. "
+    "P5 to P95 are percentiles.",
+    "Area": "The area of the interface between bone and cartilage.",
 }
 """What stands below a table of measures."""
 DIGITS = {"mm3": 0, "mm2": 0, "mm": 2, "%": 1}
