@@ -10,6 +10,8 @@ from knee3d.anatomy.box import Box, box_between
 
 TOLERANCE_MM = 1e-2
 """Places so near are the same: file formats keep affines as float32 or decimal text."""
+LARGEST = 2**31
+"""Voxels: a file that claims more is corrupt. A knee with voxels of 0.2 mm has an eighth of it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from pathlib import Path, PurePath
 from knee3d.anatomy.orientation import Side
 from knee3d.dataset.cases import Split
 from knee3d.dataset.dicom.grid import is_one_stack
-from knee3d.dataset.dicom.headers import is_dicom, read_tags
+from knee3d.dataset.dicom.headers import is_dicom, letters_of, read_tags
 from knee3d.dataset.dicom.segmentation import is_segmentation
 from knee3d.dataset.dicom.series import scan
 from knee3d.dataset.files.bare_arrays import ENDINGS as ARRAY_ENDINGS
@@ -260,17 +260,13 @@ def plain_name(name: str) -> str:
 
 def _side(image: Path, parts: Sequence[str]) -> Side:
     """DICOM's word, or else that of the names; unknown if they say nothing, or both."""
-    if image.is_dir() and (told := side_in_headers(image)):
-        return told
+    if image.is_dir():
+        told = letters_of(_tags_in(image, ("Laterality", "ImageLaterality")).values()) & {"L", "R"}
+        if told:
+            return Side(told.pop()) if len(told) == 1 else Side.UNKNOWN
     words = {word for part in parts for word in re.split(r"[^a-z]+", part.lower())}
     sides = {side for word, side in _SIDES.items() if word in words}
     return sides.pop() if len(sides) == 1 else Side.UNKNOWN
-
-
-def side_in_headers(folder: Path) -> Side:
-    """The side that the first DICOM image in a folder tells; unknown if it tells none, or both."""
-    told = set(_tags_in(folder, ["Laterality", "ImageLaterality"]).values()) & {"L", "R"}
-    return Side(told.pop()) if len(told) == 1 else Side.UNKNOWN
 
 
 def _named_apart(knees: Sequence[Knee], folder: Path) -> list[Knee]:
@@ -334,4 +330,4 @@ def _notes(knees: Sequence[Knee], masks: Sequence[Path]) -> Iterator[str]:
 def _notes_of_studies(knees: Sequence[Knee], studies: Mapping[str, Sequence[Path]]) -> Iterator[str]:
     for series in studies.values():
         names = ", ".join(f"{knee.case} ({knee.side or 'side unknown'})" for knee in knees if knee.image in series)
-        yield f"{len(series)} series of one study, taken as one visit of one patient: {names}; keep those you mean"
+        yield f"{len(series)} series of one study, taken as of one patient: {names}; keep those you mean"

@@ -10,7 +10,8 @@ from knee3d.dataset.files.textheader import fields_of
 
 log = logging.getLogger(__name__)
 
-HEADERS = (".nhdr", ".mhd", ".hdr")
+NIFTI_HEADER = ".hdr"
+HEADERS = (".nhdr", ".mhd", NIFTI_HEADER)
 """Endings of files whose voxels lie in a second file beside them."""
 
 
@@ -60,10 +61,10 @@ def files_of(path: Path) -> list[Path]:
     """The files that are read where a user names a path: those below a folder, a file, or a header and its data."""
     if path.is_dir():
         return [one for one in files_below(path) if one.is_file()]
-    if path.suffix.lower() in HEADERS and path.is_file():
-        told = fields_of(path)
-        named = path.parent / (told.get("elementdatafile") or told.get("datafile") or "")
-        # Of a list or a pattern of files, each may be meant.
-        beside = [named] if named.is_file() else path.parent.glob("*" if told else f"{glob.escape(path.stem)}.*")
-        return sorted({path, *(one for one in beside if one.is_file() and not one.name.startswith("."))})
-    return [path]
+    if path.suffix.lower() not in HEADERS or not path.is_file():
+        return [path]
+    told = {} if path.suffix.lower() == NIFTI_HEADER else fields_of(path)
+    named = path.parent / (told.get("elementdatafile") or told.get("datafile") or "")
+    # Of a list or a pattern of files, each may be meant.
+    beside = [named] if named.is_file() else path.parent.glob("*" if told else f"{glob.escape(path.stem)}.*")
+    return sorted({path, *(one for one in beside if one.is_file() and not one.name.startswith("."))})

@@ -99,10 +99,10 @@ class FreezeEncoder(keras.callbacks.Callback):
 
 
 def _forget_moments(optimizer: keras.optimizers.Optimizer) -> None:
-    """Let Adam start anew, at its learning rate: its correction for young moments counts steps from the first one."""
-    adam = getattr(optimizer, "inner_optimizer", optimizer)
-    for variable in adam.variables:
-        if variable is not adam._learning_rate:
+    """Let the optimizer start anew, at its learning rate. Adam's correction of young moments counts its steps."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    for variable in inner.variables:
+        if variable is not inner._learning_rate:
             variable.assign(tf.zeros_like(variable.value))
 
 
@@ -151,8 +151,8 @@ class Table(keras.callbacks.Callback):
         left = (time.perf_counter() - self._started) * (self._epochs - epoch - 1)
         log.info("%s", table_line(epoch + 1, self._epochs, logs, left))
 
-    def on_train_end(self, logs: Any = None) -> None:
-        """Take the bar away where an epoch was interrupted."""
+    def close(self) -> None:
+        """Take the bar away where an epoch was interrupted; `fit` tells no callback of that."""
         self._bar.close()
 
 

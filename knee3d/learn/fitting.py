@@ -49,13 +49,7 @@ class Task:
     extras: Extras = Extras()
 
 
-def fit(
-    model: keras.Model,
-    task: Task,
-    run: Run,
-    cache: str | None,
-    check: Callable[[], object],
-) -> None:
+def fit(model: keras.Model, task: Task, run: Run, cache: str | None, check: Callable[[], object]) -> None:
     """Train for all epochs that are left, writing each down in the run's folder.
 
     Args:
@@ -96,6 +90,7 @@ def fit(
     steps = task.train.steps(config.batch_size, count)
     if not steps:
         raise ValueError(f"{task.train.count} training {task.cutting.called} are too few for {count} devices")
+    table = Table(task.name, task.cutting.called, steps, task.train.count, config.epochs)
     try:
         board = TensorBoard(run.folder / "logs", task.scheme, task.val.stacks, task.cutting, task.extras.draw_confusion)
         first = next(iter(_stream(task, range(1), None)))
@@ -105,7 +100,7 @@ def fit(
             Replay(deciding, history),
             SeedDropout(config.seed),
             FreezeEncoder(str(config.encoder), config.freeze_encoder_epochs),
-            Table(task.name, task.cutting.called, steps, task.train.count, config.epochs),
+            table,
             *(one for one in task.extras.callbacks if not isinstance(one, REMEMBERED)),
             board,
             Checkpoints(run, history, config, check),
@@ -122,7 +117,7 @@ def fit(
             verbose=0,
         )
         if trainer.stop_training:
-            log.info("%s: no better validation Dice for %d epochs", task.name, config.stop_patience)
+            log.info("%s: ended early, after epoch %d", task.name, len(history))
         _warn_of_missed(task, trainer)
     except tf.errors.ResourceExhaustedError as error:
         raise ValueError(
@@ -134,6 +129,8 @@ def fit(
             stack.load()  # names the PNG, if any, that stopped TensorFlow: its own account may lack the name
         first_line, *_ = error.message.strip().split("\n")  # what follows is TensorFlow's own stack
         raise ValueError(f"training stopped: {first_line}") from error
+    finally:
+        table.close()
 
 
 def _warn_of_missed(task: Task, trainer: Trainer) -> None:

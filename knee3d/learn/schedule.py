@@ -35,9 +35,6 @@ def deciding_callbacks(
         plateau: Options of ReduceLROnPlateau: factor, patience, min_delta, cooldown, min_lr.
         stop_patience: Epochs without a better validation Dice before training ends; None goes on to the last epoch.
     """
-    callbacks: list[keras.callbacks.Callback] = []
-    if schedule == "plateau":
-        callbacks.append(keras.callbacks.ReduceLROnPlateau(monitor=MONITORED, mode="min", **(plateau or {})))
 
     def planned(epoch: int, now: float) -> float:
         if epoch < warmup_epochs:
@@ -49,7 +46,10 @@ def deciding_callbacks(
             return rate * (1 - done) ** POWER
         return rate if epoch == warmup_epochs else now
 
-    callbacks.append(keras.callbacks.LearningRateScheduler(planned))
+    # It comes first: each writes the rate into the scores of an epoch, and the plateau does so before it lowers it.
+    callbacks: list[keras.callbacks.Callback] = [keras.callbacks.LearningRateScheduler(planned)]
+    if schedule == "plateau":
+        callbacks.append(keras.callbacks.ReduceLROnPlateau(monitor=MONITORED, mode="min", **(plateau or {})))
     if stop_patience is not None:
         callbacks.append(keras.callbacks.EarlyStopping(monitor="val_dice", mode="max", patience=stop_patience))
     return callbacks

@@ -26,11 +26,10 @@ from knee3d import __version__
 from knee3d.anatomy.tissue import Scheme
 from knee3d.atomic import whole_folder
 from knee3d.dataset.dicom.series import find_grids
-from knee3d.dataset.discover import side_in_headers
 from knee3d.dataset.intake import Entry
 from knee3d.dataset.labels import check_form
-from knee3d.dataset.sides import check_side
-from knee3d.dataset.source import Source, is_dicom_source, read_image
+from knee3d.dataset.sides import agreed_side, check_side
+from knee3d.dataset.source import Source, read_image
 from knee3d.launch import LaunchError
 from knee3d.launch.on_ray import pool_on_ray
 from knee3d.lease import Held, disk_time, in_threads, in_turn, leased, share, sweep
@@ -134,11 +133,9 @@ def plan(entries: Sequence[Entry], wish: Wish, out: Path, overwrite: bool = Fals
         for entry in entries:
             try:
                 check_form(wish.form, entry.source.path)
-                if scheme:
-                    _check_side(entry.source, scheme)
                 known = _known(entry, wish, mark, out, math.inf if overwrite else None)
                 if known is None:
-                    _check_readable(entry.source)
+                    _check_readable(entry.source, scheme)
                 found.append((entry, "finished, to be kept" if known else "to be segmented", True))
             except (ValueError, OSError) as error:
                 found.append((entry, f"problem: {error}", False))
@@ -146,28 +143,19 @@ def plan(entries: Sequence[Entry], wish: Wish, out: Path, overwrite: bool = Fals
     return found
 
 
-def _check_side(source: Source, scheme: Scheme) -> None:
-    """`check_side`, as far as a look at headers tells: that of a zip is known when it is unpacked.
+def _check_readable(source: Source, scheme: Scheme | None) -> None:
+    """Refuse what cannot be segmented: of folders of DICOM by their headers, of others by reading them.
 
     Raises:
-        ValueError: The side is not known, and matters.
+        ValueError: As `read_image`; or the side is contradicted, or not known where classes need it.
     """
     if source.path.is_dir():
-        check_side(source.side or side_in_headers(source.path), scheme)
-    elif not is_dicom_source(source.path):
-        check_side(source.side, scheme)
-
-
-def _check_readable(source: Source) -> None:
-    """Refuse what cannot be read: of folders of DICOM by their headers, of others by reading them.
-
-    Raises:
-        ValueError: As `read_image`.
-    """
-    if source.path.is_dir():
-        find_grids(source.path, source.choice)
+        tagged = find_grids(source.path, source.choice)[0].side
     else:
-        read_image(source.path, source.choice)
+        _, tagged = read_image(source.path, source.choice)
+    side = agreed_side(source.side, tagged)
+    if scheme:
+        check_side(side, scheme)
 
 
 def _check_places(entries: Sequence[Entry], wish: Wish, out: Path) -> None:

@@ -268,7 +268,7 @@ def test_series_of_one_study_are_of_one_patient(tmp_path):
         ("B", "V12", "R"),
     ]
     notes = " ".join(discover(tmp_path).notes)
-    assert "2 series of one study, taken as one visit of one patient: A_left (L), A_right (R)" in notes
+    assert "2 series of one study, taken as of one patient: A_left (L), A_right (R)" in notes
     assert "knees: 5, patients: 2" in notes
 
 

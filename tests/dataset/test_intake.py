@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -180,3 +181,15 @@ def test_a_table_chooses_a_series_where_a_folder_holds_both_knees(tmp_path):
     preparation = Preparation(SCHEMES["cartilage"], None)
     cases = list(prepare_knees(read_table(tmp_path / "knees.csv"), tmp_path / "dataset", preparation, 1))
     assert {case.name: case.side for case in cases} == {"k1": Side.RIGHT, "k2": Side.LEFT}
+
+
+def test_a_mark_of_a_nifti_header_counts_its_voxels_and_no_other_file(tmp_path):
+    """Whatever text is in the header, such as who wrote it."""
+    image = nib.Nifti1Pair(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.diag([0.5, 0.6, 0.7, 1]))
+    image.header["descrip"] = b"FSL:6.0\ndata file: other.raw\n"
+    nib.save(image, tmp_path / "k.hdr")
+    before = content_mark(tmp_path / "k.hdr")
+    (tmp_path / "notes.txt").write_text("hello")
+    assert content_mark(tmp_path / "k.hdr") == before
+    (tmp_path / "k.img").write_bytes(bytes(120))
+    assert content_mark(tmp_path / "k.hdr") != before

@@ -22,7 +22,7 @@ from small_disk import run_in_small_disk
 import knee3d
 from knee3d import lease as leases
 from knee3d import workflow
-from knee3d.anatomy.orientation import Side, to_canonical
+from knee3d.anatomy.orientation import Side, axis_codes, to_canonical
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.files.probabilities import read_probabilities
@@ -611,3 +611,25 @@ def test_a_side_that_the_classes_need_is_asked_for_before(place, tmp_path):
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
     done = run(tmp_path / "knee.nii.gz", *words, "--side", side)
     assert done.exit_code == 0, done.output
+    other = Side.LEFT if side is Side.RIGHT else Side.RIGHT
+    contradicted = run(dicom, *words, "--side", other, "--dry-run")
+    assert contradicted.exit_code == 2
+    assert "laterality" in contradicted.output
+
+
+def test_what_a_path_does_not_say_is_asked_for_before_and_said_again_to_report(place, tmp_path):
+    """A NumPy array has no spacing and no axes."""
+    image, side = read_image(place / "cohort" / "P001-baseline" / "dicom")
+    np.save(tmp_path / "knee.npy", image.array)
+    told = ("--spacing", ",".join(map(str, image.spacing_mm)), "--axes", axis_codes(image.affine).lower())
+    words = (tmp_path / "knee.npy", "--models", place / "models", "--out", tmp_path / "out", "--side", side)
+    refused = run(*words, "--dry-run")
+    assert refused.exit_code == 2
+    assert "--spacing" in refused.output
+    assert run(*words, *told, "--dry-run").exit_code == 0
+    assert run(*words, *told).exit_code == 0
+    report = ("report", tmp_path / "out", tmp_path / "knee.npy")
+    assert "--spacing" in run_as_seen(*report).output
+    done = run_as_seen(*report, *told)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "out" / "knee" / "report" / "report.html").is_file()

@@ -131,10 +131,13 @@ def test_two_devices_train_what_one_does(balls, tmp_path, network, rate, epochs)
     training.train_view(balls, PLANE, tmp_path / "one", config.TrainConfig(**settings))
     assert finish(start(balls, tmp_path / "two", settings, devices=2)) == 2
     one, two = (
-        np.genfromtxt(tmp_path / name / PLANE.value / "metrics.csv", delimiter=",", names=True)["loss"]
+        np.genfromtxt(tmp_path / name / PLANE.value / "metrics.csv", delimiter=",", names=True)
         for name in ("one", "two")
     )
-    np.testing.assert_allclose(two, one, rtol=5e-3)
+    for column in ("loss", "val_loss", "val_knee_loss", "learning_rate"):
+        np.testing.assert_allclose(two[column], one[column], rtol=5e-3)
+    for column in ("dice", "val_dice", "val_foreground_dice"):  # labels flip where two classes are as probable
+        np.testing.assert_allclose(two[column], one[column], atol=0.02)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,9 @@ def rates(callbacks, history=()):
     """Learning rate of each epoch, and the number of the last one."""
     network = model()
     stopped = replay(callbacks, network, history)
-    deciding = keras.callbacks.CallbackList(list(callbacks), model=network)
+    told = []
+    writes = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: told.append(logs["learning_rate"]))
+    deciding = keras.callbacks.CallbackList([*callbacks, writes], model=network)
     found = [scores["learning_rate"] for scores in history]
     for epoch in range(len(history), len(LOSSES)):
         if stopped:
@@ -27,6 +29,7 @@ def rates(callbacks, history=()):
         deciding.on_epoch_begin(epoch)
         found.append(float(network.optimizer.learning_rate))
         deciding.on_epoch_end(epoch, {schedule.MONITORED: LOSSES[epoch], "val_dice": 1 - LOSSES[epoch]})
+        assert told[-1] == found[-1]  # what is written down is what the epoch was trained with
         stopped = network.stop_training
     return found
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from knee3d.anatomy.orientation import Side
+from knee3d.anatomy.volume import LARGEST
 from knee3d.dataset.dicom.headers import PLACE_TAGS, DicomError, Frame
 
 _COSINE_TOLERANCE = 1e-3  # 0.06 degrees: 0.1 mm across a knee
@@ -17,7 +18,6 @@ _UNIT_TOLERANCE = 3e-3  # of products of unit vectors whose numbers have three d
 _MM_TOLERANCE = 1e-2
 _FARTHEST = 10  # times the usual distance, of slices of one series between which others are lost
 _GAP_TOLERANCE = 1e-2  # of the distance between slices
-LARGEST = 2**31  # voxels; a knee of 0.2 mm has 2**28
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ geometry; no geometry is taken from them.
 import logging
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -323,5 +323,9 @@ def _side(path: Path, header: Dataset, tags: Dataset) -> Side:
 
 
 def _sides(header: Dataset, tags: Dataset) -> set[str]:
-    told = (header.get("Laterality"), header.get("ImageLaterality"), tags.get("FrameLaterality"))
-    return {str(side or "").strip().upper()[:1] for side in told}  # some write "LEFT", or "BOTH"
+    return letters_of((header.get("Laterality"), header.get("ImageLaterality"), tags.get("FrameLaterality")))
+
+
+def letters_of(told: Iterable[object]) -> set[str]:
+    """The first letters of what attributes say of the side, in capitals: some programs write "LEFT", or "BOTH"."""
+    return {str(side or "").strip().upper()[:1] for side in told}

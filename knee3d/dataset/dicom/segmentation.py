@@ -20,9 +20,9 @@ from knee3d import __version__
 from knee3d.anatomy import tissue
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.tissue import Numbering, Scheme, Tissue
-from knee3d.anatomy.volume import Volume
+from knee3d.anatomy.volume import LARGEST, Volume
 from knee3d.atomic import whole_file
-from knee3d.dataset.dicom.grid import LARGEST, Grid
+from knee3d.dataset.dicom.grid import Grid
 from knee3d.dataset.dicom.headers import DicomError, blaming, read_tags
 from knee3d.dataset.files.channels import first_of
 

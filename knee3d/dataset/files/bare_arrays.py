@@ -11,13 +11,12 @@ import h5py
 import numpy as np
 
 from knee3d.anatomy.orientation import check_codes, direction
-from knee3d.anatomy.volume import Volume
+from knee3d.anatomy.volume import LARGEST, Volume
 
 NPY = ".npy"
 ENDINGS = (".im", ".seg", ".h5", ".hdf5", NPY)
 KEY = "data"
 HDF5_AXES = "IPR"
-_LARGEST = 2**31
 
 
 class BareArrayError(ValueError):
@@ -78,5 +77,5 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _check(path: Path, data: np.ndarray | h5py.Dataset) -> None:
-    if data.ndim not in (3, 4) or data.dtype.kind not in "biuf" or not 0 < data.size <= _LARGEST:
+    if data.ndim not in (3, 4) or data.dtype.kind not in "biuf" or not 0 < data.size <= LARGEST:
         raise BareArrayError(f"{path.name} must hold a volume of numbers, it has {data.dtype} {data.shape}")

@@ -16,7 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
-from knee3d.anatomy.volume import Volume
+from knee3d.anatomy.volume import LARGEST, Volume
 from knee3d.atomic import whole_file
 from knee3d.dataset.files.textheader import fields_of
 from knee3d.dataset.places import HEADERS, files_of
@@ -37,7 +37,6 @@ _FLOATS = {"16": "f4", "64": "f8"}
 """NIfTI's number of a type of voxels -> NumPy's name."""
 _PIXDIM = 76
 """Where a NIfTI header has its voxel sizes."""
-LARGEST = 2**31
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _NIFTI_COSINE_TOLERANCE = 1e-4
 _PLACE_TOLERANCE_MM = 0.05  # ITK tells the header's numbers with six digits
