@@ -20,6 +20,7 @@ were found in the same way as those of its training."""
 SHARE = 0.995
 """The part of the foreground that is not brighter than the window."""
 THICK_MM = 2.0
+"""Voxels this long are no parts of a block, see `in_blocks`: it would show more than one tissue."""
 VOXEL_MM = (0.05, 20.0)
 """The smallest and the largest distance between voxels of a knee in mm: what is beyond was given in another unit."""
 WIDEST_MM = 220.0
@@ -56,9 +57,9 @@ def window_of(volume: Volume) -> Window:
     """One window for the whole volume, from the intensities of its foreground, so that air around it changes nothing.
 
     The foreground is all blocks of voxels, see `in_blocks`, that are brighter than `clip_level`. The brightest 0.5 % of
-    its voxels lie above the window. The window begins at 0, where scanners see no signal. Where intensities are
-    negative, or the darkest are not below a quarter of the window's end, they have another zero: then as many voxels as
-    lie above the window, the darkest of the whole volume, lie below it.
+    its voxels lie above the window. The window begins at 0, where scanners see no signal. It does not where the darkest
+    intensities of the whole volume are far from 0, lower than minus a twentieth of the window's end or higher than a
+    quarter of it: then as many voxels lie below the window as above it.
 
     Slices are never windowed one by one: a slice's brightness would then depend on what else it shows.
 
@@ -73,7 +74,7 @@ def window_of(volume: Volume) -> Window:
     high = float(values[np.searchsorted(counted, SHARE * counted[-1])])
     darkest, of_all = _distribution(volume.array)
     low = float(darkest[np.searchsorted(of_all, (1 - SHARE) * counted[-1], side="right")])
-    if darkest[0] >= 0 and low <= high / 4:
+    if -high / 20 <= low <= high / 4:
         low = 0.0
     if high <= low:
         raise ValueError(f"the image has no contrast: its intensities are nearly all {low:g}")
