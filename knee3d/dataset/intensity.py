@@ -5,6 +5,7 @@ the same picture.
 """
 
 import logging
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -19,8 +20,10 @@ WINDOW_RULE = "foreground, version 2"
 were found in the same way as those of its training."""
 SHARE = 0.995
 """The part of the foreground that is not brighter than the window."""
+MOST_BLOCKS = 1 << 19
+"""So many of a volume are looked at: a knee of OAI's size has 3 million."""
 THICK_MM = 2.0
-"""Voxels this long are no parts of a block, see `in_blocks`: it would show more than one tissue."""
+"""Voxels this long are no parts of a block, see `blocks_of`: it would show more than one tissue."""
 VOXEL_MM = (0.05, 20.0)
 """The smallest and the largest distance between voxels of a knee in mm: what is beyond was given in another unit."""
 WIDEST_MM = 220.0
@@ -56,7 +59,7 @@ class Window:
 def window_of(volume: Volume) -> Window:
     """One window for the whole volume, from the intensities of its foreground, so that air around it changes nothing.
 
-    The foreground is all blocks of voxels, see `in_blocks`, that are brighter than `clip_level`. The brightest 0.5 % of
+    The foreground is all blocks of voxels, see `blocks_of`, that are brighter than `clip_level`. The brightest 0.5 % of
     its voxels lie above the window. The window begins at 0, where scanners see no signal. It does not where the darkest
     intensities of the whole volume are far from 0, lower than minus a twentieth of the window's end or higher than a
     quarter of it: then as many voxels lie below the window as above it.
@@ -69,10 +72,10 @@ def window_of(volume: Volume) -> Window:
     Raises:
         ValueError: The volume has no contrast.
     """
-    foreground = _foreground(volume)
-    values, counted = _distribution(volume.array, foreground)
+    blocks = blocks_of(volume)
+    values, counted = _distribution(blocks[_is_foreground(blocks)])
     high = float(values[np.searchsorted(counted, SHARE * counted[-1])])
-    darkest, of_all = _distribution(volume.array)
+    darkest, of_all = _distribution(blocks)
     low = float(darkest[np.searchsorted(of_all, (1 - SHARE) * counted[-1], side="right")])
     if -high / 20 <= low <= high / 4:
         low = 0.0
@@ -81,38 +84,35 @@ def window_of(volume: Volume) -> Window:
     return Window(low, high)
 
 
-def in_blocks(volume: Volume) -> np.ndarray:
-    """The mean of each block of 2 x 2 x 2 voxels, in which noise is less; along an axis of thick slices, of 1 voxel.
+def blocks_of(volume: Volume) -> np.ndarray:
+    """Blocks of 2 x 2 x 2 voxels, in whose mean there is less noise; along an axis of thick slices, of 1 voxel.
 
     Args:
-        volume: Of real numbers. What is left over at the ends of axes, less than a block, is left out.
+        volume: Of numbers. What is left over at the ends of axes, less than a block, is left out; of more than
+            `MOST_BLOCKS` blocks, evenly spaced ones are taken.
 
     Returns:
-        (i, j, k) float32.
+        (i, j, k, voxels), the blocks along the axes of the volume and the voxels of each.
     """
-    sizes = _block(volume)
-    whole = volume.array[tuple(slice(count // size * size) for count, size in zip(volume.shape, sizes, strict=True))]
-    means = np.zeros([count // size for count, size in zip(whole.shape, sizes, strict=True)], np.float32)
-    for first in np.ndindex(sizes):
-        means += whole[tuple(slice(start, None, size) for start, size in zip(first, sizes, strict=True))]
-    return means / np.float32(np.prod(sizes))
-
-
-def _block(volume: Volume) -> tuple[int, ...]:
     thin = zip(volume.spacing_mm, volume.shape, strict=True)
-    return tuple(2 if mm < THICK_MM and count > 1 else 1 for mm, count in thin)
+    sizes = [2 if mm < THICK_MM and count > 1 else 1 for mm, count in thin]
+    counts = [count // size for count, size in zip(volume.shape, sizes, strict=True)]
+    step = math.ceil((math.prod(counts) / MOST_BLOCKS) ** (1 / 3)) or 1
+    chosen, shape = volume.array, []
+    for axis in np.argsort(np.abs(volume.array.strides))[::-1]:  # what lies together in memory last
+        begins = np.arange(0, counts[axis], step) * sizes[axis]
+        chosen = np.take(chosen, (begins[:, None] + np.arange(sizes[axis])).ravel(), axis)
+    for count, size in zip(chosen.shape, sizes, strict=True):
+        shape += [count // size, size]
+    grouped = chosen.reshape(shape).transpose(0, 2, 4, 1, 3, 5)
+    return np.ascontiguousarray(grouped).reshape(*grouped.shape[:3], -1)
 
 
-def _foreground(volume: Volume) -> np.ndarray:
-    """(i, j, k) bool: blocks above `clip_level`, and at the ends of axes what is next to them."""
-    means = in_blocks(volume)
+def _is_foreground(blocks: np.ndarray) -> np.ndarray:
+    """(i, j, k) bool: blocks whose mean is above `clip_level`, or the brightest if there is none."""
+    means = blocks.mean(axis=-1, dtype=np.float32)
     bright = means > clip_level(*_distribution(means))
-    if not bright.any():
-        bright = means == means.max()
-    for axis, size in enumerate(_block(volume)):
-        bright = np.repeat(bright, size, axis)
-        bright = np.concatenate([bright, np.take(bright, [-1] * (volume.shape[axis] - bright.shape[axis]), axis)], axis)
-    return bright
+    return bright if bright.any() else means == means.max()
 
 
 def clip_level(values: np.ndarray, counted: np.ndarray) -> float:
@@ -154,9 +154,9 @@ def check_one_knee(volume: Volume) -> None:
     width = float(volume.spacing_mm[2])
     if volume.shape[2] * width <= WIDEST_MM:
         return
-    filled = _foreground(volume).mean(axis=(0, 1))
+    filled = _is_foreground(blocks_of(volume)).mean(axis=(0, 1))
     tissue = np.flatnonzero(filled > _FILLED * filled.max())
-    across = float(np.ptp(tissue) + 1) * width if tissue.size else 0.0
+    across = float(np.ptp(tissue) + 1) * volume.shape[2] * width / filled.size if tissue.size else 0.0
     if across > WIDEST_MM:
         raise ValueError(
             f"it shows tissue over {across:.0f} mm from right to left, so both knees; crop the image to one, in 3D "
@@ -262,30 +262,21 @@ def to_intensities(volume: Volume, window: Window) -> Volume:
     return volume.with_array(table[volume.array])
 
 
-def _distribution(array: np.ndarray, inside: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def _distribution(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sorted intensities, and how many voxels have each or less; of more than 4 million floats evenly spaced ones.
 
-    16-bit integers, of which a knee has 20 million, are counted and not sorted.
-
-    Args:
-        array: Of real numbers.
-        inside: Which voxels count, as bool; None is all.
+    16-bit integers are counted and not sorted.
     """
     if array.dtype.kind not in "iu" or array.dtype.itemsize > 2:
-        chosen = (array if inside is None else array[inside]).ravel(order="K")
-        some = chosen[:: max(1, chosen.size >> 22)]
+        some = array.ravel(order="K")[:: max(1, array.size >> 22)]
         return np.sort(some), np.arange(1, some.size + 1)
     lowest = int(np.iinfo(array.dtype).min)
     array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
     unsigned = array.view(np.dtype(f"u{array.dtype.itemsize}")).ravel()
-    mask = None if inside is None else np.ascontiguousarray(inside).view(np.uint8).ravel()
     size = 1 << 8 * array.dtype.itemsize
     # OpenCV counts in float32, which is exact up to 2 ** 24.
-    parts = [slice(start, start + (1 << 24)) for start in range(0, unsigned.size, 1 << 24)]
-    counts = sum(
-        cv2.calcHist([unsigned[part]], [0], None if mask is None else mask[part], [size], [0, size]).astype(np.int64)
-        for part in parts
-    )
+    parts = [unsigned[start : start + (1 << 24)] for start in range(0, unsigned.size, 1 << 24)]
+    counts = sum(cv2.calcHist([part], [0], None, [size], [0, size]).astype(np.int64) for part in parts)
     counts = np.roll(np.ravel(counts), lowest)
     there = np.flatnonzero(counts)
     return there + lowest, counts[there].cumsum()
