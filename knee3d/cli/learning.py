@@ -1,5 +1,6 @@
 """Commands from slices to trained networks, to their cards, and to ONNX."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,19 @@ ENCODERS = ["vgg16", "vgg19", "resnet18", "resnet34", "resnet50", "resnet101", "
             *(f"efficientnetb{number}" for number in range(5))]  # fmt: skip
 LOSSES = ["dice", "dice-ce", "generalised-dice", "tversky", "focal-tversky"]
 PLANES = [plane.value for plane in Plane]
-OTHER_VIEWS = ["oblique", "volume"]
+OTHER_VIEWS = ["shared", "oblique", "volume"]
+
+
+class NetworkName(click.ParamType):
+    """A network of ours, or where to find one of the user's."""
+
+    name = "NAME|MODULE:FUNCTION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Text -> the same."""
+        if value not in NETWORKS and ":" not in value:
+            self.fail(f"{value!r} is none; say {', '.join(NETWORKS)}, or module:function", param, ctx)
+        return str(value)
 
 
 @click.command(cls=Command)
@@ -36,17 +49,28 @@ OTHER_VIEWS = ["oblique", "volume"]
 @click.option(
     "--plane",
     type=click.Choice([*PLANES, "all", *OTHER_VIEWS]),
-    help="One, all three, oblique directions, or the volume, which unet3d sees  [default: all; volume for unet3d]",
+    help="One; all three, a network each; shared: one network for all three; oblique directions; or the volume, which "
+    "unet3d sees  [default: all; volume for unet3d]",
 )
 @models_option
-@click.option("--network", type=click.Choice(NETWORKS), default="unet")
+@click.option(
+    "--network",
+    type=NetworkName(),
+    default="unet",
+    help=f"{', '.join(NETWORKS)}; or your own, module:function or file.py:function: see knee3d/README.md.",
+)
 @click.option(
     "--encoder",
     type=click.Choice(ENCODERS),
     show_default="vgg16",
-    help="fcn, deconvnet, deeplab and segnet take vgg16 and vgg19, unet3d none.",
+    help="fcn, deconvnet, deeplab and segnet take vgg16 and vgg19, unet3d and your own none.",
 )
 @weights_option
+@click.option(
+    "--init",
+    metavar="FOLDER",
+    help="Begin with the weights of a network that was trained before: a models folder, or that of one network.",
+)
 @click.option("--context", type=click.IntRange(0), default=1, help="Neighbours on each side.")
 @click.option(
     "--directions",
@@ -79,6 +103,11 @@ OTHER_VIEWS = ["oblique", "volume"]
     help="sgd has Nesterov's momentum of 0.99 and wants a --learning-rate of about 0.01.",
 )
 @click.option("--weight-decay", type=click.FloatRange(0), help="Of the optimizer [none; adamw: 0.004].")
+@click.option(
+    "--ema",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Validate and export the running average of the weights, of which a step keeps this share, such as 0.999.",
+)
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-4)
 @click.option(
     "--schedule",
@@ -138,7 +167,12 @@ OTHER_VIEWS = ["oblique", "volume"]
 @click.option("--limit-slices", type=click.IntRange(1), help="Use so many slices (or patches) only, for a quick try.")
 @click.option("--folds", type=click.IntRange(2), help="Cross-validate: deal training and validation patients out anew.")
 @click.option("--fold", type=click.IntRange(1), help="Train this fold only, from 1 on [all].")
-@click.option("--resume", is_flag=True, help="Go on with a training that was interrupted.")
+@click.option("--licence", default="", metavar="TEXT", help="Of the networks; it stands in card and SavedModel [none].")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with a training that was interrupted, or that has ended with fewer --epochs.",
+)
 @click.option(
     "--overwrite",
     is_flag=True,
@@ -172,8 +206,12 @@ def train(dataset: Path, plane: str | None, models: Path, **options: Any) -> Non
     knee3d-train data/oai --plane sagittal --batch-size 16 --learning-rate 3e-4 --precision mixed_float16
     knee3d-train data/oai --plane all --folds 5 --models cross
     knee3d-train data/oai --network deeplab --models models-deeplab
+    knee3d-train data/oai --network my_networks.py:small_unet --models models-small
     knee3d-train data/oai --network unet3d --loss dice-ce --patch 96,96,64 --models models-3d
     knee3d-train data/oai --plane oblique --directions 6
+    knee3d-train data/oai --plane shared --models models-shared
+    knee3d-train data/new --init models --models models-new --learning-rate 3e-5
+    knee3d-train data/oai --epochs 200 --resume
     knee3d-train data/oai --network fpn --encoder efficientnetb0 --models models-fpn
     knee3d-train data/oai --loss dice-ce --augment strong --foreground-fraction 0.7 --stop-patience 20
     knee3d-train data/oai --launcher ray --address 10.0.0.1:6379
@@ -182,13 +220,14 @@ def train(dataset: Path, plane: str | None, models: Path, **options: Any) -> Non
     """
     from knee3d import workflow
     from knee3d.dataset.split import Folds
-    from knee3d.learn.config import Going, TrainConfig
+    from knee3d.learn.config import Extras, Going, TrainConfig
 
     plane = plane or ("volume" if options["network"] == SOLID else "all")
     views = PLANES if plane == "all" else [plane]
     _refuse_idle_options(options["network"] == SOLID, plane == "oblique", options["encoder_weights"])
     going = Going(**{name: options.pop(name) for name in ("overwrite", "resume", "cache")})
     launcher = _launcher(going, **{name: options.pop(name) for name in ("launcher", "address", "retries", "slurm")})
+    launcher = replace(launcher, extras=Extras(licence=options.pop("licence")))
     folds, fold = options.pop("folds"), options.pop("fold")
     config = TrainConfig(**options)
     if folds is None:

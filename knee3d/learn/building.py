@@ -39,6 +39,8 @@ def build(classes: int, config: TrainConfig, encoder_weights: str | None) -> ker
         raise ValueError(f"encoder weights {encoder_weights} do not fit {config.encoder}: {error}") from error
     _match_running_statistics(model, config.batch_size)
     optimizer = optimizer_of(config)
+    if config.ema is not None:
+        optimizer.use_ema, optimizer.ema_momentum = True, config.ema
     if config.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)
@@ -49,6 +51,8 @@ def build(classes: int, config: TrainConfig, encoder_weights: str | None) -> ker
 def optimizer_of(config: TrainConfig) -> keras.optimizers.Optimizer:
     """Keras' optimizer of some settings, new."""
     rate, decay = config.learning_rate, config.weight_decay
+    if isinstance(config.optimizer, keras.optimizers.Optimizer):
+        return type(config.optimizer).from_config(config.optimizer.get_config())
     moments = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
     if config.optimizer == "sgd":
         return keras.optimizers.SGD(rate, momentum=0.99, nesterov=True, weight_decay=decay)

@@ -77,6 +77,44 @@ class SeedDropout(keras.callbacks.Callback):
             generator.state.assign(state.astype(generator.state.dtype))
 
 
+class RunningAverage(keras.callbacks.Callback):
+    """Lets an epoch be validated and written down with the running average of the weights, if the optimizer keeps one.
+
+    The two change places, so that a checkpoint has the average in the network and the weights that learn in the
+    optimizer. Keras' own callback adds and subtracts them, which rounds, and ends by giving up the weights.
+
+    Args:
+        inside: Whether the network that is trained has the average in it, as it has where a checkpoint was loaded.
+    """
+
+    def __init__(self, inside: bool) -> None:
+        super().__init__()
+        self._inside = inside
+
+    def _put(self, average: bool) -> None:
+        optimizer = innermost(self.model.optimizer)
+        if self._inside != average and optimizer.use_ema:
+            pairs = zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True)
+            for weights, kept in pairs:
+                held = np.array(weights)
+                weights.assign(kept)
+                kept.assign(held)
+        self._inside = average
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Go on learning from where the weights were."""
+        self._put(average=False)
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Validate the average, which stays to be written down."""
+        self._put(average=True)
+
+
+def innermost(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer itself, where another one scales the loss for it."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 class FreezeEncoder(keras.callbacks.Callback):
     """Keeps the encoder as it is, its batch normalisation too, for the first epochs.
 
@@ -100,7 +138,7 @@ class FreezeEncoder(keras.callbacks.Callback):
 
 def _forget_moments(optimizer: keras.optimizers.Optimizer) -> None:
     """Let the optimizer start anew, at its learning rate. Adam's correction of young moments counts its steps."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner = innermost(optimizer)
     for variable in inner.variables:
         if variable is not inner._learning_rate:
             variable.assign(tf.zeros_like(variable.value))

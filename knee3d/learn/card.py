@@ -15,7 +15,6 @@ from knee3d.anatomy.tissue import SCHEMES
 from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.learn.config import TrainConfig
 from knee3d.learn.cutting import PatchCutting
-from knee3d.learn.networks import NETWORKS
 from knee3d.learn.views import COARSEST_MM, FINEST_MM, LearningView
 from knee3d.records import VERSION, changed, check_version, earlier
 
@@ -23,6 +22,8 @@ FORM = 1
 """Version of the form of card.json."""
 IDENTITY = ("scheme", "data")
 """What makes two trainings the same, beside their settings and the directions of their slices."""
+ALL_PLANES = "one_network_for_all_planes"
+"""Key of the card of a plane whose network was trained on the slices of all planes."""
 NEEDED = ("knee3d", "plane", "scheme", "classes", "settings", "spacing_mm", "window_rule", "input", "output")
 """What a network cannot be used without."""
 
@@ -54,7 +55,7 @@ def describe(dataset: Dataset, view: LearningView, settings: Mapping[str, Any]) 
         "input": view.cutting.says,
         "output": "float32 (n, height, width, classes), softmax",
         "patch": list(view.cutting.patch) if isinstance(view.cutting, PatchCutting) else None,
-        "whole_slices_only": NETWORKS[settings["network"]].whole,
+        "whole_slices_only": view.whole,
         "turns": [turn.tolist() for turn in view.turns],
         "settings": dict(settings),
         "cases": {split.value: [case.name for case in cases] for split, cases in used.items()},
@@ -179,6 +180,10 @@ def differences(there: Mapping[str, Any], wanted: Mapping[str, Any], default: Tr
     found = [key for key in IDENTITY if there.get(key) != wanted[key]]
     if (there.get("turns") or []) != wanted["turns"]:
         found.append("the directions of its slices")
+    if there.get(ALL_PLANES, False) != wanted.get(ALL_PLANES, False):
+        found.append("planes that share a network")
+    if there.get("begins_with") != wanted.get("begins_with"):
+        found.append("network to begin with")
     settings = there.get("settings")
     if not isinstance(settings, Mapping):
         return " and ".join([*found, "settings"])

@@ -1,14 +1,17 @@
 """TrainConfig: how to train. Going: what to do about what is there already."""
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import keras
+import numpy as np
 
 from knee3d.anatomy.directions import SPREADS
 from knee3d.learn.augment import STRENGTHS
 from knee3d.learn.losses import LOSSES
-from knee3d.learn.networks import NETWORKS
+from knee3d.learn.networks import Architecture, Choice, architecture_of, name_of
 from knee3d.learn.schedule import SCHEDULES
 
 PATCH = (96, 96, 64)
@@ -21,9 +24,11 @@ class TrainConfig:
     """How to train; the defaults are the paper's (Luan et al. 2025).
 
     Attributes:
-        network: Key of `networks.NETWORKS`.
+        network: Which, see `networks.Choice`: a name, or a function of your own.
         encoder: One of those that the network takes, see `Architecture`; None is its first.
         encoder_weights: "imagenet", "none" or a path, see `find_encoder_weights`.
+        init: Folder of a network that was trained before, or of a models folder with one for each view: the layers
+            that fit begin as they are there, see `beginning.take_weights`; None begins with the encoder's weights.
         context: Neighbouring slices on each side, as channels.
         directions: How many directions of oblique slices one network learns,
         spread: and how they lie: key of `anatomy.directions.SPREADS`.
@@ -33,9 +38,13 @@ class TrainConfig:
         epochs: Times over the training slices.
         batch_size: Slices in a step, over all devices together.
         optimizer: One of `OPTIMIZERS`: Adam (Kingma and Ba 2015), AdamW (Loshchilov and Hutter 2019), or SGD with
-            Nesterov's momentum of 0.99, as nnU-Net has it.
+            Nesterov's momentum of 0.99, as nnU-Net has it. Or an optimizer of Keras, with a learning rate that is a
+            number: it is copied for each network, and its learning rate counts.
         weight_decay: Share of the weights that is taken off at each step, times the learning rate; None is the
             optimizer's own: none, but 0.004 for AdamW.
+        ema: Validate and export the running average of the weights, of which a step keeps this share (Polyak and
+            Juditsky 1992), such as 0.999; None takes the weights as they are. Batch normalisation's means and
+            variances are running averages anyway, of the weights as they are.
         learning_rate: After warm-up.
         schedule: One of `schedule.SCHEDULES`: what the learning rate does in later epochs.
         warmup_epochs: Epochs in which the learning rate rises.
@@ -61,9 +70,10 @@ class TrainConfig:
         ValueError: A value makes no sense.
     """
 
-    network: str = "unet"
+    network: Choice = "unet"
     encoder: str | None = None
     encoder_weights: str = "imagenet"
+    init: str | None = None
     context: int = 1
     directions: int = 6
     spread: str = "sphere"
@@ -71,8 +81,9 @@ class TrainConfig:
     patch: tuple[int, int, int] | None = None
     epochs: int = 100
     batch_size: int = 2
-    optimizer: str = "adam"
+    optimizer: str | keras.optimizers.Optimizer = "adam"
     weight_decay: float | None = None
+    ema: float | None = None
     learning_rate: float = 1e-4
     schedule: str = "plateau"
     warmup_epochs: int = 0
@@ -94,16 +105,22 @@ class TrainConfig:
     limit_slices: int | None = None
 
     def __post_init__(self) -> None:
-        tables = {"network": NETWORKS, "schedule": SCHEDULES, "loss": LOSSES, "augment": STRENGTHS,
-                  "precision": PRECISIONS, "optimizer": OPTIMIZERS, "spread": SPREADS}  # fmt: skip
+        own = _own_rate(self)
+        if own is not None:
+            object.__setattr__(self, "learning_rate", own)
+        tables = {"schedule": SCHEDULES, "loss": LOSSES, "augment": STRENGTHS, "precision": PRECISIONS,
+                  "spread": SPREADS, **({} if own is not None else {"optimizer": OPTIMIZERS})}  # fmt: skip
         for name, table in tables.items():
             if getattr(self, name) not in table:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; there are: {', '.join(table)}")
-        encoders = NETWORKS[self.network].encoders
+        encoders = self.architecture.encoders
         if self.encoder is None:
             object.__setattr__(self, "encoder", encoders[0])
         if self.encoder not in encoders:
-            raise ValueError(f"{self.network} takes no encoder {self.encoder!r}, only: {', '.join(encoders)}")
+            raise ValueError(f"{name_of(self.network)} takes no encoder {self.encoder!r}, only: {', '.join(encoders)}")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
         above_0 = ("epochs", "directions", "spacing_mm", "batch_size", "learning_rate", "limit_slices", "clip_norm",
                    "stop_patience")  # fmt: skip
         at_least_0 = ("context", "warmup_epochs", "freeze_encoder_epochs", "plateau_patience", "plateau_min_delta",
@@ -114,7 +131,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be {'above 0' if name in above_0 else '0 or more'}, got {value}")
         if self.patch is not None and (len(self.patch) != 3 or min(self.patch) < 1):
             raise ValueError(f"a patch has three sides of 1 or more voxels, got {self.patch}")
-        for name in ("plateau_factor", "foreground_fraction"):
+        for name in ("plateau_factor", "foreground_fraction", "ema"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {value}")
@@ -127,25 +144,53 @@ class TrainConfig:
                 if field.name.startswith(name)}  # fmt: skip
 
     @property
+    def architecture(self) -> Architecture:
+        """That of `network`."""
+        return architecture_of(self.network)
+
+    @property
     def settings(self) -> dict[str, Any]:
-        """All of it for a model card; a file of encoder weights by its name only."""
-        patch = self.patch and list(self.patch)
-        return asdict(self) | {"encoder_weights": Path(self.encoder_weights).name, "patch": patch}
+        """All of it for a model card, but for `init`, of which the card says more. Paths by their names only."""
+        own = self.optimizer if isinstance(self.optimizer, keras.optimizers.Optimizer) else None
+        said = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "init"}
+        return said | {
+            "network": name_of(self.network),
+            "optimizer": self.optimizer if own is None else own.get_config() | {"name": type(own).__name__},
+            "encoder_weights": Path(self.encoder_weights).name,
+            "patch": self.patch and list(self.patch),
+        }
+
+
+def _own_rate(config: TrainConfig) -> float | None:
+    """The learning rate of an optimizer of the user's own; None where knee3d makes it."""
+    if not isinstance(config.optimizer, keras.optimizers.Optimizer):
+        return None
+    if config.weight_decay is not None:
+        raise ValueError("weight_decay is for knee3d's optimizers; give it to the optimizer of your own")
+    rate = config.optimizer.get_config()["learning_rate"]
+    if not isinstance(rate, int | float):
+        raise ValueError(
+            "the learning rate of an optimizer of your own must be a number, as the schedule sets it epoch by epoch; "
+            "schedule and warmup_epochs say how"
+        )
+    return float(str(np.float32(rate)))  # Keras keeps float32: 0.001 and not 0.0010000000474974513
 
 
 @dataclass(frozen=True, eq=False)
 class Extras:
-    """What a training is given beside its settings. It stands in no record, and changes no weights but by callbacks.
+    """What a training is given beside its settings. It changes no weights but by callbacks.
 
     Attributes:
         callbacks: Keras callbacks of the user. Their model is a `trainer.Trainer`, and they hear of an epoch before it
             is written down. Those of the kinds in `callbacks.REMEMBERED` are shown the epochs that were, where a
             training goes on; others begin anew.
         draw_confusion: Draws the confusion matrix for TensorBoard; None leaves the page out.
+        licence: Under which the network may be used; it stands in the card and in the SavedModel.
     """
 
     callbacks: tuple[Any, ...] = ()
     draw_confusion: Any = None
+    licence: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from knee3d.anatomy.plane import Plane
 from knee3d.atomic import whole_folder
 from knee3d.learn.card import for_saved_model, load_card, model_folder
+from knee3d.learn.kerasfile import load_network
 from knee3d.learn.savedmodel import worst_difference
 
 MODEL = "model.onnx"
@@ -84,10 +84,7 @@ def export_view(models: Path, view: Plane | str, out: Path) -> float:
         raise RuntimeError(f"{' and '.join(missing)} not installed; pip install 'knee3d[onnx]'")
     description = for_saved_model(load_card(models, view))
     path = model_folder(models, view) / "model.keras"
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read; train this plane again ({error})") from error
+    model = load_network(path)
     model(np.zeros((1, 32, 32, model.input_shape[-1] or 32), np.uint8))  # Keras exports a network that was called once
     with whole_folder(out) as partial:
         with warnings.catch_warnings(), _collecting_often():

@@ -11,7 +11,16 @@ import tensorflow as tf
 from knee3d.anatomy.tissue import Scheme
 from knee3d.learn import pipeline
 from knee3d.learn.augment import STRENGTHS, Augmentation
-from knee3d.learn.callbacks import REMEMBERED, Checkpoints, FreezeEncoder, Replay, SeedDropout, Table, replay
+from knee3d.learn.callbacks import (
+    REMEMBERED,
+    Checkpoints,
+    FreezeEncoder,
+    Replay,
+    RunningAverage,
+    SeedDropout,
+    Table,
+    replay,
+)
 from knee3d.learn.config import Extras, TrainConfig
 from knee3d.learn.cutting import Cutting
 from knee3d.learn.engines import gpu_names
@@ -98,6 +107,7 @@ def fit(model: keras.Model, task: Task, run: Run, cache: str | None, check: Call
         ours = [
             *deciding,
             Replay(deciding, history),
+            RunningAverage(inside=bool(history)),
             SeedDropout(config.seed),
             FreezeEncoder(str(config.encoder), config.freeze_encoder_epochs),
             table,

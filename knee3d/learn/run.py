@@ -7,6 +7,7 @@ metrics.csv         one line an epoch
 logs/               TensorBoard
 checkpoints/        epoch-0007.keras: weights, optimizer, and the scores of all epochs so far; the last two
 best.keras          the checkpoint with the best validation Dice
+last_epoch.keras    of a finished training, the last checkpoint: more epochs begin with it; it may be deleted
 """
 
 import csv
@@ -35,6 +36,7 @@ from knee3d.atomic import whole_file
 
 log = logging.getLogger(__name__)
 
+LAST = "last_epoch.keras"
 HISTORY = "knee3d-history.json"
 WEIGHTS = "model.weights.h5"
 """Where Keras keeps those of network and optimizer in a .keras file."""
@@ -45,7 +47,7 @@ DAMAGE = (
 NO_FAULT_OF_THE_SYSTEM = (None, errno.ENOENT, errno.EINVAL)
 """Of an OSError: HDF5 gives none for damage, and a place before the file's beginning is invalid."""
 FILES = {
-    "config.json", "environment.json", "cases.json", "metrics.csv", "logs", "checkpoints", "best.keras",
+    "config.json", "environment.json", "cases.json", "metrics.csv", "logs", "checkpoints", "best.keras", LAST,
     "card.json", "model.keras", "saved_model", "curves.png",
 }  # fmt: skip
 """What a training leaves, and `card` beside it."""
@@ -65,6 +67,11 @@ class Run:
     def best(self) -> Path:
         """The checkpoint with the best validation Dice."""
         return self.folder / "best.keras"
+
+    @property
+    def last(self) -> Path:
+        """The last checkpoint of a finished training."""
+        return self.folder / LAST
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -105,15 +112,42 @@ class Run:
         The history is a member of the same file, so that weights and epochs cannot come apart.
         """
         with whole_file(self._checkpoint(len(history))) as partial:
-            model.save(partial)
-            with zipfile.ZipFile(partial, "a") as archive:
-                archive.writestr(HISTORY, json.dumps(history))
+            _save_checkpoint(model, history, partial)
             if best_epoch(history) == len(history) - 1:  # first, so that no epoch counts as done whose best is not kept
                 with whole_file(self.best) as copy:
                     shutil.copyfile(partial, copy)  # no link: what damages one should leave the other
         known = [self._checkpoint(epoch) for epoch in range(len(history), 0, -1)][:KEPT]
         for old in set(self.checkpoints) - set(known):  # later epochs, too, that could not be read and were done again
             old.unlink()
+
+    def go_on_from(self, finished: "Run", model: keras.Model) -> None:
+        """Bring a finished training here, to which more epochs are added.
+
+        Args:
+            finished: Its folder.
+            model: As it was built, its optimizer too; its weights change.
+
+        Raises:
+            ValueError: Its last checkpoint is gone, or cannot be read.
+        """
+        if not finished.last.is_file():
+            raise ValueError(
+                f"{finished.folder} has no {LAST} any more, without which no epochs can be added; begin anew with "
+                "--overwrite, or give it as --init to another --models"
+            )
+        history = load_checkpoint(model, finished.last)
+        best = best_epoch(history)
+        if (finished.folder / "logs").is_dir():
+            shutil.copytree(finished.folder / "logs", self.folder / "logs", dirs_exist_ok=True)
+        with whole_file(self.best) as partial:
+            if best == len(history) - 1:
+                shutil.copyfile(finished.last, partial)
+            else:
+                without_optimizer = keras.Model(model.inputs, model.outputs)  # as the file is
+                without_optimizer.load_weights(finished.folder / "model.keras")
+                _save_checkpoint(model, history[: best + 1], partial)
+        with whole_file(self._checkpoint(len(history))) as partial:
+            shutil.copyfile(finished.last, partial)
 
     def check_ours(self) -> None:
         """Refuse a folder that cannot be replaced, or in which lies what no training has put there.
@@ -134,7 +168,9 @@ class Run:
             )
 
     def tidy(self) -> None:
-        """Remove what only a training under way needs."""
+        """Remove what only a training under way needs; its last checkpoint stays, for more epochs."""
+        for newest in self.checkpoints[:1]:
+            newest.replace(self.last)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         self.best.unlink(missing_ok=True)
 
@@ -179,6 +215,12 @@ class Run:
                 log.warning("%s: taking epoch %d instead", self.folder, len(history))
             return history
         raise ValueError(f"{self.folder} has no checkpoint that can be read; bring one back, or begin anew --overwrite")
+
+
+def _save_checkpoint(model: keras.Model, history: History, path: Path) -> None:
+    model.save(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(HISTORY, json.dumps(history))
 
 
 def load_checkpoint(model: keras.Model, path: Path) -> History:

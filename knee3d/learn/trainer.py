@@ -185,6 +185,15 @@ class Trainer(keras.Model):
         finally:
             self._validating = False
 
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """As Keras has it, but the network is left as it was last validated."""
+        optimizer = self.optimizer
+        optimizer.finalize_variable_values = lambda variables: None  # puts the average in, see `RunningAverage`
+        try:
+            return super().fit(*args, **kwargs)
+        finally:
+            del optimizer.finalize_variable_values
+
     def train_step(self, data: tuple[Learnt, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Learn from a batch, and from how long it was waited for."""
         (images, masks, owners, drawn), waited = data

@@ -12,6 +12,8 @@ import keras
 from knee3d.anatomy.plane import Plane
 from knee3d.atomic import replace_folder, whole_file
 from knee3d.dataset.cases import Dataset, Split
+from knee3d.learn.all_planes import check_planes, hand_out
+from knee3d.learn.beginning import Beginning, beginning_of, inherited, take_weights
 from knee3d.learn.building import bare, build
 from knee3d.learn.card import describe, differences, for_saved_model, load_card, model_folder
 from knee3d.learn.config import Extras, Going, TrainConfig
@@ -21,7 +23,7 @@ from knee3d.learn.reading import visits_of
 from knee3d.learn.run import Run, environment
 from knee3d.learn.savedmodel import export
 from knee3d.learn.trainer import strategy
-from knee3d.learn.views import learning_view
+from knee3d.learn.views import SHARED, LearningView, learning_view
 from knee3d.lease import BEAT_S, STALE_S, Lease, leased
 
 log = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ def train_view(
 
     Args:
         dataset: Prepared, with train and val cases.
-        view: A plane, or the name of another view, see `views.learning_view`.
+        view: A plane, or the name of another view, see `views.learning_view`. "shared" fills the folders of all planes.
         models: Folder of all networks; this one goes to its own folder in it.
         config: How.
         going: What to do about what is there already.
@@ -48,20 +50,21 @@ def train_view(
     Returns:
         The model's folder: `card.json`, `saved_model/`, and what `run` says but for the checkpoints. While it is being
         trained it is called `<view>.training`, so that an interruption costs no finished model. A view whose card
-        says the same settings and data is left alone.
+        says the same settings and data is left alone; to one with fewer epochs `going.resume` adds those that it
+        lacks.
 
     Raises:
+        FileNotFoundError: There is no network to begin with.
         ValueError: There is a model trained otherwise or a training interrupted, another process trains the view, a
             split is empty, memory ran out, or the loss became NaN.
         EncoderWeightsError: See `find_encoder_weights`.
     """
     devices = strategy(min(config.batch_size, config.limit_slices or config.batch_size))
     folder = model_folder(models, view)
-    seeing = learning_view(folder.name, config, dataset.of_split(Split.TRAIN))
-    card = describe(dataset, seeing, config.settings)
+    seeing, card, beginning = _planned(dataset, folder.name, config, extras)
     if _is_done(models, view, card, config, going):
         return folder
-    weights = find_encoder_weights(config.encoder_weights, config.encoder)
+    weights = None if beginning else find_encoder_weights(config.encoder_weights, config.encoder)
     run = Run(run_folder(models, view))
     train, val = (
         visits_of(seeing.stacks(dataset, dataset.of_split(split)), seeing.cutting, config.limit_slices)
@@ -74,12 +77,32 @@ def train_view(
         keras.utils.set_random_seed(config.seed)
         with devices.scope():
             model = build(dataset.scheme.classes, config, weights)
+        if beginning:
+            take_weights(model, beginning)
+        if not run.checkpoints and _only_shorter(Run(folder).card, card, config, going):
+            run.go_on_from(Run(folder), model)
         fit(model, task, run, going.cache, lease.check)
         _finish(run, model, card, task)
         lease.check()
         replace_folder(run.folder, folder)
         Run(folder).tidy()  # last: as long as the name is not its own, a killed run finds its checkpoints
+        if folder.name == SHARED:
+            hand_out(models, config)
     return folder
+
+
+def _planned(
+    dataset: Dataset, view: str, config: TrainConfig, extras: Extras
+) -> tuple[LearningView, dict[str, Any], Beginning | None]:
+    """How knees are shown, the card before training, and the network to begin with."""
+    seeing = learning_view(view, config, dataset.of_split(Split.TRAIN))
+    card = describe(dataset, seeing, config.settings)
+    if extras.licence:
+        card["licence"] = extras.licence
+    if config.init is None:
+        return seeing, card, None
+    beginning = beginning_of(config.init, view)
+    return seeing, inherited(card, beginning, dataset), beginning
 
 
 def run_folder(models: Path, view: Plane | str) -> Path:
@@ -87,7 +110,9 @@ def run_folder(models: Path, view: Plane | str) -> Path:
     return models / f"{model_folder(models, view).name}.training"
 
 
-def make_ready(dataset: Dataset, view: Plane | str, models: Path, config: TrainConfig, going: Going) -> bool:
+def make_ready(
+    dataset: Dataset, view: Plane | str, models: Path, config: TrainConfig, going: Going, extras: Extras
+) -> bool:
     """Do here what comes before a training elsewhere, which then goes on in `run_folder` with `resume`.
 
     Returns:
@@ -96,8 +121,7 @@ def make_ready(dataset: Dataset, view: Plane | str, models: Path, config: TrainC
     Raises:
         ValueError: As `train_view`.
     """
-    seeing = learning_view(model_folder(models, view).name, config, dataset.of_split(Split.TRAIN))
-    card = describe(dataset, seeing, config.settings)
+    _, card, _ = _planned(dataset, model_folder(models, view).name, config, extras)
     if _is_done(models, view, card, config, going):
         return False
     run = Run(run_folder(models, view))
@@ -118,6 +142,8 @@ def _is_done(models: Path, view: Plane | str, card: dict[str, Any], config: Trai
         ValueError: It was trained otherwise and must not be overwritten.
     """
     folder, default = model_folder(models, view), type(config)()
+    if folder.name == SHARED:
+        check_planes(models, card, config, going)
     for one in (folder, run_folder(models, view)):
         Run(one).check_ours()
     if (going.overwrite and not going.resume) or not (folder / "card.json").exists():
@@ -131,7 +157,7 @@ def _is_done(models: Path, view: Plane | str, card: dict[str, Any], config: Trai
         if going.overwrite:
             return False
         raise ValueError(f"{error}, with --overwrite") from error
-    if differ and going.overwrite:
+    if differ and (going.overwrite or _only_shorter(load_card(models, view), card, config, going)):
         return False
     if differ:
         raise ValueError(
@@ -139,8 +165,20 @@ def _is_done(models: Path, view: Plane | str, card: dict[str, Any], config: Trai
             "to keep what was done with these settings"
         )
     Run(folder).tidy()
+    if folder.name == SHARED:
+        hand_out(models, config)
     log.info("%s: already trained with these settings on these cases, in %s", folder.name, folder)
     return True
+
+
+def _only_shorter(there: dict[str, Any] | None, card: dict[str, Any], config: TrainConfig, going: Going) -> bool:
+    """Whether a finished training is the one that is asked for but for its epochs, which are fewer, and goes on."""
+    try:
+        epochs = int((there or {})["settings"]["epochs"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    longer = {**card, "settings": {**card["settings"], "epochs": epochs}}
+    return going.resume and epochs < config.epochs and not differences(there or {}, longer, type(config)())
 
 
 def _begin(run: Run, card: dict[str, Any], config: TrainConfig, going: Going) -> None:
@@ -188,10 +226,11 @@ def _finish(run: Run, trained: keras.Model, card: dict[str, Any], task: Task) ->
     with whole_file(run.folder / "model.keras") as partial:
         model.save(partial)
     shutil.rmtree(run.folder / "saved_model", ignore_errors=True)
-    known = {
+    known = card | {
         "slices": {"train": task.train.count, "val": task.val.count},
         "scores": {"best_epoch": len(scores), **scores[-1]},
+        "environment": run.read_json("environment.json"),
     }
-    parity = export(model, run.folder / "saved_model", for_saved_model(card | known))
-    measured = {"saved_model_differs_by": parity, "environment": run.read_json("environment.json")}
-    run.write_json("card.json", card | known | measured)
+    if task.name != SHARED:
+        known["saved_model_differs_by"] = export(model, run.folder / "saved_model", for_saved_model(known))
+    run.write_json("card.json", known)

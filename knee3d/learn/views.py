@@ -1,4 +1,4 @@
-"""What a network looks at, by the name of its folder: a plane's, `oblique`, `volume`."""
+"""What a network looks at, by the name of its folder: a plane's, `shared` by all planes, `oblique`, `volume`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from knee3d.anatomy.plane import Plane
 from knee3d.dataset.cases import Case, Dataset
 from knee3d.learn.config import PATCH, TrainConfig
 from knee3d.learn.cutting import Cutting, PatchCutting, SliceCutting
-from knee3d.learn.networks import NETWORKS
+from knee3d.learn.networks import NETWORKS, name_of
 from knee3d.learn.stacks import ObliqueStack, PlaneStack, Stack
 from knee3d.postprocess.oblique import OBLIQUE
 from knee3d.postprocess.patches import SOLID
 
 PLANES: Mapping[str, Plane] = {plane.value: plane for plane in Plane}
+SHARED = "shared"
+"""One network for the slices of all planes."""
 _FIRST_AXIS = next(plane for plane in Plane if plane.axis == 0)
 _DEEPEST = max(network.stride for network in NETWORKS.values() if network.solid)
 FINEST_MM, COARSEST_MM = 0.05, 10.0
@@ -36,37 +38,40 @@ class LearningView:
         cutting: What the network is shown at a time.
         spacing_mm: (3,) of what it is shown, Inferior, Posterior, Left; oblique slices have one for all axes.
         turns: Of oblique slices.
+        whole: Whether the network must see whole slices, see `networks.Architecture`.
     """
 
     name: str
     cutting: Cutting
     spacing_mm: np.ndarray
     turns: tuple[np.ndarray, ...] = ()
+    whole: bool = False
 
     def stacks(self, dataset: Dataset, cases: Sequence[Case]) -> list[Stack]:
         """What labelled knees have to show."""
         if self.turns:
             spacing = float(self.spacing_mm[0])
             return [ObliqueStack(dataset, case, turn, spacing) for case in cases for turn in self.turns]
-        plane = PLANES.get(self.name, _FIRST_AXIS)
-        return [PlaneStack.of(dataset, case, plane) for case in cases]
+        planes = list(PLANES.values()) if self.name == SHARED else [PLANES.get(self.name, _FIRST_AXIS)]
+        return [PlaneStack.of(dataset, case, plane) for case in cases for plane in planes]
 
 
 def learning_view(name: str, config: TrainConfig, cases: Sequence[Case]) -> LearningView:
     """The view of a name.
 
     Args:
-        name: A plane's, "volume", or "oblique": one network for `config.directions` directions.
+        name: A plane's, "shared": one network for all planes, "volume", or "oblique": one network for
+            `config.directions` directions.
         config: How it is trained.
         cases: Of training: spacing and patch are the median's.
 
     Raises:
         ValueError: There is no such view, or the network cannot have it.
     """
-    solid = NETWORKS[config.network].solid
+    solid = config.architecture.solid
     if solid != (name == SOLID):
         others = f"any view but {SOLID}" if not solid else SOLID
-        raise ValueError(f"--network {config.network} takes {others}, not --plane {name}")
+        raise ValueError(f"--network {name_of(config.network)} takes {others}, not --plane {name}")
     spacings = np.array([case.spacing_mm for case in cases])
     middle = np.median(spacings, axis=0)
     if solid:
@@ -79,15 +84,15 @@ def learning_view(name: str, config: TrainConfig, cases: Sequence[Case]) -> Lear
                 "say --precision float32, or a larger --patch"
             )
         return LearningView(name, PatchCutting(patch), middle)
-    cutting = SliceCutting(config.context)
-    if name in PLANES:
-        return LearningView(name, cutting, middle)
+    cutting, whole = SliceCutting(config.context), config.architecture.whole
+    if name in PLANES or name == SHARED:
+        return LearningView(name, cutting, middle, whole=whole)
     if name != OBLIQUE:
-        raise ValueError(f"there is no view {name!r}; there are {', '.join(PLANES)}, {OBLIQUE} and {SOLID}")
+        raise ValueError(f"there is no view {name!r}; there are {', '.join(PLANES)}, {SHARED}, {OBLIQUE} and {SOLID}")
     spacing = config.spacing_mm or np.median(spacings.min(axis=1))
     if not FINEST_MM <= spacing <= COARSEST_MM:
         raise ValueError(f"--spacing of oblique slices is {FINEST_MM} to {COARSEST_MM} mm, got {spacing:g}")
-    return LearningView(name, cutting, np.full(3, spacing), turns_of(config.spread, config.directions))
+    return LearningView(name, cutting, np.full(3, spacing), turns_of(config.spread, config.directions), whole)
 
 
 def _patch_within(cases: Sequence[Case]) -> tuple[int, int, int]:

@@ -21,7 +21,7 @@ from knee3d.models import all_trained, fusion_files, is_trained, load_fusion
 from knee3d.postprocess.confusion import Scores
 
 if TYPE_CHECKING:
-    from knee3d.learn.config import Going, TrainConfig
+    from knee3d.learn.config import Extras, Going, TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class Launcher:
         retries: How often a lost worker is replaced by one that goes on from its last checkpoint.
         slurm: See `run_on_slurm`.
         going: What to do about what is there already.
+        extras: What trainings are given beside their settings.
     """
 
     kind: str = "local"
@@ -46,6 +47,7 @@ class Launcher:
     retries: int = 3
     slurm: Mapping[str, str | bool] = field(default_factory=dict)
     going: "Going | None" = None
+    extras: "Extras | None" = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class ViewTask:
         models: The models folder.
         config: How.
         fold: Its number and how many there are; None trains on the dataset's own split.
+        extras: What is given beside the settings.
     """
 
     folder: Path
@@ -65,6 +68,7 @@ class ViewTask:
     models: Path
     config: "TrainConfig"
     fold: tuple[int, int] | None = None
+    extras: "Extras | None" = None
 
     @property
     def name(self) -> str:
@@ -86,7 +90,7 @@ def train(
 ) -> list[Path]:
     """Train views; see `learn.training.train_view`. Returns the folders of those that are done."""
     names = _names(views)
-    _train([ViewTask(folder, view, models, config) for view in names], launcher)
+    _train([ViewTask(folder, view, models, config, extras=launcher.extras) for view in names], launcher)
     return [models / view for view in names if is_trained(models, view)]
 
 
@@ -117,7 +121,7 @@ def cross_validate(
 
     homes = {number: models / f"fold-{number}-of-{folds.count}" for number in range(1, folds.count + 1)}
     tasks = [
-        ViewTask(folder, view, homes[number], config, (number, folds.count))
+        ViewTask(folder, view, homes[number], config, (number, folds.count), launcher.extras)
         for number in folds.chosen
         for view in _names(views)
     ]
@@ -143,7 +147,7 @@ def _spread(scores: dict[str, float]) -> dict[str, Any]:
 
 
 def _train(tasks: Sequence[ViewTask], launcher: Launcher) -> None:
-    from knee3d.learn.config import Going
+    from knee3d.learn.config import Extras, Going
     from knee3d.learn.training import make_ready
 
     going = launcher.going or Going()
@@ -154,7 +158,7 @@ def _train(tasks: Sequence[ViewTask], launcher: Launcher) -> None:
         return
     jobs = []
     for task in tasks:
-        if make_ready(task.dataset(), task.view, task.models, task.config, going):
+        if make_ready(task.dataset(), task.view, task.models, task.config, going, task.extras or Extras()):
             # What is there was looked at just now, so that a job goes on with it, and so does one in its place.
             task = replace(task, folder=task.folder.absolute(), models=task.models.absolute())
             work = partial(train_elsewhere, task, replace(going, resume=True, overwrite=False))
@@ -176,7 +180,8 @@ def train_here(task: ViewTask, going: "Going") -> Path:
     def draw(scores: Scores, path: Path) -> None:
         confusion_figure({"validation": scores}, path)
 
-    return train_view(task.dataset(), task.view, task.models, task.config, going, Extras(draw_confusion=draw))
+    extras = replace(task.extras or Extras(), draw_confusion=draw)
+    return train_view(task.dataset(), task.view, task.models, task.config, going, extras)
 
 
 def train_elsewhere(task: ViewTask, going: "Going") -> Path:

@@ -70,7 +70,7 @@ def test_two_kills_change_nothing(balls, tmp_path):
     settings = {
         **SMALL, "epochs": 3, "batch_size": 4, "learning_rate": 2e-3, "limit_slices": 8,
         "plateau_patience": 1, "augment": "medium", "foreground_fraction": 0.6, "freeze_encoder_epochs": 1,
-        "clip_norm": 1.0, "stop_patience": 3,
+        "clip_norm": 1.0, "stop_patience": 3, "ema": 0.9,
     }  # fmt: skip
     training.train_view(balls, PLANE, tmp_path / "whole", config.TrainConfig(**settings))
     checkpoints = tmp_path / "killed" / f"{PLANE.value}.training" / "checkpoints"

@@ -1,5 +1,7 @@
 """The trainer under Keras' own fit: what it is asked for, what it tells, what callbacks hear."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import tensorflow as tf
 from tiny_network import TINY
 
 from knee3d.learn.building import build
-from knee3d.learn.callbacks import FreezeEncoder
+from knee3d.learn.callbacks import FreezeEncoder, RunningAverage, innermost
 from knee3d.learn.config import TrainConfig
 from knee3d.learn.losses import LOSSES, Loss
 from knee3d.learn.networks.encoder import backbone, let_encoder_learn
@@ -139,3 +141,74 @@ def test_other_optimizers_learn_too(settings, kind, decay):
 def test_an_optimizer_that_is_none_is_refused():
     with pytest.raises(ValueError, match="unknown optimizer 'rprop'; there are: adam, adamw, sgd"):
         TrainConfig(optimizer="rprop")
+
+
+def average_of(one: Trainer):
+    """Weights of the first layer: those in the network, and those that the optimizer keeps beside them."""
+    layers = {id(weights): number for number, weights in enumerate(innermost(one.optimizer)._trainable_variables)}
+    kernel = next(layer for layer in one.network._flatten_layers() if layer.name == "block1_conv1").kernel
+    return kernel, innermost(one.optimizer)._model_variables_moving_average[layers[id(kernel)]]
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+@pytest.mark.slow
+def test_the_running_average_is_validated_and_the_weights_learn_on(precision):
+    """Computed again from the weights after each step."""
+    one = trainer(learning_rate=1e-2, ema=0.5, precision=precision)
+    kernel, kept = average_of(one)
+    steps, validated, written = [], [], []
+    heard = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: steps.append(kernel.numpy()),
+        on_epoch_end=lambda epoch, logs: written.append(kernel.numpy()),
+    )
+    heard.on_test_end = lambda logs=None: validated.append(kernel.numpy())
+    one.fit(
+        batches([(16, 16)]), steps_per_epoch=3, epochs=2, shuffle=False, verbose=0,
+        validation_data=batches([(16, 18)]).map(lambda batch, _: batch[:3]), validation_steps=1,
+        callbacks=[RunningAverage(inside=False), heard],
+    )  # fmt: skip
+    average, expected = steps[0], []
+    for number, weights in enumerate(steps[1:], start=2):
+        average = 0.5 * average + 0.5 * weights
+        expected += [average] if number in (3, 6) else []
+    for found in (validated, written):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    assert np.abs(written[1] - steps[5]).max() > 1e-4
+    np.testing.assert_array_equal(kernel.numpy(), written[1])  # fit leaves what was written down
+    np.testing.assert_array_equal(kept.numpy(), steps[5])  # and nothing is lost
+
+
+@pytest.mark.slow
+def test_freezing_and_averaging_go_together():
+    one = trainer(learning_rate=1e-2, ema=0.9)
+    one.fit(
+        batches([(16, 16)]), steps_per_epoch=2, epochs=2, shuffle=False, verbose=0,
+        validation_data=batches([(16, 18)]).map(lambda batch, _: batch[:3]), validation_steps=1,
+        callbacks=[RunningAverage(inside=False), FreezeEncoder("vgg16", 5)],
+    )  # fmt: skip
+    assert np.isfinite(np.concatenate([weights.ravel() for weights in one.network.get_weights()])).all()
+
+
+@pytest.mark.slow
+def test_an_optimizer_of_ones_own_is_copied_and_its_rate_counts():
+    mine = keras.optimizers.Lion(3e-3, weight_decay=0.1)
+    config = TrainConfig(network=TINY, optimizer=mine)
+    assert config.learning_rate == 3e-3
+    assert config.settings["optimizer"]["name"] == "Lion"
+    assert config.settings["optimizer"]["weight_decay"] == 0.1
+    json.dumps(config.settings)
+    first, second = (build(CLASSES, config, None).optimizer for _ in range(2))
+    assert isinstance(first, keras.optimizers.Lion)
+    assert first is not mine
+    assert first is not second
+    assert float(first.learning_rate.numpy()) == pytest.approx(3e-3)
+
+
+def test_optimizers_that_cannot_be_steered_are_refused():
+    schedule = keras.optimizers.schedules.ExponentialDecay(1e-3, 10, 0.9)
+    with pytest.raises(ValueError, match="must be a number, as the schedule sets it epoch by epoch"):
+        TrainConfig(network=TINY, optimizer=keras.optimizers.Adam(schedule))
+    with pytest.raises(ValueError, match="weight_decay is for knee3d's optimizers"):
+        TrainConfig(network=TINY, optimizer=keras.optimizers.Adam(1e-3), weight_decay=1e-2)
+    with pytest.raises(ValueError, match="ema must lie between 0 and 1, got 1"):
+        TrainConfig(network=TINY, ema=1)

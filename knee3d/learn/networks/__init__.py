@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import keras
 
-from knee3d.learn.networks import deconvnet, deeplab, fcn, library, pspnet, segnet, unet3d
-from knee3d.learn.networks.encoder import ENCODERS, NO_ENCODER, to_encoder
+from knee3d.learn.networks import deconvnet, deeplab, fcn, library, own, pspnet, segnet, unet3d
+from knee3d.learn.networks.encoder import ENCODERS, NO_ENCODER, Pixels, to_encoder
 from knee3d.learn.networks.layers import CropLike, MiddleSlices, PadToStride
 from knee3d.learn.networks.vgg import CONVOLUTIONS
 
@@ -23,7 +23,8 @@ class Architecture:
             knows pixels, to scores (batch, height, width, classes). The encoder's layers have the names that Keras
             gives them.
         stride: Height and width come as multiples of it.
-        encoders: What it may begin with, keys of `ENCODERS`; the first is the default.
+        encoders: What it may begin with, keys of `ENCODERS`; the first is the default. With `NO_ENCODER` it is given
+            pixels of 0 to 255.
         whole: Whether means over the whole slice have a say, so that it knows nothing of a part that is cut out.
         solid: Whether it takes patches of a volume, (batch, inferior, posterior, left, 1), instead of slices.
     """
@@ -50,12 +51,45 @@ NETWORKS: Mapping[str, Architecture] = {
 }
 """Those that the paper reviews (Luan et al. 2025, Table 1), two more, and one that sees the volume."""
 
+Choice = str | own.Body | Architecture
+"""Which network: a key of `NETWORKS`, "module:function" or "file.py:function", a function (see `own.Body`), or an
+`Architecture` of one's own."""
 
-def network(name: str, classes: int, context: int = 1, encoder: str | None = None) -> keras.Model:
+
+def architecture_of(choice: Choice) -> Architecture:
+    """The architecture that is meant.
+
+    Raises:
+        ValueError: There is none, or it cannot be imported.
+    """
+    if isinstance(choice, str):
+        if choice in NETWORKS:
+            return NETWORKS[choice]
+        if ":" not in choice:
+            raise ValueError(
+                f"unknown network {choice!r}; there are: {', '.join(NETWORKS)}; your own is module:function"
+            )
+        choice = own.imported(choice)
+    if isinstance(choice, Architecture):
+        return choice
+    if not callable(choice):
+        raise ValueError(f"{choice!r} is no function that builds a network")
+    # Nobody knows whether it looks at the whole slice: it is never given a part.
+    return Architecture(own.checked(choice), own.STRIDE, (NO_ENCODER,), whole=True)
+
+
+def name_of(choice: Choice) -> str:
+    """What a network is called in records, which never import it."""
+    if isinstance(choice, Architecture):
+        return next((name for name, known in NETWORKS.items() if known is choice), own.name_of(choice.body))
+    return choice if isinstance(choice, str) else own.name_of(choice)
+
+
+def network(choice: Choice, classes: int, context: int = 1, encoder: str | None = None) -> keras.Model:
     """A network with random weights that takes raw pixels of any size.
 
     Args:
-        name: Key of `NETWORKS`.
+        choice: Which.
         classes: Background included.
         context: Neighbours on each side of a slice, see `around_slices`.
         encoder: One of the architecture's; None is its first.
@@ -63,7 +97,7 @@ def network(name: str, classes: int, context: int = 1, encoder: str | None = Non
     Returns:
         See `around_slices` and `around_patches`.
     """
-    architecture = NETWORKS[name]
+    architecture = architecture_of(choice)
     encoder = encoder or architecture.encoders[0]
     frame = around_patches if architecture.solid else around_slices
     return frame(architecture.body(classes, encoder), architecture.stride, encoder, context)
@@ -89,7 +123,7 @@ def around_slices(body: keras.Model, stride: int, encoder: str, context: int) ->
         pixels = keras.layers.Conv2D(
             3, 1, use_bias=False, kernel_initializer=MiddleSlices(), dtype="float32", name="mix_neighbours"
         )(pixels)
-    return _answering(body, stride, slices, to_encoder(ENCODERS[encoder])(pixels))
+    return _answering(body, stride, slices, to_encoder(ENCODERS.get(encoder, Pixels()))(pixels))
 
 
 def around_patches(body: keras.Model, stride: int, encoder: str, context: int) -> keras.Model:

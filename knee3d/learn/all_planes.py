@@ -1,0 +1,56 @@
+"""One network for the slices of all planes: what was trained as one view goes to the folder of each plane."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from knee3d.anatomy.plane import Plane
+from knee3d.atomic import whole_folder
+from knee3d.learn.building import bare
+from knee3d.learn.card import ALL_PLANES, differences, for_saved_model, load_card, model_folder
+from knee3d.learn.config import Going, TrainConfig
+from knee3d.learn.run import Run
+from knee3d.learn.savedmodel import export
+from knee3d.learn.views import SHARED
+
+
+def of_plane(card: Mapping[str, Any], plane: Plane) -> dict[str, Any]:
+    """The card of a plane, made of the card of the network that all planes share."""
+    return {**card, "plane": plane.value, ALL_PLANES: True}
+
+
+def check_planes(models: Path, card: Mapping[str, Any], config: TrainConfig, going: Going) -> None:
+    """Refuse to train for all planes where a plane has a network of its own.
+
+    Raises:
+        ValueError: Names the folder.
+    """
+    for plane in Plane:
+        folder = model_folder(models, plane)
+        Run(folder).check_ours()
+        there = Run(folder).card
+        if there is None or going.overwrite or there.get(ALL_PLANES):
+            continue
+        differ = differences(there, of_plane(card, plane), type(config)())
+        raise ValueError(f"{folder} holds a model with other {differ}; choose another --models or give --overwrite")
+
+
+def hand_out(models: Path, config: TrainConfig) -> None:
+    """Write a SavedModel and a card for each plane, from the finished network; planes that have it are left alone."""
+    card = load_card(models, SHARED)
+    source = model_folder(models, SHARED)
+    network = None
+    for plane in Plane:
+        mine, folder = of_plane(card, plane), model_folder(models, plane)
+        there = Run(folder).card or {}
+        if {**there, "saved_model_differs_by": None} == {**mine, "saved_model_differs_by": None}:
+            continue
+        if network is None:
+            network = bare(len(card["classes"]), config)
+            network.load_weights(source / "model.keras")
+        with whole_folder(folder) as partial:
+            differs = export(network, partial / "saved_model", for_saved_model(mine))
+            for name in ("model.keras", "metrics.csv"):
+                shutil.copyfile(source / name, partial / name)
+            Run(partial).write_json("card.json", mine | {"saved_model_differs_by": differs})

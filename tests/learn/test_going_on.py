@@ -1,0 +1,212 @@
+"""What begins where another training ended: with its weights, or with more epochs; and one network for all planes."""
+
+import json
+import logging
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from tiny_network import TINY
+
+from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.tissue import SCHEMES
+from knee3d.dataset.cases import Case, Dataset, Split
+from knee3d.learn import all_planes, beginning, card, config, savedmodel, training
+from knee3d.learn import run as runs
+from knee3d.learn.building import build
+from knee3d.models import load_models, trained_views
+
+pytestmark = pytest.mark.slow
+PLANE = Plane.SAGITTAL
+SMALL = {
+    "network": TINY, "encoder_weights": "none", "augment": "none", "limit_slices": 4, "batch_size": 4,
+    "learning_rate": 1e-2,
+}  # fmt: skip
+RESUME = config.Going(resume=True)
+
+
+def settings(**others) -> config.TrainConfig:
+    return config.TrainConfig(**{**SMALL, **others})
+
+
+def weights_of(folder) -> list[np.ndarray]:
+    return keras.models.load_model(folder / "model.keras").get_weights()
+
+
+def dealt(dataset: Dataset, patients: str, splits: list[Split]) -> Dataset:
+    """The same knees, as if of other patients, in other splits."""
+    cases = [
+        Case(**{**vars(case), "patient": f"{patients}{number}", "split": split})
+        for number, (case, split) in enumerate(zip(dataset.cases, splits, strict=True))
+    ]
+    return Dataset(dataset.folder, dataset.scheme, tuple(cases))
+
+
+@pytest.fixture(scope="module")
+def two_epochs(balls, made_once):
+    return made_once("two_epochs", lambda out: training.train_view(balls, PLANE, out, settings(epochs=2)))
+
+
+def copied(models, out):
+    shutil.copytree(models, out)
+    return out
+
+
+def test_more_epochs_are_as_if_all_had_been_asked_for_at_once(balls, two_epochs, tmp_path):
+    training.train_view(balls, PLANE, tmp_path / "whole", settings(epochs=4))
+    longer = copied(two_epochs, tmp_path / "longer")
+    before = (longer / PLANE.value / "card.json").read_text()
+    with pytest.raises(ValueError, match=r"other settings \(epochs\)"):
+        training.train_view(balls, PLANE, longer, settings(epochs=4))
+    assert (longer / PLANE.value / "card.json").read_text() == before
+    folder = training.train_view(balls, PLANE, longer, settings(epochs=4), RESUME)
+    whole = tmp_path / "whole" / PLANE.value
+    assert (folder / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    for one, other in zip(weights_of(folder), weights_of(whole), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert card.load_card(longer, PLANE)["settings"]["epochs"] == 4
+    assert (folder / runs.LAST).is_file()  # for more
+    with pytest.raises(ValueError, match=r"other settings \(epochs\)"):
+        training.train_view(balls, PLANE, longer, settings(epochs=3), RESUME)
+
+
+def test_more_epochs_keep_a_best_epoch_that_was_before(balls, two_epochs, tmp_path):
+    """Its scores are made up, so that no later epoch can be better."""
+    models = copied(two_epochs, tmp_path / "models")
+    one = runs.Run(models / PLANE.value)
+    network = build(2, settings(), None)
+    history = runs.load_checkpoint(network, one.last)
+    history[0]["val_dice"], history[1]["val_dice"] = 2.0, 0.0  # the first was the best, by far
+    runs._save_checkpoint(network, history, one.last)
+    expected = weights_of(one.folder)
+    folder = training.train_view(balls, PLANE, models, settings(epochs=3), RESUME)
+    assert card.load_card(models, PLANE)["scores"]["best_epoch"] == 1
+    for weights, kept in zip(weights_of(folder), expected, strict=True):
+        np.testing.assert_array_equal(weights, kept)
+
+
+def test_more_epochs_after_an_interruption(balls, two_epochs, tmp_path):
+    class Stops(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 3:
+                raise KeyboardInterrupt
+
+    models = copied(two_epochs, tmp_path / "models")
+    with pytest.raises(KeyboardInterrupt):
+        training.train_view(balls, PLANE, models, settings(epochs=4), RESUME, config.Extras(callbacks=(Stops(),)))
+    assert card.load_card(models, PLANE)["settings"]["epochs"] == 2  # the finished one stays in use
+    folder = training.train_view(balls, PLANE, models, settings(epochs=4), RESUME)
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 5
+
+
+def test_without_the_last_epoch_it_is_said_how_to_go_on(balls, two_epochs, tmp_path):
+    models = copied(two_epochs, tmp_path / "models")
+    (models / PLANE.value / runs.LAST).unlink()
+    training.train_view(balls, PLANE, models, settings(epochs=2))  # nothing else needs it
+    with pytest.raises(ValueError, match=r"has no last_epoch.keras any more.*--overwrite, or give it as --init"):
+        training.train_view(balls, PLANE, models, settings(epochs=4), RESUME)
+    assert card.load_card(models, PLANE)["settings"]["epochs"] == 2
+
+
+def test_a_network_begins_with_another_ones_weights_and_patients(balls, two_epochs, tmp_path):
+    new = dealt(balls, "N", [Split.TRAIN, Split.VAL, Split.TEST, Split.TEST])
+    model = build(2, settings(), None)
+    first = beginning.beginning_of(two_epochs, PLANE.value)
+    beginning.take_weights(model, first)
+    for one, other in zip(model.get_weights(), weights_of(two_epochs / PLANE.value), strict=True):
+        np.testing.assert_array_equal(one, other)
+    training.train_view(new, PLANE, tmp_path / "new", settings(epochs=1, init=str(two_epochs)))
+    told = card.load_card(tmp_path / "new", PLANE)
+    assert told["patients"] == {"train": ["N0", "P0", "P1"], "val": ["N1", "P2"]}
+    assert told["cases"]["train"] == ["ball0"]
+    assert told["begins_with"]["plane"] == PLANE.value
+    assert load_models(tmp_path / "new").patients[Split.TRAIN] == {"N0", "P0", "P1"}
+    training.train_view(
+        new, PLANE, tmp_path / "new", settings(epochs=1, init=str(two_epochs / PLANE.value))
+    )  # the same
+    with pytest.raises(ValueError, match="other network to begin with"):
+        training.train_view(new, PLANE, tmp_path / "new", settings(epochs=1))
+    # And one that begins with that one knows all of them.
+    third = dealt(balls, "T", [Split.TRAIN, Split.VAL, Split.TEST, Split.TEST])
+    inherited = beginning.inherited(
+        {"patients": {"train": ["T0"], "val": ["T1"]}},
+        beginning.beginning_of(tmp_path / "new", PLANE.value),
+        third,
+    )
+    assert inherited["patients"] == {"train": ["N0", "P0", "P1", "T0"], "val": ["N1", "P2", "T1"]}
+
+
+def test_other_classes_get_a_new_head(two_epochs, caplog):
+    model = build(SCHEMES["compartments"].classes, settings(), None)
+    head = [one.copy() for one in model.get_weights()[-2:]]
+    with caplog.at_level(logging.INFO):
+        beginning.take_weights(model, beginning.beginning_of(two_epochs, PLANE.value))
+    for one, other in zip(model.get_weights()[:-2], weights_of(two_epochs / PLANE.value)[:-2], strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(model.get_weights()[-2:], head, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert "3 of 4 layers begin as those of" in caplog.text
+    assert "anew: score" in caplog.text
+
+
+def test_a_beginning_that_flatters_or_is_none_is_refused(balls, two_epochs, tmp_path, caplog):
+    swapped = dealt(balls, "P", [Split.VAL, Split.TRAIN, Split.TRAIN, Split.TEST])
+    with pytest.raises(ValueError, match="patients P0 of the val split were trained on by the network in"):
+        training.train_view(swapped, PLANE, tmp_path / "new", settings(epochs=1, init=str(two_epochs)))
+    tested = dealt(balls, "P", [Split.TEST, Split.TRAIN, Split.VAL, Split.TEST])
+    first = beginning.beginning_of(two_epochs, PLANE.value)
+    beginning.inherited({"patients": {"train": ["P1"], "val": ["P2"]}}, first, tested)
+    assert "patients P0 of the test split were trained on" in caplog.text
+    with pytest.raises(FileNotFoundError, match="holds no coronal network to begin with"):
+        training.train_view(balls, Plane.CORONAL, tmp_path / "new", settings(epochs=1, init=str(two_epochs)))
+    other = build(2, config.TrainConfig(network="linknet", encoder="mobilenetv2"), None)
+    with pytest.raises(ValueError, match="no layer of the network in .* fits this one"):
+        beginning.take_weights(other, first)
+    assert not (tmp_path / "new").exists()
+
+
+def test_one_network_for_all_planes_fills_three_folders(balls, tmp_path):
+    models = tmp_path / "models"
+    wanted = settings(epochs=1, limit_slices=12)
+    training.train_view(balls, "shared", models, wanted, extras=config.Extras(licence="CC-BY-4.0"))
+    assert trained_views(models) == [plane.value for plane in Plane]
+    assert not (models / "shared" / "saved_model").exists()
+    shown = np.random.default_rng(0).integers(0, 256, (2, 20, 24, 3), np.uint8)
+    answers = []
+    for plane in Plane:
+        told = card.load_card(models, plane)
+        assert told["plane"] == plane.value
+        assert told[card.ALL_PLANES] is True
+        loaded = savedmodel.load_savedmodel(models / plane.value / "saved_model")
+        about = json.loads(loaded.about().numpy())
+        assert about["plane"] == plane.value
+        assert about["licence"] == "CC-BY-4.0"
+        assert about["slice_axes"]["slices"] == {0: "inferior", 1: "posterior", 2: "left"}[plane.axis]
+        answers.append(loaded.serve(shown).numpy())
+    np.testing.assert_array_equal(answers[0], answers[1])
+    np.testing.assert_array_equal(answers[0], answers[2])
+    assert set(load_models(models).ensemble.views) == {plane.value for plane in Plane}
+    # What an interruption has left out is made again, and nothing else.
+    (models / Plane.AXIAL.value / "card.json").unlink()
+    kept = (models / Plane.CORONAL.value / "card.json").stat().st_mtime_ns
+    training.train_view(balls, "shared", models, wanted, extras=config.Extras(licence="CC-BY-4.0"))
+    assert (models / Plane.AXIAL.value / "card.json").is_file()
+    assert (models / Plane.CORONAL.value / "card.json").stat().st_mtime_ns == kept
+    with pytest.raises(ValueError, match="other planes that share a network"):
+        training.train_view(balls, Plane.AXIAL, models, wanted)
+
+
+def test_planes_with_networks_of_their_own_are_not_replaced_unasked(balls, two_epochs, tmp_path):
+    models = copied(two_epochs, tmp_path / "models")
+    with pytest.raises(ValueError, match="sagittal holds a model with other planes that share a network"):
+        training.train_view(balls, "shared", models, settings(epochs=1, limit_slices=12))
+    assert card.load_card(models, PLANE)["settings"]["epochs"] == 2
+
+
+def test_shared_slices_are_those_of_all_planes(balls):
+    view = training.learning_view("shared", settings(), balls.of_split(Split.TRAIN))
+    stacks = view.stacks(balls, balls.of_split(Split.TRAIN))
+    assert len(stacks) == 3 * len(balls.of_split(Split.TRAIN))
+    assert {stack.key.split("-")[1] for stack in stacks} == {plane.value for plane in Plane}
+    assert all_planes.of_plane({"plane": "shared"}, PLANE)["plane"] == PLANE.value

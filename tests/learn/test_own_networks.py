@@ -1,0 +1,119 @@
+"""Networks of users: by function, by name, by file; and what they are told where something is wrong with theirs."""
+
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from knee3d.learn import networks, savedmodel, training
+from knee3d.learn.card import load_card
+from knee3d.learn.config import TrainConfig
+from knee3d.learn.networks import own
+from knee3d.learn.networks.encoder import NO_ENCODER
+
+pytestmark = pytest.mark.slow
+SMALL = {"encoder_weights": "none", "augment": "none", "epochs": 1, "limit_slices": 4}
+FILE = """
+import keras
+
+
+@keras.saving.register_keras_serializable("mine")
+class Doubled(keras.layers.Layer):
+    def call(self, values):
+        return 2 * values
+
+
+def small(classes):
+    pixels = keras.Input((None, None, 3))
+    fine = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(keras.layers.Rescaling(1 / 255)(pixels))
+    return keras.Model(pixels, Doubled()(keras.layers.Conv2D(classes, 1)(fine)))
+"""
+
+
+def small(classes):
+    """What a user writes."""
+    pixels = keras.Input((None, None, 3))
+    fine = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(keras.layers.Rescaling(1 / 255)(pixels))
+    return keras.Model(pixels, keras.layers.Conv2D(classes, 1)(fine))
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """A file of a user's in the working folder."""
+    (tmp_path / "my_networks.py").write_text(FILE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_networks", raising=False)
+    own.imported.cache_clear()
+    return tmp_path / "my_networks.py"
+
+
+@pytest.mark.parametrize("choice", ["my_networks:small", "my_networks.py:small"])
+def test_a_network_by_name_is_trained_and_its_savedmodel_needs_no_file(file, balls, tmp_path, choice):
+    folder = training.train_view(balls, "axial", tmp_path / "models", TrainConfig(network=choice, **SMALL))
+    card = load_card(tmp_path / "models", "axial")
+    assert card["settings"]["network"] == choice
+    assert card["settings"]["encoder"] == NO_ENCODER
+    assert card["whole_slices_only"]  # nobody knows what it looks at
+    file.unlink()
+    del sys.modules["my_networks"]
+    loaded = savedmodel.load_savedmodel(folder / "saved_model")
+    answer = loaded.serve(np.zeros((1, 33, 40, 3), np.uint8)).numpy()
+    assert answer.shape == (1, 33, 40, 2)
+    np.testing.assert_allclose(answer.sum(axis=-1), 1, atol=1e-6)
+
+
+def test_a_function_and_an_architecture_are_taken_too():
+    config = TrainConfig(network=small)
+    assert config.settings["network"] == f"{__name__}:small"
+    model = networks.network(config.network, 3, context=2)
+    assert model(np.zeros((2, 20, 50, 5), np.uint8)).shape == (2, 20, 50, 3)
+    part = networks.Architecture(lambda classes, encoder: small(classes), 4, (NO_ENCODER,))
+    assert not TrainConfig(network=part).architecture.whole
+    assert TrainConfig(network=networks.NETWORKS["fcn"]).settings["network"] == "fcn"
+
+
+def of(*layers):
+    """A function that builds a chain of layers, whatever the number of classes."""
+    return lambda classes: keras.Sequential([keras.Input((None, None, 3)), *layers])
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (lambda classes: "no", "is a str; it must be a keras.Model"),
+        (of(keras.layers.Conv2D(3, 1, strides=2)), r"answers \(1, 32, 64, 3\) with \(1, 16, 32, 3\)"),
+        (of(keras.layers.Conv2D(2, 1)), r"with \(1, 32, 64, 2\)"),
+        (of(keras.layers.Conv2D(3, 1), keras.layers.Softmax()), "ends in a softmax"),
+        (of(keras.layers.Conv2D(3, 1, activation="softmax")), "ends in a softmax"),
+        (
+            lambda classes: keras.Sequential([keras.Input((32, 32, 3)), keras.layers.ReLU()]),
+            r"takes \(None, 32, 32, 3\)",
+        ),
+        (
+            lambda classes: keras.Sequential([keras.Input((None, None, 1)), keras.layers.ReLU()]),
+            r"takes \(None, None, None, 1\)",
+        ),
+    ],
+)
+def test_what_is_no_network_of_slices_is_refused_before_training(body, reason):
+    with pytest.raises(ValueError, match=reason):
+        networks.network(body, 3)
+
+
+@pytest.mark.parametrize(
+    ("choice", "reason"),
+    [
+        ("unnet", "unknown network 'unnet'; there are: unet, .*; your own is module:function"),
+        ("no_such_module:small", "no_such_module, for the network .* cannot be imported"),
+        ("no_such_file.py:small", "no_such_file.py, for the network .* cannot be imported"),
+        ("my_networks:", "names no function"),
+        (":small", "names no function"),
+        ("my_networks:large", "my_networks has no large"),
+        ("my_networks:keras", "is no function that builds a network"),
+    ],
+)
+def test_names_that_lead_nowhere_are_refused(file, choice, reason):
+    with pytest.raises(ValueError, match=reason):
+        TrainConfig(network=choice)
