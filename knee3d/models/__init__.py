@@ -3,11 +3,21 @@
 MODELS/<plane>/         see `learn.savedmodel`
 MODELS/volume/          the same, of a network that sees patches of the volume
 MODELS/oblique/         the same, of a network that was trained on oblique slices of several directions
+MODELS/fold-1-of-5/     networks of a cross-validation, where MODELS has none of its own: together they are an ensemble
 MODELS/fusion.json      weights keyed by view, and what they were fitted on
 MODELS/fusion-oblique-6.json    the same, with six oblique views besides
 """
 
-from knee3d.models.folder import all_trained, is_trained, mark, scheme_of, trained_networks, trained_views
+from knee3d.models.folder import (
+    all_trained,
+    folds_missing,
+    homes_of,
+    is_trained,
+    mark,
+    scheme_of,
+    trained_networks,
+    trained_views,
+)
 from knee3d.models.fusion import fusion_file, fusion_files, load_fusion, save_fusion
 from knee3d.models.trained import Trained, check_match, check_not_tested, fusion_mark, load_models
 
@@ -16,9 +26,11 @@ __all__ = [
     "all_trained",
     "check_match",
     "check_not_tested",
+    "folds_missing",
     "fusion_file",
     "fusion_files",
     "fusion_mark",
+    "homes_of",
     "is_trained",
     "load_fusion",
     "load_models",

@@ -1,7 +1,8 @@
-"""Which networks lie in a models folder."""
+"""Which networks lie in a models folder, or in the folders of its folds."""
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,26 +17,73 @@ def is_trained(models: Path, view: str) -> bool:
     return (models / view / "card.json").is_file()
 
 
+def homes_of(models: Path) -> tuple[Path, ...]:
+    """Where the networks lie that look at a knee together: the folder itself, or the folders of a cross-validation.
+
+    Folds (`fold-1-of-5`, ...) are an ensemble, as in nnU-Net: their networks' probabilities are averaged. They count
+    where the folder has no network of its own. Of several cross-validations in one folder, none is taken.
+
+    Raises:
+        ValueError: There are folds of several cross-validations.
+    """
+    if any(is_trained(models, view) for view in _VIEWS):
+        return (models,)
+    folds = {path: found for path in models.glob("fold-*-of-*") if (found := _FOLD.fullmatch(path.name))}
+    there = sorted(((int(found[1]), path) for path, found in folds.items() if _has_any(path)), key=lambda one: one[0])
+    counts = {folds[path][2] for _, path in there}
+    if len(counts) > 1:
+        raise ValueError(
+            f"{models} holds cross-validations of {' and of '.join(sorted(counts, key=int))} folds; move one away"
+        )
+    return tuple(path for _, path in there) or (models,)
+
+
+def folds_missing(models: Path, view: str) -> str:
+    """Which folds of a view are not trained, in words; empty where there are all, or none is meant."""
+    homes = homes_of(models)
+    if homes == (models,):
+        return ""
+    count = int(_FOLD.fullmatch(homes[0].name)[2])  # type: ignore[index]
+    there = {int(_FOLD.fullmatch(home.name)[1]) for home in homes if is_trained(home, view)}  # type: ignore[index]
+    missing = [str(number) for number in range(1, count + 1) if number not in there]
+    return f"{', '.join(missing)} of {count}" if missing else ""
+
+
+_VIEWS = (*(plane.value for plane in Plane), SOLID, OBLIQUE)
+_FOLD = re.compile(r"fold-(\d+)-of-(\d+)")
+
+
+def _has_any(home: Path) -> bool:
+    return any(is_trained(home, view) for view in _VIEWS)
+
+
 def trained_views(models: Path) -> list[str]:
-    """The planes, and the volume, of a models folder that were trained to the end."""
-    return [view for view in (*(plane.value for plane in Plane), SOLID) if is_trained(models, view)]
+    """The planes, and the volume, of a models folder or its folds that were trained to the end."""
+    return [view for view in _VIEWS if view != OBLIQUE and _is_anywhere(models, view)]
+
+
+def _is_anywhere(models: Path, view: str) -> bool:
+    return any(is_trained(home, view) for home in homes_of(models))
 
 
 def all_trained(models: Path, need: bool = True) -> list[str]:
-    """`trained_views`, and the network of oblique slices.
+    """The networks in a folder itself, that of oblique slices too.
 
     Raises:
         FileNotFoundError: There is none, and one is needed.
     """
-    found = [*trained_views(models), *([OBLIQUE] if is_trained(models, OBLIQUE) else [])]
+    found = [view for view in _VIEWS if is_trained(models, view)]
     if need and not found:
+        homes = homes_of(models)
+        if homes != (models,):
+            raise FileNotFoundError(f"{models} holds the folds of a cross-validation; name one of them: {homes[0]}")
         raise _nothing_trained(models)
     return found
 
 
 def _nothing_trained(models: Path) -> FileNotFoundError:
     """What to say of a folder without networks, or with none but the oblique one, which is used on request only."""
-    if is_trained(models, OBLIQUE):
+    if _is_anywhere(models, OBLIQUE):
         return FileNotFoundError(f"{models} holds no trained plane; to use its oblique network give --views oblique:N")
     return FileNotFoundError(f"{models} holds no trained plane; train first: knee3d-train DATASET --models {models}")
 
@@ -61,7 +109,7 @@ def trained_networks(models: Path, planes: Sequence[str] = (), oblique: int = 0)
     wanted = [view for view in there if not planes or view in planes]
     if not oblique:
         return tuple(wanted)
-    if not is_trained(models, OBLIQUE):
+    if not _is_anywhere(models, OBLIQUE):
         raise FileNotFoundError(
             f"{models} holds no network that was trained on oblique slices, only {names}; train one with "
             f"knee3d-train DATASET --plane {OBLIQUE} --models {models}, or leave --views out"
@@ -75,7 +123,8 @@ def scheme_of(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> Sch
     Raises:
         FileNotFoundError: There is no such network.
     """
-    card = models / trained_networks(models, planes, oblique)[0] / "card.json"
+    name = trained_networks(models, planes, oblique)[0]
+    card = next(home for home in homes_of(models) if is_trained(home, name)) / name / "card.json"
     try:
         return SCHEMES.get(json.loads(card.read_text())["scheme"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -83,14 +132,20 @@ def scheme_of(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> Sch
 
 
 def mark(models: Path, name: str) -> str:
-    """A fingerprint of a network: of the index that holds a checksum of each tensor, and of how it looks at a knee.
+    """A fingerprint of a network, or of those of all folds together.
 
-    Of planes the name says how; of oblique slices and patches the card does.
+    It is made of the index that holds a checksum of each tensor, and of how the network looks at a knee: of planes the
+    name says how; of oblique slices and patches the card does.
 
     Raises:
         ValueError: There is no such index, or the card cannot be read.
     """
-    path, card = models / name / "saved_model" / "variables" / "variables.index", models / name / "card.json"
+    prints = [_mark_in(home / name) for home in homes_of(models) if is_trained(home, name)] or [_mark_in(models / name)]
+    return prints[0] if len(prints) == 1 else hashlib.sha256(json.dumps(prints).encode()).hexdigest()[:16]
+
+
+def _mark_in(folder: Path) -> str:
+    path, card = folder / "saved_model" / "variables" / "variables.index", folder / "card.json"
     try:
         said = json.loads(card.read_text())
         looks = [said.get(key) for key in ("turns", "patch", "spacing_mm", "whole_slices_only")]

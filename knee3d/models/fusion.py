@@ -54,7 +54,10 @@ def save_fusion(
         "objective": fusion.objective,
         "dice": {"fused": fusion.dice, "equal weights": fusion.equal, **fusion.alone},
         "intervals": dict(fusion.intervals),
-        "fitted_on": {"split": cases[0].split.value, "cases": [case.name for case in cases]},
+        "fitted_on": {
+            "split": " and ".join(sorted({case.split.value for case in cases})),
+            "cases": [case.name for case in cases],
+        },
         "reference": {key: None if value != value else value for key, value in asdict(reference).items()},
         "networks": dict(marks),
     }

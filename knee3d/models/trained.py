@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import SCHEMES, Scheme
 from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.dataset.intensity import WINDOW_RULE
-from knee3d.models.folder import mark, trained_networks, trained_views
+from knee3d.models.folder import folds_missing, homes_of, is_trained, mark, trained_networks, trained_views
 from knee3d.models.fusion import AS_RECORDED, fusion_file, load_fusion, with_fusion
 from knee3d.postprocess.ensemble import Ensemble
 from knee3d.postprocess.oblique import OBLIQUE, ObliqueView
@@ -24,7 +24,7 @@ from knee3d.postprocess.predict import PlaneView, View
 from knee3d.postprocess.quality import Reference
 
 if TYPE_CHECKING:
-    from knee3d.learn.engines import Engine
+    from knee3d.learn.engines import Engine, Network
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def load_models(
     engine: "Engine | None" = None,
     oblique: int = 0,
 ) -> Trained:
-    """The networks of planes that were trained to the end, and perhaps the one for oblique slices.
+    """The networks of planes that were trained to the end, and perhaps the one for oblique slices; see `homes_of`.
 
     Args:
         models: Their folder.
@@ -105,24 +105,20 @@ def load_models(
             slices was trained on more than one spacing.
     """
     names = trained_networks(models, planes, oblique)
-    from knee3d.learn.card import load_card
-
-    cards = {name: load_card(models, name) for name in names}
-    for name, card in cards.items():
-        if "patients" not in card:
-            raise ValueError(f"the card of {models / name} lacks patients; train this plane again")
-    schemes = {card["scheme"] for card in cards.values()}
+    cards = _cards(models, names)
+    every = [card for ones in cards.values() for card in ones.values()]
+    schemes = {card["scheme"] for card in every}
     if len(schemes) > 1:
         raise ValueError(f"the planes in {models} were trained on different schemes: {', '.join(sorted(schemes))}")
-    rules = {str(card["window_rule"]) for card in cards.values()}
+    rules = {str(card["window_rule"]) for card in every}
     if len(rules) > 1:
         told = ", ".join(map(repr, sorted(rules)))
         raise ValueError(f"the planes in {models} were trained on images windowed by different rules: {told}")
     patients = {
-        split: frozenset(patient for card in cards.values() for patient in card["patients"][split.value])
+        split: frozenset(patient for card in every for patient in card["patients"][split.value])
         for split in (Split.TRAIN, Split.VAL)
     }
-    views = _views(models, cards, engine, oblique)
+    views = _views(cards, engine, oblique)
     ensemble = Ensemble(views, dict.fromkeys(views, 1 / len(views)))
     marks = {name: mark(models, name) for name in names}
     fitted = fusion_file(models, oblique)
@@ -136,36 +132,86 @@ def load_models(
             "knee3d fuse DATASET --models %s%s",
             fitted, models, f" --views {OBLIQUE}:{oblique}" if oblique else "",
         )  # fmt: skip
-    spacing = np.array([card["spacing_mm"] for name, card in cards.items() if name != OBLIQUE])
+    spacing = np.array(
+        [card["spacing_mm"] for name, ones in cards.items() if name != OBLIQUE for card in ones.values()]
+    )
     reference = fusion["reference"] if fusion else None
-    whole_only = tuple(name for name, card in cards.items() if card.get("whole_slices_only", False))
+    whole_only = tuple(
+        name for name, ones in cards.items() if any(card.get("whole_slices_only", False) for card in ones.values())
+    )
     return Trained(ensemble, SCHEMES[schemes.pop()], patients, spacing, marks, reference, rules.pop(), whole_only)
 
 
-def _views(
-    models: Path, cards: Mapping[str, Mapping[str, Any]], engine: "Engine | None", oblique: int
-) -> dict[str, View]:
+Cards = Mapping[Path, Mapping[str, Any]]
+"""The cards of one network, or of that of each fold, by the folder that has the network's folder."""
+ALIKE = ("classes", "patch", "turns")
+"""What the networks of folds must have in common to be averaged, beside their context and spacing."""
+
+
+def _cards(models: Path, names: Sequence[str]) -> dict[str, Cards]:
+    """The cards of some networks.
+
+    Raises:
+        ValueError: One cannot be read, lacks patients, or folds do not go together.
+    """
+    from knee3d.learn.card import load_card
+
+    cards: dict[str, Cards] = {}
+    for name in names:
+        cards[name] = {home: load_card(home, name) for home in homes_of(models) if is_trained(home, name)}
+        for home, card in cards[name].items():
+            if "patients" not in card:
+                raise ValueError(f"the card of {home / name} lacks patients; train this plane again")
+        first, *others = cards[name].values()
+        for card in others:
+            differ = [key for key in ALIKE if card.get(key) != first.get(key)]
+            differ += ["context"] if card["settings"]["context"] != first["settings"]["context"] else []
+            apart = np.abs(np.subtract(card["spacing_mm"], first["spacing_mm"])).max()
+            differ += ["spacing_mm"] if name == OBLIQUE and apart > ISOTROPIC_MM else []
+            if differ:
+                raise ValueError(f"the folds of {models / name} differ in {', '.join(differ)} and cannot be averaged")
+        missing = folds_missing(models, name)
+        if missing:
+            log.warning("%s: %s is not trained in folds %s; the others are averaged", models, name, missing)
+    return cards
+
+
+def _views(cards: Mapping[str, Cards], engine: "Engine | None", oblique: int) -> dict[str, View]:
     """The views of some networks, those of planes first."""
     from knee3d.learn.engines import load_predictor
 
     views: dict[str, View] = {}
-    predictors = {name: load_predictor(models, name, engine) for name in cards}
+    predictors = {name: averaged([load_predictor(home, name, engine) for home in ones]) for name, ones in cards.items()}
     for name in cards:
         if name == SOLID:
             views[name] = PatchView(predictors[name])
         elif name != OBLIQUE:
             views[name] = PlaneView(Plane(name), predictors[name])
     if oblique:
-        card = cards[OBLIQUE]
+        home, card = next(iter(cards[OBLIQUE].items()))
+        path = home / OBLIQUE / "card.json"
         spacing, whole = np.array(card["spacing_mm"], dtype=np.float64), card.get("whole_slices_only", False)
         if np.ptp(spacing) > ISOTROPIC_MM:
             raise ValueError(
-                f"{models / OBLIQUE / 'card.json'} says voxels of {spacing.tolist()} mm; oblique slices need a network "
+                f"{path} says voxels of {spacing.tolist()} mm; oblique slices need a network "
                 "that was trained on voxels of one length, three times the same"
             )
-        for number, turn in enumerate(_turns(models / OBLIQUE / "card.json", card, oblique), start=1):
+        for number, turn in enumerate(_turns(path, card, oblique), start=1):
             views[f"{OBLIQUE}-{number}"] = ObliqueView(turn, float(spacing.mean()), predictors[OBLIQUE], whole)
     return views
+
+
+def averaged(networks: "Sequence[Network]") -> "Network":
+    """One network whose probabilities are the mean of those of some, which look at slices in the same way."""
+    first, *others = networks
+
+    def run(slices: np.ndarray) -> np.ndarray:
+        total = first.run(slices).copy()
+        for network in others:
+            total += network.run(slices)
+        return total / np.float32(len(networks))
+
+    return replace(first, run=run) if others else first
 
 
 def _turns(path: Path, card: Mapping[str, Any], count: int) -> np.ndarray:

@@ -15,7 +15,18 @@ from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Case, Dataset, Split, load_dataset
-from knee3d.models import Trained, check_match, check_not_tested, fusion_file, load_models, save_fusion
+from knee3d.models import (
+    Trained,
+    check_match,
+    check_not_tested,
+    folds_missing,
+    fusion_file,
+    homes_of,
+    load_models,
+    mark,
+    save_fusion,
+    trained_networks,
+)
 from knee3d.postprocess.assess import Assessment, assess
 from knee3d.postprocess.candidate_voxels import find_candidates
 from knee3d.postprocess.clean import NOTHING, Cleaning, cleaned
@@ -31,6 +42,9 @@ log = logging.getLogger(__name__)
 def fuse(folder: Path, models: Path, wanted: Wanted | None = None, oblique: int = 0) -> Fusion:
     """Fit fusion weights on the validation split and write them beside the models.
 
+    Of the folds of a cross-validation each knee is looked at by the fold that was validated on it, as nnU-Net fits its
+    ensembles, and all knees of training and validation count.
+
     What the networks say of each knee is kept in a folder beside the weights, fusion.evidence, as far as fusion depends
     on it, so that a killed run goes on, and other ways of fusion need no networks.
 
@@ -43,25 +57,26 @@ def fuse(folder: Path, models: Path, wanted: Wanted | None = None, oblique: int 
     Raises:
         ValueError: A validation patient was trained on, or tested on, or there is no tissue to fit on.
     """
-    dataset, trained = load_dataset(folder), load_models(models, fused=False, oblique=oblique)
-    cases = dataset.of_split(Split.VAL)
-    check_match(dataset, trained, cases, (Split.TRAIN,))
-    check_not_tested(dataset, trained, cases)
-    _of_other_voxels(dataset, trained, cases)
-    fitted = fusion_file(models, oblique)
+    dataset, fitted = load_dataset(folder), fusion_file(models, oblique)
     evidence = fitted.with_suffix(".evidence")
     if evidence.exists() and not evidence.is_dir():
         raise ValueError(f"{evidence} is a file, where fuse keeps a folder; move it away")
-    marks = [trained.mark_with(case.fingerprint) for case in cases]
-    paths = [evidence / f"{case.name}-{mark}.npz" for case, mark in zip(cases, marks, strict=True)]
-    for case, path in zip(cases, paths, strict=True):
-        if not (path.is_file() and _seen(path).is_file()):
-            views: dict[str, Volume] = {}
-            keep = Keep(np.float32, views.__setitem__)
-            looks = trained.ensemble.opinion(dataset.image(case), f"fusing {case.name}", keep=keep).looks
-            path.parent.mkdir(exist_ok=True)
-            _keep([agreement([*looks.values()]), doubt([*looks.values()])], _seen(path))
-            find_candidates(dataset.mask(case), views, case.patient).save(path)
+    homes = homes_of(models)
+    for name in trained_networks(models, oblique=oblique):
+        if missing := folds_missing(models, name):
+            raise ValueError(f"{name} is not trained in folds {missing} of {models}; train them first")
+    cases: list[Case] = []
+    paths: list[Path] = []
+    for home in homes:
+        trained = load_models(home, fused=False, oblique=oblique)
+        mine = _validated(dataset, trained) if len(homes) > 1 else dataset.of_split(Split.VAL)
+        check_match(dataset, trained, mine, (Split.TRAIN,))
+        check_not_tested(dataset, trained, mine)
+        _of_other_voxels(dataset, trained, mine)
+        cases += mine
+        paths += [_observed(dataset, case, trained, evidence) for case in mine]
+    if not cases:
+        raise ValueError(f"no knee of {folder} was a validation knee of the folds in {models}; nothing to fit on")
     for old in set(evidence.glob(f"*-{'[0-9a-f]' * 16}.npz")) - set(paths):  # others are not ours
         old.unlink()
         _seen(old).unlink(missing_ok=True)
@@ -69,8 +84,28 @@ def fuse(folder: Path, models: Path, wanted: Wanted | None = None, oblique: int 
     known = [case for case in dataset.cases if case.labelled and case.split in (Split.TRAIN, Split.VAL)]
     masks = _mask_extents(dataset, known, evidence / "masks.json")
     reference = reference_of(masks, [_kept(_seen(path), _are_numbers) for path in paths])
-    save_fusion(fusion, cases, reference, trained.marks, fitted)
+    marks = {name: mark(models, name) for name in trained.marks}
+    save_fusion(fusion, cases, reference, marks, fitted)
     return fusion
+
+
+def _validated(dataset: Dataset, trained: Trained) -> list[Case]:
+    """The knees that the networks of a fold were validated on."""
+    known = [case for case in dataset.cases if case.labelled and case.split in (Split.TRAIN, Split.VAL)]
+    return [case for case in known if case.patient in trained.patients[Split.VAL]]
+
+
+def _observed(dataset: Dataset, case: Case, trained: Trained, evidence: Path) -> Path:
+    """The file of what networks say of a knee, as far as fusion depends on it; made unless it is there."""
+    path = evidence / f"{case.name}-{trained.mark_with(case.fingerprint)}.npz"
+    if not (path.is_file() and _seen(path).is_file()):
+        views: dict[str, Volume] = {}
+        keep = Keep(np.float32, views.__setitem__)
+        looks = trained.ensemble.opinion(dataset.image(case), f"fusing {case.name}", keep=keep).looks
+        path.parent.mkdir(exist_ok=True)
+        _keep([agreement([*looks.values()]), doubt([*looks.values()])], _seen(path))
+        find_candidates(dataset.mask(case), views, case.patient).save(path)
+    return path
 
 
 def _seen(evidence: Path) -> Path:
