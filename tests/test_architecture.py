@@ -81,7 +81,7 @@ def test_commands_leave_the_work_to_workflow():
     names = {name for path in modules for name in imports(path) if name.startswith("knee3d.")}
     used = {name.rpartition(".")[0] for name in names if not name.startswith("knee3d.cli.")}
     types = {"knee3d.anatomy.directions", "knee3d.anatomy.orientation", "knee3d.anatomy.plane",
-             "knee3d.anatomy.tissue", "knee3d.dataset.cases", "knee3d.dataset.labels",
+             "knee3d.anatomy.schemes", "knee3d.anatomy.tissue", "knee3d.dataset.cases", "knee3d.dataset.labels",
              "knee3d.dataset.phantom.cohort", "knee3d.dataset.prepare", "knee3d.dataset.source",
              "knee3d.dataset.split", "knee3d.learn.config"}  # fmt: skip
     assert used <= types | {"knee3d", "knee3d.demo", "knee3d.report.tables"}

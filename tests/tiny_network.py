@@ -20,4 +20,9 @@ def tiny(classes: int, encoder: str) -> keras.Model:
     return keras.Model(image, keras.layers.Conv2D(classes, 1, name="score")(both), name=TINY)
 
 
+def alone(classes: int) -> keras.Model:
+    """The same as a network of a user's own, `--network tiny_network:alone`."""
+    return tiny(classes, "none")
+
+
 NETWORKS[TINY] = Architecture(tiny, 2, ("vgg16",))  # type: ignore[index]

@@ -4,7 +4,7 @@ A mask on disk has its own numbering, described by a `Numbering` (value -> tissu
 source tissues that belong to it, so masks are mapped by name and never by number.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -50,7 +50,7 @@ class Scheme:
     """A set of foreground classes. Class 0 is background; tissue i of `tissues` is class i + 1.
 
     Attributes:
-        name: Key in `SCHEMES`.
+        name: Key in `SCHEMES`, or a user's, see `anatomy.schemes`.
         tissues: Foreground classes in order.
         sided: Whether it names medial and lateral, so that a left-right flip would change the meaning of a label.
     """
@@ -111,7 +111,7 @@ class Numbering:
         names: Label value to tissue name, background (0) left out.
 
     Raises:
-        ValueError: A value is not in 1 to 65535, or a name is not one of `TISSUE_NAMES`.
+        ValueError: A value is not in 1 to 65535.
     """
 
     names: Mapping[int, str]
@@ -120,9 +120,26 @@ class Numbering:
         for value, name in self.names.items():
             if not 0 < value < 65536:
                 raise ValueError(f"label values are 1 to 65535 (0 is background), got {value} for {name!r}")
-            if name not in TISSUE_NAMES:
-                raise ValueError(f"unknown tissue {name!r} for label {value}; known are: {', '.join(TISSUE_NAMES)}")
         object.__setattr__(self, "names", MappingProxyType(dict(self.names)))
+
+    def check_names(self, known: Collection[str]) -> None:
+        """Refuse a tissue that is not known, which is mostly a slip of the pen.
+
+        Args:
+            known: Names, see `tissues_known`.
+
+        Raises:
+            ValueError: Names the tissue and its label.
+        """
+        for value, name in self.names.items():
+            if name not in known:
+                raise ValueError(f"unknown tissue {name!r} for label {value}; known are: {', '.join(known)}")
+
+
+def tissues_known(scheme: Scheme | None = None) -> tuple[str, ...]:
+    """Names of tissues that masks may have: knee3d's, and those that a scheme takes its classes from."""
+    more = [] if scheme is None else [name for one in scheme.tissues for name in (one.name, *one.sources)]
+    return tuple(dict.fromkeys([*TISSUE_NAMES, *more]))
 
 
 NUMBERINGS: Mapping[str, Numbering] = MappingProxyType({

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from knee3d.anatomy.schemes import find_scheme
 from knee3d.anatomy.tissue import SCHEMES
 from knee3d.cli.frame import (
     EXISTING,
@@ -135,7 +136,12 @@ def table(folder: Path, out: Path) -> None:
 @click.command(cls=Command)
 @click.argument("table", type=FILE)
 @click.argument("dataset", type=FOLDER)
-@click.option("--scheme", type=click.Choice(list(SCHEMES)), default="cartilage", help="Classes.")
+@click.option(
+    "--scheme",
+    default="cartilage",
+    metavar="NAME|FILE",
+    help=f"Classes: {', '.join(SCHEMES)}, or a JSON file of your own, see docs/inputs.md.",
+)
 @click.option(
     "--labels",
     help="What mask values mean: a name, or a file: JSON, nnU-Net's dataset.json, a label file of ITK-SNAP, FreeSurfer "
@@ -168,7 +174,7 @@ def prepare(table: Path, dataset: Path, **options: Any) -> None:
 
     choice = choice_of(options)
     preparation = Preparation(
-        SCHEMES[options["scheme"]], None, options["split"], options["seed"], choice, int(options["bits"])
+        find_scheme(options["scheme"]), None, options["split"], options["seed"], choice, int(options["bits"])
     )
     prepared = workflow.prepare(table, dataset, preparation, options["labels"], options["jobs"])
     counts = Counter(case.split or "unlabelled" for case in prepared.cases)

@@ -20,8 +20,9 @@ import numpy as np
 
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.schemes import record_of_scheme, scheme_of_record
 from knee3d.anatomy.slicing import from_slices
-from knee3d.anatomy.tissue import SCHEMES, Scheme
+from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.atomic import whole_file
 from knee3d.dataset.intensity import Window, to_intensities
@@ -165,7 +166,8 @@ def save_dataset(dataset: Dataset) -> None:
     """Write `cases.json`, whole or not at all; cases are ordered by name."""
     table = {str(number): tissue.name for number, tissue in enumerate(dataset.scheme.tissues, start=1)}
     cases = [_to_json(case) for case in sorted(dataset.cases, key=lambda case: case.name)]
-    content = {VERSION: FORM, "scheme": dataset.scheme.name, "labels": {"0": "background", **table}, "cases": cases}
+    scheme = record_of_scheme(dataset.scheme)
+    content = {VERSION: FORM, "scheme": scheme, "labels": {"0": "background", **table}, "cases": cases}
     with whole_file(dataset.folder / CASES_FILE) as path:
         path.write_text(json.dumps(content, indent=1) + "\n")
 
@@ -183,7 +185,8 @@ def load_dataset(folder: Path) -> Dataset:
     try:
         content = json.loads(path.read_text())
         check_version(content, FORM)
-        return Dataset(folder, SCHEMES[content["scheme"]], tuple(_from_json(case) for case in content["cases"]))
+        cases = tuple(_from_json(case) for case in content["cases"])
+        return Dataset(folder, scheme_of_record(content["scheme"]), cases)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a readable case list ({error}); run knee3d prepare again") from error
 

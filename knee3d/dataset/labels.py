@@ -74,7 +74,7 @@ def read_labels(folder: Path, scheme: Scheme, form: str) -> Volume:
     """
     path = folder / FORMS[form]
     if form == DICOM_SEG:
-        labels, numbering = read_segmentation(path)
+        labels, numbering = read_segmentation(path, scheme)
         if numbering is None:
             raise ValueError(f"{path} has segments that are no tissues of knee3d's")
         return labels.with_array(map_labels(labels.array, numbering, scheme))

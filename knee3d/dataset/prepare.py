@@ -11,6 +11,7 @@ from typing import Any
 
 from knee3d.anatomy.orientation import Side, axis_codes, to_canonical
 from knee3d.anatomy.plane import Plane
+from knee3d.anatomy.schemes import record_of_scheme
 from knee3d.anatomy.slicing import to_slices
 from knee3d.anatomy.tissue import Numbering, Scheme, map_labels
 from knee3d.anatomy.volume import Volume
@@ -57,7 +58,7 @@ class Preparation:
         apart = ("scheme", "numbering", "fractions", "seed", "choice")
         names = self.numbering and {str(value): name for value, name in sorted(self.numbering.names.items())}
         return {
-            "scheme": self.scheme.name,
+            "scheme": record_of_scheme(self.scheme),
             "labels": names,
             "choice": self.choice.settings,
             **{field.name: getattr(self, field.name) for field in fields(self) if field.name not in apart},

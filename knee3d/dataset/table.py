@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from knee3d.anatomy.orientation import Side
-from knee3d.anatomy.tissue import NUMBERINGS, Numbering
+from knee3d.anatomy.tissue import NUMBERINGS, Numbering, Scheme, tissues_known
 from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Split
 
@@ -149,13 +149,14 @@ def write_table(path: Path, knees: tuple[Knee, ...]) -> None:
             writer.writerow([*row, knee.split or ""] if split else row)
 
 
-def read_numbering(source: str) -> Numbering:
+def read_numbering(source: str, scheme: Scheme | None = None) -> Numbering:
     """The meaning of mask values.
 
     Args:
         source: It is a built-in name such as "pymskt" or "iwoai", or the path of a file: JSON {"1": "femoral
             cartilage", ...}, nnU-Net's dataset.json, a label file of ITK-SNAP, or a colour table of FreeSurfer or 3D
             Slicer (.ctbl), which has "_" for blanks. Letter case does not matter.
+        scheme: Whose tissues may be named besides knee3d's; None is none.
 
     Raises:
         FileNotFoundError: There is no such name and no such file.
@@ -175,7 +176,9 @@ def read_numbering(source: str) -> Numbering:
         twice = [value for value, count in Counter(value for value, _ in named).items() if count > 1]
         if twice:
             raise ValueError(f"it says twice what {twice[0]} means")
-        return Numbering(dict(named))
+        numbering = Numbering(dict(named))
+        numbering.check_names(tissues_known(scheme))
+        return numbering
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f'{path} is not a label table such as {{"1": "femoral cartilage"}}: {error}') from error
 

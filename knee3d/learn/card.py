@@ -11,7 +11,7 @@ import numpy as np
 from knee3d import __version__
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.resample import is_rotation
-from knee3d.anatomy.tissue import SCHEMES
+from knee3d.anatomy.schemes import record_of_scheme, scheme_of_record
 from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.learn.config import TrainConfig
 from knee3d.learn.cutting import PatchCutting
@@ -50,7 +50,7 @@ def describe(dataset: Dataset, view: LearningView, settings: Mapping[str, Any]) 
         VERSION: FORM,
         "knee3d": __version__,
         "plane": view.name,
-        "scheme": dataset.scheme.name,
+        "scheme": record_of_scheme(dataset.scheme),
         "classes": ["background", *dataset.scheme.names],
         "input": view.cutting.says,
         "output": "float32 (n, height, width, classes), softmax",
@@ -76,7 +76,7 @@ def for_saved_model(card: Mapping[str, Any]) -> dict[str, Any]:
         Ready for JSON; the keys are explained in `knee3d/README.md`, "What a SavedModel says of itself".
     """
     plane, context = card["plane"], card["settings"]["context"]
-    colours = {one.name: "#{:02x}{:02x}{:02x}".format(*one.colour) for one in SCHEMES[card["scheme"]].tissues}
+    colours = {one.name: "#{:02x}{:02x}{:02x}".format(*one.colour) for one in scheme_of_record(card["scheme"]).tissues}
     trained_on = {name: {split: len(one) for split, one in card[name].items()} for name in ("cases", "patients")
                   if name in card}  # fmt: skip
     return {
@@ -139,8 +139,8 @@ def _check(card: Mapping[str, Any]) -> None:
         ValueError, TypeError, KeyError, AttributeError, OverflowError: It is of another kind than it should be.
     """
     check_version(card, FORM)
-    if card["scheme"] not in SCHEMES or not all(isinstance(name, str) for name in card["classes"]):
-        raise ValueError(f"unknown scheme {card['scheme']!r}, or classes without names")
+    if list(card["classes"]) != ["background", *scheme_of_record(card["scheme"]).names]:
+        raise ValueError(f"its classes are not those of its scheme: {card['classes']}")
     if int(card["settings"]["context"]) < 0:
         raise ValueError("a context below 0")
     for split in ("train", "val") if "patients" in card else ():

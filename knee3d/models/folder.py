@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.tissue import SCHEMES, Scheme
+from knee3d.anatomy.schemes import scheme_of_record
+from knee3d.anatomy.tissue import Scheme
 from knee3d.postprocess.oblique import OBLIQUE
 from knee3d.postprocess.patches import SOLID
 
@@ -126,7 +127,7 @@ def scheme_of(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> Sch
     name = trained_networks(models, planes, oblique)[0]
     card = next(home for home in homes_of(models) if is_trained(home, name)) / name / "card.json"
     try:
-        return SCHEMES.get(json.loads(card.read_text())["scheme"])
+        return scheme_of_record(json.loads(card.read_text())["scheme"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from knee3d.anatomy.directions import turns_of
 from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.tissue import SCHEMES, Scheme
+from knee3d.anatomy.schemes import scheme_of_record
+from knee3d.anatomy.tissue import Scheme
 from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.dataset.intensity import WINDOW_RULE
 from knee3d.models.folder import folds_missing, homes_of, is_trained, mark, trained_networks, trained_views
@@ -107,9 +108,10 @@ def load_models(
     names = trained_networks(models, planes, oblique)
     cards = _cards(models, names)
     every = [card for ones in cards.values() for card in ones.values()]
-    schemes = {card["scheme"] for card in every}
+    schemes = {scheme_of_record(card["scheme"]) for card in every}
     if len(schemes) > 1:
-        raise ValueError(f"the planes in {models} were trained on different schemes: {', '.join(sorted(schemes))}")
+        told = ", ".join(sorted(scheme.name for scheme in schemes))
+        raise ValueError(f"the planes in {models} were trained on different schemes: {told}")
     rules = {str(card["window_rule"]) for card in every}
     if len(rules) > 1:
         told = ", ".join(map(repr, sorted(rules)))
@@ -139,7 +141,7 @@ def load_models(
     whole_only = tuple(
         name for name, ones in cards.items() if any(card.get("whole_slices_only", False) for card in ones.values())
     )
-    return Trained(ensemble, SCHEMES[schemes.pop()], patients, spacing, marks, reference, rules.pop(), whole_only)
+    return Trained(ensemble, schemes.pop(), patients, spacing, marks, reference, rules.pop(), whole_only)
 
 
 Cards = Mapping[Path, Mapping[str, Any]]
@@ -254,7 +256,7 @@ def check_match(dataset: Dataset, trained: Trained, cases: Sequence[Case], unsee
     Raises:
         ValueError: Names them.
     """
-    if dataset.scheme is not trained.scheme:
+    if dataset.scheme != trained.scheme:
         raise ValueError(
             f"{dataset.folder} has scheme {dataset.scheme.name}, the models {trained.scheme.name}; prepare it again"
         )

@@ -12,6 +12,7 @@ import numpy as np
 
 from knee3d import __version__
 from knee3d.anatomy.orientation import from_canonical
+from knee3d.anatomy.tissue import Scheme
 from knee3d.atomic import NO_ROOM
 from knee3d.dataset.audit import facts_of, summary_of, with_outliers
 from knee3d.dataset.cases import CASES_FILE, Case, Dataset, Split, load_dataset, save_dataset
@@ -98,7 +99,7 @@ def prepare(table: Path, folder: Path, preparation: Preparation, labels: str | N
     knees = read_table(table)
     beside = table.parent / LABELS_FILE
     source = labels or (str(beside) if beside.is_file() else None)
-    preparation = replace(preparation, numbering=read_numbering(source) if source else None)
+    preparation = replace(preparation, numbering=read_numbering(source, preparation.scheme) if source else None)
     known = load_dataset(folder) if (folder / CASES_FILE).is_file() else Dataset(folder, preparation.scheme, ())
     _check_same_dataset(known, knees, preparation, table)
     cases = {knee.case: case for knee in knees if (case := finished_case(knee, folder, preparation))}
@@ -217,11 +218,15 @@ def audit(folder: Path, out: Path) -> dict[str, Any]:
     return summary
 
 
+def _other(scheme: Scheme, wanted: Scheme) -> str:
+    return f"the scheme {scheme.name}" + (" as it was before" if scheme.name == wanted.name else "")
+
+
 def _check_same_dataset(known: Dataset, knees: Sequence[Knee], preparation: Preparation, table: Path) -> None:
     """Cases that are no longer in the table leave the dataset; another scheme, or a table of none, is a mistake."""
-    if known.cases and known.scheme.name != preparation.scheme.name:
+    if known.cases and known.scheme != preparation.scheme:
         raise ValueError(
-            f"{known.folder} has masks of the scheme {known.scheme.name}, on which networks may rely; for "
+            f"{known.folder} has masks of {_other(known.scheme, preparation.scheme)}, on which networks may rely; for "
             f"{preparation.scheme.name} give another folder, or remove it"
         )
     wanted = {knee.case for knee in knees}

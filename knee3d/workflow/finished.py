@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from knee3d.anatomy.orientation import Side, axis_codes, from_canonical, reorient
-from knee3d.anatomy.tissue import SCHEMES, Numbering, Scheme
+from knee3d.anatomy.schemes import scheme_of_record
+from knee3d.anatomy.tissue import Numbering, Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.files.probabilities import read_probabilities, read_views
 from knee3d.dataset.intake import Entry
@@ -40,7 +41,7 @@ class Given:
     @property
     def scheme(self) -> Scheme:
         """Of the labels."""
-        return SCHEMES[self.record["scheme"]]
+        return scheme_of_record(self.record["scheme"])
 
     @property
     def side(self) -> Side:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from knee3d import __version__
+from knee3d.anatomy.schemes import record_of_scheme
 from knee3d.anatomy.tissue import Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.files.probabilities import write_probabilities
@@ -107,7 +108,7 @@ def segment_knee(entry: Entry, segmenter: Segmenter, wish: Wish, mark: str, fold
         "case": case,
         "side": side.value,
         SEEN: next((split.value for split, known in trained.patients.items() if entry.patient in known), ""),
-        "scheme": found.scheme.name,
+        "scheme": record_of_scheme(found.scheme),
         **origin_of(content, source, wish, mark),
         "models": dict(trained.marks),
         "weights": dict(trained.ensemble.weights),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from knee3d.anatomy.orientation import Side
-from knee3d.anatomy.tissue import SCHEMES
+from knee3d.anatomy.schemes import scheme_of_record
 from knee3d.dataset.intake import Entry, content_mark, digest, stat_mark
 from knee3d.dataset.labels import FORMS
 from knee3d.dataset.source import Choice, Source
@@ -209,7 +209,8 @@ def _is_whole(record: Mapping[str, Any]) -> bool:
     flags = isinstance(record["flags"], list) and all(isinstance(flag, str) for flag in record["flags"])
     files = all(isinstance(one, str) for one in record["files"].values())
     volumes = all(isinstance(mm3, float) and math.isfinite(mm3) for mm3 in record["volumes_mm3"].values())
-    known = record["side"] in list(Side) and record["scheme"] in SCHEMES and record["settings"]["form"] in FORMS
+    scheme_of_record(record["scheme"])
+    known = record["side"] in list(Side) and record["settings"]["form"] in FORMS
     mappings = all(isinstance(record[key], dict) for key in ("models", "weights", "settings", "selection"))
     sizes = all(len(record[key]) == 3 and all(size > 0 for size in record[key]) for key in ("shape", "spacing_mm"))
     return texts and flags and files and volumes and known and mappings and sizes

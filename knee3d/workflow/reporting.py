@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from knee3d.anatomy.schemes import scheme_of_record
 from knee3d.dataset.intake import Entry, knees_at
 from knee3d.dataset.source import ANY, Choice
 from knee3d.dataset.table import LABELS_FILE, read_numbering, read_table
@@ -184,7 +185,8 @@ def _given(folder: Path, knees: Knees, single: bool) -> Given:
     if told and record["side"] and told != record["side"]:
         raise ValueError(f"{folder} is of side {record['side']}, but the table says {told}; segment the knee again")
     mask = knees.masks.get(record["case"])
-    numbering = read_numbering(knees.numbering) if mask and knees.numbering else None
+    scheme = scheme_of_record(record["scheme"])
+    numbering = read_numbering(knees.numbering, scheme) if mask and knees.numbering else None
     return Given(record, entry, mask, numbering)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from knee3d.anatomy.schemes import scheme_of_record
 from knee3d.quantify.measures import Measure
 from knee3d.report.measures import read_measures_csv
 from knee3d.workflow.record import RECORD, REPORT, record_of
@@ -174,7 +175,8 @@ def _origin(folder: Path, case: str) -> Origin | None:
         made_by["version"] = record["knee3d"]
         made_by |= _axes_of_parts(folder)
         made_by["voxels"] = " x ".join(f"{mm:.2f}" for mm in sorted(record["spacing_mm"])) + " mm"
-        return Origin(str(record["side"]), str(record["scheme"]), record["input"], made_by, tuple(record["flags"]))
+        scheme = scheme_of_record(record["scheme"]).name
+        return Origin(str(record["side"]), scheme, record["input"], made_by, tuple(record["flags"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{folder / RECORD} is damaged, or not knee3d's; segment the knee again") from error
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, TISSUE_NAMES, Numbering, map_labels
+from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, TISSUE_NAMES, Numbering, map_labels, tissues_known
 
 
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=lambda scheme: scheme.name)
@@ -45,4 +45,4 @@ def test_values_without_a_name_are_refused(labels):
 @pytest.mark.parametrize("names", [{0: "femur"}, {1: "femour"}, {70000: "femur"}])
 def test_impossible_numberings_are_refused(names):
     with pytest.raises(ValueError, match="label values|unknown tissue"):
-        Numbering(names)
+        Numbering(names).check_names(tissues_known())

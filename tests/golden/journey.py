@@ -74,6 +74,7 @@ def write_models(folder: Path) -> Path:
     import keras
 
     for plane in Plane:
+        keras.backend.clear_session()  # layers are called as in a new process, which fingerprints depend on
         slices = keras.Input((None, None, 3), dtype="uint8")
         conv = keras.layers.Conv2D(SCHEME.classes, 3, padding="same")
         network = keras.Model(slices, keras.layers.Softmax()(conv(keras.layers.Rescaling(1.0)(slices))))

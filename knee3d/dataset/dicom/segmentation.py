@@ -3,7 +3,7 @@
 highdicom writes and reads. Codes are those of SNOMED CT that DICOM lists as tissues (CID 7166) and anatomic regions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from pathlib import Path
 from types import MappingProxyType
@@ -109,8 +109,12 @@ def write_segmentation(
         segmentation.save_as(partial)
 
 
-def read_segmentation(path: Path) -> tuple[Volume, Numbering | None]:
+def read_segmentation(path: Path, scheme: Scheme | None = None) -> tuple[Volume, Numbering | None]:
     """Read a DICOM-SEG file: binary, fractional (inside above 0.5) or label map.
+
+    Args:
+        path: The file.
+        scheme: Whose tissues are known besides knee3d's; None is none.
 
     Returns:
         uint8 labels with the segments' numbers, indexed (column, row, slice). The volume ends where the segments do and
@@ -131,7 +135,10 @@ def read_segmentation(path: Path) -> tuple[Volume, Numbering | None]:
             raise DicomError(f"{path.name} has segments numbered up to {numbers.max()}; 255 is the most; renumber them")
         labels = numbers.astype(np.uint8)[first_of(volume.array > 0.5, path.name)]
         affine = _LPS_TO_RAS @ volume.affine[:, [2, 1, 0, 3]]
-        names = {number: _tissue(segmentation.get_segment_description(number)) for number in numbers[1:].tolist()}
+        names = {
+            number: _tissue(segmentation.get_segment_description(number), tissue.tissues_known(scheme))
+            for number in numbers[1:].tolist()
+        }
     known = {number: name for number, name in names.items() if name is not None}
     return Volume(labels.T, affine), Numbering(known) if len(known) == len(names) else None
 
@@ -224,11 +231,11 @@ def _place(position: np.ndarray) -> pydicom.Dataset:
 
 
 def _segment(number: int, one: Tissue, side: Side) -> SegmentDescription:
-    kind, region, which = _CODES[one.name]
+    kind, region, which = _CODES.get(one.name, (_SCT.Tissue, _SCT.KneeJoint, None))
     described = SegmentDescription(
         segment_number=number,
         segment_label=one.name,
-        segmented_property_category=_SCT.Tissue if kind in _SOFT else _SCT.AnatomicalStructure,
+        segmented_property_category=_SCT.Tissue if kind in (*_SOFT, _SCT.Tissue) else _SCT.AnatomicalStructure,
         segmented_property_type=kind,
         algorithm_type="AUTOMATIC",
         algorithm_identification=hd.AlgorithmIdentificationSequence(
@@ -248,9 +255,9 @@ def _item(code: Code) -> hd.sr.CodedConcept:
     return hd.sr.CodedConcept.from_code(code)
 
 
-def _tissue(described: SegmentDescription) -> str | None:
+def _tissue(described: SegmentDescription, known: Collection[str]) -> str | None:
     """By its label, or else by its codes; None if neither is known."""
-    if described.SegmentLabel.lower() in tissue.TISSUE_NAMES:
+    if described.SegmentLabel.lower() in known:
         return described.SegmentLabel.lower()
     kind = described.segmented_property_type
     regions = described.get("AnatomicRegionSequence", [])
