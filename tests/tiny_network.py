@@ -6,6 +6,7 @@ Importing this module lets `TrainConfig(network="tiny")` be known in the process
 import keras
 
 from knee3d.learn.networks import NETWORKS, Architecture
+from knee3d.learn.networks.layers import UpSample
 
 TINY = "tiny"
 
@@ -16,7 +17,7 @@ def tiny(classes: int, encoder: str) -> keras.Model:
     fine = keras.layers.Conv2D(8, 3, padding="same", activation="relu", name="block1_conv1")(image)
     coarse = keras.layers.Conv2D(8, 3, padding="same", name="middle")(keras.layers.MaxPooling2D()(fine))
     coarse = keras.layers.ReLU()(keras.layers.BatchNormalization(name="middle_bn")(coarse))
-    both = keras.layers.Concatenate()([fine, keras.layers.UpSampling2D()(coarse)])
+    both = keras.layers.Concatenate()([fine, UpSample((2, 2), "nearest")(coarse)])
     return keras.Model(image, keras.layers.Conv2D(classes, 1, name="score")(both), name=TINY)
 
 

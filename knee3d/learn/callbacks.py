@@ -126,12 +126,16 @@ class FreezeEncoder(keras.callbacks.Callback):
     def __init__(self, encoder: str, epochs: int) -> None:
         super().__init__()
         self._encoder, self._epochs = encoder, epochs
+        self._frozen = False
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Freeze, or let go; the step is compiled anew where that changes."""
         frozen = epoch < self._epochs
         if epoch == self._epochs > 0:
             _forget_moments(self.model.optimizer)
+        if frozen == self._frozen:  # to know the encoder's layers, one is built, which takes a fifth of a second
+            return
+        self._frozen = frozen
         if let_encoder_learn(self.model.network, self._encoder, not frozen):
             self.model.make_train_function(force=True)
 

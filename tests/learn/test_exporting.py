@@ -26,7 +26,8 @@ def models(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / PLANE.value
     folder.mkdir()
     networks.network(TINY, 3, request.param).save(folder / "model.keras")
-    card = {"plane": PLANE.value, "classes": ["background", "femoral", "tibial"], "scheme": "cartilage", "window": {},
+    scheme = {"name": "two", "tissues": [{"name": "femoral"}, {"name": "tibial"}]}
+    card = {"plane": PLANE.value, "classes": ["background", "femoral", "tibial"], "scheme": scheme, "window": {},
             "settings": {"context": request.param}, "knee3d": "0", "version": 1, "spacing_mm": [1, 1, 1],
             "window_rule": "", "input": "", "output": ""}  # fmt: skip
     (folder / "card.json").write_text(json.dumps(card))

@@ -71,10 +71,13 @@ def test_what_was_pooled_returns_to_its_pixel(compiled, dtype):
     np.testing.assert_array_equal(tf.cast(slope, "float32"), 2 * expected)
 
 
-def test_upsampling_is_keras_own():
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+def test_upsampling_is_keras_own(interpolation):
     features = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype(np.float32)
-    expected = keras.layers.UpSampling2D((2, 4), interpolation="bilinear")(features)
-    np.testing.assert_allclose(layers.UpSample((2, 4))(features), expected, atol=1e-6)
+    expected = keras.layers.UpSampling2D((2, 4), interpolation=interpolation)(features)
+    ours = layers.UpSample((2, 4), interpolation)
+    np.testing.assert_allclose(ours(features), expected, atol=1e-6)
+    np.testing.assert_allclose(layers.UpSample.from_config(ours.get_config())(features), expected, atol=1e-6)
 
 
 def test_a_grid_of_means():

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tiny_network import TINY
 
-from knee3d.learn import engines, savedmodel
+from knee3d.learn import engines, networks, savedmodel
 from knee3d.learn.card import for_saved_model
 from knee3d.postprocess.predict import with_neighbours
 
@@ -231,3 +232,21 @@ def test_it_tells_about_itself_to_whoever_asks(tmp_path):
     assert "hidden" not in text
     (again,) = loaded.signatures["about"]().values()
     assert again.numpy().decode() == text
+
+
+@pytest.mark.parametrize(
+    "name", [TINY, *(pytest.param(name, marks=pytest.mark.nightly) for name in ("unet", "pspnet"))]
+)
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*tf.lite:UserWarning")
+def test_converters_read_it(tmp_path, name):
+    """LiteRT's is the one that knows the fewest operations; Keras' own upsampling it does not read."""
+    network = networks.network(name, 4)
+    savedmodel.export(network, tmp_path / "saved_model", {})
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        str(tmp_path / "saved_model"), signature_keys=["serving_default"]
+    )
+    run = tf.lite.Interpreter(model_content=converter.convert()).get_signature_runner("serving_default")
+    slices = np.random.default_rng(0).integers(0, 256, (2, 50, 70, 3), np.uint8)
+    (found,) = run(slices=slices).values()
+    np.testing.assert_allclose(found, np.asarray(network(slices)), atol=1e-4)

@@ -33,7 +33,7 @@ class PadToStride(keras.layers.Layer):
         sizes = [tf.shape(inputs)[axis] for axis in range(1, inputs.shape.rank - 1)]
         missing = [(self.stride - size % self.stride) % self.stride for size in sizes]
         padded = tf.pad(inputs, [[0, 0], *([0, more] for more in missing), [0, 0]])
-        return tf.ensure_shape(padded, (*[None] * (inputs.shape.rank - 1), inputs.shape[-1]))  # tf.pad loses channels
+        return _of_channels(padded, inputs)
 
     def get_config(self) -> dict:
         """What is needed to build it again."""
@@ -53,24 +53,33 @@ class CropLike(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="knee3d")
 class UpSample(keras.layers.Layer):
-    """Bilinear keras.layers.UpSampling2D as one operation that exports with heights and widths unknown.
+    """keras.layers.UpSampling2D made of operations that export with heights and widths unknown, and that others read.
+
+    Keras' own, nearest, loses the number of channels on its way to LiteRT; bilinear, it does not export.
 
     Args:
         size: Factors of height and width.
+        interpolation: "bilinear" or "nearest".
     """
 
-    def __init__(self, size: tuple[int, int], **kwargs: object) -> None:
+    def __init__(self, size: tuple[int, int], interpolation: str = "bilinear", **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.size = tuple(size)
+        self.interpolation = interpolation
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """(batch, height, width, channels) -> (batch, size[0] * height, size[1] * width, channels)."""
-        height, width = tf.shape(inputs)[1], tf.shape(inputs)[2]
-        return _resized(inputs, height * self.size[0], width * self.size[1])
+        batch, height, width = (tf.shape(inputs)[axis] for axis in range(3))
+        rows, columns = self.size
+        if self.interpolation == "bilinear":
+            return _resized(inputs, height * rows, width * columns)
+        channels = inputs.shape[-1]
+        wide = tf.reshape(tf.concat([inputs] * columns, 3), (batch, height, width * columns, channels))
+        return tf.reshape(tf.concat([wide] * rows, 2), (batch, height * rows, width * columns, channels))
 
     def get_config(self) -> dict:
         """What is needed to build it again."""
-        return super().get_config() | {"size": self.size}
+        return super().get_config() | {"size": self.size, "interpolation": self.interpolation}
 
 
 @keras.saving.register_keras_serializable(package="knee3d")
@@ -143,4 +152,13 @@ class Bilinear(keras.initializers.Initializer):
 def _resized(inputs: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     """The inputs resized bilinearly, in their own dtype, where TensorFlow returns float32."""
     resized = tf.image.resize(inputs, (height, width))
-    return tf.ensure_shape(tf.cast(resized, inputs.dtype), (None, None, None, inputs.shape[-1]))
+    return _of_channels(tf.cast(resized, inputs.dtype), inputs)
+
+
+def _of_channels(tensor: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """A tensor that has lost how many channels it has, which are those of another one.
+
+    Not by tf.ensure_shape, an operation that not all converters know (LiteRT does not).
+    """
+    sizes = tf.shape(tensor)
+    return tf.reshape(tensor, [*(sizes[axis] for axis in range(tensor.shape.rank - 1)), like.shape[-1]])

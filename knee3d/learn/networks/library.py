@@ -21,18 +21,19 @@ def linknet(classes: int, encoder: str) -> keras.Model:
 
 
 def fpn(classes: int, encoder: str) -> keras.Model:
-    """Feature pyramid network (Lin et al. 2017; Kirillov et al. 2019). See `Architecture.body`.
-
-    Its last layer but one is bilinear; Keras' own trains, and then does not export with heights and widths unknown.
-    """
-
-    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if isinstance(layer, keras.layers.UpSampling2D) and layer.interpolation == "bilinear":
-            return UpSample(layer.size, name=layer.name)
-        return layer.__class__.from_config(layer.get_config())
-
-    return keras.models.clone_model(_built(segmentation_models.FPN, classes, encoder), clone_function=copy)
+    """Feature pyramid network (Lin et al. 2017; Kirillov et al. 2019). See `Architecture.body`."""
+    return _built(segmentation_models.FPN, classes, encoder)
 
 
 def _built(build: Callable[..., keras.Model], classes: int, encoder: str) -> keras.Model:
-    return build(encoder, input_shape=(None, None, 3), classes=classes, activation="linear", encoder_weights=None)
+    """The network with `UpSample` for Keras' own layer."""
+    model = build(encoder, input_shape=(None, None, 3), classes=classes, activation="linear", encoder_weights=None)
+    copied = keras.models.clone_model(model, clone_function=_copy)
+    copied.set_weights(model.get_weights())
+    return copied
+
+
+def _copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+    if isinstance(layer, keras.layers.UpSampling2D):
+        return UpSample(layer.size, layer.interpolation, name=layer.name)
+    return layer.__class__.from_config(layer.get_config())
