@@ -30,7 +30,7 @@ from knee3d.atomic import whole_file
 from knee3d.dataset.cases import Dataset, Split, load_dataset
 from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.networks import NETWORKS
-from knee3d.learn.views import learning_view
+from knee3d.learn.views import SHARED, learning_view
 from knee3d.lease import leased
 from knee3d.models import load_models
 from knee3d.models.folder import is_trained
@@ -412,6 +412,16 @@ def oblique_cell(study: Study) -> Lines:
     return [line | {"network": "unet", **one} for line, one in zip(lines, cost, strict=True)]
 
 
+def shared_cell(study: Study) -> Lines:
+    """One U-Net for the slices of all planes, which sees as many of them as the three networks together."""
+    models = study.trained("shared", study.usual, [SHARED], study.preset.config)
+    ways = {view: f"{view}, one network for all" for view in PLANES} | {"fused": "three planes, one network, equal"}
+    lines = scored(study, study.usual, models, ways)
+    found = {view: replace(cost, network=SHARED) for view, cost in costs(study, models).items()}
+    cost = {view: summed([found[view]]) for view in found} | {"fused": summed(found.values())}
+    return [line | {"network": "unet", **cost[way]} for way, line in zip(ways, lines, strict=True)]
+
+
 def solid_cell(study: Study) -> Lines:
     """The volume at once."""
     models = study.trained("unet3d", study.usual, [SOLID], study.preset.solid)
@@ -422,6 +432,7 @@ def solid_cell(study: Study) -> Lines:
 CELLS: Mapping[str, Callable[[Study], Lines]] = {
     **{name: planes_cell(name) for name in FLAT},
     "fusion": fusion_cell,
+    "shared": shared_cell,
     "oblique": oblique_cell,
     "unet3d": solid_cell,
     **{f"spacing, {kind}": planes_cell("unet", kind) for kind in OTHERS},

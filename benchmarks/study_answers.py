@@ -84,6 +84,8 @@ def answers(lines: Sequence[Line], kinds: Sequence[str]) -> Iterator[str]:
     others = sorted({key for key in found if "oblique" in key[1]})
     for way in others:
         yield "- Do more axes help? " + compared(found, way, equal)
+    shared = ("unet", "three planes, one network, equal", usual)
+    yield "- Is one network for all planes as good as three? " + compared(found, shared, equal)
     yield "- What does 3D gain? " + compared(found, ("unet3d", "volume", usual), equal)
     for network in sorted({key[0] for key in found} - {"unet", "unet3d"}):
         yield "- Is another network better? " + compared(found, (network, "three planes, equal", usual), equal)

@@ -146,7 +146,7 @@ class TensorBoard(keras.callbacks.Callback):
 
 def _scalar(value: Any) -> Any:
     """What TensorBoard's table of hyper-parameters takes."""
-    return "none" if value is None else str(value) if isinstance(value, list) else value
+    return "none" if value is None else str(value) if isinstance(value, list | dict) else value
 
 
 def _flat(shown: np.ndarray, labels: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -1,6 +1,7 @@
 """Networks of users: by function, by name, by file; and what they are told where something is wrong with theirs."""
 
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from knee3d.learn.networks import own
 from knee3d.learn.networks.encoder import NO_ENCODER
 
 pytestmark = pytest.mark.slow
+README = Path(__file__).parents[2] / "README.md"
 SMALL = {"encoder_weights": "none", "augment": "none", "epochs": 1, "limit_slices": 4}
 FILE = """
 import keras
@@ -117,3 +119,18 @@ def test_what_is_no_network_of_slices_is_refused_before_training(body, reason):
 def test_names_that_lead_nowhere_are_refused(file, choice, reason):
     with pytest.raises(ValueError, match=reason):
         TrainConfig(network=choice)
+
+
+def test_the_example_of_the_readme_runs(balls, tmp_path, monkeypatch):
+    """On other knees."""
+    text = README.read_text().partition("## Training\n")[2]
+    example = text.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "oai").symlink_to(balls.folder)
+    exec(compile(example, str(README), "exec"), {"__name__": "example"})
+    told = load_card(tmp_path / "models", "sagittal")
+    assert told["settings"]["network"] == "example:small"
+    assert told["settings"]["optimizer"]["name"] == "Lion"
+    assert told["licence"] == "CC-BY-4.0"
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
