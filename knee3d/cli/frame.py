@@ -178,7 +178,12 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, path_type=Path)
 
-models_option = click.option("--models", type=FOLDER, default="models", help="Folder of the trained planes.")
+models_option = click.option(
+    "--models",
+    type=FOLDER,
+    default="models",
+    help="Folder of the trained planes, or of the folds of a cross-validation.",
+)
 views_option = click.option(
     "--views",
     "oblique",
