@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,8 @@ def inherited(card: Mapping[str, Any], beginning: Beginning, dataset: Dataset) -
 def take_weights(model: keras.Model, beginning: Beginning) -> None:
     """Give a network every layer of the first one whose weights have the same shapes; others stay as they are.
 
-    Layers are paired in their order if both networks are built alike, and else by name.
+    Layers are paired in their order if both networks are built alike, and else by the names that their builders gave
+    them; Keras' own names are numbers.
 
     Raises:
         ValueError: The first network cannot be read, or no layer fits.
@@ -105,7 +107,7 @@ def take_weights(model: keras.Model, beginning: Beginning) -> None:
     first = load_network(beginning.folder / "model.keras")
     mine, theirs = (_weighted(one) for one in (model, first))
     alike = [type(layer) for layer in mine] == [type(layer) for layer in theirs]
-    by_name = {layer.name: layer for layer in theirs}
+    by_name = {layer.name: layer for layer in theirs if not _is_numbered(layer)}
     partners = theirs if alike else [by_name.get(layer.name) for layer in mine]
     anew = []
     for layer, partner in zip(mine, partners, strict=True):
@@ -125,6 +127,11 @@ def _weighted(model: keras.Model) -> list[keras.layers.Layer]:
     """Layers that hold weights themselves, in order."""
     inner = [layer for layer in model._flatten_layers() if not isinstance(layer, keras.Model)]
     return [layer for layer in inner if layer.weights]
+
+
+def _is_numbered(layer: keras.layers.Layer) -> bool:
+    """Whether Keras named it: conv2d, conv2d_1, ..., in the order in which a process makes layers."""
+    return re.sub(r"_\d+$", "", layer.name).replace("_", "") == type(layer).__name__.lower()
 
 
 def _shapes(layer: keras.layers.Layer) -> list[tuple[int, ...]]:

@@ -88,6 +88,8 @@ def fit(model: keras.Model, task: Task, run: Run, cache: str | None, check: Call
         log.info("%s: going on after epoch %d", task.name, len(history))
     deciding += [one for one in task.extras.callbacks if isinstance(one, REMEMBERED)]
     if replay(deciding, model, history) or len(history) >= config.epochs:
+        if len(history) < config.epochs:
+            log.info("%s: ended early, after epoch %d", task.name, len(history))
         return
     strength, cut = STRENGTHS[config.augment], task.cutting
     frames = [cut.frame(stack.shape, stack.voxel_mm) for stack in task.train.stacks]

@@ -210,3 +210,29 @@ def test_shared_slices_are_those_of_all_planes(balls):
     assert len(stacks) == 3 * len(balls.of_split(Split.TRAIN))
     assert {stack.key.split("-")[1] for stack in stacks} == {plane.value for plane in Plane}
     assert all_planes.of_plane({"plane": "shared"}, PLANE)["plane"] == PLANE.value
+
+
+def chain(classes: int, *more: keras.layers.Layer) -> keras.Model:
+    """Some layers with names, some that Keras numbers; all kernels of one shape."""
+    pixels = keras.Input((None, None, 3))
+    told = keras.layers.Conv2D(3, 1, name="first")(pixels)
+    for layer in more:
+        told = layer(told)
+    return keras.Model(pixels, keras.layers.Conv2D(classes, 1)(keras.layers.Conv2D(3, 1)(told)))
+
+
+def test_layers_of_networks_that_are_built_otherwise_go_by_name_and_never_by_number(tmp_path, caplog):
+    first = chain(3)
+    place = tmp_path / "sagittal"
+    place.mkdir()
+    first.save(place / "model.keras")
+    origin = beginning.Beginning(place, {})
+    keras.backend.clear_session()  # so that numbers begin anew, and another layer has that of the first network's
+    other = chain(3, keras.layers.Conv2D(3, 1), keras.layers.BatchNormalization())
+    numbered = [layer.get_weights()[0] for layer in other.layers if layer.name.startswith("conv2d")]
+    with caplog.at_level(logging.INFO):
+        beginning.take_weights(other, origin)
+    assert "1 of 5 layers begin as those of" in caplog.text
+    np.testing.assert_array_equal(other.get_layer("first").get_weights()[0], first.get_layer("first").get_weights()[0])
+    for before, layer in zip(numbered, [one for one in other.layers if one.name.startswith("conv2d")], strict=True):
+        np.testing.assert_array_equal(layer.get_weights()[0], before)
