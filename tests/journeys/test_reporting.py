@@ -324,6 +324,7 @@ def test_knees_of_other_processes_are_waited_for(place, tmp_path, monkeypatch):
 
 def test_of_processes_that_overwrite_each_does_what_the_others_have_not(place, tmp_path, monkeypatch):
     results = copied(place, tmp_path / "results")
+    shutil.rmtree(results / "P002")
     words = (results, place / "cohort" / "knees.csv", "--overwrite")
     (results / "P001" / ".partial-89abcdef-report").mkdir()  # of a process that was killed
     began = leases.disk_time(tmp_path)
