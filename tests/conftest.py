@@ -1,10 +1,12 @@
 """Fixtures that more than one room uses."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,6 +22,9 @@ from knee3d.anatomy.volume import Volume
 from knee3d.dataset.cases import Case, Dataset, Split, save_dataset
 from knee3d.dataset.intensity import Window
 from knee3d.dataset.png import start_slices
+
+if TYPE_CHECKING:
+    from knee3d.dataset.phantom.cohort import Cohort
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -92,6 +97,28 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
                 make(folder)
                 finished.touch()
         return folder
+
+    return made
+
+
+CohortOf = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def cohort_of(made_once: MakeOnce) -> CohortOf:
+    """A function that gives the table of a cohort, which is made once, as half a second a knee adds up.
+
+    It takes the cohort, and a folder that gets a copy for a test that changes something; without one it is read only.
+    """
+
+    from knee3d import workflow  # not before it is needed: it imports all that commands need
+
+    def made(cohort: "Cohort", copy: Path | None = None) -> Path:
+        name = "cohort-" + re.sub(r"\W+", "-", f"{cohort.knees} {cohort.shape} {cohort.seed}").strip("-")
+        there = made_once(name, lambda out: workflow.phantom(cohort, out, jobs=2))
+        if copy is not None:
+            shutil.copytree(there, copy, dirs_exist_ok=True)
+        return (copy or there) / "knees.csv"
 
     return made
 

@@ -311,9 +311,12 @@ def test_what_holds_no_measures_is_refused(tmp_path, error):
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory) -> Path:
+def cohort(made_once) -> Path:
     """Knees of a phantom with measures.csv: the masks' voxels counted, no networks."""
-    folder = tmp_path_factory.mktemp("cohort")
+    return made_once("change", make_cohort)
+
+
+def make_cohort(folder: Path) -> None:
     made = run("phantom", folder, "--knees", 3, "--retests", 3, "--shape", "48,48,48", "--seed", 6, "--jobs", 2)
     assert made.exit_code == 0, made.output
     assert "3 knees and a follow-up, 3 retests" in made.output
@@ -327,7 +330,6 @@ def cohort(tmp_path_factory) -> Path:
         write_measures_csv(folder / one.case / "measures.csv", {one.case: measures})
     lines = [f"P{n:03d}-baseline,P{n:03d}-retest,P{n:03d}" for n in range(1, 4)]
     (folder / "retests.csv").write_text("\n".join(["first,second,patient", *lines]) + "\n")
-    return folder
 
 
 @pytest.mark.slow

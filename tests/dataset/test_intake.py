@@ -10,7 +10,6 @@ import pytest
 import SimpleITK as sitk
 from pydicom import dcmread, dcmwrite
 
-from knee3d import workflow
 from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.tissue import SCHEMES
 from knee3d.anatomy.volume import Volume
@@ -26,10 +25,8 @@ IPL = np.array([[0, 0, -0.7, 0], [0, -0.4, 0, 0], [-0.5, 0, 0, 0], [0, 0, 0, 1.0
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("cohort")
-    workflow.phantom(Cohort(2, (16, 16, 16)), folder, jobs=2)
-    return folder
+def cohort(cohort_of) -> Path:
+    return cohort_of(Cohort(2, (16, 16, 16))).parent
 
 
 @pytest.mark.slow

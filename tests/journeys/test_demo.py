@@ -14,12 +14,13 @@ from knee3d.report.change import change_rows
 
 
 @pytest.mark.nightly
-def test_the_demo_ends_with_scores_and_pictures(tmp_path, monkeypatch, caplog):
+def test_the_demo_ends_with_scores_and_pictures(tiny, tmp_path, monkeypatch, caplog):
+    """With a small network: tests of networks train the demo's own, and export it."""
     monkeypatch.setenv("KNEE3D_ENCODER_WEIGHTS", str(tmp_path / "nowhere.h5"))
     monkeypatch.setattr(demo, "KNEES", 5)
     monkeypatch.setattr(demo, "FOLLOWED", 1)
     monkeypatch.setattr(demo, "SHAPE", (32, 32, 32))
-    monkeypatch.setattr(demo, "TRAINING", demo.TRAINING | {"epochs": 1, "limit_slices": 16})
+    monkeypatch.setattr(demo, "TRAINING", demo.TRAINING | {"epochs": 1, "limit_slices": 16, "network": tiny})
     summary, loss = demo.demo(tmp_path / "demo", "imagenet", seed=0, jobs=2)
     assert "training starts from random weights" in caplog.text
     assert re.match(r"[\d,]+ mm3 of femoral cartilage were taken away, [\d,]+ mm3 (less|more) are found", loss)

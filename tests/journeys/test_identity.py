@@ -10,7 +10,6 @@ from click.testing import CliRunner
 from pydicom.datadict import DicomDictionary, keyword_for_tag
 from pydicom.dataset import Dataset
 
-from knee3d import workflow
 from knee3d.anatomy.tissue import SCHEMES
 from knee3d.cli import main
 from knee3d.dataset.labels import FORMS, write_labels
@@ -37,9 +36,9 @@ def plant(image: Dataset) -> None:
 
 
 @pytest.fixture
-def cohort(tmp_path) -> Path:
+def cohort(cohort_of, tmp_path) -> Path:
     """Two knees and a follow-up, of each some files full of names."""
-    table = workflow.phantom(Cohort(2, (16, 16, 16)), tmp_path / "cohort", jobs=2)
+    table = cohort_of(Cohort(2, (16, 16, 16)), tmp_path / "cohort")
     for path in (tmp_path / "cohort").rglob("IM000[15].dcm"):
         image = pydicom.dcmread(path)
         plant(image)

@@ -8,6 +8,7 @@ import pytest
 from finished_knees import make_cohort, make_finished
 
 from knee3d import workflow
+from knee3d.anatomy.orientation import Side
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import SCHEMES
 from knee3d.dataset.intake import knees_at
@@ -94,8 +95,8 @@ class LaterPreparation(Preparation):
     careful: bool = field(default=True, metadata={BEFORE: False})
 
 
-def test_a_dataset_is_recognised_by_a_version_with_more_options(tmp_path):
-    table, scheme = workflow.phantom(Cohort(3, (16, 16, 16)), tmp_path / "cohort", jobs=2), SCHEMES["compartments"]
+def test_a_dataset_is_recognised_by_a_version_with_more_options(cohort_of, tmp_path):
+    table, scheme = cohort_of(Cohort(3, (16, 16, 16))), SCHEMES["compartments"]
     fractions = (0.4, 0.3, 0.3)
 
     def made(**options: object) -> dict[str, tuple[str, int]]:
@@ -120,8 +121,12 @@ class LaterWish(Wish):
 
 @pytest.fixture(scope="module")
 def results(made_once) -> Path:
-    folder = made_once("records", lambda out: make_finished(make_cohort(out / "cohort"), out / "results"))
-    return folder / "results"
+    """Of one knee."""
+
+    def make(out: Path) -> None:
+        make_finished(make_cohort(out / "cohort", (Side.RIGHT,)), out / "results")
+
+    return made_once("records", make) / "results"
 
 
 @pytest.mark.slow

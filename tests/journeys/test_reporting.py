@@ -173,9 +173,9 @@ def test_the_page_tells_the_truth_flags_and_how_it_was_made(place):
 
 
 def test_finished_reports_are_kept_and_made_again_when_something_changed(place, tmp_path):
-    results = copied(place, tmp_path / "results")
-    table = place / "cohort" / "knees.csv"
-    assert run(results, table).exit_code == 0
+    """Of one knee, whose report the same command has made."""
+    results, table = tmp_path / "results", place / "cohort" / "knees.csv"
+    shutil.copytree(place / "results" / "P001", results / "P001")
     page = results / "P001" / "report" / "report.html"
     made = page.stat().st_mtime_ns
     assert run(results, table).exit_code == 0
@@ -191,7 +191,8 @@ def test_finished_reports_are_kept_and_made_again_when_something_changed(place, 
 
 
 def test_a_poorer_report_takes_the_place_of_a_richer_one_only_when_asked(place, tmp_path, caplog):
-    results = copied(place, tmp_path / "results")
+    results = tmp_path / "results"
+    shutil.copytree(place / "results", results)  # with reports, which the same command has made
     table, alone_table = place / "cohort" / "knees.csv", tmp_path / "other.csv"
     assert run(results, table).exit_code == 0
     pages = [results / case / "report" / "report.html" for case in ("P001", "P002")]
@@ -208,6 +209,7 @@ def test_a_poorer_report_takes_the_place_of_a_richer_one_only_when_asked(place, 
     assert run(results, place / "cohort").exit_code == 0  # images and no table, so no truth
     assert "P002: its report was made with the truth and is kept" in caplog.text
     assert [page.stat().st_mtime_ns for page in pages] == made
+    shutil.rmtree(results / "P002")
     assert run(results, "--overwrite").exit_code == 0
     assert not (results / "P001" / "report" / "confusion.pdf").exists()
     assert run(results, table).exit_code == 0  # what is richer needs no word
@@ -322,6 +324,7 @@ def test_knees_of_other_processes_are_waited_for(place, tmp_path, monkeypatch):
 
 def test_of_processes_that_overwrite_each_does_what_the_others_have_not(place, tmp_path, monkeypatch):
     results = copied(place, tmp_path / "results")
+    shutil.rmtree(results / "P002")
     words = (results, place / "cohort" / "knees.csv", "--overwrite")
     (results / "P001" / ".partial-89abcdef-report").mkdir()  # of a process that was killed
     began = leases.disk_time(tmp_path)

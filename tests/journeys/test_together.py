@@ -1,11 +1,13 @@
 """Processes that were started with the same command share the knees: each is done once, also where one is killed."""
 
 import json
+import shutil
 import signal
 import subprocess
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,25 +15,44 @@ from as_seen import COMMAND, run_as_seen
 from faults import contents
 from made_up_models import make_models
 
-from knee3d import workflow
 from knee3d.anatomy.orientation import to_canonical
 from knee3d.dataset.phantom.cohort import Cohort
 from knee3d.dataset.source import read_image
-from knee3d.dataset.table import read_table
+from knee3d.dataset.table import LABELS_FILE, read_table, write_table
 
-KNEES, PROCESSES = 12, 3
+KNEES = 12
 
 
 @pytest.fixture(scope="module")
-def table(made_once) -> Path:
-    cohort = made_once("together", lambda out: workflow.phantom(Cohort(KNEES - 1, (32, 30, 28), seed=1), out, jobs=2))
-    return cohort / "knees.csv"
+def table(made_once, cohort_of) -> Path:
+    """Of knees of as many patients, which are four knees again and again."""
+
+    def make(folder: Path) -> None:
+        there = read_table(cohort_of(Cohort(3, (32, 30, 28), seed=1)))
+        knees = []
+        for number in range(KNEES):
+            knee, name = there[number % len(there)], f"P{number + 1:03d}"
+            image, mask = folder / name / "dicom", folder / name / knee.mask.name
+            shutil.copytree(knee.image, image)
+            shutil.copy(knee.mask, mask)
+            knees.append(replace(knee, case=name, patient=name, image=image, mask=mask))
+        shutil.copy(there[0].image.parents[1] / LABELS_FILE, folder)
+        write_table(folder / "knees.csv", tuple(knees))
+
+    return made_once("together", make) / "knees.csv"
 
 
-def together(*words: object) -> list[subprocess.Popen]:
+def together(out: Path, *words: object) -> str:
+    """Let three processes work, of which one is killed while it is at a knee, and one is this; returns at which."""
     command = [*COMMAND, *map(str, words)]
-    return [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            for _ in range(PROCESSES)]  # fmt: skip
+    killed, other = (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)
+    )
+    case = kill_at_work(killed, out)
+    here = run_as_seen(*words)
+    said, _ = other.communicate()
+    assert (other.returncode, here.exit_code) == (0, 0), said + here.output
+    return case
 
 
 def kill_at_work(child: subprocess.Popen, out: Path) -> str:
@@ -56,10 +77,7 @@ def test_three_processes_segment_each_knee_once_and_take_over_what_a_killed_one_
     models = make_models(tmp_path / "models", tuple(to_canonical(image).spacing_mm.tolist()))
     words = ("segment", table, "--models", models, "--precision", "float32", "--save-probabilities", "--out")
     out = tmp_path / "three"
-    killed, *others = together(*words, out)
-    case = kill_at_work(killed, out)
-    said = [child.communicate()[0] for child in others]
-    assert [child.returncode for child in others] == [0, 0], said
+    case = together(out, *words, out)
     lines = [json.loads(line) for line in (out / "segment.jsonl").read_text().splitlines()]
     done = Counter(line["case"] for line in lines if line.get("status") == "done")
     assert set(done.values()) == {1}
@@ -75,10 +93,7 @@ def test_three_processes_segment_each_knee_once_and_take_over_what_a_killed_one_
 @pytest.mark.slow
 def test_three_processes_prepare_each_knee_once_and_take_over_what_a_killed_one_had(table, tmp_path):
     words = ("prepare", table, tmp_path / "three", "--jobs", 1)
-    killed, *others = together(*words)
-    kill_at_work(killed, tmp_path / "three")
-    said = [child.communicate()[0] for child in others]
-    assert [child.returncode for child in others] == [0, 0], said
+    together(tmp_path / "three", *words)
     assert run_as_seen("prepare", table, tmp_path / "one").exit_code == 0
     there, alone = (
         {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -279,8 +279,8 @@ def test_networks_of_another_window_segment_nothing(journey, tmp_path):
 
 
 @pytest.mark.slow
-def test_cases_of_another_window_are_prepared_again(tmp_path):
-    table = workflow.phantom(Cohort(3, (16, 16, 16)), tmp_path / "cohort", jobs=2)
+def test_cases_of_another_window_are_prepared_again(cohort_of, tmp_path):
+    table = cohort_of(Cohort(3, (16, 16, 16)), tmp_path / "cohort")
     first = workflow.prepare(table, tmp_path / "d", replace(PREPARATION, fractions=(1, 0, 0)), None, jobs=2)
     path = tmp_path / "d" / first.cases[0].name / "case.json"
     content = json.loads(path.read_text())
@@ -332,7 +332,7 @@ def test_results_do_not_say_whose_knee_it_is(journey, tmp_path):
 
 
 @pytest.mark.slow
-def test_voxels_of_another_size_than_in_training_are_refused(journey, tmp_path, caplog):
+def test_voxels_of_another_size_than_in_training_are_refused(journey, tmp_path, caplog, plainly):
     """The networks see pixels, not millimetres."""
     knee = read_table(journey / "cohort" / "knees.csv")[0]
     image, _ = read_image(knee.image)
@@ -350,7 +350,7 @@ def test_voxels_of_another_size_than_in_training_are_refused(journey, tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_left_knee_gets_the_mirrored_labels_of_its_mirror_image(journey, tmp_path):
+def test_a_left_knee_gets_the_mirrored_labels_of_its_mirror_image(journey, tmp_path, plainly):
     knee = read_table(journey / "cohort" / "knees.csv")[0]
     right, _ = read_image(knee.image)
     flipped = np.diag([-1.0, 1, 1, 1])
@@ -391,8 +391,8 @@ def test_models_of_a_folder_must_fit_together(journey, tmp_path):
         load_models(models)
 
 
-def test_bad_knees_are_listed_and_good_ones_kept(tmp_path):
-    table = workflow.phantom(Cohort(3, (20, 20, 20)), tmp_path / "cohort", jobs=2)
+def test_bad_knees_are_listed_and_good_ones_kept(cohort_of, tmp_path):
+    table = cohort_of(Cohort(3, (16, 16, 16)), tmp_path / "cohort")
     slices = sorted((tmp_path / "cohort" / "P002-baseline" / "dicom").iterdir())
     slices[3].unlink()
     with pytest.raises(ValueError, match=r"1 of 4 knees could not be prepared:\n.*P002-baseline.*mm apart"):
@@ -401,8 +401,8 @@ def test_bad_knees_are_listed_and_good_ones_kept(tmp_path):
     assert sorted(case.name for case in kept.cases) == ["P001-baseline", "P001-follow-up", "P003-baseline"]
 
 
-def test_a_table_may_lose_knees_but_not_all_of_them(tmp_path, caplog):
-    table = workflow.phantom(Cohort(3, (16, 16, 16)), tmp_path / "cohort", jobs=2)
+def test_a_table_may_lose_knees_but_not_all_of_them(cohort_of, tmp_path, caplog):
+    table = cohort_of(Cohort(3, (16, 16, 16)), tmp_path / "cohort")
     split = replace(PREPARATION, fractions=(1, 0, 0))
     workflow.prepare(table, tmp_path / "d", split, None, jobs=2)
     lines = table.read_text().splitlines(keepends=True)
@@ -416,11 +416,11 @@ def test_a_table_may_lose_knees_but_not_all_of_them(tmp_path, caplog):
     assert len(load_dataset(tmp_path / "d").cases) == 2
 
 
-def test_a_finished_dataset_keeps_its_scheme_and_says_who_changes_split(tmp_path, caplog):
+def test_a_finished_dataset_keeps_its_scheme_and_says_who_changes_split(cohort_of, tmp_path, caplog):
     def told(dataset):
         return {case.name: (case.fingerprint, case.split) for case in dataset.cases}
 
-    table = workflow.phantom(Cohort(4, (16, 16, 16)), tmp_path / "cohort", jobs=2)
+    table = cohort_of(Cohort(4, (16, 16, 16)), tmp_path / "cohort")
     first = workflow.prepare(table, tmp_path / "d", PREPARATION, None, jobs=2)
     other = next(scheme for scheme in SCHEMES.values() if scheme.name != PREPARATION.scheme.name)
     with pytest.raises(ValueError, match=f"has masks of the scheme {PREPARATION.scheme.name}.*give another folder"):
@@ -438,8 +438,8 @@ def test_a_finished_dataset_keeps_its_scheme_and_says_who_changes_split(tmp_path
     assert f"{count} of {count} knees were sliced again" in caplog.text
 
 
-def test_a_broken_run_keeps_the_splits_and_what_is_said_of_them(tmp_path, caplog):
-    table = workflow.phantom(Cohort(4, (16, 16, 16)), tmp_path / "cohort", jobs=2)
+def test_a_broken_run_keeps_the_splits_and_what_is_said_of_them(cohort_of, tmp_path, caplog):
+    table = cohort_of(Cohort(4, (16, 16, 16)), tmp_path / "cohort")
     lines = table.read_text().splitlines()
     unlabelled = lines[1].rsplit(",", 1)[0].replace("baseline", "again", 2) + ","
     shutil.copytree(table.parent / "P001-baseline", table.parent / "P001-again")
@@ -476,7 +476,7 @@ def read_by_simpleitk(folder: Path, echo: int) -> Volume:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL_DICOM.exists(), reason="no real DICOM under ../shared")
-def test_real_dicom_is_prepared_and_segmented_voxel_for_voxel(journey, tmp_path):
+def test_real_dicom_is_prepared_and_segmented_voxel_for_voxel(journey, tmp_path, plainly):
     (tmp_path / "series").symlink_to(REAL_DICOM)
     table = tmp_path / "knees.csv"
     table.write_text("case,patient,visit,side,image,mask\nreal,R1,,,series,\n")

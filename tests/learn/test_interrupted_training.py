@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from faults import contents
+from made_up_models import make_models
 from tiny_network import TINY
 
 from knee3d.anatomy.plane import Plane
@@ -65,7 +67,7 @@ def metrics(models):
 
 
 @pytest.mark.slow
-def test_two_kills_change_nothing(balls, tmp_path):
+def test_an_interruption_and_a_kill_change_nothing(balls, tmp_path, monkeypatch):
     """Same epochs, same learning rates, same weights; with every setting that has a memory."""
     settings = {
         **SMALL, "epochs": 3, "batch_size": 4, "learning_rate": 2e-3, "limit_slices": 8,
@@ -73,15 +75,24 @@ def test_two_kills_change_nothing(balls, tmp_path):
         "clip_norm": 1.0, "stop_patience": 3, "ema": 0.9,
     }  # fmt: skip
     training.train_view(balls, PLANE, tmp_path / "whole", config.TrainConfig(**settings))
+    save = runs.Run.save
+
+    def save_and_stop(run, model, history):
+        save(run, model, history)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.Run, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            training.train_view(balls, PLANE, tmp_path / "killed", config.TrainConfig(**settings))
     checkpoints = tmp_path / "killed" / f"{PLANE.value}.training" / "checkpoints"
-    rng = np.random.default_rng(0)
-    for epoch in (1, 2):
-        process = start(balls, tmp_path / "killed", settings)
-        while process.poll() is None and not (checkpoints / f"epoch-{epoch:04d}.keras").exists():
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.5))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+    assert [path.name for path in checkpoints.iterdir()] == ["epoch-0001.keras"]
+    process = start(balls, tmp_path / "killed", settings)
+    while process.poll() is None and not (checkpoints / "epoch-0002.keras").exists():
+        time.sleep(0.01)
+    time.sleep(np.random.default_rng(0).uniform(0, 0.5))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
     training.train_view(balls, PLANE, tmp_path / "killed", config.TrainConfig(**settings), config.Going(resume=True))
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
     assert len(metrics(tmp_path / "whole").splitlines()) == 4
@@ -140,11 +151,21 @@ def test_two_devices_train_what_one_does(balls, tmp_path, network, rate, epochs)
         np.testing.assert_allclose(two[column], one[column], atol=0.02)
 
 
+def finished(models):
+    """Hash of every file of the finished model."""
+    return {name: digest for name, digest in contents(models).items() if name.startswith(f"{PLANE.value}/")}
+
+
 @pytest.fixture(scope="module")
 def interrupted(balls, tmp_path_factory):
-    """Models of a training of three epochs, interrupted in its third; and its settings."""
+    """Another model, and the training of three epochs that shall replace it, interrupted in its third.
+
+    With its settings, and what the other model is.
+    """
     settings = settings_of(epochs=3, batch_size=4, limit_slices=8)
     models, save = tmp_path_factory.mktemp("interrupted"), runs.Run.save
+    make_models(models, (1, 1, 1), (PLANE,))
+    other = finished(models)
 
     def save_two(run, model, history):
         if len(history) == 3:
@@ -154,15 +175,16 @@ def interrupted(balls, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs.Run, "save", save_two)
         with pytest.raises(KeyboardInterrupt):
-            training.train_view(balls, PLANE, models, settings)
-    return models, settings
+            training.train_view(balls, PLANE, models, settings, config.Going(overwrite=True))
+    return models, settings, other
 
 
 @pytest.fixture
 def half_done(interrupted, tmp_path):
-    """The settings of an interrupted training, of which the test's folder has a copy."""
-    models, settings = interrupted
-    shutil.copytree(models, tmp_path, dirs_exist_ok=True)
+    """The settings of an interrupted training, of which the test's folder has a copy, without the other model."""
+    models, settings, _ = interrupted
+    name = f"{PLANE.value}.training"
+    shutil.copytree(models / name, tmp_path / name)
     return settings
 
 
@@ -176,48 +198,59 @@ def test_an_interrupted_training_is_not_lost_by_accident(balls, tmp_path, half_d
 
 
 @pytest.mark.slow
-def test_a_broken_checkpoint_gives_way_to_the_one_before(balls, tmp_path, half_done, caplog):
-    folder = tmp_path / f"{PLANE.value}.training"
+def test_a_broken_checkpoint_gives_way_to_the_one_before_and_a_lost_best_epoch_to_the_newest(
+    balls, tmp_path, half_done, caplog
+):
+    folder, save = tmp_path / f"{PLANE.value}.training", runs.Run.save
     newest = runs.Run(folder).checkpoints[0]
     assert newest.name == "epoch-0002.keras"
     newest.write_bytes(newest.read_bytes()[:-1000])
     (newest.parent / ".partial-1-epoch-0003.keras").write_bytes(b"half")
-    with caplog.at_level("WARNING"):
+    (folder / "best.keras").write_bytes(b"half")
+    epochs = []
+
+    def save_without_best(run, model, history):
+        save(run, model, history)
+        epochs.append(len(history))
+        run.best.write_bytes(b"half")
+
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level("WARNING"):
+        patch.setattr(runs.Run, "save", save_without_best)
         training.train_view(balls, PLANE, tmp_path, half_done, config.Going(resume=True))
     assert "epoch-0002.keras cannot be read" in caplog.text
+    assert epochs == [2, 3]
+    assert f"{folder}: taking epoch 3 instead" in caplog.text
+    assert json.loads((tmp_path / PLANE.value / "card.json").read_text())["scores"]["best_epoch"] == 3
     assert len(metrics(tmp_path).splitlines()) == 4
     assert not (tmp_path / PLANE.value / "checkpoints").exists()
     assert not list(tmp_path.rglob(".partial-*"))
 
 
 @pytest.mark.slow
-def test_killed_while_it_replaces_a_model_or_finishes_it_goes_on(balls, tmp_path, monkeypatch):
-    settings = settings_of(epochs=1, limit_slices=2)
-    training.train_view(balls, PLANE, tmp_path, settings)
-    before = (tmp_path / PLANE.value / "card.json").read_bytes()
+def test_killed_while_it_replaces_a_model_or_finishes_it_goes_on(balls, tmp_path, interrupted, monkeypatch):
+    models, settings, other = interrupted
+    shutil.copytree(models, tmp_path, dirs_exist_ok=True)
     save, epochs = runs.Run.save, []
 
-    def save_and_stop(run, model, history):
+    def save_and_count(run, model, history):
         save(run, model, history)
         epochs.append(len(history))
-        if len(epochs) == 1:
-            raise KeyboardInterrupt
 
     def stop(new, path):
         raise KeyboardInterrupt
 
-    longer = settings_of(epochs=2, limit_slices=2)
-    monkeypatch.setattr(runs.Run, "save", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        training.train_view(balls, PLANE, tmp_path, longer, config.Going(overwrite=True))
-    assert (tmp_path / PLANE.value / "card.json").read_bytes() == before
+    assert f"{PLANE.value}/card.json" in other
+    assert finished(tmp_path) == other
+    monkeypatch.setattr(runs.Run, "save", save_and_count)
     with monkeypatch.context() as patch:
         patch.setattr(training, "replace_folder", stop)
         with pytest.raises(KeyboardInterrupt):
-            training.train_view(balls, PLANE, tmp_path, longer, config.Going(resume=True))
-    training.train_view(balls, PLANE, tmp_path, longer, config.Going(resume=True))
-    assert epochs == [1, 2]  # none was done twice
-    assert len(metrics(tmp_path).splitlines()) == 3
+            training.train_view(balls, PLANE, tmp_path, settings, config.Going(resume=True))
+    assert finished(tmp_path) == other
+    training.train_view(balls, PLANE, tmp_path, settings, config.Going(resume=True))
+    assert epochs == [3]  # the last of all; none was done twice
+    assert finished(tmp_path) != other
+    assert len(metrics(tmp_path).splitlines()) == 4
     assert not (tmp_path / PLANE.value / "checkpoints").exists()
     assert [path.name for path in tmp_path.iterdir()] == [PLANE.value]
 
@@ -257,24 +290,6 @@ def test_files_of_others_are_not_removed(balls, tmp_path, name):
     with pytest.raises(ValueError, match="a link or a file"):
         training.train_view(balls, PLANE, tmp_path, settings, config.Going(overwrite=True))
     assert (tmp_path / "elsewhere" / "notes.txt").read_text() == "mine"
-
-
-@pytest.mark.slow
-def test_a_lost_best_epoch_gives_way_to_the_newest(balls, tmp_path, half_done, caplog):
-    folder = tmp_path / f"{PLANE.value}.training"
-    (folder / "best.keras").write_bytes(b"half")
-    (folder / "checkpoints" / "epoch-0001.keras").unlink()
-    save = runs.Run.save
-
-    def save_without_best(run, model, history):
-        save(run, model, history)
-        run.best.write_bytes(b"half")
-
-    with pytest.MonkeyPatch.context() as patch, caplog.at_level("WARNING"):
-        patch.setattr(runs.Run, "save", save_without_best)
-        training.train_view(balls, PLANE, tmp_path, half_done, config.Going(resume=True))
-    assert f"{folder}: taking epoch 3 instead" in caplog.text
-    assert json.loads((tmp_path / PLANE.value / "card.json").read_text())["scores"]["best_epoch"] == 3
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Every network of the table takes any slice, is the one of its paper, and goes the same way as the others."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -55,6 +56,11 @@ def slim(monkeypatch):
     slim_networks.slim(monkeypatch.setattr)
 
 
+@pytest.fixture
+def slim_library(monkeypatch):
+    slim_networks.slim_library(monkeypatch.setattr)
+
+
 NAMES = [name for name in networks.NETWORKS if name != TINY]
 FLAT = [name for name in NAMES if not networks.NETWORKS[name].solid]
 
@@ -79,9 +85,19 @@ def test_commands_offer_what_there_is():
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", NAMES)
-def test_slices_of_any_size_come_back(narrow, name):
+def test_slices_of_any_size_come_back_by_the_strides_of_the_paper_and_from_the_same_encoder(narrow, name, tmp_path):
+    """In one test: a network takes seconds to be built."""
     model = networks.network(name, CLASSES)
-    for size in ((33, 70), (96, 96), (1, 1)):
+    any_size_comes_back(model, name)
+    strides_are_those_of_the_paper(model, name)
+    if name in FLAT:
+        begins_with_the_encoder_of_all(model, name, tmp_path / "vgg16.weights.h5")
+
+
+def any_size_comes_back(model, name):
+    """Of no multiple of the stride, of one, and of a pixel; patches are smaller than slices, as each is 24 deep."""
+    sizes = ((17, 30), (32, 24), (1, 1)) if networks.NETWORKS[name].solid else ((33, 70), (96, 96), (1, 1))
+    for size in sizes:
         shown = seen_by(name, *size)
         probabilities = np.asarray(model(shown))
         assert probabilities.shape == (*shown.shape[: 4 if networks.NETWORKS[name].solid else 3], CLASSES)
@@ -89,17 +105,15 @@ def test_slices_of_any_size_come_back(narrow, name):
         np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-5)
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("name", NAMES)
-def test_strides_are_those_of_the_papers(narrow, name):
-    architecture = networks.NETWORKS[name]
-    body, size = architecture.body(CLASSES, architecture.encoders[0]), architecture.stride * 4
+def strides_are_those_of_the_paper(model, name):
+    (body,) = (layer for layer in model.layers if isinstance(layer, keras.Model))
+    size = networks.NETWORKS[name].stride * 4
     shape = (1, *[size] * (len(body.input_shape) - 2), body.input_shape[-1])
-    for layer, stride in STRIDES[name].items():
-        inside = body.get_layer(layer).output
-        inside = inside[0] if isinstance(inside, (tuple, list)) else inside
-        seen = keras.Model(body.input, inside)(np.zeros(shape, np.float32))
-        assert set(seen.shape[1:-1]) == {size // stride}, layer
+    outputs = [body.get_layer(layer).output for layer in STRIDES[name]]
+    inside = [output[0] if isinstance(output, (tuple, list)) else output for output in outputs]
+    seen = keras.Model(body.input, inside)(np.zeros(shape, np.float32))
+    for (layer, stride), one in zip(STRIDES[name].items(), seen, strict=True):
+        assert set(one.shape[1:-1]) == {size // stride}, layer
 
 
 @pytest.mark.parametrize(
@@ -150,13 +164,9 @@ def test_pspnet_is_the_librarys():
     np.testing.assert_allclose(ours(pixels), expected, rtol=1e-3)
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("name", FLAT)
-def test_all_begin_with_the_same_encoder(narrow, name, tmp_path):
+def begins_with_the_encoder_of_all(model, name, path):
     source = encoders.backbone("vgg16")
-    path = tmp_path / "vgg16.weights.h5"
     source.save_weights(path)
-    model = networks.network(name, CLASSES)
     encoders.load_encoder(model, "vgg16", str(path))
     mine = {layer.name: layer for layer in model._flatten_layers()}
     shared = [layer for layer in source.layers if layer.weights and layer.name in mine]
@@ -217,7 +227,7 @@ def test_other_encoders_are_saved_and_exported(name, encoder, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "segnet" else pytest.mark.nightly)
                                   for name in NAMES])  # fmt: skip
-def test_onnx_takes_every_network(slim, name, tmp_path):
+def test_onnx_takes_every_network(slim, slim_library, name, tmp_path):
     for package in exporting.PACKAGES:
         pytest.importorskip(package, reason=f"{package} is an extra and is not installed")
     model = networks.network(name, CLASSES)
@@ -238,7 +248,10 @@ def settings_of(name: str, **others) -> config.TrainConfig:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "segnet" else pytest.mark.nightly)
                                   for name in NAMES])  # fmt: skip
-def test_every_network_trains_and_segments(slim, balls, name, tmp_path):
+def test_every_network_trains_and_segments(slim, balls, name, tmp_path, request):
+    """The default in full size."""
+    if name != config.TrainConfig().network:
+        request.getfixturevalue("slim_library")
     settings = settings_of(name, epochs=1, precision="mixed_bfloat16", augment="light")
     training.train_view(balls, view_of(name), tmp_path, settings)
     card = json.loads((tmp_path / view_of(name) / "card.json").read_text())
@@ -270,21 +283,23 @@ def test_fcn_finds_tissue_under_adam_and_soft_dice(narrow):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", ["unet", "fcn", "unet3d"])
-def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(slim, balls, name, tmp_path, monkeypatch):
-    """The default, one with dropout, and one of patches."""
+def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(
+    slim, slim_library, balls, name, tmp_path, monkeypatch
+):
+    """The default, one with dropout, and one of patches; they go on from what a kill after the first epoch leaves."""
     settings, view = settings_of(name, epochs=2, limit_slices=8), view_of(name)
-    training.train_view(balls, view, tmp_path / "whole", settings)
     save = runs.Run.save
 
-    def save_one(run, model, history):
-        if len(history) == 2:
-            raise KeyboardInterrupt
+    def save_and_copy(run, model, history):
         save(run, model, history)
+        if len(history) == 1:
+            shutil.copytree(run.folder, tmp_path / "killed" / run.folder.name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs.Run, "save", save_one)
-        with pytest.raises(KeyboardInterrupt):
-            training.train_view(balls, view, tmp_path / "killed", settings)
+        patch.setattr(runs.Run, "save", save_and_copy)
+        training.train_view(balls, view, tmp_path / "whole", settings)
+    (folder,) = (tmp_path / "killed").iterdir()
+    assert [path.name for path in runs.Run(folder).checkpoints] == ["epoch-0001.keras"]
     training.train_view(balls, view, tmp_path / "killed", settings, config.Going(resume=True))
     histories = [(tmp_path / one / view / "metrics.csv").read_text() for one in ("whole", "killed")]
     assert histories[0] == histories[1]  # of the second epoch, too, whichever was the best

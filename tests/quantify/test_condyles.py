@@ -1,19 +1,19 @@
 """The knee's own axes turn with it, and the notch is where a reader would see it."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from made_up_knees import made_up_knee
 from scipy.spatial.transform import Rotation
 
-from knee3d.dataset.phantom.knee import parametric_knee
 from knee3d.quantify.condyles import Notch, find_notch, knee_axes
 
 pytestmark = pytest.mark.slow
 
-SHAPE = (88, 108, 84)
 
-
-def femoral(seed: int, shape: tuple[int, int, int] = SHAPE, thickness: float = 1.0) -> np.ndarray:
-    labels = parametric_knee(shape, seed, thickness)
+def femoral(seed: int, **options: Any) -> np.ndarray:
+    labels = made_up_knee(seed, **options)
     return np.argwhere(labels.array == 1) * labels.spacing_mm
 
 
@@ -40,7 +40,7 @@ def test_medial_runs_across_the_phantom(seed):
 
 def test_neither_voxels_nor_thickness_turn_the_axes():
     axes = knee_axes(femoral(1))
-    assert degrees_between(knee_axes(femoral(1, (64, 72, 60))), axes) < 2
+    assert degrees_between(knee_axes(femoral(1, shape=(64, 72, 60))), axes) < 2
     assert degrees_between(knee_axes(femoral(1, thickness=0.7)), axes) < 2
 
 

@@ -126,7 +126,7 @@ def test_a_stray_voxel_has_a_volume_and_no_thickness():
     assert any(f"too little {PATELLAR}" in note for note in findings.notes)
 
 
-def test_probabilities_count_voxels_in_part():
+def test_probabilities_count_voxels_in_part(compartments):
     labels = labelled("compartments")
     classes = np.stack([labels.array == number for number in range(4)], axis=-1).astype(np.float32)
     smooth = ndimage.gaussian_filter(classes, (0.5, 0.5, 0.5, 0))
@@ -135,7 +135,7 @@ def test_probabilities_count_voxels_in_part():
     box = tuple(slice(max(0, side.start), min(side.stop, size)) for side, size in zip(box, labels.shape, strict=True))
     probabilities = Volume(np.rint(255 * smooth[box]).astype(np.uint8), labels.part(box).affine)
     findings = measure(labels, SCHEMES["compartments"], Side.RIGHT, probabilities)
-    found, hard = values(findings), values(measure(labels, SCHEMES["compartments"], Side.RIGHT))
+    found, hard = values(findings), values(compartments)
     for tissue in (FEMORAL, TIBIAL, PATELLAR):
         assert found[tissue, WHOLE, "volume"] == hard[tissue, WHOLE, "volume"]
         assert found[tissue, WHOLE, "partial_volume"] == pytest.approx(hard[tissue, WHOLE, "volume"], rel=0.03)
