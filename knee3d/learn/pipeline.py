@@ -9,6 +9,7 @@ cost no second read, and memory depends on the stacks open at a time, not on how
 about 30 ready, 1.5 GB at OAI size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -52,8 +53,8 @@ def training_batches(
     Returns:
         Dataset of (images, masks, stacks, drawn): images and masks are batches of what the cutting shows, uint8, stacks
         are the numbers of each part's stack, (batch,) int32, and drawn is what `augment.draw` drew for each. It has
-        `len(epochs) * visits.steps(batch_size)` elements. Slices of different sizes in a batch are padded with 0 below
-        and to the right.
+        `len(epochs) * visits.steps(batch_size)` elements. A batch is of one direction: slices of others have another
+        size. Where sizes differ all the same, from knee to knee, slices are padded with 0 below and to the right.
     """
     read = read or reader(visits.stacks)
     places = ragged(visits.places, tf.int32)
@@ -77,7 +78,7 @@ def training_batches(
             num_parallel_calls=2,
             deterministic=True,
         )
-        batched = stream.padded_batch(batch_size, (cutting.image_shape, cutting.mask_shape, ()))
+        batched = _of_one_direction(stream, visits.directions, batch_size, cutting)
         return batched.enumerate().map(
             lambda step, batch: (
                 *batch,
@@ -88,6 +89,21 @@ def training_batches(
     stream = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch)
     known = tf.data.experimental.assert_cardinality(len(epochs) * visits.steps(batch_size))
     return _untuned(stream.apply(known).prefetch(READ_AHEAD))
+
+
+def _of_one_direction(
+    stream: tf.data.Dataset, directions: Sequence[int], batch_size: int, cutting: Cutting
+) -> tf.data.Dataset:
+    """Batches of the (image, mask, stack) of a stream, a direction each, in the order in which they are full."""
+    shapes = (cutting.image_shape, cutting.mask_shape, ())
+    if max(directions, default=0) == 0:
+        return stream.padded_batch(batch_size, shapes)
+    numbers = tf.constant(directions, tf.int64)
+    return stream.group_by_window(
+        lambda image, mask, stack: numbers[stack],
+        lambda direction, window: window.padded_batch(batch_size, shapes),
+        window_size=batch_size,
+    )
 
 
 def validation_batches(
@@ -108,7 +124,7 @@ def validation_batches(
             lambda place: (*cutting.cut(image, mask, place), stack)
         )
     )
-    batched = stream.padded_batch(batch_size, (cutting.image_shape, cutting.mask_shape, ()))
+    batched = _of_one_direction(stream, visits.directions, batch_size, cutting)
     known = tf.data.experimental.assert_cardinality(visits.steps(batch_size))
     return _untuned(batched.apply(known).prefetch(READ_AHEAD))
 

@@ -33,15 +33,24 @@ class Visits:
         """In one epoch."""
         return sum(map(len, self.places))
 
+    @property
+    def directions(self) -> tuple[int, ...]:
+        """Number of the direction of each stack, 0 and on. A batch is of one direction."""
+        names = list(dict.fromkeys(stack.direction for stack in self.stacks))
+        return tuple(names.index(stack.direction) for stack in self.stacks)
+
     def steps(self, batch_size: int, at_least: int = 1) -> int:
         """Batches in one epoch.
 
         Args:
-            batch_size: Of all batches but the last, which may be smaller.
+            batch_size: Of all batches but the last of each direction, which may be smaller.
             at_least: A batch with fewer is not counted.
         """
-        whole, rest = divmod(self.count, batch_size)
-        return whole + (rest >= max(at_least, 1))
+        counts = [0] * (max(self.directions, default=-1) + 1)
+        for direction, places in zip(self.directions, self.places, strict=True):
+            counts[direction] += len(places)
+        parts = [divmod(count, batch_size) for count in counts]
+        return sum(whole + (rest >= max(at_least, 1)) for whole, rest in parts)
 
 
 def visits_of(stacks: Sequence[Stack], cutting: Cutting, limit: int | None = None) -> Visits:

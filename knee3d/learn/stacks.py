@@ -26,6 +26,7 @@ class PlaneStack:
         voxel_mm: Along slices, height and width.
         images: PNG paths in order.
         masks: The same of the masks.
+        direction: Name of the one in which the slices look: of the plane.
     """
 
     case: str
@@ -34,6 +35,7 @@ class PlaneStack:
     voxel_mm: tuple[float, float, float]
     images: tuple[str, ...]
     masks: tuple[str, ...]
+    direction: str = ""
 
     @classmethod
     def of(cls, dataset: Dataset, case: Case, plane: Plane) -> PlaneStack:
@@ -43,7 +45,9 @@ class PlaneStack:
         height, width = (case.shape[axis] for axis in axes[1:])
         depth_mm, height_mm, width_mm = case.spacing_mm[axes].tolist()
         key = f"{case.name}-{plane.value}-{case.fingerprint[:16]}"
-        return cls(case.name, key, (len(images), height, width), (depth_mm, height_mm, width_mm), images, masks)
+        return cls(
+            case.name, key, (len(images), height, width), (depth_mm, height_mm, width_mm), images, masks, plane.value
+        )
 
     def load(self) -> np.ndarray:
         """(2, slices, height, width) uint8, image and mask; of 16 bits the upper 8.
@@ -80,8 +84,12 @@ class ObliqueStack:
     @property
     def key(self) -> str:
         """See `PlaneStack`."""
-        turn = hashlib.sha256(self.turn.round(6).tobytes()).hexdigest()[:16]
-        return f"{self.case}-oblique-{self.spacing_mm:.4f}-{turn}-{self.knee.fingerprint[:16]}"
+        return f"{self.case}-oblique-{self.spacing_mm:.4f}-{self.direction}-{self.knee.fingerprint[:16]}"
+
+    @property
+    def direction(self) -> str:
+        """See `PlaneStack`."""
+        return hashlib.sha256(self.turn.round(6).tobytes()).hexdigest()[:16]
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ import pytest
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.slicing import to_slices
 from knee3d.dataset.cases import Split
-from knee3d.learn import pipeline, reading
+from knee3d.learn import config, pipeline, reading, views
 from knee3d.learn.cutting import SliceCutting
 from knee3d.learn.stacks import PlaneStack
 from knee3d.postprocess.predict import with_neighbours
@@ -234,3 +234,39 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path):
         return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     assert peak_mb(100) - peak_mb(40) < 200
+
+
+@pytest.mark.parametrize("name", ["shared", "oblique"])
+def test_a_batch_is_of_one_direction(balls, name):
+    """Slices of planes have unlike sizes: together in a batch, some would be padded, as none is where they are used."""
+    cases = [balls.cases[1], balls.cases[2]]  # of one size
+    view = views.learning_view(name, config.TrainConfig(directions=3), cases)
+    stacks = view.stacks(balls, cases)
+    listed = reading.visits_of(stacks, view.cutting)
+    assert len(set(listed.directions)) == 3
+    for batches in (
+        pipeline.training_batches(listed, view.cutting, 4, pipeline.Order(0), range(2)),
+        pipeline.validation_batches(listed, view.cutting, 4),
+    ):
+        epochs = 2 if len(batches.element_spec) == 4 else 1
+        assert int(batches.cardinality()) == epochs * listed.steps(4)
+        seen = []
+        for images, _, owners, *_ in batches.as_numpy_iterator():
+            assert len({listed.directions[owner] for owner in owners}) == 1
+            assert {images.shape[1:3]} == {stacks[owner].shape[1:] for owner in owners}  # nothing is padded
+            seen += owners.tolist()
+        assert len(seen) == epochs * listed.count
+        for number, places in enumerate(listed.places):
+            assert seen.count(number) == epochs * len(places)
+
+
+def test_batches_of_directions_are_the_same_in_every_run(balls):
+    view = views.learning_view("shared", config.TrainConfig(), balls.cases)
+    listed = reading.visits_of(view.stacks(balls, balls.of_split(Split.TRAIN)), view.cutting)
+    runs = [
+        [owners.tolist() for *_, owners, _ in
+         pipeline.training_batches(listed, view.cutting, 4, pipeline.Order(3), epochs).as_numpy_iterator()]
+        for epochs in (range(2), range(2), range(1, 2))
+    ]  # fmt: skip
+    assert runs[0] == runs[1]
+    assert runs[2] == runs[0][listed.steps(4) :]
