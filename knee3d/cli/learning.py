@@ -63,7 +63,7 @@ class NetworkName(click.ParamType):
     "--encoder",
     type=click.Choice(ENCODERS),
     show_default="vgg16",
-    help="fcn, deconvnet, deeplab and segnet take vgg16 and vgg19, unet3d and your own none.",
+    help="fcn, deconvnet, deeplab and segnet take vgg16 and vgg19; unet3d and your own network take no encoder.",
 )
 @weights_option
 @click.option(
@@ -106,14 +106,15 @@ class NetworkName(click.ParamType):
 @click.option(
     "--ema",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Validate and export the running average of the weights, of which a step keeps this share, such as 0.999.",
+    help="Validate and export a running average of the weights; 0.999: after each step, 0.999 of it and 0.001 of them.",
 )
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-4)
 @click.option(
     "--schedule",
     type=click.Choice(["plateau", "cosine", "polynomial", "constant"]),
     default="plateau",
-    help="Learning rate: down when validation stalls, down a cosine or (1 - share)^0.9 to the last epoch, or as it is.",
+    help="Learning rate: lower when validation stalls; along half a cosine; polynomial, rate * (1 - epoch/epochs)^0.9; "
+    "or constant.",
 )
 @click.option("--warmup-epochs", type=click.IntRange(0), default=0, help="The rate rises in them.")
 @click.option("--plateau-factor", type=float, default=0.1, help="ReduceLROnPlateau: what the rate is multiplied by.")
@@ -154,7 +155,7 @@ class NetworkName(click.ParamType):
 @click.option(
     "--foreground-fraction",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share of visits to slices with tissue [every slice once].",
+    help="Share of the training samples that show tissue [every slice once].",
 )
 @click.option(
     "--precision",
@@ -165,9 +166,18 @@ class NetworkName(click.ParamType):
 @click.option("--xla", is_flag=True, help="Compile the training step with XLA.")
 @click.option("--cache", metavar="memory|FOLDER", help="Keep decoded slices, for slow disks [decode at every visit].")
 @click.option("--limit-slices", type=click.IntRange(1), help="Use so many slices (or patches) only, for a quick try.")
-@click.option("--folds", type=click.IntRange(2), help="Cross-validate: deal training and validation patients out anew.")
+@click.option(
+    "--folds",
+    type=click.IntRange(2),
+    help="Cross-validate: divide the training and validation patients into so many folds.",
+)
 @click.option("--fold", type=click.IntRange(1), help="Train this fold only, from 1 on [all].")
-@click.option("--licence", default="", metavar="TEXT", help="Of the networks; it stands in card and SavedModel [none].")
+@click.option(
+    "--licence",
+    default="",
+    metavar="TEXT",
+    help="Of the networks; it is written into card.json, CARD.md and the SavedModel [none].",
+)
 @click.option(
     "--resume",
     is_flag=True,
@@ -176,7 +186,7 @@ class NetworkName(click.ParamType):
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="Replace models trained with other settings, or an interrupted one; with --resume only where settings differ.",
+    help="Train anew. With --resume: keep models of the same settings, and replace others.",
 )
 @click.option(
     "--launcher",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,9 @@ def beginning_of(folder: str | Path, view: str) -> Beginning:
     """
     given = Path(folder)
     home = given if (given / "card.json").is_file() else model_folder(given, view)
+    folds = sorted(given.glob(f"fold-*-of-*/{view}/card.json"))
+    if folds and not (home / "card.json").is_file():
+        raise FileNotFoundError(f"{given} holds the folds of a cross-validation; name one: {folds[0].parents[1]}")
     if not (home / "card.json").is_file():
         raise FileNotFoundError(
             f"{given} holds no {view} network to begin with; give a models folder that has it, or the folder of one "
@@ -95,11 +98,18 @@ def inherited(card: Mapping[str, Any], beginning: Beginning, dataset: Dataset) -
     return {**card, "patients": patients, "begins_with": beginning.record}
 
 
-def take_weights(model: keras.Model, beginning: Beginning) -> None:
+def take_weights(model: keras.Model, beginning: Beginning, classes: Sequence[str]) -> None:
     """Give a network every layer of the first one whose weights have the same shapes; others stay as they are.
+
+    Where the classes have other names, the layers that tell them apart, of as many channels, stay as they are, too.
 
     Layers are paired in their order if both networks are built alike, and else by the names that their builders gave
     them; Keras' own names are numbers.
+
+    Args:
+        model: The network; its weights change.
+        beginning: The first network.
+        classes: Names of the network's classes, background included.
 
     Raises:
         ValueError: The first network cannot be read, or no layer fits.
@@ -109,9 +119,11 @@ def take_weights(model: keras.Model, beginning: Beginning) -> None:
     alike = [type(layer) for layer in mine] == [type(layer) for layer in theirs]
     by_name = {layer.name: layer for layer in theirs if not _is_numbered(layer)}
     partners = theirs if alike else [by_name.get(layer.name) for layer in mine]
+    told = len(beginning.card["classes"]) if list(beginning.card["classes"]) != list(classes) else 0
     anew = []
     for layer, partner in zip(mine, partners, strict=True):
-        if partner is None or _shapes(partner) != _shapes(layer):
+        shapes = _shapes(layer)
+        if partner is None or _shapes(partner) != shapes or any(shape[-1:] == (told,) for shape in shapes):
             anew.append(layer.name)
         else:
             layer.set_weights(partner.get_weights())

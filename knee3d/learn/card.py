@@ -184,7 +184,9 @@ def differences(there: Mapping[str, Any], wanted: Mapping[str, Any], default: Tr
     if there.get(ALL_PLANES, False) != wanted.get(ALL_PLANES, False):
         found.append("planes that share a network")
     if there.get("begins_with") != wanted.get("begins_with"):
-        found.append("network to begin with")
+        found.append("weights to begin with (--init)")
+    if there.get("structure") != wanted.get("structure"):
+        found.append("layers of the network, whose function has changed")
     settings = there.get("settings")
     if not isinstance(settings, Mapping):
         return " and ".join([*found, "settings"])

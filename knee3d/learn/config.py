@@ -12,6 +12,7 @@ from knee3d.anatomy.directions import SPREADS
 from knee3d.learn.augment import STRENGTHS
 from knee3d.learn.losses import LOSSES
 from knee3d.learn.networks import Architecture, Choice, architecture_of, name_of
+from knee3d.learn.networks.encoder import NO_ENCODER
 from knee3d.learn.schedule import SCHEDULES
 
 PATCH = (96, 96, 64)
@@ -116,6 +117,10 @@ class TrainConfig:
         encoders = self.architecture.encoders
         if self.encoder is None:
             object.__setattr__(self, "encoder", encoders[0])
+        if self.encoder == NO_ENCODER:
+            object.__setattr__(self, "encoder_weights", "none")
+        if self.encoder == NO_ENCODER and self.freeze_encoder_epochs:
+            raise ValueError(f"freeze_encoder_epochs: {name_of(self.network)} has no encoder")
         if self.encoder not in encoders:
             raise ValueError(f"{name_of(self.network)} takes no encoder {self.encoder!r}, only: {', '.join(encoders)}")
         self._check_numbers()
@@ -191,6 +196,11 @@ class Extras:
     callbacks: tuple[Any, ...] = ()
     draw_confusion: Any = None
     licence: str = ""
+
+    def __post_init__(self) -> None:
+        for one in self.callbacks:
+            if not isinstance(one, keras.callbacks.Callback):
+                raise ValueError(f"callbacks are of keras.callbacks.Callback, not {one!r}")
 
 
 @dataclass(frozen=True)

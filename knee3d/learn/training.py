@@ -18,7 +18,9 @@ from knee3d.learn.building import bare, build
 from knee3d.learn.card import describe, differences, for_saved_model, load_card, model_folder
 from knee3d.learn.config import Extras, Going, TrainConfig
 from knee3d.learn.fitting import Task, fit
+from knee3d.learn.networks import is_own
 from knee3d.learn.networks.encoder import find_encoder_weights
+from knee3d.learn.networks.own import structure_of
 from knee3d.learn.reading import visits_of
 from knee3d.learn.run import Run, environment
 from knee3d.learn.savedmodel import export
@@ -78,8 +80,8 @@ def train_view(
         with devices.scope():
             model = build(dataset.scheme.classes, config, weights)
         if beginning:
-            take_weights(model, beginning)
-        if not run.checkpoints and _only_shorter(Run(folder).card, card, config, going):
+            take_weights(model, beginning, card["classes"])
+        if going.resume and not run.checkpoints and _only_shorter(Run(folder).card, card, config):
             run.go_on_from(Run(folder), model)
         fit(model, task, run, going.cache, lease.check)
         _finish(run, model, card, task)
@@ -99,6 +101,8 @@ def _planned(
     card = describe(dataset, seeing, config.settings)
     if extras.licence:
         card["licence"] = extras.licence
+    if is_own(config.network):
+        card["structure"] = structure_of(bare(dataset.scheme.classes, config))
     if config.init is None:
         return seeing, card, None
     beginning = beginning_of(config.init, view)
@@ -152,33 +156,52 @@ def _is_done(models: Path, view: Plane | str, card: dict[str, Any], config: Trai
     if going.resume and under_way is not None and not differences(under_way, card, default):
         return False  # begun with `overwrite`, and interrupted
     try:
-        differ = differences(load_card(models, view), card, default)
+        there = load_card(models, view)
     except ValueError as error:
         if going.overwrite:
             return False
         raise ValueError(f"{error}, with --overwrite") from error
-    if differ and (going.overwrite or _only_shorter(load_card(models, view), card, config, going)):
+    differ = differences(there, card, default)
+    shorter = bool(differ) and _only_shorter(there, card, config)
+    if differ and (going.overwrite or (shorter and going.resume)):
         return False
     if differ:
-        raise ValueError(
-            f"{folder} holds a model with other {differ}; choose another --models or give --overwrite, with --resume "
-            "to keep what was done with these settings"
-        )
-    Run(folder).tidy()
-    if folder.name == SHARED:
-        hand_out(models, config)
+        raise ValueError(_how_to_go_on(folder, there, differ, shorter))
+    _finish_again(models, folder, card, config)
     log.info("%s: already trained with these settings on these cases, in %s", folder.name, folder)
     return True
 
 
-def _only_shorter(there: dict[str, Any] | None, card: dict[str, Any], config: TrainConfig, going: Going) -> bool:
-    """Whether a finished training is the one that is asked for but for its epochs, which are fewer, and goes on."""
+def _how_to_go_on(folder: Path, there: dict[str, Any], differ: str, shorter: bool) -> str:
+    if shorter:
+        return (
+            f"{folder} was trained for {there['settings']['epochs']} epochs; to add the others say --resume, in Python "
+            "Going(resume=True); to train anew --overwrite"
+        )
+    return (
+        f"{folder} holds a model with other {differ}; choose another --models or give --overwrite, with --resume to "
+        "keep what was done with these settings"
+    )
+
+
+def _finish_again(models: Path, folder: Path, card: dict[str, Any], config: TrainConfig) -> None:
+    """Do what an interruption at the very end has left, and say what stays as it is."""
+    Run(folder).tidy()
+    if folder.name == SHARED:
+        hand_out(models, config)
+    licence = load_card(models, folder.name).get("licence", "")
+    if licence != card.get("licence", licence):
+        log.warning("%s: the licence stays %r, as it was said when the training ended", folder.name, licence)
+
+
+def _only_shorter(there: dict[str, Any] | None, card: dict[str, Any], config: TrainConfig) -> bool:
+    """Whether a finished training is the one that is asked for but for its epochs, which are fewer."""
     try:
         epochs = int((there or {})["settings"]["epochs"])
     except (KeyError, TypeError, ValueError):
         return False
     longer = {**card, "settings": {**card["settings"], "epochs": epochs}}
-    return going.resume and epochs < config.epochs and not differences(there or {}, longer, type(config)())
+    return epochs < config.epochs and not differences(there or {}, longer, type(config)())
 
 
 def _begin(run: Run, card: dict[str, Any], config: TrainConfig, going: Going) -> None:

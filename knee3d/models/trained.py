@@ -270,7 +270,8 @@ def check_match(dataset: Dataset, trained: Trained, cases: Sequence[Case], unsee
         if leaks:
             raise ValueError(
                 f"patients {', '.join(leaks[:5])} of the {cases[0].split} split were in the {split} split when the "
-                "models were trained: the scores would flatter; keep the split, or train again"
+                "models, or those that they began with, were trained: the scores would flatter; keep the split, or "
+                "train again"
             )
 
 

@@ -89,6 +89,7 @@ def train(
     launcher: Launcher = Launcher(),  # noqa: B008 it is frozen
 ) -> list[Path]:
     """Train views; see `learn.training.train_view`. Returns the folders of those that are done."""
+    folder, models = Path(folder), Path(models)
     names = _names(views)
     _train([ViewTask(folder, view, models, config, extras=launcher.extras) for view in names], launcher)
     return [models / view for view in names if is_trained(models, view)]
@@ -125,6 +126,10 @@ def cross_validate(
         for number in folds.chosen
         for view in _names(views)
     ]
+    if own := all_trained(models, need=False):
+        log.warning(
+            "%s has networks of its own (%s), which fuse and segment take before the folds", models, ", ".join(own)
+        )
     _train(tasks, launcher)
     dice: dict[str, dict[str, float]] = {}
     there = [view for home in homes.values() for view in all_trained(home, need=False)]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tiny_network import TINY
 
+from knee3d import workflow
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import SCHEMES
 from knee3d.dataset.cases import Case, Dataset, Split
@@ -57,7 +58,7 @@ def test_more_epochs_are_as_if_all_had_been_asked_for_at_once(balls, two_epochs,
     training.train_view(balls, PLANE, tmp_path / "whole", settings(epochs=4))
     longer = copied(two_epochs, tmp_path / "longer")
     before = (longer / PLANE.value / "card.json").read_text()
-    with pytest.raises(ValueError, match=r"other settings \(epochs\)"):
+    with pytest.raises(ValueError, match=r"was trained for 2 epochs; to add the others say --resume, .*Going\(resume"):
         training.train_view(balls, PLANE, longer, settings(epochs=4))
     assert (longer / PLANE.value / "card.json").read_text() == before
     folder = training.train_view(balls, PLANE, longer, settings(epochs=4), RESUME)
@@ -113,7 +114,7 @@ def test_a_network_begins_with_another_ones_weights_and_patients(balls, two_epoc
     new = dealt(balls, "N", [Split.TRAIN, Split.VAL, Split.TEST, Split.TEST])
     model = build(2, settings(), None)
     first = beginning.beginning_of(two_epochs, PLANE.value)
-    beginning.take_weights(model, first)
+    beginning.take_weights(model, first, first.card["classes"])
     for one, other in zip(model.get_weights(), weights_of(two_epochs / PLANE.value), strict=True):
         np.testing.assert_array_equal(one, other)
     training.train_view(new, PLANE, tmp_path / "new", settings(epochs=1, init=str(two_epochs)))
@@ -125,7 +126,7 @@ def test_a_network_begins_with_another_ones_weights_and_patients(balls, two_epoc
     training.train_view(
         new, PLANE, tmp_path / "new", settings(epochs=1, init=str(two_epochs / PLANE.value))
     )  # the same
-    with pytest.raises(ValueError, match="other network to begin with"):
+    with pytest.raises(ValueError, match=r"other weights to begin with \(--init\)"):
         training.train_view(new, PLANE, tmp_path / "new", settings(epochs=1))
     # And one that begins with that one knows all of them.
     third = dealt(balls, "T", [Split.TRAIN, Split.VAL, Split.TEST, Split.TEST])
@@ -141,12 +142,18 @@ def test_other_classes_get_a_new_head(two_epochs, caplog):
     model = build(SCHEMES["compartments"].classes, settings(), None)
     head = [one.copy() for one in model.get_weights()[-2:]]
     with caplog.at_level(logging.INFO):
-        beginning.take_weights(model, beginning.beginning_of(two_epochs, PLANE.value))
+        beginning.take_weights(model, beginning.beginning_of(two_epochs, PLANE.value), ["background", "a", "b", "c"])
     for one, other in zip(model.get_weights()[:-2], weights_of(two_epochs / PLANE.value)[:-2], strict=True):
         np.testing.assert_array_equal(one, other)
     for one, other in zip(model.get_weights()[-2:], head, strict=True):
         np.testing.assert_array_equal(one, other)
     assert "3 of 4 layers begin as those of" in caplog.text
+    same_number = build(2, settings(), None)
+    head = [one.copy() for one in same_number.get_weights()[-2:]]
+    first = beginning.beginning_of(two_epochs, PLANE.value)
+    beginning.take_weights(same_number, first, ["background", "bone"])
+    for one, other in zip(same_number.get_weights()[-2:], head, strict=True):
+        np.testing.assert_array_equal(one, other)
     assert "anew: score" in caplog.text
 
 
@@ -162,11 +169,11 @@ def test_a_beginning_that_flatters_or_is_none_is_refused(balls, two_epochs, tmp_
         training.train_view(balls, Plane.CORONAL, tmp_path / "new", settings(epochs=1, init=str(two_epochs)))
     other = build(2, config.TrainConfig(network="linknet", encoder="mobilenetv2"), None)
     with pytest.raises(ValueError, match="no layer of the network in .* fits this one"):
-        beginning.take_weights(other, first)
+        beginning.take_weights(other, first, first.card["classes"])
     assert not (tmp_path / "new").exists()
 
 
-def test_one_network_for_all_planes_fills_three_folders(balls, tmp_path):
+def test_one_network_for_all_planes_fills_three_folders(balls, tmp_path, caplog):
     models = tmp_path / "models"
     wanted = settings(epochs=1, limit_slices=12)
     training.train_view(balls, "shared", models, wanted, extras=config.Extras(licence="CC-BY-4.0"))
@@ -195,6 +202,12 @@ def test_one_network_for_all_planes_fills_three_folders(balls, tmp_path):
     assert (models / Plane.CORONAL.value / "card.json").stat().st_mtime_ns == kept
     with pytest.raises(ValueError, match="other planes that share a network"):
         training.train_view(balls, Plane.AXIAL, models, wanted)
+    with caplog.at_level(logging.WARNING):
+        training.train_view(balls, "shared", models, wanted, extras=config.Extras(licence="MIT"))
+    assert "the licence stays 'CC-BY-4.0'" in caplog.text
+    page = workflow.card(models).read_text()
+    assert "Licence: CC-BY-4.0" in page
+    assert "One network for all planes" in page
 
 
 def test_planes_with_networks_of_their_own_are_not_replaced_unasked(balls, two_epochs, tmp_path):
@@ -226,12 +239,12 @@ def test_layers_of_networks_that_are_built_otherwise_go_by_name_and_never_by_num
     place = tmp_path / "sagittal"
     place.mkdir()
     first.save(place / "model.keras")
-    origin = beginning.Beginning(place, {})
+    origin = beginning.Beginning(place, {"classes": ["background"]})
     keras.backend.clear_session()  # so that numbers begin anew, and another layer has that of the first network's
     other = chain(3, keras.layers.Conv2D(3, 1), keras.layers.BatchNormalization())
     numbered = [layer.get_weights()[0] for layer in other.layers if layer.name.startswith("conv2d")]
     with caplog.at_level(logging.INFO):
-        beginning.take_weights(other, origin)
+        beginning.take_weights(other, origin, ["background"])
     assert "1 of 5 layers begin as those of" in caplog.text
     np.testing.assert_array_equal(other.get_layer("first").get_weights()[0], first.get_layer("first").get_weights()[0])
     for before, layer in zip(numbered, [one for one in other.layers if one.name.startswith("conv2d")], strict=True):

@@ -9,7 +9,7 @@ import pytest
 
 from knee3d.learn import networks, savedmodel, training
 from knee3d.learn.card import load_card
-from knee3d.learn.config import TrainConfig
+from knee3d.learn.config import Extras, Going, TrainConfig
 from knee3d.learn.networks import own
 from knee3d.learn.networks.encoder import NO_ENCODER
 
@@ -134,3 +134,47 @@ def test_the_example_of_the_readme_runs(balls, tmp_path, monkeypatch):
     assert told["settings"]["optimizer"]["name"] == "Lion"
     assert told["licence"] == "CC-BY-4.0"
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
+
+
+def test_a_function_that_was_changed_is_noticed(file, balls, tmp_path):
+    """Its name is the same, as in a notebook whose cell is run again."""
+    models, wanted = tmp_path / "models", TrainConfig(network="my_networks.py:small", **SMALL)
+    training.train_view(balls, "axial", models, wanted)
+    training.train_view(balls, "axial", models, wanted)  # left alone
+    elsewhere = tmp_path / "another folder"
+    elsewhere.mkdir()
+    (elsewhere / "my_networks.py").write_text(FILE)
+    training.train_view(balls, "axial", models, TrainConfig(network=f"{elsewhere}/my_networks.py:small", **SMALL))
+    file.write_text(FILE.replace("relu", "tanh"))
+    own.imported.cache_clear()
+    for more in ({}, {"epochs": 2}):
+        changed = TrainConfig(network="my_networks.py:small", **{**SMALL, **more})
+        with pytest.raises(ValueError, match="layers of the network, whose function has changed"):
+            training.train_view(balls, "axial", models, changed, Going(resume=True))
+
+
+def test_structures_differ_by_layers_and_connections_and_not_by_names():
+    told = own.structure_of(networks.network(small, 3))
+    assert own.structure_of(networks.network(small, 3)) == told  # Keras has given other numbers
+    assert own.structure_of(networks.network(small, 4)) != told
+
+    def skipping(classes):
+        model = small(classes)
+        return keras.Model(model.input, keras.layers.Conv2D(classes, 1)(model.layers[1].output))
+
+    def other(classes):
+        pixels = keras.Input((None, None, 3))
+        fine = keras.layers.Conv2D(4, 3, padding="same", activation="tanh")(keras.layers.Rescaling(1 / 255)(pixels))
+        return keras.Model(pixels, keras.layers.Conv2D(classes, 1)(fine))
+
+    assert len({told, *(own.structure_of(networks.network(one, 3)) for one in (skipping, other))}) == 3
+
+
+def test_a_network_or_a_callback_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match="is no function that builds a network from the number of classes"):
+        TrainConfig(network=small(3))
+    with pytest.raises(ValueError, match=r"callbacks are of keras.callbacks.Callback, not 'x'"):
+        Extras(callbacks=("x",))
+    with pytest.raises(ValueError, match="freeze_encoder_epochs: .*small has no encoder"):
+        TrainConfig(network=small, freeze_encoder_epochs=1)
+    assert TrainConfig(network=small).encoder_weights == "none"

@@ -72,17 +72,22 @@ def architecture_of(choice: Choice) -> Architecture:
         choice = own.imported(choice)
     if isinstance(choice, Architecture):
         return choice
-    if not callable(choice):
-        raise ValueError(f"{choice!r} is no function that builds a network")
+    if isinstance(choice, keras.Model) or not callable(choice):
+        raise ValueError(f"{choice!r} is no function that builds a network from the number of classes")
     # Nobody knows whether it looks at the whole slice: it is never given a part.
     return Architecture(own.checked(choice), own.STRIDE, (NO_ENCODER,), whole=True)
 
 
 def name_of(choice: Choice) -> str:
-    """What a network is called in records, which never import it."""
+    """What a network is called in records, which never import it; of a file without its folder."""
     if isinstance(choice, Architecture):
         return next((name for name, known in NETWORKS.items() if known is choice), own.name_of(choice.body))
-    return choice if isinstance(choice, str) else own.name_of(choice)
+    return choice.replace("\\", "/").rpartition("/")[2] if isinstance(choice, str) else own.name_of(choice)
+
+
+def is_own(choice: Choice) -> bool:
+    """Whether a network is a user's, whose function may change while its name stays."""
+    return name_of(choice) not in NETWORKS
 
 
 def network(choice: Choice, classes: int, context: int = 1, encoder: str | None = None) -> keras.Model:

@@ -1,7 +1,9 @@
 """Networks of users: found by name, and checked before anything is trained."""
 
+import hashlib
 import importlib
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +17,7 @@ import numpy as np
 Body = Callable[[int], keras.Model]
 """Number of classes -> a network of float32 pixels of 0 to 255, (batch, height, width, 3), a slice between its
 neighbours, to scores (batch, height, width, classes) without a softmax."""
+_NAMES = {"name", "module", "registered_name", "shared_object_id"}
 STRIDE = 32
 """Height and width of what a user's network is given are multiples of it."""
 
@@ -62,6 +65,24 @@ def name_of(body: Callable[..., Any]) -> str:
     """What a function is called in records, as `imported` takes it."""
     module, name = getattr(body, "__module__", ""), getattr(body, "__qualname__", type(body).__name__)
     return f"{module}:{name}"
+
+
+def structure_of(model: keras.Model) -> str:
+    """A fingerprint of layers, their settings and how they are connected, without weights and names."""
+    told = json.loads(model.to_json())
+    numbers: dict[str, int] = {}
+
+    def unnamed(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: unnamed(value) for key, value in part.items() if key not in _NAMES}
+        if isinstance(part, list):
+            return [unnamed(value) for value in part]
+        if isinstance(part, str) and part in known:
+            return numbers.setdefault(part, len(numbers))
+        return part
+
+    known = {layer.name for layer in model._flatten_layers()}
+    return hashlib.sha256(json.dumps(unnamed(told["config"]), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def checked(body: Body) -> Callable[[int, str], keras.Model]:
