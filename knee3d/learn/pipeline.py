@@ -53,8 +53,9 @@ def training_batches(
     Returns:
         Dataset of (images, masks, stacks, drawn): images and masks are batches of what the cutting shows, uint8, stacks
         are the numbers of each part's stack, (batch,) int32, and drawn is what `augment.draw` drew for each. It has
-        `len(epochs) * visits.steps(batch_size)` elements. A batch is of one direction: slices of others have another
-        size. Where sizes differ all the same, from knee to knee, slices are padded with 0 below and to the right.
+        `len(epochs) * visits.steps(batch_size)` elements. A batch is of one plane, as slices of others have another
+        size. Where sizes differ all the same, from knee to knee or among oblique directions, slices are padded with 0
+        below and to the right.
     """
     read = read or reader(visits.stacks)
     places = ragged(visits.places, tf.int32)
@@ -78,7 +79,7 @@ def training_batches(
             num_parallel_calls=2,
             deterministic=True,
         )
-        batched = _of_one_direction(stream, visits.directions, batch_size, cutting)
+        batched = _of_one_plane(stream, visits.planes, batch_size, cutting)
         return batched.enumerate().map(
             lambda step, batch: (
                 *batch,
@@ -91,17 +92,15 @@ def training_batches(
     return _untuned(stream.apply(known).prefetch(READ_AHEAD))
 
 
-def _of_one_direction(
-    stream: tf.data.Dataset, directions: Sequence[int], batch_size: int, cutting: Cutting
-) -> tf.data.Dataset:
-    """Batches of the (image, mask, stack) of a stream, a direction each, in the order in which they are full."""
+def _of_one_plane(stream: tf.data.Dataset, planes: Sequence[int], batch_size: int, cutting: Cutting) -> tf.data.Dataset:
+    """Batches of the (image, mask, stack) of a stream, a plane each, in the order in which they are full."""
     shapes = (cutting.image_shape, cutting.mask_shape, ())
-    if max(directions, default=0) == 0:
+    if max(planes, default=0) == 0:
         return stream.padded_batch(batch_size, shapes)
-    numbers = tf.constant(directions, tf.int64)
+    numbers = tf.constant(planes, tf.int64)
     return stream.group_by_window(
         lambda image, mask, stack: numbers[stack],
-        lambda direction, window: window.padded_batch(batch_size, shapes),
+        lambda plane, window: window.padded_batch(batch_size, shapes),
         window_size=batch_size,
     )
 
@@ -124,7 +123,7 @@ def validation_batches(
             lambda place: (*cutting.cut(image, mask, place), stack)
         )
     )
-    batched = _of_one_direction(stream, visits.directions, batch_size, cutting)
+    batched = _of_one_plane(stream, visits.planes, batch_size, cutting)
     known = tf.data.experimental.assert_cardinality(visits.steps(batch_size))
     return _untuned(batched.apply(known).prefetch(READ_AHEAD))
 

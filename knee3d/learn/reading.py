@@ -34,21 +34,21 @@ class Visits:
         return sum(map(len, self.places))
 
     @property
-    def directions(self) -> tuple[int, ...]:
-        """Number of the direction of each stack, 0 and on. A batch is of one direction."""
-        names = list(dict.fromkeys(stack.direction for stack in self.stacks))
-        return tuple(names.index(stack.direction) for stack in self.stacks)
+    def planes(self) -> tuple[int, ...]:
+        """Number of the plane of each stack, 0 and on. A batch is of one plane."""
+        names = list(dict.fromkeys(stack.plane for stack in self.stacks))
+        return tuple(names.index(stack.plane) for stack in self.stacks)
 
     def steps(self, batch_size: int, at_least: int = 1) -> int:
         """Batches in one epoch.
 
         Args:
-            batch_size: Of all batches but the last of each direction, which may be smaller.
+            batch_size: Of all batches but the last of each plane, which may be smaller.
             at_least: A batch with fewer is not counted.
         """
-        counts = [0] * (max(self.directions, default=-1) + 1)
-        for direction, places in zip(self.directions, self.places, strict=True):
-            counts[direction] += len(places)
+        counts = [0] * (max(self.planes, default=-1) + 1)
+        for plane, places in zip(self.planes, self.places, strict=True):
+            counts[plane] += len(places)
         parts = [divmod(count, batch_size) for count in counts]
         return sum(whole + (rest >= max(at_least, 1)) for whole, rest in parts)
 

@@ -26,7 +26,7 @@ class PlaneStack:
         voxel_mm: Along slices, height and width.
         images: PNG paths in order.
         masks: The same of the masks.
-        direction: Name of the one in which the slices look: of the plane.
+        plane: Its name.
     """
 
     case: str
@@ -35,7 +35,7 @@ class PlaneStack:
     voxel_mm: tuple[float, float, float]
     images: tuple[str, ...]
     masks: tuple[str, ...]
-    direction: str = ""
+    plane: str = ""
 
     @classmethod
     def of(cls, dataset: Dataset, case: Case, plane: Plane) -> PlaneStack:
@@ -84,12 +84,13 @@ class ObliqueStack:
     @property
     def key(self) -> str:
         """See `PlaneStack`."""
-        return f"{self.case}-oblique-{self.spacing_mm:.4f}-{self.direction}-{self.knee.fingerprint[:16]}"
+        turn = hashlib.sha256(self.turn.round(6).tobytes()).hexdigest()[:16]
+        return f"{self.case}-oblique-{self.spacing_mm:.4f}-{turn}-{self.knee.fingerprint[:16]}"
 
     @property
-    def direction(self) -> str:
-        """See `PlaneStack`."""
-        return hashlib.sha256(self.turn.round(6).tobytes()).hexdigest()[:16]
+    def plane(self) -> str:
+        """None: batches are of many directions."""
+        return ""
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -236,14 +236,13 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path):
     assert peak_mb(100) - peak_mb(40) < 200
 
 
-@pytest.mark.parametrize("name", ["shared", "oblique"])
-def test_a_batch_is_of_one_direction(balls, name):
+def test_a_batch_is_of_one_plane(balls):
     """Slices of planes have unlike sizes: together in a batch, some would be padded, as none is where they are used."""
     cases = [balls.cases[1], balls.cases[2]]  # of one size
-    view = views.learning_view(name, config.TrainConfig(directions=3), cases)
+    view = views.learning_view("shared", config.TrainConfig(), cases)
     stacks = view.stacks(balls, cases)
     listed = reading.visits_of(stacks, view.cutting)
-    assert len(set(listed.directions)) == 3
+    assert len(set(listed.planes)) == 3
     for batches in (
         pipeline.training_batches(listed, view.cutting, 4, pipeline.Order(0), range(2)),
         pipeline.validation_batches(listed, view.cutting, 4),
@@ -252,7 +251,7 @@ def test_a_batch_is_of_one_direction(balls, name):
         assert int(batches.cardinality()) == epochs * listed.steps(4)
         seen = []
         for images, _, owners, *_ in batches.as_numpy_iterator():
-            assert len({listed.directions[owner] for owner in owners}) == 1
+            assert len({listed.planes[owner] for owner in owners}) == 1
             assert {images.shape[1:3]} == {stacks[owner].shape[1:] for owner in owners}  # nothing is padded
             seen += owners.tolist()
         assert len(seen) == epochs * listed.count
@@ -260,7 +259,7 @@ def test_a_batch_is_of_one_direction(balls, name):
             assert seen.count(number) == epochs * len(places)
 
 
-def test_batches_of_directions_are_the_same_in_every_run(balls):
+def test_batches_of_planes_are_the_same_in_every_run(balls):
     view = views.learning_view("shared", config.TrainConfig(), balls.cases)
     listed = reading.visits_of(view.stacks(balls, balls.of_split(Split.TRAIN)), view.cutting)
     runs = [
