@@ -8,6 +8,7 @@ import colorsys
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ SCHEME_NAME = re.compile(r"[a-z][a-z0-9_]{0,15}")
 """DICOM has sixteen characters for it."""
 TISSUE_NAME = re.compile(r"[a-z0-9][a-z0-9 -]{0,39}")
 """Files of meshes have it in their names."""
+RESERVED = {"background": "it is class 0 of every scheme"} | dict.fromkeys(
+    ("foreground", "mean", "all"), "scores of all tissues together are called so"
+)
 MOST_TISSUES = 100
 SIDES = ("medial", "lateral")
 KEYS = {"name", "sided", "tissues"}
@@ -47,12 +51,17 @@ def find_scheme(choice: str) -> Scheme:
     if not path.is_file():
         raise FileNotFoundError(f"{choice} is neither a scheme nor a JSON file of one; there are: {', '.join(SCHEMES)}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
         if not isinstance(content, dict):
             raise ValueError("it is no object")
         return _scheme(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a label scheme: {error}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _refuse_repeated([name for name, _ in pairs], "key")
+    return dict(pairs)
 
 
 def record_of_scheme(scheme: Scheme) -> str | dict[str, Any]:
@@ -92,13 +101,23 @@ def _scheme(content: Mapping[str, Any]) -> Scheme:
     tissues = tuple(_tissue(one, number, len(listed)) for number, one in enumerate(listed))
     _refuse_repeated([one.name for one in tissues], "tissue")
     _refuse_repeated([source for one in tissues for source in one.sources], "source")
-    found = [one.name for one in tissues if set(SIDES) & set(re.split("[ -]", one.name))]
+    taken = {source for one in tissues for source in one.sources}
+    # A mask may call a class by its own name, as results of knee3d do.
+    tissues = tuple(one if one.name in taken else replace(one, sources=(*one.sources, one.name)) for one in tissues)
+    found = [one.name for one in tissues if _is_of_a_side(one)]
     sided = content.get("sided", bool(found))
     if not isinstance(sided, bool):
         raise ValueError(f"sided is true or false, not {sided!r}")
     if found and not sided:
         raise ValueError(f"sided is false, but {found[0]} is another tissue in a mirror")
     return Scheme(name, tissues, sided)
+
+
+def _is_of_a_side(one: Tissue) -> bool:
+    """Whether its name has one of `SIDES`, or its sources only one of them."""
+    named = set(re.split("[ -]", one.name)) & set(SIDES)
+    collected = set(re.split("[ -]", " ".join(one.sources))) & set(SIDES)
+    return bool(named) or len(collected) == 1
 
 
 def _tissue(content: Any, number: int, count: int) -> Tissue:
@@ -121,8 +140,8 @@ def _tissue_name(name: Any, of_what: str) -> str:
     found = " ".join(name.replace("_", " ").split()).lower() if isinstance(name, str) else ""
     if not TISSUE_NAME.fullmatch(found):
         raise ValueError(f"the name of {of_what} is {name!r}; use letters, digits, blanks and hyphens, forty at most")
-    if found == "background":
-        raise ValueError("background is class 0 of every scheme and no tissue")
+    if found in RESERVED:
+        raise ValueError(f"{found} is no tissue: {RESERVED[found]}")
     return found
 
 

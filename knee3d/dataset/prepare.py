@@ -248,7 +248,7 @@ def _read_image(knee: Knee, preparation: Preparation) -> tuple[Volume, Side]:
 
 def read_classes(path: Path, knee: Callable[[], tuple[Volume, Side]], preparation: Preparation) -> tuple[Volume, Side]:
     """The scheme's classes on the image's grid in canonical axes, not mirrored, and the side that the labels tell."""
-    mask = read_mask(path, knee, preparation.choice)
+    mask = read_mask(path, knee, preparation.choice, preparation.scheme)
     numbering = mask.numbering or preparation.numbering
     if mask.names_its_values and mask.numbering and preparation.numbering:
         theirs, ours = mask.numbering.names, preparation.numbering.names

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from knee3d.anatomy.orientation import Side, check_codes, to_canonical
-from knee3d.anatomy.tissue import Numbering
+from knee3d.anatomy.tissue import Numbering, Scheme
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.dicom.headers import DicomError, is_dicom
 from knee3d.dataset.dicom.segmentation import is_segmentation, read_segmentation
@@ -171,13 +171,16 @@ def _bare_image(path: Path, choice: Choice) -> Volume:
     return volume
 
 
-def read_mask(path: Path, knee: Callable[[], tuple[Volume, Side]], choice: Choice = ANY) -> Mask:
+def read_mask(
+    path: Path, knee: Callable[[], tuple[Volume, Side]], choice: Choice = ANY, scheme: Scheme | None = None
+) -> Mask:
     """Read the labels of an image: integers, a channel for each tissue, 3D Slicer's, DICOM-SEG, or iMorphics' outlines.
 
     Args:
         path: A volume file, HDF5, .npy, .mat or DICOM-SEG file; or a folder that holds only one.
         knee: Gives the image and its side; only outlines ask for it, as they cannot be filled without.
         choice: What the path alone does not say.
+        scheme: Its tissues are known besides knee3d's, where a file names its labels; None is none.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -189,15 +192,15 @@ def read_mask(path: Path, knee: Callable[[], tuple[Volume, Side]], choice: Choic
             raise VolumeFileError(
                 f"{path} is a folder of {len(files)} files and no mask; give the one that is the mask"
             )
-        return read_mask(files[0], knee, choice)
+        return read_mask(files[0], knee, choice, scheme)
     if path.suffix.lower() in contours.ENDINGS:
         image, side = knee()
         return Mask(path, *contours.read_contours(path, to_canonical(image), side))
     if path.is_file() and not _is_known(path) and is_segmentation(path):
-        labels, numbering = read_segmentation(path)
+        labels, numbering = read_segmentation(path, scheme)
         return Mask(path, to_canonical(labels), numbering)
     if path.is_file() and (segments := segments_of(path)):
-        labels, numbering = read_slicer_segmentation(path, segments)
+        labels, numbering = read_slicer_segmentation(path, segments, scheme)
         return Mask(path, to_canonical(labels), numbering, names_its_values=True)
     bare = path.suffix.lower() in bare_arrays.ENDINGS
     volume = bare_arrays.read_bare_array(path, choice.spacing_mm, choice.axes) if bare else read_array(path)

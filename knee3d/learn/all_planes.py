@@ -8,16 +8,25 @@ from typing import Any
 from knee3d.anatomy.plane import Plane
 from knee3d.atomic import whole_folder
 from knee3d.learn.building import bare
-from knee3d.learn.card import ALL_PLANES, differences, for_saved_model, load_card, model_folder
+from knee3d.learn.card import (
+    ALL_PLANES,
+    SHARED_NETWORK,
+    differences,
+    fingerprint_of,
+    for_saved_model,
+    load_card,
+    model_folder,
+    run_folder,
+)
 from knee3d.learn.config import Going, TrainConfig
 from knee3d.learn.run import Run
 from knee3d.learn.savedmodel import export
 from knee3d.learn.views import SHARED
 
 
-def of_plane(card: Mapping[str, Any], plane: Plane) -> dict[str, Any]:
-    """The card of a plane, made of the card of the network that all planes share."""
-    return {**card, "plane": plane.value, ALL_PLANES: True}
+def of_plane(card: Mapping[str, Any], plane: Plane, network: str = "") -> dict[str, Any]:
+    """The card of a plane, made of the card of the network that all planes share, and that network's fingerprint."""
+    return {**card, "plane": plane.value, ALL_PLANES: True, SHARED_NETWORK: network}
 
 
 def check_planes(models: Path, card: Mapping[str, Any], config: TrainConfig, going: Going) -> None:
@@ -30,7 +39,14 @@ def check_planes(models: Path, card: Mapping[str, Any], config: TrainConfig, goi
         folder = model_folder(models, plane)
         Run(folder).check_ours()
         there = Run(folder).card
-        if there is None or going.overwrite or there.get(ALL_PLANES):
+        if going.overwrite:
+            continue
+        if Run(run_folder(models, plane)).checkpoints:
+            raise ValueError(
+                f"{run_folder(models, plane)} holds an interrupted training of a network of its own; finish it with "
+                "--resume, move it away, or choose another --models"
+            )
+        if there is None or there.get(ALL_PLANES):
             continue
         differ = differences(there, of_plane(card, plane), type(config)())
         raise ValueError(f"{folder} holds a model with other {differ}; choose another --models or give --overwrite")
@@ -42,9 +58,10 @@ def hand_out(models: Path, config: TrainConfig) -> None:
     source = model_folder(models, SHARED)
     network = None
     for plane in Plane:
-        mine, folder = of_plane(card, plane), model_folder(models, plane)
+        mine, folder = of_plane(card, plane, fingerprint_of(source)), model_folder(models, plane)
         there = Run(folder).card or {}
-        if {**there, "saved_model_differs_by": None} == {**mine, "saved_model_differs_by": None}:
+        whole = all((folder / name).is_file() for name in ("saved_model/saved_model.pb", "model.keras"))
+        if whole and {**there, "saved_model_differs_by": None} == {**mine, "saved_model_differs_by": None}:
             continue
         if network is None:
             network = bare(len(card["classes"]), config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import keras
 
 from knee3d.dataset.cases import Dataset, Split
-from knee3d.learn.card import load_card, model_folder
+from knee3d.learn.card import fingerprint_of, load_card, model_folder
 from knee3d.learn.kerasfile import load_network
 
 log = logging.getLogger(__name__)
@@ -40,9 +39,8 @@ class Beginning:
     @property
     def record(self) -> dict[str, Any]:
         """What the card of the network that goes on says of it."""
-        with (self.folder / "model.keras").open("rb") as file:
-            print_ = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"plane": self.card["plane"], "classes": self.card["classes"], "model.keras": print_[:16]}
+        mine = fingerprint_of(self.folder)
+        return {"plane": self.card["plane"], "classes": self.card["classes"], "model.keras": mine}
 
 
 def beginning_of(folder: str | Path, view: str) -> Beginning:

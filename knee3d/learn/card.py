@@ -24,6 +24,8 @@ IDENTITY = ("scheme", "data")
 """What makes two trainings the same, beside their settings and the directions of their slices."""
 ALL_PLANES = "one_network_for_all_planes"
 """Key of the card of a plane whose network was trained on the slices of all planes."""
+SHARED_NETWORK = "shared_network"
+"""Key of such a card for the fingerprint of that network."""
 NEEDED = ("knee3d", "plane", "scheme", "classes", "settings", "spacing_mm", "window_rule", "input", "output")
 """What a network cannot be used without."""
 
@@ -31,6 +33,17 @@ NEEDED = ("knee3d", "plane", "scheme", "classes", "settings", "spacing_mm", "win
 def model_folder(models: Path, view: Plane | str) -> Path:
     """Where the model, the card and the logs of a plane lie, or those of another view."""
     return models / (view if isinstance(view, str) else view.value)
+
+
+def run_folder(models: Path, view: Plane | str) -> Path:
+    """Where a view is trained; it is renamed to `model_folder` when that is done."""
+    return models / f"{model_folder(models, view).name}.training"
+
+
+def fingerprint_of(folder: Path) -> str:
+    """Of the network that lies in a folder, for Keras."""
+    with (folder / "model.keras").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def describe(dataset: Dataset, view: LearningView, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -172,7 +172,7 @@ def _own_rate(config: TrainConfig) -> float | None:
         return None
     if config.weight_decay is not None:
         raise ValueError("weight_decay is for knee3d's optimizers; give it to the optimizer of your own")
-    rate = config.optimizer.get_config()["learning_rate"]
+    rate = config.optimizer.get_config().get("learning_rate")
     if not isinstance(rate, int | float):
         raise ValueError(
             "the learning rate of an optimizer of your own must be a number, as the schedule sets it epoch by epoch; "

@@ -137,8 +137,11 @@ class Run:
             )
         history = load_checkpoint(model, finished.last)
         best = best_epoch(history)
-        if (finished.folder / "logs").is_dir():
-            shutil.copytree(finished.folder / "logs", self.folder / "logs", dirs_exist_ok=True)
+        self.write_metrics(history)
+        for log_file in (one for one in sorted((finished.folder / "logs").rglob("*")) if one.is_file()):
+            copy = self.folder / log_file.relative_to(finished.folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(log_file, copy)
         with whole_file(self.best) as partial:
             if best == len(history) - 1:
                 shutil.copyfile(finished.last, partial)

@@ -15,7 +15,7 @@ from knee3d.dataset.cases import Dataset, Split
 from knee3d.learn.all_planes import check_planes, hand_out
 from knee3d.learn.beginning import Beginning, beginning_of, inherited, take_weights
 from knee3d.learn.building import bare, build
-from knee3d.learn.card import describe, differences, for_saved_model, load_card, model_folder
+from knee3d.learn.card import describe, differences, for_saved_model, load_card, model_folder, run_folder
 from knee3d.learn.config import Extras, Going, TrainConfig
 from knee3d.learn.fitting import Task, fit
 from knee3d.learn.networks import is_own
@@ -67,7 +67,10 @@ def train_view(
     if _is_done(models, view, card, config, going):
         return folder
     weights = None if beginning else find_encoder_weights(config.encoder_weights, config.encoder)
-    run = Run(run_folder(models, view))
+    run, finished = Run(run_folder(models, view)), Run(folder)
+    longer = going.resume and _only_shorter(finished.card, card, config)
+    if longer:
+        card = {"licence": (finished.card or {}).get("licence", "")} | card
     train, val = (
         visits_of(seeing.stacks(dataset, dataset.of_split(split)), seeing.cutting, config.limit_slices)
         for split in (Split.TRAIN, Split.VAL)
@@ -81,8 +84,8 @@ def train_view(
             model = build(dataset.scheme.classes, config, weights)
         if beginning:
             take_weights(model, beginning, card["classes"])
-        if going.resume and not run.checkpoints and _only_shorter(Run(folder).card, card, config):
-            run.go_on_from(Run(folder), model)
+        if longer and not run.checkpoints and (finished.last.is_file() or not going.overwrite):
+            run.go_on_from(finished, model)
         fit(model, task, run, going.cache, lease.check)
         _finish(run, model, card, task)
         lease.check()
@@ -107,11 +110,6 @@ def _planned(
         return seeing, card, None
     beginning = beginning_of(config.init, view)
     return seeing, inherited(card, beginning, dataset), beginning
-
-
-def run_folder(models: Path, view: Plane | str) -> Path:
-    """Where a view is trained; it is renamed to `model_folder` when that is done."""
-    return models / f"{model_folder(models, view).name}.training"
 
 
 def make_ready(
@@ -163,6 +161,8 @@ def _is_done(models: Path, view: Plane | str, card: dict[str, Any], config: Trai
         raise ValueError(f"{error}, with --overwrite") from error
     differ = differences(there, card, default)
     shorter = bool(differ) and _only_shorter(there, card, config)
+    if shorter:
+        Run(folder).tidy()  # of a process that was killed before it could
     if differ and (going.overwrite or (shorter and going.resume)):
         return False
     if differ:
@@ -223,7 +223,7 @@ def _begin(run: Run, card: dict[str, Any], config: TrainConfig, going: Going) ->
         raise ValueError(
             f"{run.folder} holds an interrupted training; go on with --resume, or begin anew with --overwrite"
         )
-    if going.resume and not going.overwrite and there is not None and differ:
+    if run.checkpoints and going.resume and not going.overwrite and differ:
         raise ValueError(
             f"{run.folder} holds a training with other {differ}; go on with those, or begin anew with --overwrite"
         )

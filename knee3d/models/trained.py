@@ -116,6 +116,7 @@ def load_models(
     if len(rules) > 1:
         told = ", ".join(map(repr, sorted(rules)))
         raise ValueError(f"the planes in {models} were trained on images windowed by different rules: {told}")
+    _check_shared(models, cards)
     patients = {
         split: frozenset(patient for card in every for patient in card["patients"][split.value])
         for split in (Split.TRAIN, Split.VAL)
@@ -142,6 +143,24 @@ def load_models(
         name for name, ones in cards.items() if any(card.get("whole_slices_only", False) for card in ones.values())
     )
     return Trained(ensemble, schemes.pop(), patients, spacing, marks, reference, rules.pop(), whole_only)
+
+
+def _check_shared(models: Path, cards: "Mapping[str, Cards]") -> None:
+    """Refuse planes of two trainings of one network for all planes, as a kill leaves them.
+
+    Raises:
+        ValueError: There are such.
+    """
+    of_homes: dict[Path, set[str]] = {}
+    for home, card in (pair for ones in cards.values() for pair in ones.items()):
+        if card.get("shared_network"):
+            of_homes.setdefault(home, set()).add(card["shared_network"])
+    for home, networks in of_homes.items():
+        if len(networks) > 1:
+            raise ValueError(
+                f"the planes in {home} are of two trainings of one network for all planes, as one was interrupted; run "
+                "knee3d-train --plane shared again with --resume"
+            )
 
 
 Cards = Mapping[Path, Mapping[str, Any]]

@@ -92,7 +92,10 @@ def fuse(folder: Path, models: Path, wanted: Wanted | None = None, oblique: int 
 def _validated(dataset: Dataset, trained: Trained) -> list[Case]:
     """The knees that the networks of a fold were validated on."""
     known = [case for case in dataset.cases if case.labelled and case.split in (Split.TRAIN, Split.VAL)]
-    return [case for case in known if case.patient in trained.patients[Split.VAL]]
+    validated = (
+        trained.patients[Split.VAL] - trained.patients[Split.TRAIN]
+    )  # those of a network before it are there too
+    return [case for case in known if case.patient in validated]
 
 
 def _observed(dataset: Dataset, case: Case, trained: Trained, evidence: Path) -> Path:

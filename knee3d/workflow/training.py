@@ -165,7 +165,8 @@ def _train(tasks: Sequence[ViewTask], launcher: Launcher) -> None:
     for task in tasks:
         if make_ready(task.dataset(), task.view, task.models, task.config, going, task.extras or Extras()):
             # What is there was looked at just now, so that a job goes on with it, and so does one in its place.
-            task = replace(task, folder=task.folder.absolute(), models=task.models.absolute())
+            config = replace(task.config, init=task.config.init and str(Path(task.config.init).absolute()))
+            task = replace(task, folder=task.folder.absolute(), models=task.models.absolute(), config=config)
             work = partial(train_elsewhere, task, replace(going, resume=True, overwrite=False))
             jobs.append(Job(task.name, task.models / task.view, work))
     if not jobs:

@@ -43,6 +43,21 @@ def test_builtin_schemes_are_recorded_by_name(name):
     assert scheme_of_record(name) is SCHEMES[name]
 
 
+def test_a_mask_may_call_a_class_by_its_own_name(tmp_path):
+    """As results of knee3d do, and what is restored from a dataset."""
+    scheme = find_scheme(written(tmp_path, of({"name": "fluid", "sources": ["effusion"]}, {"name": "acl"})))
+    numbering = Numbering({1: "fluid", 2: "acl", 3: "effusion"})
+    np.testing.assert_array_equal(map_labels(np.array([0, 1, 2, 3]), numbering, scheme), [0, 1, 2, 1])
+    assert scheme_of_record(json.loads(json.dumps(record_of_scheme(scheme)))) == scheme
+
+
+def test_sources_of_one_side_make_a_scheme_sided(tmp_path):
+    one = {"name": "inner plate", "sources": ["medial tibial cartilage"]}
+    both = {"name": "plates", "sources": ["medial tibial cartilage", "lateral tibial cartilage"]}
+    assert find_scheme(written(tmp_path, of(one))).sided
+    assert not find_scheme(written(tmp_path, of(both))).sided
+
+
 def test_a_record_holds_all_of_a_users_scheme(tmp_path):
     scheme = find_scheme(written(tmp_path, EFFUSION))
     record = json.loads(json.dumps(record_of_scheme(scheme)))
@@ -84,7 +99,9 @@ def of(*tissues, **others):
         (of("acl"), 'tissue 1 is not written as {"name": ...}'),
         (of({"name": "a/c"}), "the name of tissue 1 is 'a/c'"),
         (of({"name": "../../etc"}), "the name of tissue 1"),
-        (of({"name": "background"}), "background is class 0"),
+        (of({"name": "background"}), "background is no tissue: it is class 0"),
+        (of({"name": "mean"}), "mean is no tissue: scores of all tissues together are called so"),
+        ('{"name": "mine", "name": "yours", "tissues": [{"name": "acl"}]}', "key 'name' is there twice"),
         (of({"name": "acl"}, {"name": "ACL"}), "tissue 'acl' is there twice"),
         (of({"name": "acl"}, {"name": "pcl", "sources": ["acl"]}), "source 'acl' is there twice"),
         (of({"name": "acl", "sources": []}), "sources of acl must be a list of names"),

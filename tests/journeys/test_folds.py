@@ -102,7 +102,7 @@ def test_segment_and_evaluate_take_the_folder(balls, folds, tmp_path):
     # A validation knee was trained on by the other fold.
     told = CliRunner().invoke(main, [*command, "--split", "val"])
     assert told.exit_code == 1
-    assert "in the train split when the models were trained" in told.output
+    assert "in the train split when the models, or those" in told.output
     # Another network in one fold is another ensemble.
     shutil.rmtree(folds / "fold-2-of-2" / TWO[0].value)
     make_models(folds / "fold-2-of-2", tuple(balls.cases[0].spacing_mm), TWO[:1], brightness=200.0)
@@ -141,6 +141,14 @@ def test_what_needs_one_network_names_the_folds(folds, tmp_path):
         told = CliRunner().invoke(main, command)
         assert told.exit_code == 1
         assert "holds the folds of a cross-validation; name one of them:" in told.output
+
+
+def test_patients_of_a_network_before_the_folds_are_not_taken_for_theirs(balls, folds):
+    """Each fold began with a network that was validated on P0, whom fold 1 was trained on."""
+    for number, patients in DEALT.items():
+        tell_patients(folds / f"fold-{number}-of-2", patients | {"val": [*patients["val"], "P0"]})
+    workflow.fuse(balls.folder, folds)
+    assert json.loads((folds / "fusion.json").read_text())["fitted_on"]["cases"] == ["ball1", "ball0", "ball2"]
 
 
 def test_knees_that_no_fold_was_validated_on_cannot_be_fitted_on(balls, folds):

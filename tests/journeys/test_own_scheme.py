@@ -11,6 +11,7 @@ from knee3d.cli import main
 from knee3d.cli.learning import train
 from knee3d.dataset.cases import load_dataset
 from knee3d.dataset.dicom.segmentation import read_segmentation
+from knee3d.dataset.source import read_mask
 from knee3d.learn import card, savedmodel
 
 SCHEME = {
@@ -74,6 +75,8 @@ def test_labels_measures_and_report_are_of_its_tissues(journey, tmp_path):
     assert record["volumes_mm3"]["iliotibial band"] > 10
     assert "iliotibial band" in numbering.names.values()
     assert set(numbering.names.values()) <= set(scheme.names)
+    again = read_mask(folder / "labels.dcm", lambda: pytest.fail("not outlines"), scheme=scheme)
+    assert again.numbering == numbering
     run("report", folder, image)
     measures = json.loads((folder / "report" / "measures.json").read_text())
     assert measures["scheme"] == "band"

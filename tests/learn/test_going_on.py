@@ -249,3 +249,43 @@ def test_layers_of_networks_that_are_built_otherwise_go_by_name_and_never_by_num
     np.testing.assert_array_equal(other.get_layer("first").get_weights()[0], first.get_layer("first").get_weights()[0])
     for before, layer in zip(numbered, [one for one in other.layers if one.name.startswith("conv2d")], strict=True):
         np.testing.assert_array_equal(layer.get_weights()[0], before)
+
+
+def test_more_epochs_after_early_stopping_lose_nothing(balls, tmp_path):
+    """A rate so low that nothing gets better: the training ends early again, at once."""
+    stopping = {"learning_rate": 1e-12, "stop_patience": 1}
+    first = training.train_view(balls, PLANE, tmp_path / "models", settings(epochs=4, **stopping))
+    metrics = (first / "metrics.csv").read_text()
+    assert len(metrics.splitlines()) < 5
+    again = training.train_view(balls, PLANE, tmp_path / "models", settings(epochs=8, **stopping), RESUME)
+    assert (again / "metrics.csv").read_text() == metrics
+    assert card.load_card(tmp_path / "models", PLANE)["settings"]["epochs"] == 8
+
+
+def test_more_epochs_where_a_kill_has_left_the_last_checkpoint_untidied(balls, two_epochs, tmp_path):
+    models = copied(two_epochs, tmp_path / "models")
+    place = models / PLANE.value
+    (place / "checkpoints").mkdir()
+    (place / runs.LAST).rename(place / "checkpoints" / "epoch-0002.keras")
+    told = json.loads((place / "card.json").read_text()) | {"licence": "CC0"}
+    (place / "card.json").write_text(json.dumps(told))
+    training.train_view(balls, PLANE, models, settings(epochs=3), RESUME)
+    assert len((place / "metrics.csv").read_text().splitlines()) == 4
+    assert card.load_card(models, PLANE)["licence"] == "CC0"  # as it was said before
+
+
+def test_planes_of_two_trainings_of_one_network_are_refused(balls, tmp_path):
+    models, wanted = tmp_path / "models", settings(epochs=1, limit_slices=12)
+    training.train_view(balls, "shared", models, wanted)
+    path = models / Plane.AXIAL.value / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {card.SHARED_NETWORK: "another"}))
+    with pytest.raises(ValueError, match="of two trainings of one network for all planes.*--plane shared again"):
+        load_models(models, fused=False)
+    shutil.rmtree(models / Plane.CORONAL.value / "saved_model")
+    training.train_view(balls, "shared", models, wanted)  # mends both
+    load_models(models, fused=False)
+    under_way = models / f"{PLANE.value}.training" / "checkpoints"
+    under_way.mkdir(parents=True)
+    (under_way / "epoch-0001.keras").write_bytes(b"")
+    with pytest.raises(ValueError, match="sagittal.training holds an interrupted training of a network of its own"):
+        training.train_view(balls, "shared", models, settings(epochs=2, limit_slices=12), RESUME)

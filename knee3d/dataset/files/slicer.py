@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from knee3d.anatomy.tissue import TISSUE_NAMES, Numbering, Scheme
+from knee3d.anatomy.tissue import Numbering, Scheme, tissues_known
 from knee3d.anatomy.volume import Volume
 from knee3d.dataset.files.volumefile import VolumeFileError, read_array
 
@@ -67,13 +67,16 @@ def segments_of(path: Path) -> tuple[Segment, ...]:
     return tuple(found)
 
 
-def read_slicer_segmentation(path: Path, segments: tuple[Segment, ...]) -> tuple[Volume, Numbering | None]:
+def read_slicer_segmentation(
+    path: Path, segments: tuple[Segment, ...], scheme: Scheme | None = None
+) -> tuple[Volume, Numbering | None]:
     """The labels of a file's segments.
 
     Args:
         path: The file is a NRRD file that names segments.
         segments: They are what `segments_of` finds in the file. A voxel of several segments goes to the first, and a
             warning says how many voxels there are.
+        scheme: Its tissues are known besides knee3d's; None is none.
 
     Returns:
         The labels, uint16 (i, j, k): each segment's label value or, if two segments share a value, its number from 1.
@@ -100,7 +103,7 @@ def read_slicer_segmentation(path: Path, segments: tuple[Segment, ...]) -> tuple
     if overlap:
         log.warning("%s: %d voxels lie in more than one segment and go to the first of them", path.name, overlap)
     names = {number: one.name for number, one in zip(numbers, segments, strict=True)}
-    known = set(names.values()) <= set(TISSUE_NAMES)
+    known = set(names.values()) <= set(tissues_known(scheme))
     return volume.with_array(labels), Numbering(names) if known else None
 
 

@@ -94,7 +94,10 @@ def checked(body: Body) -> Callable[[int, str], keras.Model]:
     """
 
     def build(classes: int, encoder: str) -> keras.Model:
-        model = body(classes)
+        try:
+            model = body(classes)
+        except Exception as error:  # whatever the user's function raises
+            raise ValueError(f"the network of {name_of(body)} cannot be built: {error!r}") from error
         wrong = _what_is_wrong(model, classes)
         if wrong:
             raise ValueError(
@@ -111,9 +114,15 @@ def _what_is_wrong(model: Any, classes: int) -> str:
         return f"is a {type(model).__name__}"
     if getattr(model, "input_shape", None) != (None, None, None, 3):
         return f"takes {getattr(model, 'input_shape', 'inputs of unknown shape')}"
-    activation = getattr(getattr(model, "layers", [None])[-1], "activation", None)
-    if isinstance(model.layers[-1], keras.layers.Softmax) or activation is keras.activations.softmax:
-        return "ends in a softmax"
+    if any(isinstance(layer, keras.layers.Lambda) for layer in model._flatten_layers()):
+        return "has a Lambda layer, which is not read from a file again; write a layer of your own"
+    if not model.trainable_weights:
+        return "has nothing to learn"
     size = (1, STRIDE, 2 * STRIDE)
-    found = tuple(np.shape(model(np.zeros((*size, 3), np.float32))))
-    return "" if found == (*size, classes) else f"answers {(*size, 3)} with {found}"
+    pixels = np.random.default_rng(0).uniform(0, 255, (*size, 3)).astype(np.float32)
+    scores = np.asarray(model(pixels), np.float32)
+    if scores.shape != (*size, classes):
+        return f"answers {(*size, 3)} with {scores.shape}"
+    if scores.min() >= 0 and np.allclose(scores.sum(axis=-1), 1, atol=1e-2):
+        return "ends in a softmax"
+    return ""
