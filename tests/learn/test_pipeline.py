@@ -212,7 +212,7 @@ from knee3d.learn.reading import Visits
 from knee3d.learn.stacks import PlaneStack
 folder, slices, cases = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 images, masks = (tuple(f"{folder}/{kind}-{i}.png" for i in range(slices)) for kind in ("image", "mask"))
-stacks = tuple(PlaneStack(str(i), str(i), (slices, 0, 0), images, masks) for i in range(cases))
+stacks = tuple(PlaneStack(str(i), str(i), (slices, 0, 0), (1, 1, 1), images, masks) for i in range(cases))
 listed = Visits(stacks, (tuple(range(slices)),) * cases)
 visited = sum(len(image) for image, *_ in training_batches(listed, SliceCutting(1), 8, Order(0), range(1)))
 assert visited == slices * cases
