@@ -28,8 +28,8 @@ class TrainConfig:
         network: Which, see `networks.Choice`: a name, or a function of your own.
         encoder: One of those that the network takes, see `Architecture`; None is its first.
         encoder_weights: "imagenet", "none" or a path, see `find_encoder_weights`.
-        init: Folder of a network that was trained before, or of a models folder with one for each view: the layers
-            that fit begin as they are there, see `beginning.take_weights`; None begins with the encoder's weights.
+        init: Folder of a network that was trained before, or a models folder with one for each view. Layers that fit
+            start with its weights, see `pretrained.load_matching_layers`; None starts with the encoder's weights.
         context: Neighbouring slices on each side, as channels.
         directions: How many directions of oblique slices one network learns,
         spread: and how they lie: key of `anatomy.directions.SPREADS`.

@@ -12,8 +12,6 @@ import keras
 from knee3d.anatomy.plane import Plane
 from knee3d.atomic import replace_folder, whole_file
 from knee3d.dataset.cases import Dataset, Split
-from knee3d.learn.all_planes import check_planes, hand_out
-from knee3d.learn.beginning import Beginning, beginning_of, inherited, take_weights
 from knee3d.learn.building import bare, build
 from knee3d.learn.card import describe, differences, for_saved_model, load_card, model_folder, run_folder
 from knee3d.learn.config import Extras, Going, TrainConfig
@@ -21,9 +19,11 @@ from knee3d.learn.fitting import Task, fit
 from knee3d.learn.networks import is_own
 from knee3d.learn.networks.encoder import find_encoder_weights
 from knee3d.learn.networks.own import structure_of
+from knee3d.learn.pretrained import PretrainedNetwork, find_pretrained, inherit_patients, load_matching_layers
 from knee3d.learn.reading import visits_of
 from knee3d.learn.run import Run, environment
 from knee3d.learn.savedmodel import export
+from knee3d.learn.shared_network import check_planes, export_planes
 from knee3d.learn.trainer import strategy
 from knee3d.learn.views import SHARED, LearningView, learning_view
 from knee3d.lease import BEAT_S, STALE_S, Lease, leased
@@ -63,10 +63,10 @@ def train_view(
     """
     devices = strategy(min(config.batch_size, config.limit_slices or config.batch_size))
     folder = model_folder(models, view)
-    seeing, card, beginning = _planned(dataset, folder.name, config, extras)
+    seeing, card, pretrained = _planned(dataset, folder.name, config, extras)
     if _is_done(models, view, card, config, going):
         return folder
-    weights = None if beginning else find_encoder_weights(config.encoder_weights, config.encoder)
+    weights = None if pretrained else find_encoder_weights(config.encoder_weights, config.encoder)
     run, finished = Run(run_folder(models, view)), Run(folder)
     longer = going.resume and _only_shorter(finished.card, card, config)
     if longer:
@@ -82,8 +82,8 @@ def train_view(
         keras.utils.set_random_seed(config.seed)
         with devices.scope():
             model = build(dataset.scheme.classes, config, weights)
-        if beginning:
-            take_weights(model, beginning, card["classes"])
+        if pretrained:
+            load_matching_layers(model, pretrained, card["classes"])
         if longer and not run.checkpoints and (finished.last.is_file() or not going.overwrite):
             run.go_on_from(finished, model)
         fit(model, task, run, going.cache, lease.check)
@@ -92,13 +92,13 @@ def train_view(
         replace_folder(run.folder, folder)
         Run(folder).tidy()  # last: as long as the name is not its own, a killed run finds its checkpoints
         if folder.name == SHARED:
-            hand_out(models, config)
+            export_planes(models, config)
     return folder
 
 
 def _planned(
     dataset: Dataset, view: str, config: TrainConfig, extras: Extras
-) -> tuple[LearningView, dict[str, Any], Beginning | None]:
+) -> tuple[LearningView, dict[str, Any], PretrainedNetwork | None]:
     """How knees are shown, the card before training, and the network to begin with."""
     seeing = learning_view(view, config, dataset.of_split(Split.TRAIN))
     card = describe(dataset, seeing, config.settings)
@@ -108,8 +108,8 @@ def _planned(
         card["structure"] = structure_of(bare(dataset.scheme.classes, config))
     if config.init is None:
         return seeing, card, None
-    beginning = beginning_of(config.init, view)
-    return seeing, inherited(card, beginning, dataset), beginning
+    pretrained = find_pretrained(config.init, view)
+    return seeing, inherit_patients(card, pretrained, dataset), pretrained
 
 
 def make_ready(
@@ -188,7 +188,7 @@ def _finish_again(models: Path, folder: Path, card: dict[str, Any], config: Trai
     """Do what an interruption at the very end has left, and say what stays as it is."""
     Run(folder).tidy()
     if folder.name == SHARED:
-        hand_out(models, config)
+        export_planes(models, config)
     licence = load_card(models, folder.name).get("licence", "")
     if licence != card.get("licence", licence):
         log.warning("%s: the licence stays %r, as it was said when the training ended", folder.name, licence)

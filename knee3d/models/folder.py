@@ -18,8 +18,8 @@ def is_trained(models: Path, view: str) -> bool:
     return (models / view / "card.json").is_file()
 
 
-def homes_of(models: Path) -> tuple[Path, ...]:
-    """Where the networks lie that look at a knee together: the folder itself, or the folders of a cross-validation.
+def network_folders(models: Path) -> tuple[Path, ...]:
+    """The folders whose networks are used together: the models folder itself, or the folders of a cross-validation.
 
     Folds (`fold-1-of-5`, ...) are an ensemble, as in nnU-Net: their networks' probabilities are averaged. They count
     where the folder has no network of its own. Of several cross-validations in one folder, none is taken.
@@ -39,9 +39,9 @@ def homes_of(models: Path) -> tuple[Path, ...]:
     return tuple(path for _, path in there) or (models,)
 
 
-def folds_missing(models: Path, view: str) -> str:
-    """Which folds of a view are not trained, in words; empty where there are all, or none is meant."""
-    homes = homes_of(models)
+def missing_folds(models: Path, view: str) -> str:
+    """Name the folds in which a view is not trained, such as "2, 5 of 5"; empty if none is missing."""
+    homes = network_folders(models)
     if homes == (models,):
         return ""
     count = int(_FOLD.fullmatch(homes[0].name)[2])  # type: ignore[index]
@@ -64,7 +64,7 @@ def trained_views(models: Path) -> list[str]:
 
 
 def _is_anywhere(models: Path, view: str) -> bool:
-    return any(is_trained(home, view) for home in homes_of(models))
+    return any(is_trained(home, view) for home in network_folders(models))
 
 
 def all_trained(models: Path, need: bool = True) -> list[str]:
@@ -75,7 +75,7 @@ def all_trained(models: Path, need: bool = True) -> list[str]:
     """
     found = [view for view in _VIEWS if is_trained(models, view)]
     if need and not found:
-        homes = homes_of(models)
+        homes = network_folders(models)
         if homes != (models,):
             raise FileNotFoundError(f"{models} holds the folds of a cross-validation; name one of them: {homes[0]}")
         raise _nothing_trained(models)
@@ -125,7 +125,7 @@ def scheme_of(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> Sch
         FileNotFoundError: There is no such network.
     """
     name = trained_networks(models, planes, oblique)[0]
-    card = next(home for home in homes_of(models) if is_trained(home, name)) / name / "card.json"
+    card = next(home for home in network_folders(models) if is_trained(home, name)) / name / "card.json"
     try:
         return scheme_of_record(json.loads(card.read_text())["scheme"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -141,7 +141,8 @@ def mark(models: Path, name: str) -> str:
     Raises:
         ValueError: There is no such index, or the card cannot be read.
     """
-    prints = [_mark_in(home / name) for home in homes_of(models) if is_trained(home, name)] or [_mark_in(models / name)]
+    folders = [home / name for home in network_folders(models) if is_trained(home, name)] or [models / name]
+    prints = [_mark_in(folder) for folder in folders]
     return prints[0] if len(prints) == 1 else hashlib.sha256(json.dumps(prints).encode()).hexdigest()[:16]
 
 

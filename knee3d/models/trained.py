@@ -16,7 +16,7 @@ from knee3d.anatomy.schemes import scheme_of_record
 from knee3d.anatomy.tissue import Scheme
 from knee3d.dataset.cases import Case, Dataset, Split
 from knee3d.dataset.intensity import WINDOW_RULE
-from knee3d.models.folder import folds_missing, homes_of, is_trained, mark, trained_networks, trained_views
+from knee3d.models.folder import is_trained, mark, missing_folds, network_folders, trained_networks, trained_views
 from knee3d.models.fusion import AS_RECORDED, fusion_file, load_fusion, with_fusion
 from knee3d.postprocess.ensemble import Ensemble
 from knee3d.postprocess.oblique import OBLIQUE, ObliqueView
@@ -91,7 +91,9 @@ def load_models(
     engine: "Engine | None" = None,
     oblique: int = 0,
 ) -> Trained:
-    """The networks of planes that were trained to the end, and perhaps the one for oblique slices; see `homes_of`.
+    """The networks of planes that were trained to the end, and perhaps the one for oblique slices.
+
+    The networks of folds are averaged, see `network_folders`.
 
     Args:
         models: Their folder.
@@ -179,7 +181,7 @@ def _cards(models: Path, names: Sequence[str]) -> dict[str, Cards]:
 
     cards: dict[str, Cards] = {}
     for name in names:
-        cards[name] = {home: load_card(home, name) for home in homes_of(models) if is_trained(home, name)}
+        cards[name] = {home: load_card(home, name) for home in network_folders(models) if is_trained(home, name)}
         for home, card in cards[name].items():
             if "patients" not in card:
                 raise ValueError(f"the card of {home / name} lacks patients; train this plane again")
@@ -191,7 +193,7 @@ def _cards(models: Path, names: Sequence[str]) -> dict[str, Cards]:
             differ += ["spacing_mm"] if name == OBLIQUE and apart > ISOTROPIC_MM else []
             if differ:
                 raise ValueError(f"the folds of {models / name} differ in {', '.join(differ)} and cannot be averaged")
-        missing = folds_missing(models, name)
+        missing = missing_folds(models, name)
         if missing:
             log.warning("%s: %s is not trained in folds %s; the others are averaged", models, name, missing)
     return cards

@@ -19,11 +19,11 @@ from knee3d.models import (
     Trained,
     check_match,
     check_not_tested,
-    folds_missing,
     fusion_file,
-    homes_of,
     load_models,
     mark,
+    missing_folds,
+    network_folders,
     save_fusion,
     trained_networks,
 )
@@ -61,9 +61,9 @@ def fuse(folder: Path, models: Path, wanted: Wanted | None = None, oblique: int 
     evidence = fitted.with_suffix(".evidence")
     if evidence.exists() and not evidence.is_dir():
         raise ValueError(f"{evidence} is a file, where fuse keeps a folder; move it away")
-    homes = homes_of(models)
+    homes = network_folders(models)
     for name in trained_networks(models, oblique=oblique):
-        if missing := folds_missing(models, name):
+        if missing := missing_folds(models, name):
             raise ValueError(f"{name} is not trained in folds {missing} of {models}; train them first")
     cases: list[Case] = []
     paths: list[Path] = []

@@ -15,7 +15,7 @@ from knee3d.anatomy.plane import Plane
 from knee3d.cli import main
 from knee3d.dataset.cases import Split
 from knee3d.learn.engines import load_predictor
-from knee3d.models import fusion_mark, homes_of, load_models, mark, trained_views
+from knee3d.models import fusion_mark, load_models, mark, network_folders, trained_views
 
 TWO = (Plane.AXIAL, Plane.SAGITTAL)
 DEALT = {1: {"train": ["P0", "P2"], "val": ["P1"]}, 2: {"train": ["P1"], "val": ["P0", "P2"]}}
@@ -47,7 +47,7 @@ def folds(cross, tmp_path):
 
 
 def test_their_probabilities_are_averaged(balls, folds):
-    homes = homes_of(folds)
+    homes = network_folders(folds)
     assert [home.name for home in homes] == ["fold-1-of-2", "fold-2-of-2"]
     assert trained_views(folds) == [plane.value for plane in TWO]
     trained = load_models(folds, fused=False)
@@ -132,7 +132,7 @@ def test_folds_that_do_not_go_together_are_refused(balls, folds):
 
 def test_a_network_of_the_folder_itself_counts_before_folds(balls, folds):
     make_models(folds, tuple(balls.cases[0].spacing_mm), TWO[:1])
-    assert homes_of(folds) == (folds,)
+    assert network_folders(folds) == (folds,)
     assert trained_views(folds) == [TWO[0].value]
 
 
@@ -152,7 +152,7 @@ def test_patients_of_a_network_before_the_folds_are_not_taken_for_theirs(balls, 
 
 
 def test_knees_that_no_fold_was_validated_on_cannot_be_fitted_on(balls, folds):
-    for home in homes_of(folds):
+    for home in network_folders(folds):
         tell_patients(home, {"train": ["Q0"], "val": ["Q1"]})
     with pytest.raises(ValueError, match="no knee of .* was a validation knee of the folds in"):
         workflow.fuse(balls.folder, folds)

@@ -13,7 +13,7 @@ from knee3d import workflow
 from knee3d.anatomy.plane import Plane
 from knee3d.anatomy.tissue import SCHEMES
 from knee3d.dataset.cases import Case, Dataset, Split
-from knee3d.learn import all_planes, beginning, card, config, savedmodel, training
+from knee3d.learn import card, config, pretrained, savedmodel, shared_network, training
 from knee3d.learn import run as runs
 from knee3d.learn.building import build
 from knee3d.models import load_models, trained_views
@@ -113,8 +113,8 @@ def test_without_the_last_epoch_it_is_said_how_to_go_on(balls, two_epochs, tmp_p
 def test_a_network_begins_with_another_ones_weights_and_patients(balls, two_epochs, tmp_path):
     new = dealt(balls, "N", [Split.TRAIN, Split.VAL, Split.TEST, Split.TEST])
     model = build(2, settings(), None)
-    first = beginning.beginning_of(two_epochs, PLANE.value)
-    beginning.take_weights(model, first, first.card["classes"])
+    first = pretrained.find_pretrained(two_epochs, PLANE.value)
+    pretrained.load_matching_layers(model, first, first.card["classes"])
     for one, other in zip(model.get_weights(), weights_of(two_epochs / PLANE.value), strict=True):
         np.testing.assert_array_equal(one, other)
     training.train_view(new, PLANE, tmp_path / "new", settings(epochs=1, init=str(two_epochs)))
@@ -130,9 +130,9 @@ def test_a_network_begins_with_another_ones_weights_and_patients(balls, two_epoc
         training.train_view(new, PLANE, tmp_path / "new", settings(epochs=1))
     # And one that begins with that one knows all of them.
     third = dealt(balls, "T", [Split.TRAIN, Split.VAL, Split.TEST, Split.TEST])
-    inherited = beginning.inherited(
+    inherited = pretrained.inherit_patients(
         {"patients": {"train": ["T0"], "val": ["T1"]}},
-        beginning.beginning_of(tmp_path / "new", PLANE.value),
+        pretrained.find_pretrained(tmp_path / "new", PLANE.value),
         third,
     )
     assert inherited["patients"] == {"train": ["N0", "P0", "P1", "T0"], "val": ["N1", "P2", "T1"]}
@@ -142,7 +142,9 @@ def test_other_classes_get_a_new_head(two_epochs, caplog):
     model = build(SCHEMES["compartments"].classes, settings(), None)
     head = [one.copy() for one in model.get_weights()[-2:]]
     with caplog.at_level(logging.INFO):
-        beginning.take_weights(model, beginning.beginning_of(two_epochs, PLANE.value), ["background", "a", "b", "c"])
+        pretrained.load_matching_layers(
+            model, pretrained.find_pretrained(two_epochs, PLANE.value), ["background", "a", "b", "c"]
+        )
     for one, other in zip(model.get_weights()[:-2], weights_of(two_epochs / PLANE.value)[:-2], strict=True):
         np.testing.assert_array_equal(one, other)
     for one, other in zip(model.get_weights()[-2:], head, strict=True):
@@ -150,8 +152,8 @@ def test_other_classes_get_a_new_head(two_epochs, caplog):
     assert "3 of 4 layers begin as those of" in caplog.text
     same_number = build(2, settings(), None)
     head = [one.copy() for one in same_number.get_weights()[-2:]]
-    first = beginning.beginning_of(two_epochs, PLANE.value)
-    beginning.take_weights(same_number, first, ["background", "bone"])
+    first = pretrained.find_pretrained(two_epochs, PLANE.value)
+    pretrained.load_matching_layers(same_number, first, ["background", "bone"])
     for one, other in zip(same_number.get_weights()[-2:], head, strict=True):
         np.testing.assert_array_equal(one, other)
     assert "anew: score" in caplog.text
@@ -162,14 +164,14 @@ def test_a_beginning_that_flatters_or_is_none_is_refused(balls, two_epochs, tmp_
     with pytest.raises(ValueError, match="patients P0 of the val split were trained on by the network in"):
         training.train_view(swapped, PLANE, tmp_path / "new", settings(epochs=1, init=str(two_epochs)))
     tested = dealt(balls, "P", [Split.TEST, Split.TRAIN, Split.VAL, Split.TEST])
-    first = beginning.beginning_of(two_epochs, PLANE.value)
-    beginning.inherited({"patients": {"train": ["P1"], "val": ["P2"]}}, first, tested)
+    first = pretrained.find_pretrained(two_epochs, PLANE.value)
+    pretrained.inherit_patients({"patients": {"train": ["P1"], "val": ["P2"]}}, first, tested)
     assert "patients P0 of the test split were trained on" in caplog.text
     with pytest.raises(FileNotFoundError, match="holds no coronal network to begin with"):
         training.train_view(balls, Plane.CORONAL, tmp_path / "new", settings(epochs=1, init=str(two_epochs)))
     other = build(2, config.TrainConfig(network="linknet", encoder="mobilenetv2"), None)
     with pytest.raises(ValueError, match="no layer of the network in .* fits this one"):
-        beginning.take_weights(other, first, first.card["classes"])
+        pretrained.load_matching_layers(other, first, first.card["classes"])
     assert not (tmp_path / "new").exists()
 
 
@@ -222,7 +224,7 @@ def test_shared_slices_are_those_of_all_planes(balls):
     stacks = view.stacks(balls, balls.of_split(Split.TRAIN))
     assert len(stacks) == 3 * len(balls.of_split(Split.TRAIN))
     assert {stack.key.split("-")[1] for stack in stacks} == {plane.value for plane in Plane}
-    assert all_planes.of_plane({"plane": "shared"}, PLANE)["plane"] == PLANE.value
+    assert shared_network.of_plane({"plane": "shared"}, PLANE)["plane"] == PLANE.value
 
 
 def chain(classes: int, *more: keras.layers.Layer) -> keras.Model:
@@ -239,12 +241,12 @@ def test_layers_of_networks_that_are_built_otherwise_go_by_name_and_never_by_num
     place = tmp_path / "sagittal"
     place.mkdir()
     first.save(place / "model.keras")
-    origin = beginning.Beginning(place, {"classes": ["background"]})
+    origin = pretrained.PretrainedNetwork(place, {"classes": ["background"]})
     keras.backend.clear_session()  # so that numbers begin anew, and another layer has that of the first network's
     other = chain(3, keras.layers.Conv2D(3, 1), keras.layers.BatchNormalization())
     numbered = [layer.get_weights()[0] for layer in other.layers if layer.name.startswith("conv2d")]
     with caplog.at_level(logging.INFO):
-        beginning.take_weights(other, origin, ["background"])
+        pretrained.load_matching_layers(other, origin, ["background"])
     assert "1 of 5 layers begin as those of" in caplog.text
     np.testing.assert_array_equal(other.get_layer("first").get_weights()[0], first.get_layer("first").get_weights()[0])
     for before, layer in zip(numbered, [one for one in other.layers if one.name.startswith("conv2d")], strict=True):

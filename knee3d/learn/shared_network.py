@@ -1,4 +1,4 @@
-"""One network for the slices of all planes: what was trained as one view goes to the folder of each plane."""
+"""One network for the slices of all planes (`--plane shared`): it is exported to the folder of each plane."""
 
 import shutil
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from knee3d.learn.views import SHARED
 
 
 def of_plane(card: Mapping[str, Any], plane: Plane, network: str = "") -> dict[str, Any]:
-    """The card of a plane, made of the card of the network that all planes share, and that network's fingerprint."""
+    """Make the model card of a plane from the card and the fingerprint of the network that all planes share."""
     return {**card, "plane": plane.value, ALL_PLANES: True, SHARED_NETWORK: network}
 
 
@@ -52,13 +52,13 @@ def check_planes(models: Path, card: Mapping[str, Any], config: TrainConfig, goi
         raise ValueError(f"{folder} holds a model with other {differ}; choose another --models or give --overwrite")
 
 
-def hand_out(models: Path, config: TrainConfig) -> None:
-    """Write a SavedModel and a card for each plane, from the finished network; planes that have it are left alone."""
+def export_planes(models: Path, config: TrainConfig) -> None:
+    """Write the SavedModel and the card of each plane from the finished network; what is there already is kept."""
     card = load_card(models, SHARED)
     source = model_folder(models, SHARED)
-    network = None
+    network, fingerprint = None, fingerprint_of(source)
     for plane in Plane:
-        mine, folder = of_plane(card, plane, fingerprint_of(source)), model_folder(models, plane)
+        mine, folder = of_plane(card, plane, fingerprint), model_folder(models, plane)
         there = Run(folder).card or {}
         whole = all((folder / name).is_file() for name in ("saved_model/saved_model.pb", "model.keras"))
         if whole and {**there, "saved_model_differs_by": None} == {**mine, "saved_model_differs_by": None}:

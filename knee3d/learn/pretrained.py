@@ -1,4 +1,4 @@
-"""What a network begins with that was trained before: its weights, and whom it has seen."""
+"""Starting from a network that was trained before (`--init`): its weights, and the patients it was trained on."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Beginning:
-    """A finished network, from which another one goes on.
+class PretrainedNetwork:
+    """A finished network whose weights another network starts with.
 
     Attributes:
-        folder: Where it lies.
-        card: Its model card.
+        folder: The network's folder, with model.keras and card.json.
+        card: The content of its card.json.
     """
 
     folder: Path
@@ -32,23 +32,23 @@ class Beginning:
 
     @property
     def patients(self) -> dict[str, list[str]]:
-        """Whom it was trained and validated on, and those before it."""
+        """Patients by split, "train" and "val"; those of networks that it started from itself are among them."""
         known = self.card.get("patients") or {}
         return {split.value: list(known.get(split.value, [])) for split in (Split.TRAIN, Split.VAL)}
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the card of the network that goes on says of it."""
+        """The entry of this network in the model card of the new network, ready for JSON."""
         mine = fingerprint_of(self.folder)
         return {"plane": self.card["plane"], "classes": self.card["classes"], "model.keras": mine}
 
 
-def beginning_of(folder: str | Path, view: str) -> Beginning:
-    """The network that a view begins with.
+def find_pretrained(folder: str | Path, view: str) -> PretrainedNetwork:
+    """Find the network that the network of a view starts from.
 
     Args:
-        folder: Of a models folder, in which the view's network is taken, or of one network, which every view takes.
-        view: Which.
+        folder: A models folder, in which the view's own network is taken; or the folder of one network.
+        view: The name of the view, such as "sagittal".
 
     Raises:
         FileNotFoundError: There is no finished network.
@@ -64,28 +64,31 @@ def beginning_of(folder: str | Path, view: str) -> Beginning:
             f"{given} holds no {view} network to begin with; give a models folder that has it, or the folder of one "
             "network"
         )
-    return Beginning(home, load_card(home.parent, home.name))
+    return PretrainedNetwork(home, load_card(home.parent, home.name))
 
 
-def inherited(card: Mapping[str, Any], beginning: Beginning, dataset: Dataset) -> dict[str, Any]:
-    """A card that counts whom the first network was trained on as its own, so that leak checks stay true.
+def inherit_patients(card: Mapping[str, Any], pretrained: PretrainedNetwork, dataset: Dataset) -> dict[str, Any]:
+    """Add the patients of a pretrained network to a model card, split by split, so that leak checks stay true.
 
     Args:
-        card: Of the training that is to begin.
-        beginning: The first network.
-        dataset: What is trained on.
+        card: The model card of the training that is about to start.
+        pretrained: The network that the training starts from.
+        dataset: The dataset of the training.
+
+    Returns:
+        The card with all patients, and the key `begins_with` for the pretrained network.
 
     Raises:
         ValueError: Validation patients were trained on before, so that validation would flatter.
     """
-    before = beginning.patients
+    before = pretrained.patients
     if not any(before.values()):
-        log.warning("%s does not say whom it was trained on: nobody can tell whether tests are fair", beginning.folder)
+        log.warning("%s does not say whom it was trained on: nobody can tell whether tests are fair", pretrained.folder)
     seen = set(before[Split.TRAIN.value])
     for split in (Split.VAL, Split.TEST):
         leaks = sorted({case.patient for case in dataset.of_split(split)} & seen)
         told = f"patients {', '.join(leaks[:5])} of the {split} split were trained on by the network in "
-        told += f"{beginning.folder}: their scores would flatter"
+        told += f"{pretrained.folder}: their scores would flatter"
         if leaks and split is Split.VAL:
             raise ValueError(f"{told}; move them to the train split, or rename them if they are other people")
         if leaks:
@@ -93,31 +96,30 @@ def inherited(card: Mapping[str, Any], beginning: Beginning, dataset: Dataset) -
     patients = {
         split: sorted({*card["patients"][split], *before[split]}) for split in (Split.TRAIN.value, Split.VAL.value)
     }
-    return {**card, "patients": patients, "begins_with": beginning.record}
+    return {**card, "patients": patients, "begins_with": pretrained.record}
 
 
-def take_weights(model: keras.Model, beginning: Beginning, classes: Sequence[str]) -> None:
-    """Give a network every layer of the first one whose weights have the same shapes; others stay as they are.
+def load_matching_layers(model: keras.Model, pretrained: PretrainedNetwork, classes: Sequence[str]) -> None:
+    """Copy the weights of every layer whose weights have the same shapes; other layers keep their own.
 
-    Where the classes have other names, the layers that tell them apart, of as many channels, stay as they are, too.
-
-    Layers are paired in their order if both networks are built alike, and else by the names that their builders gave
-    them; Keras' own names are numbers.
+    If the two networks have other class names, layers with one output channel for each class keep their own, too.
+    Layers are paired in their order if both networks have the same types of layers, and otherwise by name. Names that
+    Keras makes from numbers (conv2d_3) are not used: they depend on which layers a process has made before.
 
     Args:
         model: The network; its weights change.
-        beginning: The first network.
-        classes: Names of the network's classes, background included.
+        pretrained: The network that is copied from.
+        classes: Names of the classes of `model`, background included.
 
     Raises:
         ValueError: The first network cannot be read, or no layer fits.
     """
-    first = load_network(beginning.folder / "model.keras")
+    first = load_network(pretrained.folder / "model.keras")
     mine, theirs = (_weighted(one) for one in (model, first))
     alike = [type(layer) for layer in mine] == [type(layer) for layer in theirs]
     by_name = {layer.name: layer for layer in theirs if not _is_numbered(layer)}
     partners = theirs if alike else [by_name.get(layer.name) for layer in mine]
-    told = len(beginning.card["classes"]) if list(beginning.card["classes"]) != list(classes) else 0
+    told = len(pretrained.card["classes"]) if list(pretrained.card["classes"]) != list(classes) else 0
     anew = []
     for layer, partner in zip(mine, partners, strict=True):
         shapes = _shapes(layer)
@@ -126,21 +128,21 @@ def take_weights(model: keras.Model, beginning: Beginning, classes: Sequence[str
         else:
             layer.set_weights(partner.get_weights())
     if len(anew) == len(mine):
-        raise ValueError(f"no layer of the network in {beginning.folder} fits this one; is it of another --network?")
+        raise ValueError(f"no layer of the network in {pretrained.folder} fits this one; is it of another --network?")
     log.info(
         "%d of %d layers begin as those of %s%s",
-        len(mine) - len(anew), len(mine), beginning.folder, f"; anew: {', '.join(anew[:5])}" if anew else "",
+        len(mine) - len(anew), len(mine), pretrained.folder, f"; anew: {', '.join(anew[:5])}" if anew else "",
     )  # fmt: skip
 
 
 def _weighted(model: keras.Model) -> list[keras.layers.Layer]:
-    """Layers that hold weights themselves, in order."""
+    """Layers that hold weights themselves, in the order of the model."""
     inner = [layer for layer in model._flatten_layers() if not isinstance(layer, keras.Model)]
     return [layer for layer in inner if layer.weights]
 
 
 def _is_numbered(layer: keras.layers.Layer) -> bool:
-    """Whether Keras named it: conv2d, conv2d_1, ..., in the order in which a process makes layers."""
+    """Whether Keras made the name: conv2d, conv2d_1, ..., in the order in which a process makes layers."""
     return re.sub(r"_\d+$", "", layer.name).replace("_", "") == type(layer).__name__.lower()
 
 
