@@ -291,7 +291,7 @@ def spread(folder: Path, places: dict[str, list[int]], sides: str = "", study: s
     shutil.rmtree(folder / "whole")
 
 
-@pytest.mark.parametrize("parts", [2, 5])
+@pytest.mark.parametrize("parts", [2, 3, 5])
 def test_interleaved_slices_in_several_folders_are_one_knee(tmp_path, parts):
     """Also where one is lost, which reading says; not those of two studies or of two sides."""
     places = {f"P/{n}": list(range(n, 12, parts)) for n in range(parts)}

@@ -39,7 +39,7 @@ GREY_LEVELS = np.array([44, 225, 177, 129])
 """The same as a network sees them."""
 WEIGHTS = {"sagittal": 0.5, "axial": 0.3, "coronal": 0.2}
 """What knees are scored and segmented with, whatever is fitted."""
-SHARPNESS = {"sagittal": 1.0, "axial": 0.9, "coronal": 0.75}
+SHARPNESS = {"sagittal": 1.0, "axial": 0.85, "coronal": 0.75}
 """Share of the pixel itself in what a network of the plane sees; the rest is its four neighbours'."""
 
 

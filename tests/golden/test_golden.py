@@ -80,5 +80,5 @@ def test_the_cohort_is_worth_keeping(found):
             assert values[f"{tissue}, whole, thickness_mean"] > 0.5
         assert min(case["mesh_volumes_mm3"].values()) > 100
     alone = found["fitted"]["alone"]
-    assert len({round(dice, 4) for dice in alone.values()}) == len(alone)
+    assert len({round(dice, 3) for dice in alone.values()}) == len(alone)
     assert np.ptp(list(alone.values())) > 0.01
