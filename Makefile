@@ -17,10 +17,10 @@ demo: setup
 # Two processes, because most of what takes long computes on both cores already.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 # Folders of slow tests alone, which import TensorFlow or Ray: not even collected by the fast ones.
-SLOW_FOLDERS := tests/golden tests/journeys tests/launch tests/learn
+SLOW := $(addprefix tests/,api cluster golden models networks test_losses.py training)
 
 test-fast: setup
-	$(PYTEST) -m "not slow and not nightly" $(addprefix --ignore ,$(SLOW_FOLDERS))
+	$(PYTEST) -m "not slow and not nightly" $(addprefix --ignore ,$(SLOW))
 
 test: test-fast
 	$(PYTEST) -m "slow and not nightly"

@@ -16,7 +16,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["knee3d", "knee3d.*"]),
-    package_data={"knee3d": ["README.md", "report/assets/*"]},
+    package_data={"knee3d": ["report/assets/*"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "tensorflow>=2.18",

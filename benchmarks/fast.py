@@ -1,7 +1,7 @@
 """What do bfloat16 and --fast change? Test knees through trained networks: float32 whole, bfloat16 whole, then regions.
 
 For regions it is said how much of the whole knee's computation they take, for several margins around what the quick
-look finds (`postprocess.joint.MARGIN_MM`).
+look finds (`inference.roi.MARGIN_MM`).
 
     knee3d phantom runs/oai/cohort --knees 8 --seed 1 --from-labels knee_a.nrrd --from-labels knee_b.nrrd
     knee3d prepare runs/oai/cohort/knees.csv runs/oai/dataset --scheme compartments --split 0.5,0.25,0.25 --seed 1
@@ -20,15 +20,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from knee3d.anatomy.volume import Volume
-from knee3d.dataset.cases import Split, load_dataset
-from knee3d.learn.engines import Engine
-from knee3d.models import load_models
-from knee3d.postprocess import joint
-from knee3d.postprocess.confusion import confusion_matrix, dice, foreground
-from knee3d.postprocess.ensemble import Ensemble
-from knee3d.postprocess.predict import Predictor
-from knee3d.postprocess.rectangles import STRIDE
+from knee3d.dataset.dataset import Split, load_dataset
+from knee3d.geometry.volume import Volume
+from knee3d.inference import roi
+from knee3d.inference.ensemble import Ensemble
+from knee3d.inference.prediction import Predictor
+from knee3d.inference.rectangles import STRIDE
+from knee3d.inference.trained_models import load_models
+from knee3d.models.backend import Backend
+from knee3d.postprocess.confusion_matrix import confusion_matrix, dice, foreground
 
 MARGINS_MM = (3.0, 6.0)
 
@@ -73,7 +73,7 @@ def main() -> None:
     dataset, pixels = load_dataset(options.dataset), list[int]()
     ensembles: dict[str, Ensemble] = {}
     for precision in ("float32", "bfloat16"):
-        ensemble = load_models(options.models, engine=Engine(precision=precision)).ensemble
+        ensemble = load_models(options.models, engine=Backend(precision=precision)).ensemble
         views = {
             name: replace(view, predictor=Counting(view.predictor, pixels)) for name, view in ensemble.views.items()
         }
@@ -99,10 +99,10 @@ def main() -> None:
         changes = _numbers(before, scored(labels, truth, classes) - before)
         table.add_row("", "bfloat16 whole", f"{seconds:.0f}", "1", "", *changes, "")
         for margin in options.margins:
-            joint.MARGIN_MM = margin
+            roi.MARGIN_MM = margin
             pixels.clear()
             start = time.perf_counter()
-            found = joint.find_joint(image, ensembles["bfloat16"].views)
+            found = roi.localize_roi(image, ensembles["bfloat16"].views)
             look, looked = time.perf_counter() - start, sum(pixels)
             table.add_row("", "quick look", f"{look:.0f}", f"{looked / whole:.3f}", "", *[""] * classes, found.why)
             if found.region is not None:
@@ -111,7 +111,7 @@ def main() -> None:
                 labels, seconds, computed = run(f"{margin} mm around", "bfloat16", found.region)
                 ensembles["bfloat16"] = plain_views
                 changes = _numbers(before, scored(labels, truth, classes) - before)
-                edge = "touches the edge" if joint.touches_edge(labels, found.region) else ""
+                edge = "touches the edge" if roi.touches_edge(labels, found.region) else ""
                 share, region = f"{computed / whole:.3f}", f"{found.region.mean():.3f}"
                 table.add_row("", f"bfloat16, {margin:g} mm around", f"{seconds:.0f}", share, region, *changes, edge)
     console.print(table)

@@ -19,11 +19,11 @@ from rendered import make_dataset
 from rich.console import Console
 from rich.table import Table
 
-from knee3d import workflow
-from knee3d.anatomy.plane import Plane
+from knee3d import api
 from knee3d.atomic import whole_file
-from knee3d.dataset.cases import Split, load_dataset
-from knee3d.learn.config import Going, TrainConfig
+from knee3d.dataset.dataset import Split, load_dataset
+from knee3d.geometry.plane import Plane
+from knee3d.training.config import ResumeOptions, TrainConfig
 
 PLANE = Plane.SAGITTAL
 SHAPE = (64, 64, 48)
@@ -40,10 +40,10 @@ VARIANTS = {
 
 def dice(dataset: Path, models: Path, config: TrainConfig) -> dict[str, float]:
     """Train and score: the mean over validation knees for each tissue."""
-    workflow.train(dataset, [PLANE], models, config, workflow.Launcher(going=Going(resume=True)))
+    api.train_views(dataset, [PLANE], models, config, api.TrainingLauncher(going=ResumeOptions(resume=True)))
     scores = models / "scores.json"
     if not scores.is_file():
-        summary = workflow.evaluate(dataset, models, Split.VAL, models / "evaluation")
+        summary = api.evaluate(dataset, models, Split.VAL, models / "evaluation")
         cases = [views[PLANE.value]["dice"] for views in summary["cases"].values()]
         found = {tissue: float(np.nanmean([case[tissue] for case in cases])) for tissue in cases[0]}
         with whole_file(scores) as path:

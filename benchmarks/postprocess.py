@@ -26,14 +26,15 @@ from rich.table import Table
 from scipy import ndimage
 from sklearn import metrics
 
-from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, map_labels
-from knee3d.anatomy.volume import Volume
-from knee3d.dataset.phantom.knee import parametric_knee
+from knee3d.geometry.volume import Volume
+from knee3d.labels.label_map import LABEL_MAPS, map_labels
+from knee3d.labels.label_scheme import SCHEMES
+from knee3d.phantom.parametric_knee import parametric_knee
 from knee3d.postprocess.blend import blend, softmax
 from knee3d.postprocess.candidate_voxels import find_candidates
-from knee3d.postprocess.confusion import confusion_matrix
-from knee3d.postprocess.decide import decide, fused_labels
-from knee3d.postprocess.weights import fit_weights
+from knee3d.postprocess.confusion_matrix import confusion_matrix
+from knee3d.postprocess.decision import decide_labels, fused_labels
+from knee3d.postprocess.fusion_fit import fit_weights
 
 VIEWS = ("one", "two", "three")
 WEIGHTS = dict(zip(VIEWS, (0.5077, 0.4012, 0.0911), strict=True))
@@ -92,7 +93,7 @@ def fusion_table(views: dict[str, Volume]) -> Table:
     ways = {
         "reading the inputs once": lambda: read_once(arrays),
         "np.average(np.stack(...)), argmax": lambda: np.average(np.stack(arrays), axis=0, weights=shares).argmax(-1),
-        "blend, decide (a view at a time)": lambda: decide(blend(views.items(), WEIGHTS)),
+        "blend, decide (a view at a time)": lambda: decide_labels(blend(views.items(), WEIGHTS)),
         "fused_labels (all at hand)": lambda: fused_labels(views, WEIGHTS),
     }
     seconds = {name: timed(way, 2 if "stack" in name else 5) for name, way in ways.items()}
@@ -171,7 +172,7 @@ def main() -> None:
     truths = []
     for seed in range(min(3, options.knees)):
         knee = parametric_knee(shape, seed)
-        truths.append(knee.with_array(map_labels(knee.array, NUMBERINGS["pymskt"], scheme)))
+        truths.append(knee.with_array(map_labels(knee.array, LABEL_MAPS["pymskt"], scheme)))
     observer = Observer(shape, scheme.classes)
     views = {name: truths[0].with_array(observer(truths[0].array, i)) for i, name in enumerate(VIEWS)}
     console = Console()

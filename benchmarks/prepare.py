@@ -23,23 +23,24 @@ import pydicom
 from rich.console import Console
 from rich.table import Table
 
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.slicing import to_slices
-from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES
-from knee3d.dataset.cases import Dataset
-from knee3d.dataset.prepare import Preparation, prepare_knee
-from knee3d.dataset.table import Knee, read_table
+from knee3d.dataset.dataset import Dataset
+from knee3d.dataset.manifest import ManifestRow, read_manifest
+from knee3d.dataset.preparation import PrepareConfig, prepare_knee
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.slicing import to_slices
+from knee3d.labels.label_map import LABEL_MAPS
+from knee3d.labels.label_scheme import SCHEMES
 
 SHAPE = (384, 384, 160)
 ROUNDS = 7
-PREPARATION = Preparation(SCHEMES["iwoai"], NUMBERINGS["pymskt"])
+PREPARATION = PrepareConfig(SCHEMES["iwoai"], LABEL_MAPS["pymskt"])
 
 
-def make_knee(folder: Path) -> Knee:
+def make_knee(folder: Path) -> ManifestRow:
     """A made-up knee on disk, made in a process of its own, or its memory would be counted here."""
     command = [sys.executable, "-c", "from knee3d.cli import main; main()", "phantom", str(folder), "--knees", "1"]
     subprocess.run([*command, "--shape", ",".join(map(str, SHAPE))], check=True, capture_output=True)
-    return read_table(folder / "knees.csv")[0]
+    return read_manifest(folder / "knees.csv")[0]
 
 
 def floor(dicom: Path, stacks: list[np.ndarray], out: Path) -> None:

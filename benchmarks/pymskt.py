@@ -83,22 +83,22 @@ def by_pymskt(labels: Any, cartilage: int, bone: int, use: Use) -> Corners:
 
 def by_knee3d(labels: Any, cartilage: int, bone: int) -> Corners:
     """On the surface of the bone."""
-    from knee3d.quantify import field as fields
-    from knee3d.quantify.thickness import on_bone
+    from knee3d.morphometry import level_set as fields
+    from knee3d.morphometry.thickness import interface_on_bone
 
-    part, _ = fields.around(labels, cartilage)
-    found = on_bone(fields.field(part, cartilage), fields.field(part, bone))
+    part, _ = fields.crop_around_tissue(labels, cartilage)
+    found = interface_on_bone(fields.tissue_level_set(part, cartilage), fields.tissue_level_set(part, bone))
     return found.points, found.triangles, found.thickness_mm
 
 
 def by_knee3d_inferred(labels: Any, cartilage: int, bone: int) -> Corners:
     """As if the bone were not segmented."""
-    from knee3d.anatomy.tissue import NUMBERINGS
-    from knee3d.quantify import field as fields
-    from knee3d.quantify.thickness import inferred
+    from knee3d.labels.label_map import LABEL_MAPS
+    from knee3d.morphometry import level_set as fields
+    from knee3d.morphometry.thickness import interface_without_bone
 
-    part, _ = fields.around(labels, cartilage)
-    found = inferred(fields.field(part, cartilage), NUMBERINGS["pymskt"].names[cartilage])
+    part, _ = fields.crop_around_tissue(labels, cartilage)
+    found = interface_without_bone(fields.tissue_level_set(part, cartilage), LABEL_MAPS["pymskt"].names[cartilage])
     return found.points, found.triangles, found.thickness_mm
 
 
@@ -109,8 +109,8 @@ def ways_of(package: str, path: Path) -> tuple[Any, Mapping[str, Way]]:
         import SimpleITK
 
         return SimpleITK.ReadImage(str(path)), {name: partial(by_pymskt, use=use) for name, use in USES.items()}
-    import knee3d.quantify.thickness  # noqa: F401
-    from knee3d.dataset.files.volumefile import read_volume
+    import knee3d.morphometry.thickness  # noqa: F401
+    from knee3d.io.volume_file import read_volume
 
     return read_volume(path), {"knee3d": by_knee3d, "knee3d, bone inferred": by_knee3d_inferred}
 

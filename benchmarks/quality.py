@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from scipy import ndimage
 
-from knee3d.anatomy.volume import Volume
-from knee3d.dataset.cases import Split, load_dataset
-from knee3d.models import load_models
-from knee3d.postprocess.confusion import confusion_matrix, dice, foreground
-from knee3d.postprocess.quality import quality
+from knee3d.dataset.dataset import Split, load_dataset
+from knee3d.geometry.volume import Volume
+from knee3d.inference.trained_models import load_models
+from knee3d.postprocess.confusion_matrix import confusion_matrix, dice, foreground
+from knee3d.postprocess.quality import check_quality
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -63,7 +63,7 @@ def main() -> None:
     dataset, trained = load_dataset(options.dataset), load_models(options.models)
     cases, names = dataset.of_split(Split.TEST), dataset.scheme.names
     table = Table(title=f"{len(cases)} test knees")
-    for column in ("spoiled", "foreground Dice", "knees flagged", "agreement", "doubt", "flags"):
+    for column in ("spoiled", "foreground Dice", "knees flagged", "inter_view_dice", "predictive_entropy", "flags"):
         table.add_column(column)
     for name, spoil in SPOILED.items():
         matrix, found = np.zeros((dataset.scheme.classes,) * 2, np.int64), []
@@ -72,11 +72,13 @@ def main() -> None:
             volume = Volume(np.ascontiguousarray(image), case.affine)
             opinion = trained.ensemble.opinion(volume, case.name)
             labels = opinion.labels
-            found.append(quality(labels, opinion.looks, names, trained.reference))
+            found.append(check_quality(labels, opinion.looks, names, trained.reference))
             matrix += confusion_matrix(np.ascontiguousarray(mask), labels.array, dataset.scheme.classes)
         words = {flag.split(":")[0] for one in found for flag in one.flags}
         flagged = sum(bool(one.flags) for one in found)
-        agreement, doubt = (np.nanmean([getattr(one, key) for one in found]) for key in ("agreement", "doubt"))
+        agreement, doubt = (
+            np.nanmean([getattr(one, key) for one in found]) for key in ("inter_view_dice", "predictive_entropy")
+        )
         numbers = (f"{dice(foreground(matrix))[1]:.3f}", f"{flagged} of {len(cases)}", f"{agreement:.3f}")
         table.add_row(name, *numbers, f"{doubt:.3f}", ", ".join(sorted(words)))
     Console().print(table)

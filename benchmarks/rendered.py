@@ -10,15 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from knee3d import workflow
-from knee3d.anatomy.orientation import to_canonical
-from knee3d.anatomy.tissue import SCHEMES
-from knee3d.dataset.cases import Split
-from knee3d.dataset.files.volumefile import read_volume
-from knee3d.dataset.phantom.cohort import Cohort
-from knee3d.dataset.phantom.knee import parametric_knee
-from knee3d.dataset.prepare import Preparation
-from knee3d.dataset.table import LABELS_FILE, read_table, write_table
+from knee3d import api
+from knee3d.dataset.dataset import Split
+from knee3d.dataset.manifest import read_manifest, write_manifest
+from knee3d.dataset.preparation import PrepareConfig
+from knee3d.geometry.orientation import to_canonical
+from knee3d.io.label_map_file import LABELS_FILE
+from knee3d.io.volume_file import read_volume
+from knee3d.labels.label_scheme import SCHEMES
+from knee3d.phantom.cohort import CohortConfig
+from knee3d.phantom.parametric_knee import parametric_knee
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "labels"
 SCHEME = "compartments"
@@ -37,8 +38,8 @@ def make_dataset(folder: Path, shape: Shape, real: int, made_up: int, shares: tu
         shares: Of training, validation and test patients.
     """
     sources = _sources()
-    cohorts = {"real": Cohort(real, shape, 1, sources)} if sources else {}
-    cohorts["made-up"] = Cohort(made_up if sources else real + made_up, shape, 2)
+    cohorts = {"real": CohortConfig(real, shape, 1, sources)} if sources else {}
+    cohorts["made-up"] = CohortConfig(made_up if sources else real + made_up, shape, 2)
     return _prepared(folder, cohorts, {}, shares)
 
 
@@ -61,9 +62,9 @@ def make_apart(folder: Path, shape: Shape, counts: Mapping[Split, tuple[int, int
     for seed, (split, (real, made_up)) in enumerate(counts.items()):
         mine = sources[-1:] if split is Split.TEST else sources[:1]
         if mine:
-            cohorts[f"{split.value}-real"] = Cohort(real, shape, 10 + seed, mine)
+            cohorts[f"{split.value}-real"] = CohortConfig(real, shape, 10 + seed, mine)
         smaller = _as_fine(shape, mine[0]) if mine else shape
-        cohorts[f"{split.value}-made-up"] = Cohort(made_up if mine else real + made_up, smaller, 20 + seed)
+        cohorts[f"{split.value}-made-up"] = CohortConfig(made_up if mine else real + made_up, smaller, 20 + seed)
         splits |= dict.fromkeys((f"{split.value}-real", f"{split.value}-made-up"), split)
     return _prepared(folder, cohorts, splits, (0.7, 0.15, 0.15))
 
@@ -81,16 +82,16 @@ def _sources() -> tuple[Path, ...]:
 
 
 def _prepared(
-    folder: Path, cohorts: Mapping[str, Cohort], splits: Mapping[str, Split], shares: tuple[float, float, float]
+    folder: Path, cohorts: Mapping[str, CohortConfig], splits: Mapping[str, Split], shares: tuple[float, float, float]
 ) -> Path:
     knees = []
     for kind, cohort in cohorts.items():
-        table = workflow.phantom(cohort, folder / kind, 2)
+        table = api.make_phantom(cohort, folder / kind, 2)
         knees += [
             replace(knee, case=f"{kind}-{knee.case}", patient=f"{kind}-{knee.patient}", split=splits.get(kind))
-            for knee in read_table(table)
+            for knee in read_manifest(table)
         ]
         shutil.copy(table.with_name(LABELS_FILE), folder)
-    write_table(folder / "knees.csv", tuple(knees))
-    workflow.prepare(folder / "knees.csv", folder / "dataset", Preparation(SCHEMES[SCHEME], None, shares, 0), None, 2)
+    write_manifest(folder / "knees.csv", tuple(knees))
+    api.prepare(folder / "knees.csv", folder / "dataset", PrepareConfig(SCHEMES[SCHEME], None, shares, 0), None, 2)
     return folder / "dataset"

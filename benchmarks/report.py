@@ -22,25 +22,26 @@ from rich.console import Console
 from rich.table import Table
 from scipy import ndimage
 
-from knee3d import workflow
-from knee3d.anatomy.box import box_around
-from knee3d.anatomy.orientation import CANONICAL, Side, axis_codes, reorient
-from knee3d.anatomy.tissue import FEMORAL, NUMBERINGS, SCHEMES, Scheme, map_labels
-from knee3d.anatomy.volume import Volume
-from knee3d.dataset.dicom.writer import write_series
-from knee3d.dataset.files.probabilities import write_probabilities
-from knee3d.dataset.files.volumefile import read_volume, write_volume
-from knee3d.dataset.intake import content_mark
-from knee3d.dataset.phantom.knee import parametric_knee
-from knee3d.dataset.phantom.synthesis import render
-from knee3d.dataset.prepare import canonical_image
-from knee3d.dataset.source import read_image
-from knee3d.postprocess.quality import quality
-from knee3d.quantify.measures import WHOLE
-from knee3d.report.figures import overview_figure
-from knee3d.report.measures import read_measures_csv
+from knee3d import api
+from knee3d.api import case_report
+from knee3d.dataset.input_case import content_fingerprint
+from knee3d.dataset.preparation import network_image
+from knee3d.geometry.box import bounding_box
+from knee3d.geometry.orientation import CANONICAL, Side, axis_codes, reorient
+from knee3d.geometry.volume import Volume
+from knee3d.io.dicom.writer import write_series
+from knee3d.io.image_source import read_image
+from knee3d.io.probability_file import write_probabilities
+from knee3d.io.volume_file import read_volume, write_volume
+from knee3d.labels.label_map import LABEL_MAPS, map_labels
+from knee3d.labels.label_scheme import FEMORAL, SCHEMES, LabelScheme
+from knee3d.morphometry.measure import WHOLE
+from knee3d.phantom.parametric_knee import parametric_knee
+from knee3d.phantom.rendering import render_image
+from knee3d.postprocess.quality import check_quality
+from knee3d.report.confusion_figure import overview_figure
+from knee3d.report.measures_files import read_measures_csv
 from knee3d.report.tables import write_json
-from knee3d.workflow import pages
 
 SHAPE, FIELD_OF_VIEW_MM = (384, 384, 160), (140.0, 140.0, 112.0)
 STAGES = {
@@ -53,14 +54,14 @@ STAGES = {
 }
 
 
-def make_finished(source: Volume, scheme: Scheme, home: Path) -> tuple[Path, Path]:
+def make_finished(source: Volume, scheme: LabelScheme, home: Path) -> tuple[Path, Path]:
     """A knee's folder as `knee3d segment` leaves it, without any network, and its image."""
     image, folder = home / "knee", home / "results" / "knee"
-    write_series(render(source, seed=1), image, Side.RIGHT, patient="made up", description="made up", seed=0)
+    write_series(render_image(source, seed=1), image, Side.RIGHT, patient="made up", description="made up", seed=0)
     volume, _ = read_image(image)
     here = reorient(source, "".join(axis_codes(volume.affine)))
-    labels = volume.with_array(map_labels(here.array, NUMBERINGS["pymskt"], scheme))
-    part = labels.part(box_around(labels.array > 0, 9))
+    labels = volume.with_array(map_labels(here.array, LABEL_MAPS["pymskt"], scheme))
+    part = labels.part(bounding_box(labels.array > 0, 9))
     one_hot = (
         ndimage.gaussian_filter((part.array == number).astype(np.float32), 0.8) for number in range(scheme.classes)
     )
@@ -70,12 +71,15 @@ def make_finished(source: Volume, scheme: Scheme, home: Path) -> tuple[Path, Pat
     views = {"one": labels, "other": labels.with_array(np.roll(labels.array, 1, axis=0))}
     write_probabilities(fused, ("background", *scheme.names), "fused", folder / "fused.h5", views)
     canonical = reorient(labels, CANONICAL)
-    shown, _ = canonical_image(volume, Side.RIGHT)
+    shown, _ = network_image(volume, Side.RIGHT)
     overview_figure(shown, canonical, scheme, folder / "overview.png", "knee")
-    found = quality(canonical, {}, scheme.names, None)
-    write_json({"agreement": found.agreement, "doubt": found.doubt}, folder / "quality.json")
+    found = check_quality(canonical, {}, scheme.names, None)
+    write_json(
+        {"inter_view_dice": found.inter_view_dice, "predictive_entropy": found.predictive_entropy},
+        folder / "quality.json",
+    )
     record = {
-        "knee3d": "", "case": "knee", "side": "R", "scheme": scheme.name, "input": content_mark(image),
+        "knee3d": "", "case": "knee", "side": "R", "scheme": scheme.name, "input": content_fingerprint(image),
         "models": {}, "weights": {}, "settings": {"form": "nifti"}, "engine": "", "whole_because": "",
         "shape": list(volume.shape), "spacing_mm": volume.spacing_mm.tolist(), "volumes_mm3": {}, "flags": [],
         "files": {}, "version": 1, "models_fingerprint": "made up", "side_given": "", "selection": {},
@@ -85,8 +89,8 @@ def make_finished(source: Volume, scheme: Scheme, home: Path) -> tuple[Path, Pat
 
 
 def timed(name: str, seconds: dict[str, float]) -> None:
-    """From now on a function of `workflow.pages` notes how long it takes."""
-    work: Callable[..., Any] = getattr(pages, name)
+    """From now on a function of `api.case_report` notes how long it takes."""
+    work: Callable[..., Any] = getattr(case_report, name)
 
     def timing(*args: Any, **kwargs: Any) -> Any:
         start = time.perf_counter()
@@ -95,7 +99,7 @@ def timed(name: str, seconds: dict[str, float]) -> None:
         finally:
             seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
 
-    setattr(pages, name, timing)
+    setattr(case_report, name, timing)
 
 
 def reported(folder: Path, image: Path) -> dict[str, Any]:
@@ -105,7 +109,7 @@ def reported(folder: Path, image: Path) -> dict[str, Any]:
         for name in names:
             timed(name, seconds)
     start = time.perf_counter()
-    (outcome,) = workflow.report(folder, workflow.knees_of(image), workflow.ReportWish())
+    (outcome,) = api.make_reports(folder, api.find_report_inputs(image), api.ReportConfig())
     total = time.perf_counter() - start
     if outcome.message:
         raise SystemExit(outcome.message)

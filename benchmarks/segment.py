@@ -31,15 +31,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from knee3d.anatomy.orientation import CANONICAL, Side, reorient
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, map_labels
-from knee3d.anatomy.volume import Volume
-from knee3d.dataset.dicom.writer import write_series
-from knee3d.dataset.files.volumefile import read_volume
-from knee3d.dataset.intake import knees_at
-from knee3d.dataset.phantom.knee import parametric_knee
-from knee3d.postprocess.predict import Predictor, with_neighbours
+from knee3d.dataset.input_case import find_cases
+from knee3d.geometry.orientation import CANONICAL, Side, reorient
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.volume import Volume
+from knee3d.inference.prediction import Predictor, stack_neighbours
+from knee3d.io.dicom.writer import write_series
+from knee3d.io.volume_file import read_volume
+from knee3d.labels.label_map import LABEL_MAPS, map_labels
+from knee3d.labels.label_scheme import SCHEMES
+from knee3d.phantom.parametric_knee import parametric_knee
 
 SHAPE = (384, 384, 160)
 FIELD_OF_VIEW_MM = (140.0, 140.0, 112.0)
@@ -59,7 +60,7 @@ class ByBrightness:
         made_up: and what making up the answer took, which no trained network does.
     """
 
-    network: Predictor
+    build_network: Predictor
     seconds: list[float]
     made_up: list[float]
 
@@ -91,25 +92,25 @@ def make_models(folder: Path) -> None:
     """Three networks with random weights, exported as trained ones are."""
     import keras
 
-    from knee3d.learn.card import for_saved_model
-    from knee3d.learn.networks import network
-    from knee3d.learn.savedmodel import export
+    from knee3d.models.model_card import saved_model_description
+    from knee3d.models.saved_model import export_saved_model
+    from knee3d.networks import build_network
 
     scheme = SCHEMES[SCHEME]
     for number, plane in enumerate(Plane):
         keras.utils.set_random_seed(number)
-        model = network("unet", scheme.classes)
+        model = build_network("unet", scheme.classes)
         card = {"knee3d": "", "plane": plane.value, "scheme": SCHEME, "classes": ["background", *scheme.names],
                 "settings": {"context": 1}, "spacing_mm": SPACING_MM, "input": "", "output": "",
                 "patients": {"train": [], "val": []}, "cases": {"train": [], "val": []}}  # fmt: skip
-        export(model, folder / plane.value / "saved_model", for_saved_model(card))
+        export_saved_model(model, folder / plane.value / "saved_model", saved_model_description(card))
         model.save(folder / plane.value / "model.keras")
         (folder / plane.value / "card.json").write_text(json.dumps(card))
 
 
 def make_knee(source: Volume, folder: Path) -> None:
     """DICOM whose brightness is the label: 30 for the first tissue, 60 for the second."""
-    classes = map_labels(source.array, NUMBERINGS["pymskt"], SCHEMES[SCHEME])
+    classes = map_labels(source.array, LABEL_MAPS["pymskt"], SCHEMES[SCHEME])
     array = classes.astype(np.int16) * 30
     array[:3] = 255  # more than the half percent that the window leaves out, so that it is 0 to 255
     series = Volume(array, source.affine)
@@ -120,7 +121,7 @@ def naive(models: Path, knee: Path) -> dict[str, Any]:
     """What a notebook does."""
     import keras
 
-    import knee3d.learn.networks  # noqa: F401 registers layers
+    import knee3d.networks  # noqa: F401 registers layers
 
     image, views, networks = canonical(knee), [], {}
     for plane in Plane:
@@ -129,23 +130,23 @@ def naive(models: Path, knee: Path) -> dict[str, Any]:
     start = time.perf_counter()
     for plane, model in networks.items():
         stack = np.moveaxis(image.array, plane.axis, 0)
-        said = model.predict(with_neighbours(stack, range(len(stack)), 1), batch_size=2, verbose=0)
+        said = model.predict(stack_neighbours(stack, range(len(stack)), 1), batch_size=2, verbose=0)
         views.append(np.moveaxis(said, 0, plane.axis))
     fused = np.average(np.stack(views), axis=0, weights=[0.5, 0.4, 0.1])
     fused.argmax(axis=-1).astype(np.uint8)
     return {"seconds": time.perf_counter() - start}
 
 
-def network(models: Path, knee: Path, precision: str) -> dict[str, Any]:
+def build_network(models: Path, knee: Path, precision: str) -> dict[str, Any]:
     """The best batch of each plane, and what all of its slices take so."""
-    from knee3d.learn.engines import Engine, load_predictor
+    from knee3d.models.backend import Backend, load_model
 
     image, found, total = canonical(knee), {}, 0.0
     for plane in Plane:
-        run, stack = load_predictor(models, plane, Engine(precision=precision)), np.moveaxis(image.array, plane.axis, 0)
+        run, stack = load_model(models, plane, Backend(precision=precision)), np.moveaxis(image.array, plane.axis, 0)
         seconds = {}
         for batch in BATCHES:
-            slices = with_neighbours(stack, range(batch), 1)
+            slices = stack_neighbours(stack, range(batch), 1)
             seconds[batch] = min(timed(run, slices) for _ in range(3)) / batch
         best = min(seconds, key=lambda batch: seconds[batch])
         found[plane.value] = {"batch": best, "s_per_slice": {batch: round(one, 4) for batch, one in seconds.items()}}
@@ -155,14 +156,14 @@ def network(models: Path, knee: Path, precision: str) -> dict[str, Any]:
 
 def ours(models: Path, knee: Path, precision: str, fast: bool) -> dict[str, Any]:
     """`knee3d segment` with the networks' answers replaced."""
-    from knee3d import workflow
-    from knee3d.models import fusion_mark
-    from knee3d.workflow.making import load_segmenter, segment_knee
+    from knee3d import api
+    from knee3d.api.segment_case import load_segmenter, segment_case
+    from knee3d.inference.trained_models import models_fingerprint
 
-    (entry,), (first,) = knees_at(knee), knees_at(knee.with_name("small"))
-    wish = workflow.Wish(models, method=workflow.Method(fast=fast), precision=precision)
+    (entry,), (first,) = find_cases(knee), find_cases(knee.with_name("small"))
+    wish = api.SegmentJob(models, method=api.SegmentMethod(fast=fast), precision=precision)
     start = time.perf_counter()
-    mark = fusion_mark(models)
+    mark = models_fingerprint(models)
     segmenter, seconds, made_up = load_segmenter(wish, mark), list[float](), list[float]()
     loaded = time.perf_counter() - start
     ensemble = segmenter.trained.ensemble
@@ -173,12 +174,12 @@ def ours(models: Path, knee: Path, precision: str, fast: bool) -> dict[str, Any]
     trained = replace(segmenter.trained, ensemble=replace(ensemble, views=views))
     segmenter = replace(segmenter, trained=trained)
     with tempfile.TemporaryDirectory() as out:
-        segment_knee(first, segmenter, wish, mark, Path(out))
+        segment_case(first, segmenter, wish, mark, Path(out))
     seconds.clear()
     made_up.clear()
     with tempfile.TemporaryDirectory() as out:
         start = time.perf_counter()
-        record = segment_knee(entry, segmenter, wish, mark, Path(out))
+        record = segment_case(entry, segmenter, wish, mark, Path(out))
         taken = time.perf_counter() - start - sum(made_up)
     return {"seconds": taken, "loading": loaded, "network": sum(seconds), "engine": record["engine"],
             "whole_because": record["whole_because"]}  # fmt: skip
@@ -197,7 +198,7 @@ def gflop_of_a_knee(models: Path) -> float:
     """Of all slices of the three planes: two for each weight of a convolution and pixel of its output."""
     import keras
 
-    import knee3d.learn.networks  # noqa: F401 registers layers
+    import knee3d.networks  # noqa: F401 registers layers
 
     model = keras.models.load_model(models / Plane.SAGITTAL.value / "model.keras", compile=False)
     counted: list[float] = []
@@ -221,10 +222,10 @@ def gflop_of_a_knee(models: Path) -> float:
 
 def canonical(knee: Path) -> Volume:
     """What a network sees of it."""
-    from knee3d.dataset.prepare import canonical_image
-    from knee3d.dataset.source import read_image
+    from knee3d.dataset.preparation import network_image
+    from knee3d.io.image_source import read_image
 
-    return canonical_image(*read_image(knee))[0]
+    return network_image(*read_image(knee))[0]
 
 
 def timed(work: Callable[[Any], object], given: Any) -> float:
@@ -235,8 +236,8 @@ def timed(work: Callable[[Any], object], given: Any) -> float:
 
 
 WAYS: Mapping[str, Callable[[Path, Path], dict[str, Any]]] = {
-    "network, float32": lambda models, knee: network(models, knee, "float32"),
-    "network, bfloat16": lambda models, knee: network(models, knee, "bfloat16"),
+    "network, float32": lambda models, knee: build_network(models, knee, "float32"),
+    "network, bfloat16": lambda models, knee: build_network(models, knee, "bfloat16"),
     "naive": naive,
     "whole, float32": lambda models, knee: ours(models, knee, "float32", fast=False),
     "whole": lambda models, knee: ours(models, knee, "auto", fast=False),

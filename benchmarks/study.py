@@ -23,23 +23,22 @@ import numpy as np
 from rendered import make_apart
 from study_answers import written
 
-from knee3d import workflow
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.volume import Volume
+from knee3d import api
 from knee3d.atomic import whole_file
-from knee3d.dataset.cases import Dataset, Split, load_dataset
-from knee3d.learn.config import Going, TrainConfig
-from knee3d.learn.networks import NETWORKS
-from knee3d.learn.views import SHARED, learning_view
+from knee3d.dataset.dataset import Dataset, Split, load_dataset
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.view_names import OBLIQUE, SHARED, SOLID
+from knee3d.geometry.volume import Volume
+from knee3d.inference.ensemble import ProbabilityWriter
+from knee3d.inference.trained_models import load_models
 from knee3d.lease import leased
-from knee3d.models import load_models
-from knee3d.models.folder import is_trained
-from knee3d.postprocess.assess import assess
-from knee3d.postprocess.decide import fused_labels
-from knee3d.postprocess.ensemble import Keep
-from knee3d.postprocess.oblique import OBLIQUE
-from knee3d.postprocess.patches import SOLID
-from knee3d.report.tables import plain
+from knee3d.models.model_folder import is_trained
+from knee3d.networks import NETWORKS
+from knee3d.postprocess.assessment import assess_case
+from knee3d.postprocess.decision import fused_labels
+from knee3d.report.tables import to_plain_json
+from knee3d.training.config import ResumeOptions, TrainConfig
+from knee3d.training.training_view import training_view
 
 PLANES = [plane.value for plane in Plane]
 FLAT = [name for name, network in NETWORKS.items() if not network.solid]
@@ -184,7 +183,7 @@ class Study:
     def _train(self, models: Path, dataset: Path, views: Sequence[str], config: TrainConfig, planes: int) -> None:
         for view in views:
             shown = config if view == SOLID else self.shown(view, config, load_dataset(dataset), planes)
-            workflow.train(dataset, [view], models, shown, workflow.Launcher(going=Going(resume=True)))
+            api.train_views(dataset, [view], models, shown, api.TrainingLauncher(going=ResumeOptions(resume=True)))
 
     def shown(self, view: str, config: TrainConfig, dataset: Dataset, planes: int) -> TrainConfig:
         """As many slices in an epoch and in a step as the preset shows."""
@@ -193,7 +192,7 @@ class Study:
         cases = dataset.of_split(Split.TRAIN)
         if view == OBLIQUE:
             config = replace(config, spacing_mm=float(np.median([np.cbrt(np.prod(case.spacing_mm)) for case in cases])))
-        seeing = learning_view(view, config, cases)
+        seeing = training_view(view, config, cases)
         slices, height, width = np.array([stack.shape for stack in seeing.stacks(dataset, cases)]).T
         limit = round(self.preset.shown * planes * slices.sum() / max(1, len(seeing.turns)))
         batch = max(1, round(self.preset.step / np.average(height * width, weights=slices)))
@@ -226,11 +225,11 @@ def scored(study: Study, kind: str, models: Path, ways: Mapping[str, str], **sco
         kind: Of the knees.
         models: With fusion.json, if fusion is among the ways.
         ways: Name in the evaluation to what it is called in the study.
-        scoring: See `workflow.Scoring`.
+        scoring: See `api.EvaluationConfig`.
     """
     out = study.folder / "evaluation" / models.name
     dataset = study.dataset(kind)
-    summary = workflow.evaluate(dataset, models, Split.TEST, out, workflow.Scoring(pictures=False, **scoring))
+    summary = api.evaluate(dataset, models, Split.TEST, out, api.EvaluationConfig(pictures=False, **scoring))
     patients = {case.name: case.patient for case in load_dataset(dataset).cases}
     cases = list(summary["cases"].values())
     return [
@@ -257,11 +256,11 @@ def scored_among(study: Study, models: Path, ways: Mapping[str, Callable[[str], 
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     for case in cases:
         seen: dict[str, Volume] = {}
-        trained.ensemble.opinion(dataset.image(case), case.name, keep=Keep(np.float32, seen.__setitem__))
+        trained.ensemble.opinion(dataset.image(case), case.name, keep=ProbabilityWriter(np.float32, seen.__setitem__))
         for way, is_chosen in ways.items():
             chosen = {view: said for view, said in seen.items() if is_chosen(view)}
             labels = fused_labels(chosen, dict.fromkeys(chosen, 1 / len(chosen)))
-            found[way].append(plain(assess(dataset.mask(case), labels, names).measures))
+            found[way].append(to_plain_json(assess_case(dataset.mask(case), labels, names).measures))
     patients = [case.patient for case in cases]
     return [
         {"way": way, "knees": study.usual, "patients": patients, "weights": None, **_by_tissue(measures)}
@@ -385,7 +384,7 @@ def fusion_cell(study: Study) -> Lines:
     others = {"logarithmic": "logarithmic, equal", "vote": "vote", "STAPLE": "STAPLE"}
     lines: Lines = []
     for way, wanted in ways.items():
-        workflow.fuse(dataset, models, workflow.Wanted(**wanted))
+        api.fit_fusion_of_models(dataset, models, api.FusionConfig(**wanted))
         last = way == list(ways)[-1]
         lines += scored(study, study.usual, models, {"fused": way} | (others if last else {}), compare=last)
     return [line | {"network": "unet", "way": f"three planes, {line['way']}"} for line in lines]

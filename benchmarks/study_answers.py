@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from knee3d.anatomy.plane import Plane
-from knee3d.dataset.cases import Dataset, Split
-from knee3d.postprocess.assess import mean_interval
+from knee3d.dataset.dataset import Dataset, Split
+from knee3d.geometry.plane import Plane
+from knee3d.postprocess.assessment import bootstrap_interval
 
 Line = Mapping[str, Any]
 COSTS = {"million parameters": ("parameters", 1e-6), "GFLOP a knee": ("gflop", 1.0), "s a knee": ("seconds", 1.0)}
@@ -51,7 +51,7 @@ def _table(kind: str, lines: Sequence[Line], tissues: Sequence[str]) -> Iterator
 
 
 def _row(line: Line, tissues: Sequence[str], costs: Iterable[tuple[str, float]]) -> list[str]:
-    mean = mean_interval(_numbers(line["dice"]["mean"]), line["patients"])
+    mean = bootstrap_interval(_numbers(line["dice"]["mean"]), line["patients"])
     distances = np.array([_numbers(line["assd_mm"][tissue]) for tissue in tissues])
     errors = np.array([_numbers(line["volume_difference"][tissue]) for tissue in tissues])
     return [
@@ -101,7 +101,7 @@ def compared(found: Mapping[tuple[str, str, str], Line], one: tuple[str, str, st
     change = _numbers(found[one]["dice"]["mean"]) - _numbers(found[other]["dice"]["mean"])
     patients = np.array(found[one]["patients"])
     each = np.array([np.nanmean(change[patients == patient]) for patient in dict.fromkeys(patients)])
-    interval = mean_interval(each, list(dict.fromkeys(patients)))
+    interval = bootstrap_interval(each, list(dict.fromkeys(patients)))
     p = stats.wilcoxon(each).pvalue if np.any(each) else 1.0
     clear = (interval.low > 0 or interval.high < 0) and p < 0.05
     return (

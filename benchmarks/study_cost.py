@@ -12,13 +12,13 @@ import argparse
 import numpy as np
 from study import DIRECTIONS, FLAT, PRESETS, gflop
 
-from knee3d.anatomy.directions import sphere
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.resample import oblique_grid
-from knee3d.anatomy.tissue import SCHEMES
-from knee3d.anatomy.volume import Volume
-from knee3d.learn.cutting import PatchCutting
-from knee3d.learn.networks import NETWORKS, network
+from knee3d.geometry.directions import sphere_directions
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.resampling import oblique_grid
+from knee3d.geometry.volume import Volume
+from knee3d.labels.label_scheme import SCHEMES
+from knee3d.networks import NETWORKS, build_network
+from knee3d.training.sampler import PatchSampler
 
 STEP = 3
 """A training step over an answer."""
@@ -45,17 +45,19 @@ def main() -> None:
     affine[:3, :3] = -np.eye(3)[::-1] * given.spacing  # Inferior, Posterior, Left in RAS
     knee = Volume(np.broadcast_to(np.uint8(0), tuple(given.shape)), affine)
     planes = [(knee.shape[plane.axis], *np.delete(knee.shape, plane.axis)) for plane in Plane]
-    grids = [oblique_grid(knee, turn).shape for turn in sphere(DIRECTIONS)]
+    grids = [oblique_grid(knee, turn).shape for turn in sphere_directions(DIRECTIONS)]
     oblique = [(slices, height, width) for height, width, slices in grids]
 
     def of_slices(name: str, stacks: list[tuple[int, int, int]]) -> float:
         side = 12 * NETWORKS[name].stride
-        each = gflop(network(name, classes), (side, side, 3)) / side**2
+        each = gflop(build_network(name, classes), (side, side, 3)) / side**2
         keras.backend.clear_session()
         return 1e-3 * each * sum(pixels(stack, NETWORKS[name].stride) for stack in stacks)
 
     patch = preset.solid.patch or knee.shape
-    patches = len(PatchCutting(patch).places(given.shape)) * gflop(network(preset.solid.network, classes), patch) / 1e3
+    patches = (
+        len(PatchSampler(patch).places(given.shape)) * gflop(build_network(preset.solid.network, classes), patch) / 1e3
+    )
     a_knee = {f"{name}, three planes": of_slices(name, planes) for name in FLAT} | {
         f"{DIRECTIONS} oblique views, one network": of_slices("unet", oblique),
         f"unet3d, patches of {' x '.join(map(str, patch))}": patches,

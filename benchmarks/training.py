@@ -25,18 +25,18 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-import knee3d.learn  # noqa: F401, I001 sets how many threads TensorFlow has, as in a training
-from knee3d.anatomy.plane import Plane
-from knee3d.dataset.cases import load_dataset
-from knee3d.learn.augment import STRENGTHS, Augmentation, draw
-from knee3d.learn.building import build
-from knee3d.learn.config import TrainConfig
-from knee3d.learn.cutting import SliceCutting
-from knee3d.learn.losses import LOSSES
-from knee3d.learn.pipeline import Order, timed, training_batches
-from knee3d.learn.reading import Visits, reader, visits_of
-from knee3d.learn.stacks import PlaneStack
-from knee3d.learn.trainer import Trainer
+import knee3d.training  # noqa: F401, I001 sets how many threads TensorFlow has, as in a training
+from knee3d.dataset.dataset import load_dataset
+from knee3d.geometry.plane import Plane
+from knee3d.losses import LOSSES
+from knee3d.networks.augmentation import STRENGTHS, Augmentation, draw_augmentations
+from knee3d.training.build_network import trainable_network
+from knee3d.training.config import TrainConfig
+from knee3d.training.input_pipeline import SamplingOrder, training_batches, with_waiting_time
+from knee3d.training.sample_index import SampleIndex, index_samples, volume_reader
+from knee3d.training.sampler import SliceSampler
+from knee3d.training.slice_stack import PlaneStack
+from knee3d.training.trainer import Trainer
 
 CONTEXT = 1
 BATCH = 4
@@ -56,7 +56,7 @@ def make_dataset(folder: Path, shape: str, knees: int) -> Path:
     return folder / "dataset"
 
 
-def files_of(slices: Visits) -> Files:
+def files_of(slices: SampleIndex) -> Files:
     """What the alternatives read."""
     found = []
     for stack in slices.stacks:
@@ -104,29 +104,29 @@ def slices_per_second(batches: Iterator[tf.Tensor], limit: int) -> float:
     return count / (time.perf_counter() - started)
 
 
-def augmented(slices: Visits) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+def augmented(slices: SampleIndex) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
     """Batches of which the first, again and again, is changed: what the changes alone take."""
-    cutting = SliceCutting(CONTEXT)
+    cutting = SliceSampler(CONTEXT)
     change = Augmentation(STRENGTHS["medium"], [cutting.frame(one.shape, one.voxel_mm) for one in slices.stacks])
     step = tf.function(lambda images, masks, stacks, drawn: change(images, masks, stacks, drawn))
-    images, masks, stacks, _ = next(iter(training_batches(slices, cutting, BATCH, Order(0), range(1))))
+    images, masks, stacks, _ = next(iter(training_batches(slices, cutting, BATCH, SamplingOrder(0), range(1))))
     for number in range(10_000):
-        yield step(images, masks, stacks, draw(tf.constant([0, number], tf.int64), tf.constant(BATCH)))
+        yield step(images, masks, stacks, draw_augmentations(tf.constant([0, number], tf.int64), tf.constant(BATCH)))
 
 
-def time_pipelines(slices: Visits, rounds: int) -> dict[str, float]:
+def time_pipelines(slices: SampleIndex, rounds: int) -> dict[str, float]:
     """Slices a second of each, the median of rounds in which all have their turn."""
     files, count = files_of(slices), slices.count
     ways = {
-        "knee3d": lambda: iter(training_batches(slices, SliceCutting(CONTEXT), BATCH, Order(0), range(1))),
+        "knee3d": lambda: iter(training_batches(slices, SliceSampler(CONTEXT), BATCH, SamplingOrder(0), range(1))),
         "(a) generator with cv2.imread": lambda: by_generator(files),
         "(b) tf.data, file by file": lambda: by_files(files),
         "knee3d, --cache memory": lambda: iter(
-            training_batches(slices, SliceCutting(CONTEXT), BATCH, Order(0), range(1), kept)
+            training_batches(slices, SliceSampler(CONTEXT), BATCH, SamplingOrder(0), range(1), kept)
         ),
         "knee3d, --augment medium": lambda: augmented(slices),
     }
-    kept = reader(slices.stacks, "memory")
+    kept = volume_reader(slices.stacks, "memory")
     measured = [
         {name: slices_per_second(way(), 100 if "augment" in name else count) for name, way in ways.items()}
         for _ in range(rounds)
@@ -134,15 +134,17 @@ def time_pipelines(slices: Visits, rounds: int) -> dict[str, float]:
     return {name: median(one[name] for one in measured) for name in ways}
 
 
-def time_training(slices: Visits, rounds: int) -> dict[str, float]:
+def time_training(slices: SampleIndex, rounds: int) -> dict[str, float]:
     """Seconds of an epoch by knee3d and by fit from memory, and the share spent waiting, medians of the rounds."""
     config = TrainConfig(encoder_weights="none", batch_size=BATCH)
     loss = LOSSES[config.loss]
-    trainer = Trainer(build(CLASSES, config, None), loss, config.loss_background, len(slices.stacks))
-    stream = timed(training_batches(slices, SliceCutting(CONTEXT), BATCH, Order(0), range(2 * rounds + 2))).repeat()
-    batches = list(training_batches(slices, SliceCutting(CONTEXT), BATCH, Order(0), range(1)))
+    trainer = Trainer(trainable_network(CLASSES, config, None), loss, config.loss_background, len(slices.stacks))
+    stream = with_waiting_time(
+        training_batches(slices, SliceSampler(CONTEXT), BATCH, SamplingOrder(0), range(2 * rounds + 2))
+    ).repeat()
+    batches = list(training_batches(slices, SliceSampler(CONTEXT), BATCH, SamplingOrder(0), range(1)))
     images, masks = (np.concatenate([batch[part] for batch in batches]) for part in range(2))
-    twin = build(CLASSES, config, None)
+    twin = trainable_network(CLASSES, config, None)
     twin.compile(keras.optimizers.Adam(1e-4), lambda truth, found: loss(truth, found, config.loss_background))
     trainer.fit(stream, steps_per_epoch=1, shuffle=False, verbose=0)  # both are traced off the clock
     twin.fit(images[:BATCH], masks[:BATCH], batch_size=BATCH, verbose=0)
@@ -169,8 +171,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         dataset = load_dataset(make_dataset(Path(scratch), given.shape, given.knees))
         stacks = [PlaneStack.of(dataset, case, Plane.SAGITTAL) for case in dataset.cases]
-        rates = time_pipelines(visits_of(stacks, SliceCutting(CONTEXT)), given.rounds)
-        times = time_training(visits_of(stacks, SliceCutting(CONTEXT), given.slices), given.rounds)
+        rates = time_pipelines(index_samples(stacks, SliceSampler(CONTEXT)), given.rounds)
+        times = time_training(index_samples(stacks, SliceSampler(CONTEXT), given.slices), given.rounds)
     consumed = given.slices / times["ours"]
     table = Table("input", "slices/s", "knee3d is faster by", "wanted", title=f"{given.shape}, context {CONTEXT}")
     wanted = {"(a) generator with cv2.imread": "3", "(b) tf.data, file by file": "1.5"}

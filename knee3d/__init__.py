@@ -19,26 +19,26 @@ The plan of the house, one folder a room:
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knee3d.anatomy.orientation import Side
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.tissue import SCHEMES, Scheme
-from knee3d.anatomy.volume import Volume
+from knee3d.geometry.orientation import Side
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.volume import Volume
+from knee3d.labels.label_scheme import SCHEMES, LabelScheme
 
 __version__ = "0.1.0"
-__all__ = ["SCHEMES", "Plane", "Scheme", "Side", "Volume", "__version__", "load", "read", "write"]
+__all__ = ["SCHEMES", "Plane", "LabelScheme", "Side", "Volume", "__version__", "load", "read", "write"]
 
 if TYPE_CHECKING:
-    from knee3d.workflow.segmenter import Segmenter
+    from knee3d.inference.segmenter import Segmenter
 
 
 def load(models: Path | str, **how: Any) -> "Segmenter":
-    """The networks of a models folder, ready to segment; see `workflow.segmenter.load` for what else may be said.
+    """The networks of a models folder, ready to segment; see `inference.segmenter.load_segmenter`.
 
     knee3d.load("models").segment(volume) gives labels on the volume's own grid, volumes in mm3, and flags of quality.
     """
-    from knee3d.workflow import segmenter
+    from knee3d.inference import segmenter
 
-    return segmenter.load(models, **how)
+    return segmenter.load_segmenter(models, **how)
 
 
 def read(path: Path | str, **choice: Any) -> tuple[Volume, Side]:
@@ -47,11 +47,11 @@ def read(path: Path | str, **choice: Any) -> tuple[Volume, Side]:
     Args:
         path: A folder of DICOM or a zip of it, or a NIfTI, NRRD, MHA, HDF5 or .npy file.
         choice: `series`, `echo`, `spacing_mm`, `axes` and others where the path alone does not say, see
-            `dataset.source.Choice`.
+            `io.image_source.ReadOptions`.
     """
-    from knee3d.dataset.source import Choice, read_image
+    from knee3d.io.image_source import ReadOptions, read_image
 
-    return read_image(Path(path), Choice(**choice))
+    return read_image(Path(path), ReadOptions(**choice))
 
 
 def write(volume: Volume, path: Path | str) -> None:
@@ -64,6 +64,6 @@ def write(volume: Volume, path: Path | str) -> None:
     Raises:
         ValueError: The ending is another one, or the form cannot hold the volume.
     """
-    from knee3d.dataset.files.volumefile import write_volume
+    from knee3d.io.volume_file import write_volume
 
     write_volume(volume, Path(path))

@@ -39,7 +39,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     it is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    tidy(path)
+    remove_partial(path)
     partial = partial_of(path)
     partial.mkdir()
     try:
@@ -72,11 +72,11 @@ def replace_folder(new: Path, path: Path) -> None:
 
 
 def partial_of(path: Path) -> Path:
-    """Another temporary name for a file or folder each time; what a killed process leaves there, `tidy` removes."""
+    """A new temporary name beside a file or folder; `remove_partial` removes what a killed process leaves there."""
     return path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
 
 
-def tidy(path: Path) -> None:
+def remove_partial(path: Path) -> None:
     """Remove what killed processes have left of a file or folder under other names, or put it back in its place."""
     for partial in path.parent.glob(f".partial-????????-{glob.escape(path.name)}"):
         shutil.rmtree(partial, ignore_errors=True)

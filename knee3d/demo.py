@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from knee3d import workflow
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.tissue import FEMORAL, SCHEMES
-from knee3d.dataset.cases import Split
-from knee3d.dataset.files.volumefile import read_volume
-from knee3d.dataset.phantom.cohort import Cohort
-from knee3d.dataset.prepare import Preparation
-from knee3d.dataset.table import LABELS_FILE, read_numbering
-from knee3d.quantify.change import Verdict
-from knee3d.quantify.measures import WHOLE
+from knee3d import api
+from knee3d.dataset.dataset import Split
+from knee3d.dataset.preparation import PrepareConfig
+from knee3d.geometry.plane import Plane
+from knee3d.io.label_map_file import LABELS_FILE, read_label_map
+from knee3d.io.volume_file import read_volume
+from knee3d.labels.label_scheme import FEMORAL, SCHEMES
+from knee3d.morphometry.change import ChangeVerdict
+from knee3d.morphometry.measure import WHOLE
+from knee3d.phantom.cohort import CohortConfig
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +50,10 @@ def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> tuple[dict[st
         jobs: Knees at a time.
 
     Returns:
-        The summary of the evaluation, see `workflow.evaluate`, and what was found of the loss, in words.
+        The summary of the evaluation, see `api.evaluate`, and what was found of the loss, in words.
     """
-    from knee3d.learn.config import Going, TrainConfig
-    from knee3d.learn.networks.encoder import EncoderWeightsError, find_encoder_weights
+    from knee3d.networks.encoder import EncoderWeightsError, find_encoder_weights
+    from knee3d.training.config import ResumeOptions, TrainConfig
 
     try:
         find_encoder_weights(encoder_weights)
@@ -63,15 +63,17 @@ def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> tuple[dict[st
         log.warning("training starts from random weights: those of ImageNet cannot be had here (%s)", error)
         encoder_weights = "none"
     log.info("making up %d knees of %s voxels", KNEES + 1, " x ".join(map(str, SHAPE)))
-    table = workflow.phantom(Cohort(KNEES, SHAPE, seed), out / "cohort", jobs)
+    table = api.make_phantom(CohortConfig(KNEES, SHAPE, seed), out / "cohort", jobs)
     log.info("cutting them into slices of three planes")
-    preparation = Preparation(SCHEMES[SCHEME], None, SPLIT, seed)
-    dataset = workflow.prepare(table, out / "dataset", preparation, None, jobs)
+    preparation = PrepareConfig(SCHEMES[SCHEME], None, SPLIT, seed)
+    dataset = api.prepare(table, out / "dataset", preparation, None, jobs)
     config = TrainConfig(encoder_weights=encoder_weights, seed=seed, **TRAINING)
-    workflow.train(dataset.folder, list(Plane), out / "models", config, workflow.Launcher(going=Going(resume=True)))
-    fusion = workflow.fuse(dataset.folder, out / "models")
+    api.train_views(
+        dataset.folder, list(Plane), out / "models", config, api.TrainingLauncher(going=ResumeOptions(resume=True))
+    )
+    fusion = api.fit_fusion_of_models(dataset.folder, out / "models")
     log.info("fusion weights: %s", "  ".join(f"{view} {weight:.3f}" for view, weight in fusion.weights.items()))
-    summary = workflow.evaluate(dataset.folder, out / "models", Split.TEST, out / "evaluation")
+    summary = api.evaluate(dataset.folder, out / "models", Split.TEST, out / "evaluation")
     return summary, follow(out, seed + FOLLOWED, jobs)
 
 
@@ -90,10 +92,10 @@ def follow(out: Path, seed: int, jobs: int) -> str:
         ValueError: One of them could not be segmented or reported.
     """
     log.info("making up %d new patients, and scanning them again", FOLLOWED)
-    table = workflow.phantom(Cohort(FOLLOWED, SHAPE, seed, retests=FOLLOWED, letter=NEW), out / "followed", jobs)
-    results, wish = out / "segmentation", workflow.Wish(out / "models")
-    made = workflow.segment(workflow.knees_at(table), wish, results)
-    made += workflow.report(results, workflow.knees_of(table), workflow.ReportWish())
+    table = api.make_phantom(CohortConfig(FOLLOWED, SHAPE, seed, retests=FOLLOWED, letter=NEW), out / "followed", jobs)
+    results, wish = out / "segmentation", api.SegmentJob(out / "models")
+    made = api.segment_cases(api.find_cases(table), wish, results)
+    made += api.make_reports(results, api.find_report_inputs(table), api.ReportConfig())
     for one in made:
         if one.message:
             raise ValueError(f"{one.case}: {one.message}")
@@ -102,17 +104,17 @@ def follow(out: Path, seed: int, jobs: int) -> str:
     names = [f"{NEW}{number:03d}" for number in range(1, FOLLOWED + 1)]
     rows = [f"../segmentation/{name}-baseline,../segmentation/{name}-retest,{name}" for name in names]
     pairs.write_text("\n".join(["first,second,patient", *rows]) + "\n")
-    workflow.reproducibility(pairs, pairs.parent)
+    api.repeatability(pairs, pairs.parent)
     visits = [f"{names[0]}-{visit}" for visit in ("baseline", "follow-up")]
     error = pairs.with_name("reproducibility.json")
-    found = workflow.compare(*(results / visit for visit in visits), error, out / "change")
+    found = api.compare(results / visits[0], results / visits[1], error, out / "change")
     before, after = (_femoral_mm3(out / "followed", visit) for visit in visits)
     return _loss(before - after, found.summary["knees"][0]["changes"])
 
 
 def _femoral_mm3(cohort: Path, case: str) -> float:
     """How much femoral cartilage a made-up knee really has."""
-    mask, names = read_volume(cohort / case / "mask.nii.gz"), read_numbering(str(cohort / LABELS_FILE)).names
+    mask, names = read_volume(cohort / case / "mask.nii.gz"), read_label_map(str(cohort / LABELS_FILE)).names
     (value,) = (value for value, name in names.items() if name == FEMORAL)
     return float(np.count_nonzero(mask.array == value) * mask.spacing_mm.prod())
 
@@ -124,7 +126,7 @@ def _loss(planted: float, changes: Sequence[Mapping[str, Any]]) -> str:
     change, smallest = row["change"], row["smallest_detectable_change"]
     found = f"{abs(change):,.0f} mm3 {'less' if change < 0 else 'more'} are found"
     words = f"{planted:,.0f} mm3 of {FEMORAL} were taken away, {found}"
-    if row["verdict"] == Verdict.UNKNOWN:
+    if row["verdict"] == ChangeVerdict.UNKNOWN:
         return f"{words}, and the error of measurement is not known"
     interval = f"{smallest:,.0f} mm3 (95 %: {row['smallest_low']:,.0f} to {row['smallest_high']:,.0f})"
     told = "is told from error" if abs(change) > smallest else "cannot be told from error"

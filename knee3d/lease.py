@@ -28,8 +28,8 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from knee3d.atomic import partial_of, tidy
-from knee3d.threads import as_finished
+from knee3d.atomic import partial_of, remove_partial
+from knee3d.threads import results_as_completed
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ Run = Callable[[Mapping[str, Item], bool], Iterator[tuple[str, Result | None]]]
 whether leases of processes that are gone may be taken over."""
 
 
-class Held(ValueError):
+class LeaseHeldError(ValueError):
     """Another process holds the lease.
 
     Attributes:
@@ -59,10 +59,10 @@ class Held(ValueError):
         found = _HOLDER.fullmatch(holder)
         who = f"process {found['process']} on {found['host']}" if found else "another process"
         super().__init__(f"{path}: {who} is at work there; wait for it, or choose another folder")
-        self.here = bool(found) and found["machine"] == _machine()
+        self.here = found is not None and found["machine"] == _machine()
 
 
-class Lost(Held):
+class LeaseLostError(LeaseHeldError):
     """The lease was not renewed for so long that another process took it: what was made under it must not be kept."""
 
 
@@ -90,7 +90,7 @@ class Lease:
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ESTALE):
                 raise
-            raise Lost(self.path, "") from error
+            raise LeaseLostError(self.path, "") from error
 
     def release(self) -> None:
         """Give the lease back; if the disk does not answer, it ends by itself."""
@@ -117,7 +117,7 @@ def leased(path: Path, take_over: bool = True, patience_s: float = 0.0) -> Itera
         try:
             lease = _take(path, take_over)
             break
-        except Held as held:
+        except LeaseHeldError as held:
             if held.here or time.monotonic() >= end:
                 raise
             time.sleep(min(PAUSE_S, patience_s))
@@ -135,19 +135,19 @@ def leased(path: Path, take_over: bool = True, patience_s: float = 0.0) -> Itera
 
 
 @contextmanager
-def in_turn(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold the lease on a path while the block runs, after waiting for it: for files that several processes write."""
     with ExitStack() as stack:
         while True:
             try:
                 stack.enter_context(leased(path))
                 break
-            except Held:
+            except LeaseHeldError:
                 time.sleep(TURN_S)
         yield
 
 
-def share(items: Mapping[str, Item], run: Run[Item, Result]) -> Iterator[tuple[str, Result]]:
+def share_work(items: Mapping[str, Item], run: Run[Item, Result]) -> Iterator[tuple[str, Result]]:
     """Work on items that other processes may work on at the same time.
 
     Items on which others are at work are left to the end. Those whose process is gone are then taken over: as late as
@@ -174,11 +174,12 @@ def share(items: Mapping[str, Item], run: Run[Item, Result]) -> Iterator[tuple[s
         late = True
 
 
-def in_threads(work: Callable[[Item, bool], Result], jobs: int) -> Run[Item, Result]:
+def run_in_threads(work: Callable[[Item, bool], Result], jobs: int) -> Run[Item, Result]:
     """A `Run` in threads of this process.
 
     Args:
-        work: Called with an item, and whether leases may be taken over; raises `Held` where it cannot be done now.
+        work: Called with an item, and whether leases may be taken over; raises `LeaseHeldError` where it cannot be done
+            now.
         jobs: Items at a time.
     """
 
@@ -186,17 +187,17 @@ def in_threads(work: Callable[[Item, bool], Result], jobs: int) -> Run[Item, Res
         name, item = named
         try:
             return name, work(item, late)
-        except Held:
+        except LeaseHeldError:
             return name, None
 
     def run(items: Mapping[str, Item], late: bool) -> Iterator[tuple[str, Result | None]]:
-        for done in as_finished(lambda named: attempt(named, late), items.items(), jobs):
+        for done in results_as_completed(lambda named: attempt(named, late), items.items(), jobs):
             yield done.result()
 
     return run
 
 
-def sweep(folder: Path, names: Collection[str]) -> None:
+def remove_leftovers(folder: Path, names: Collection[str]) -> None:
     """Remove what processes that are gone have left beside some files and folders: leases, temporary and old folders.
 
     Args:
@@ -205,8 +206,8 @@ def sweep(folder: Path, names: Collection[str]) -> None:
     """
     found = {match["name"] for path in os.scandir(folder) if (match := _LEFTOVER.fullmatch(path.name))}
     for name in found & set(names):
-        with suppress(Held, OSError), leased(folder / name):
-            tidy(folder / name)
+        with suppress(LeaseHeldError, OSError), leased(folder / name):
+            remove_partial(folder / name)
 
 
 def disk_time(folder: Path) -> float:
@@ -239,9 +240,9 @@ def _take(path: Path, take_over: bool) -> Lease:
                 (place / holder).unlink(missing_ok=True)
             with suppress(OSError):  # not every system renames to the name of an empty folder
                 place.rmdir()
-        raise Held(path, holder or "")
+        raise LeaseHeldError(path, holder or "")
     except FileNotFoundError as error:  # who holds it has taken what we made for what a killed process left
-        raise Held(path, holder or "") from error
+        raise LeaseHeldError(path, holder or "") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
@@ -250,7 +251,7 @@ def _renew(lease: Lease, done: threading.Event) -> None:
     while not done.wait(BEAT_S):
         try:
             lease.check()
-        except Lost:
+        except LeaseLostError:
             return
         except OSError:
             continue  # a network disk may answer again

@@ -17,7 +17,7 @@ BEFORE = "before"
 """Key in the metadata of a dataclass field: the value that stands for what was done before the option existed."""
 
 
-def earlier(settings: Mapping[str, Any], *options: Any) -> dict[str, Any]:
+def settings_before(settings: Mapping[str, Any], *options: Any) -> dict[str, Any]:
     """What a record stands for that lacks all settings.
 
     Args:
@@ -31,12 +31,12 @@ def earlier(settings: Mapping[str, Any], *options: Any) -> dict[str, Any]:
     return {**settings, **{field.name: field.metadata[BEFORE] for field in known}}
 
 
-def completed(record: Mapping[str, Any], lacking: Mapping[str, Any]) -> dict[str, Any]:
+def complete_settings(record: Mapping[str, Any], lacking: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a record, and for each that it lacks the value that stands for what was done then.
 
     Args:
         record: Settings as they were recorded; settings may lie within settings.
-        lacking: Values of those that may be missing, see `earlier`.
+        lacking: Values of those that may be missing, see `settings_before`.
 
     Returns:
         All settings of both, those of the record first.
@@ -44,22 +44,22 @@ def completed(record: Mapping[str, Any], lacking: Mapping[str, Any]) -> dict[str
     found = {**record, **{name: value for name, value in lacking.items() if name not in record}}
     for name, value in lacking.items():
         if isinstance(value, Mapping) and isinstance(found[name], Mapping):
-            found[name] = completed(found[name], value)
+            found[name] = complete_settings(found[name], value)
     return found
 
 
-def changed(record: Mapping[str, Any], wanted: Mapping[str, Any], lacking: Mapping[str, Any]) -> list[str]:
+def changed_settings(record: Mapping[str, Any], wanted: Mapping[str, Any], lacking: Mapping[str, Any]) -> list[str]:
     """Names of the settings in which a record is not what is wanted.
 
     Args:
         record: Settings as they were recorded.
         wanted: Settings of now, ready for JSON.
-        lacking: Values of those that the record may lack, see `earlier`.
+        lacking: Values of those that the record may lack, see `settings_before`.
 
     Returns:
         Names, in the order of `wanted`, and then of the settings that only the record has.
     """
-    there = completed(record, lacking)
+    there = complete_settings(record, lacking)
     return [name for name in {**wanted, **there} if name not in wanted or wanted[name] != there.get(name)]
 
 

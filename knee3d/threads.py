@@ -8,7 +8,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def as_finished(work: Callable[[Item], Result], items: Iterable[Item], jobs: int) -> Iterator[Future[Result]]:
+def results_as_completed(work: Callable[[Item], Result], items: Iterable[Item], jobs: int) -> Iterator[Future[Result]]:
     """Call `work` on every item, `jobs` at a time.
 
     Yields:

@@ -6,7 +6,7 @@ import sys
 from click.testing import CliRunner, Result
 
 from knee3d.cli import main
-from knee3d.cli.frame import Echo
+from knee3d.cli.options import Echo
 
 PLAINLY = """
 from pathlib import Path

@@ -14,17 +14,17 @@ from filelock import FileLock
 from hypothesis import settings
 from skips import Skips
 
-from knee3d.anatomy.orientation import Side
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.slicing import to_slices
-from knee3d.anatomy.tissue import SCHEMES
-from knee3d.anatomy.volume import Volume
-from knee3d.dataset.cases import Case, Dataset, Split, save_dataset
-from knee3d.dataset.intensity import Window
-from knee3d.dataset.png import start_slices
+from knee3d.dataset.dataset import Case, Dataset, Split, save_dataset
+from knee3d.dataset.intensity import IntensityWindow
+from knee3d.dataset.png_slices import write_slices_in_background
+from knee3d.geometry.orientation import Side
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.slicing import to_slices
+from knee3d.geometry.volume import Volume
+from knee3d.labels.label_scheme import SCHEMES
 
 if TYPE_CHECKING:
-    from knee3d.dataset.phantom.cohort import Cohort
+    from knee3d.phantom.cohort import CohortConfig
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -33,15 +33,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Skips(), "skips")
 
 
-SLOW_FOLDERS = ("golden", "journeys", "launch", "learn")
+SLOW = ("api", "cluster", "golden", "models", "networks", "test_losses.py", "training")
 """Whose tests are all slow: collecting them alone takes seconds, as TensorFlow or Ray is imported."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what lies in the folders of slow tests, so that it is run with them."""
+    """Mark what lies in `SLOW`, so that it is run with them."""
     for item in items:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        if folder in SLOW_FOLDERS and item.get_closest_marker("nightly") is None:
+        if folder in SLOW and item.get_closest_marker("nightly") is None:
             item.add_marker(pytest.mark.slow)
 
 
@@ -64,7 +64,9 @@ def bright_ball(shape: tuple[int, int, int], seed: int) -> tuple[np.ndarray, np.
 @pytest.fixture
 def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Knees are segmented without pictures, which take longer than all the rest."""
-    monkeypatch.setattr("knee3d.report.figures.overview_figure", lambda *args: Path(args[3]).write_bytes(b"picture"))
+    monkeypatch.setattr(
+        "knee3d.report.confusion_figure.overview_figure", lambda *args: Path(args[3]).write_bytes(b"picture")
+    )
 
 
 @pytest.fixture(scope="session")
@@ -111,11 +113,11 @@ def cohort_of(made_once: MakeOnce) -> CohortOf:
     It takes the cohort, and a folder that gets a copy for a test that changes something; without one it is read only.
     """
 
-    from knee3d import workflow  # not before it is needed: it imports all that commands need
+    from knee3d import api  # not before it is needed: it imports all that commands need
 
-    def made(cohort: "Cohort", copy: Path | None = None) -> Path:
+    def made(cohort: "CohortConfig", copy: Path | None = None) -> Path:
         name = "cohort-" + re.sub(r"\W+", "-", f"{cohort.knees} {cohort.shape} {cohort.seed}").strip("-")
-        there = made_once(name, lambda out: workflow.phantom(cohort, out, jobs=2))
+        there = made_once(name, lambda out: api.make_phantom(cohort, out, jobs=2))
         if copy is not None:
             shutil.copytree(there, copy, dirs_exist_ok=True)
         return (copy or there) / "knees.csv"
@@ -134,9 +136,23 @@ def balls(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         for kind, array in zip(("image", "mask"), bright_ball(shape, seed), strict=True):
             with ThreadPoolExecutor(2) as pool:
                 for plane in Plane:
-                    start_slices(to_slices(Volume(array, IPL), plane), folder / name / plane.value / kind, pool)
+                    write_slices_in_background(
+                        to_slices(Volume(array, IPL), plane), folder / name / plane.value / kind, pool
+                    )
         cases.append(
-            Case(name, f"P{seed}", "", Side.RIGHT, split, shape, IPL, "IPL", Window(0, 255), True, fingerprint=name)
+            Case(
+                name,
+                f"P{seed}",
+                "",
+                Side.RIGHT,
+                split,
+                shape,
+                IPL,
+                "IPL",
+                IntensityWindow(0, 255),
+                True,
+                fingerprint=name,
+            )
         )
     dataset = Dataset(folder, SCHEMES["cartilage"], tuple(cases))
     save_dataset(dataset)

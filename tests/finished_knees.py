@@ -5,20 +5,22 @@ from pathlib import Path
 
 import numpy as np
 
-from knee3d.anatomy.orientation import Side, mirror, to_canonical
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, map_labels
-from knee3d.dataset.cases import Split
-from knee3d.dataset.files.volumefile import write_volume
-from knee3d.dataset.phantom.knee import parametric_knee
-from knee3d.dataset.source import read_image
-from knee3d.dataset.table import LABELS_FILE, Knee, write_numbering, write_table
-from knee3d.models import Trained
-from knee3d.postprocess.ensemble import Ensemble
-from knee3d.postprocess.predict import PlaneView
-from knee3d.workflow import Entry, Source, Wish
-from knee3d.workflow.making import segment_knee
-from knee3d.workflow.segmenter import Segmenter
+from knee3d.api import ImageSource, InputCase, SegmentJob
+from knee3d.api.segment_case import segment_case
+from knee3d.dataset.dataset import Split
+from knee3d.dataset.manifest import ManifestRow, write_manifest
+from knee3d.geometry.orientation import Side, mirror_left_right, to_canonical
+from knee3d.geometry.plane import Plane
+from knee3d.inference.ensemble import Ensemble
+from knee3d.inference.prediction import PlaneView
+from knee3d.inference.segmenter import Segmenter
+from knee3d.inference.trained_models import TrainedModels
+from knee3d.io.image_source import read_image
+from knee3d.io.label_map_file import LABELS_FILE, write_label_map
+from knee3d.io.volume_file import write_volume
+from knee3d.labels.label_map import LABEL_MAPS, map_labels
+from knee3d.labels.label_scheme import SCHEMES
+from knee3d.phantom.parametric_knee import parametric_knee
 
 SHAPE = (62, 77, 60)
 STEP = 60
@@ -43,16 +45,16 @@ def make_cohort(folder: Path, sides: tuple[Side, ...] = (Side.RIGHT, Side.LEFT),
     labels = parametric_knee(SHAPE, seed=1)
     knees = []
     for number, side in enumerate(sides, start=1):
-        here = mirror(labels) if side is Side.LEFT else labels
-        classes = map_labels(here.array, NUMBERINGS["pymskt"], SCHEMES[scheme])
+        here = mirror_left_right(labels) if side is Side.LEFT else labels
+        classes = map_labels(here.array, LABEL_MAPS["pymskt"], SCHEMES[scheme])
         image = classes.astype(np.int16) * STEP
         image[0] = 255  # so that the window is 0 to 255, on either side alike
         case = f"P{number:03d}"
         write_volume(here.with_array(image), folder / case / "image.nii.gz")
         write_volume(here, folder / case / "mask.nii.gz")
-        knees.append(Knee(case, case, "", side, folder / case / "image.nii.gz", folder / case / "mask.nii.gz"))
-    write_numbering(folder / LABELS_FILE, NUMBERINGS["pymskt"].names)
-    write_table(folder / "knees.csv", tuple(knees))
+        knees.append(ManifestRow(case, case, "", side, folder / case / "image.nii.gz", folder / case / "mask.nii.gz"))
+    write_label_map(folder / LABELS_FILE, LABEL_MAPS["pymskt"].names)
+    write_manifest(folder / "knees.csv", tuple(knees))
     return folder / "knees.csv"
 
 
@@ -60,9 +62,9 @@ def make_finished(
     table: Path, out: Path, scheme: str = "compartments", form: str = "nifti", trained_on: tuple[str, ...] = ()
 ) -> Path:
     """Segment the knees of a table into a folder each, with networks that know some patients."""
-    from knee3d.dataset.table import read_table
+    from knee3d.dataset.manifest import read_manifest
 
-    for knee in read_table(table):
+    for knee in read_manifest(table):
         image, _ = read_image(knee.image)
         views = {
             plane.value: PlaneView(plane, ByBrightness(4.0 * number, SCHEMES[scheme].classes))
@@ -71,9 +73,9 @@ def make_finished(
         ensemble = Ensemble(views, dict.fromkeys(views, 1 / 3))
         spacing = to_canonical(image).spacing_mm[None]
         patients = {Split.TRAIN: frozenset(trained_on), Split.VAL: frozenset()}
-        trained = Trained(ensemble, SCHEMES[scheme], patients, spacing, dict.fromkeys(views, "made up"), None)
+        trained = TrainedModels(ensemble, SCHEMES[scheme], patients, spacing, dict.fromkeys(views, "made up"), None)
         folder = out / knee.case
         folder.mkdir(parents=True)
-        entry = Entry(knee.case, Source(knee.image, knee.side), knee.patient)
-        segment_knee(entry, Segmenter(trained), Wish(out, form=form), "made up", folder)
+        entry = InputCase(knee.case, ImageSource(knee.image, knee.side), knee.patient)
+        segment_case(entry, Segmenter(trained), SegmentJob(out, form=form), "made up", folder)
     return out

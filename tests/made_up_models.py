@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.tissue import SCHEMES
 from knee3d.dataset.intensity import WINDOW_RULE
+from knee3d.geometry.plane import Plane
+from knee3d.labels.label_scheme import SCHEMES
 
 
 def make_models(
@@ -78,8 +78,8 @@ def make_volume_network(
 
 def write_network(network: Any, place: Path, spacing_mm: tuple[float, float, float], scheme: str, **more: Any) -> None:
     """Write a network's SavedModel and its card, with what else the card shall say."""
-    from knee3d.learn.card import for_saved_model
-    from knee3d.learn.savedmodel import export
+    from knee3d.models.model_card import saved_model_description
+    from knee3d.models.saved_model import export_saved_model
 
     card = {
         "version": 1,
@@ -98,5 +98,5 @@ def write_network(network: Any, place: Path, spacing_mm: tuple[float, float, flo
         **more,
     }
     place.mkdir(parents=True)
-    export(network, place / "saved_model", for_saved_model(card))
+    export_saved_model(network, place / "saved_model", saved_model_description(card))
     (place / "card.json").write_text(json.dumps(card))

@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 
 from knee3d import __version__
 from knee3d.cli import main, train
-from knee3d.cli.frame import Command, with_owners
-from knee3d.dataset.table import read_table
+from knee3d.cli.options import Command, with_owners
+from knee3d.dataset.manifest import read_manifest
 
 
 def run(*words: object) -> Result:
@@ -28,7 +28,7 @@ def test_every_command_explains_itself_with_an_example(command):
 
 def test_the_demo_ends_with_commands_that_are_there(monkeypatch, tmp_path):
     monkeypatch.setattr("knee3d.demo.demo", lambda *args: ({}, "a loss"))
-    monkeypatch.setattr("knee3d.cli.results.show_scores", lambda summary: None)
+    monkeypatch.setattr("knee3d.cli.segmentation.show_scores", lambda summary: None)
     said = run("demo", "--out", tmp_path / "demo").output
     (tensorboard,) = [word for word in said.split() if word.endswith("tensorboard")]
     assert Path(tensorboard).is_file()
@@ -122,7 +122,7 @@ def test_a_knee_whose_name_is_not_utf8_is_left_out_of_a_table(tmp_path):
     done = run("table", tmp_path / "knees", "-o", tmp_path / "knees.csv")
     assert done.exit_code == 0, done.output
     assert "udcfcller.nii.gz'; rename it" in done.output
-    assert [knee.case for knee in read_table(tmp_path / "knees.csv")] == ["A", "Z"]
+    assert [knee.case for knee in read_manifest(tmp_path / "knees.csv")] == ["A", "Z"]
 
 
 def test_an_error_that_names_an_option_says_which_command_has_it():

@@ -14,8 +14,17 @@ from pathlib import Path
 import pytest
 
 from knee3d import lease as room
-from knee3d.atomic import tidy, whole_folder
-from knee3d.lease import Held, Lost, disk_time, in_threads, in_turn, leased, share, sweep
+from knee3d.atomic import remove_partial, whole_folder
+from knee3d.lease import (
+    LeaseHeldError,
+    LeaseLostError,
+    disk_time,
+    leased,
+    locked,
+    remove_leftovers,
+    run_in_threads,
+    share_work,
+)
 
 ELSEWHERE = "node17+0123abcd+4711+89abcdef"
 """Holder's name of a process on another machine."""
@@ -49,7 +58,7 @@ def test_one_at_a_time(tmp_path):
     path = tmp_path / "new" / "case"
     with leased(path) as lease:
         with (
-            pytest.raises(Held, match=f"{path}: process {os.getpid()} on .* choose another folder") as held,
+            pytest.raises(LeaseHeldError, match=f"{path}: process {os.getpid()} on .* choose another folder") as held,
             leased(path),
         ):
             pass
@@ -69,7 +78,7 @@ def test_many_threads_take_turns(tmp_path):
     file.write_text("0")
 
     def add(_: int) -> None:
-        with in_turn(file):
+        with locked(file):
             count = int(file.read_text())
             time.sleep(0)
             file.write_text(str(count + 1))
@@ -99,7 +108,7 @@ class Schedule:
         """Do works at the same time, each under its name in the order."""
 
         def whole(work: Callable[[], object]) -> None:
-            with suppress(Held):
+            with suppress(LeaseHeldError):
                 work()
             with self._change:
                 self._order = [who for who in self._order if who != threading.current_thread().name]
@@ -189,7 +198,7 @@ def test_who_was_robbed_notices_and_keeps_nothing(tmp_path):
                 other.check()
             lease.check()
 
-    assert str(path) in str(pytest.raises(Lost, mine).value)
+    assert str(path) in str(pytest.raises(LeaseLostError, mine).value)
     assert (path / "result").read_text() == "theirs"
     assert names(tmp_path) == {"case"}
 
@@ -205,19 +214,19 @@ def test_who_was_robbed_fails_for_that_reason_and_gives_nothing_back(tmp_path):
 
     others: list[room.Lease] = []
     with ExitStack() as stack:
-        pytest.raises(Lost, mine)
+        pytest.raises(LeaseLostError, mine)
         others[0].check()
 
 
 def test_a_process_of_this_machine_that_is_dead_is_known_to_be(tmp_path):
     path = tmp_path / "case"
     held_by(path, f"here+{room._machine()}+{dead_process()}+89abcdef")
-    with pytest.raises(Held), leased(path, take_over=False):
+    with pytest.raises(LeaseHeldError), leased(path, take_over=False):
         pass
     with leased(path):
         assert len(names(tmp_path / ".lease-case")) == 1
     held_by(path, f"here+{room._machine()}+{os.getpid()}+89abcdef")
-    with pytest.raises(Held), leased(path):
+    with pytest.raises(LeaseHeldError), leased(path):
         pass
 
 
@@ -227,7 +236,7 @@ def test_of_other_machines_the_clock_of_the_disk_tells(tmp_path, monkeypatch, ho
     monkeypatch.setattr(time, "time_ns", lambda: 0)
     path = tmp_path / "case"
     file = held_by(path, holder, room.STALE_S - 5)
-    with pytest.raises(Held) as held, leased(path):
+    with pytest.raises(LeaseHeldError) as held, leased(path):
         pass
     assert not held.value.here
     make_old(file, 10)
@@ -259,7 +268,7 @@ def test_patience_with_another_machine(tmp_path, monkeypatch):
     monkeypatch.setattr(room, "STALE_S", 0.1)
     path = tmp_path / "case"
     held_by(path, ELSEWHERE)
-    with leased(path, patience_s=10), pytest.raises(Held), leased(path, patience_s=10):
+    with leased(path, patience_s=10), pytest.raises(LeaseHeldError), leased(path, patience_s=10):
         pass  # the first did not renew its lease; a process of this machine is alive, or it is not
     file = held_by(path, ELSEWHERE)
     alive = threading.Event()
@@ -270,7 +279,7 @@ def test_patience_with_another_machine(tmp_path, monkeypatch):
 
     thread = threading.Thread(target=renew)
     thread.start()
-    with pytest.raises(Held), leased(path, patience_s=0.3):
+    with pytest.raises(LeaseHeldError), leased(path, patience_s=0.3):
         pass
     alive.set()
     thread.join()
@@ -292,7 +301,7 @@ def test_what_others_do_is_left_to_the_end_and_taken_over_last(tmp_path):
                 file.unlink()
         return "here"
 
-    ended = dict(share({name: name for name in "abcde"}, in_threads(work, jobs=1)))
+    ended = dict(share_work({name: name for name in "abcde"}, run_in_threads(work, jobs=1)))
     assert ended == {"a": "here", "b": "elsewhere", "c": "here", "d": "here", "e": "here"}
     assert begun == ["a", "d", "e", "c"]
 
@@ -302,7 +311,7 @@ def test_an_error_that_concerns_all_ends_the_work(tmp_path):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        list(share({"a": "a", "b": "b"}, in_threads(work, jobs=2)))
+        list(share_work({"a": "a", "b": "b"}, run_in_threads(work, jobs=2)))
 
 
 def test_only_leftovers_of_what_is_named_and_nobody_has_are_swept(tmp_path):
@@ -314,7 +323,7 @@ def test_only_leftovers_of_what_is_named_and_nobody_has_are_swept(tmp_path):
     (tmp_path / "a").mkdir()
     held_by(tmp_path / "a", dead)
     held_by(tmp_path / "b", ELSEWHERE)
-    sweep(tmp_path, ["a", "b", "d"])
+    remove_leftovers(tmp_path, ["a", "b", "d"])
     kept = {f".partial-0123abcd-{name}" for name in ("b", "c", "x-a")}
     assert names(tmp_path) == {*kept, ".lease-b", ".old-mine", "a", "d"}
 
@@ -325,12 +334,12 @@ def test_who_is_taken_for_a_leftover_while_it_asks_is_told_that_the_lease_is_hel
     rename = Path.rename
 
     def tidied(self: Path, to: Path) -> Path:
-        tidy(path)
+        remove_partial(path)
         return rename(self, to)
 
     with leased(path):
         monkeypatch.setattr(Path, "rename", tidied)
-        with pytest.raises(Held), leased(path):
+        with pytest.raises(LeaseHeldError), leased(path):
             pass
     monkeypatch.undo()
     assert not names(tmp_path)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from knee3d.threads import as_finished
+from knee3d.threads import results_as_completed
 
 
 def test_everything_is_done_once_and_an_error_is_its_own():
@@ -13,7 +13,7 @@ def test_everything_is_done_once_and_an_error_is_its_own():
             raise ValueError("three")
         return number**2
 
-    futures = list(as_finished(work, range(6), jobs=3))
+    futures = list(results_as_completed(work, range(6), jobs=3))
     assert sorted(future.result() for future in futures if not future.exception()) == [0, 1, 4, 16, 25]
     assert [str(future.exception()) for future in futures if future.exception()] == ["three"]
 
@@ -26,7 +26,7 @@ def test_an_interruption_drops_what_was_not_begun():
         time.sleep(0.02)
 
     def interrupted() -> None:
-        for _ in as_finished(work, range(500), jobs=2):
+        for _ in results_as_completed(work, range(500), jobs=2):
             raise KeyboardInterrupt
 
     pytest.raises(KeyboardInterrupt, interrupted)

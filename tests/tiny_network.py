@@ -5,8 +5,8 @@ Importing this module lets `TrainConfig(network="tiny")` be known in the process
 
 import keras
 
-from knee3d.learn.networks import NETWORKS, Architecture
-from knee3d.learn.networks.layers import UpSample
+from knee3d.networks import NETWORKS, Architecture
+from knee3d.networks.layers import UpSample
 
 TINY = "tiny"
 

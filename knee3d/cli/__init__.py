@@ -6,12 +6,12 @@ What is slow to import is imported inside the commands, so that `--help` answers
 import click
 
 from knee3d import __version__
-from knee3d.cli.change import compare, reproducibility
 from knee3d.cli.data import audit, inspect, phantom, prepare, restore, table
-from knee3d.cli.frame import Group
-from knee3d.cli.fusing import evaluate, fuse
-from knee3d.cli.learning import card, export, train
-from knee3d.cli.results import demo, report, segment
+from knee3d.cli.fusion import evaluate, fuse
+from knee3d.cli.options import Group
+from knee3d.cli.repeatability import compare, reproducibility
+from knee3d.cli.segmentation import demo, report, segment
+from knee3d.cli.training import card, export, train
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -8,9 +8,7 @@ from typing import Any
 
 import click
 
-from knee3d.anatomy.schemes import find_scheme
-from knee3d.anatomy.tissue import SCHEMES
-from knee3d.cli.frame import (
+from knee3d.cli.options import (
     EXISTING,
     FILE,
     FOLDER,
@@ -26,6 +24,8 @@ from knee3d.cli.frame import (
     spacing_option,
     with_owners,
 )
+from knee3d.labels.label_scheme import SCHEMES
+from knee3d.labels.scheme_files import find_scheme
 
 
 @click.command(cls=Command)
@@ -51,11 +51,11 @@ def phantom(out: Path, knees: int, **options: Any) -> None:
     knee3d phantom cohort --knees 8 --retests 8
     knee3d phantom cohort --knees 8 --from-labels knee_a.nrrd --from-labels knee_b.nrrd
     """
-    from knee3d import workflow
-    from knee3d.dataset.phantom.cohort import Cohort
+    from knee3d import api
+    from knee3d.phantom.cohort import CohortConfig
 
     jobs = options.pop("jobs")
-    table = workflow.phantom(Cohort(knees, **options), out, jobs)
+    table = api.make_phantom(CohortConfig(knees, **options), out, jobs)
     retests = f", {options['retests']} retests" if options["retests"] else ""
     click.echo(f"{knees} knees and a follow-up{retests} in {table}")
 
@@ -77,9 +77,9 @@ def inspect(path: Path, as_json: bool, **choice: Any) -> None:
     knee3d inspect path/to/dicom
     knee3d inspect study.zip --json
     """
-    from knee3d import workflow
+    from knee3d import api
 
-    found = workflow.inspect(path, choice_of(choice))
+    found = api.inspect(path, choice_of(choice))
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
@@ -126,9 +126,9 @@ def table(folder: Path, out: Path) -> None:
     \b
     knee3d table data/raw -o data/raw/knees.csv
     """
-    from knee3d import workflow
+    from knee3d import api
 
-    for note in workflow.table(folder, out):
+    for note in api.make_manifest(folder, out):
         click.echo(note)
     click.echo(f"{out}: please check it before knee3d prepare {out}")
 
@@ -140,7 +140,7 @@ def table(folder: Path, out: Path) -> None:
     "--scheme",
     default="cartilage",
     metavar="NAME|FILE",
-    help=f"Classes: {', '.join(SCHEMES)}, or a JSON file of your own, see docs/inputs.md.",
+    help=f"Classes: {', '.join(SCHEMES)}, or a JSON file of your own, see docs/reference/inputs.md.",
 )
 @click.option(
     "--labels",
@@ -169,14 +169,14 @@ def prepare(table: Path, dataset: Path, **options: Any) -> None:
     \b
     knee3d prepare knees.csv data/oai --scheme compartments --split 0.7,0.15,0.15 --seed 1
     """
-    from knee3d import workflow
-    from knee3d.dataset.prepare import Preparation
+    from knee3d import api
+    from knee3d.dataset.preparation import PrepareConfig
 
     choice = choice_of(options)
-    preparation = Preparation(
+    preparation = PrepareConfig(
         find_scheme(options["scheme"]), None, options["split"], options["seed"], choice, int(options["bits"])
     )
-    prepared = workflow.prepare(table, dataset, preparation, options["labels"], options["jobs"])
+    prepared = api.prepare(table, dataset, preparation, options["labels"], options["jobs"])
     counts = Counter(case.split or "unlabelled" for case in prepared.cases)
     click.echo(f"{dataset}: {', '.join(f'{number} {split}' for split, number in counts.items())}")
 
@@ -197,9 +197,9 @@ def restore(dataset: Path, case: str, out: Path, mask: bool) -> None:
     knee3d restore data/oai 9001-00 -o knee.nii.gz
     knee3d restore data/oai 9001-00 -o mask.nii.gz --mask
     """
-    from knee3d import workflow
+    from knee3d import api
 
-    workflow.restore(dataset, case, out, mask)
+    api.restore_volume(dataset, case, out, mask)
     click.echo(out)
 
 
@@ -212,9 +212,9 @@ def audit(dataset: Path, out: Path) -> None:
     \b
     knee3d audit data/oai --out audit
     """
-    from knee3d import workflow
+    from knee3d import api
 
-    summary = workflow.audit(dataset, out)
+    summary = api.audit_dataset(dataset, out)
     for name, split in summary["splits"].items():
         click.echo(f"{name:<11} {split['cases']} cases of {split['patients']} patients")
     for case in summary["cases"]:

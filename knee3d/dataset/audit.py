@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from knee3d.anatomy.volume import Volume
-from knee3d.dataset.cases import Case, Dataset, Split
+from knee3d.dataset.dataset import Case, Dataset, Split
 from knee3d.dataset.split import check_no_leak
+from knee3d.geometry.volume import Volume
 
 FEWEST = 5  # cases, before anything can be called unusual
 # Modified z-score above which a value is unusual (Iglewicz and Hoaglin, How to detect and handle outliers, 1993).
@@ -18,7 +18,7 @@ _SPREAD = 0.1  # of the median: where nearly all are equal, what differs by less
 
 
 @dataclass(frozen=True)
-class Facts:
+class CaseAudit:
     """One case in numbers.
 
     Attributes:
@@ -48,7 +48,7 @@ class Facts:
     notes: tuple[str, ...] = ()
 
 
-def facts_of(case: Case, mask: Volume | None, names: Sequence[str]) -> Facts:
+def audit_case(case: Case, mask: Volume | None, names: Sequence[str]) -> CaseAudit:
     """Count one case.
 
     Args:
@@ -64,7 +64,7 @@ def facts_of(case: Case, mask: Volume | None, names: Sequence[str]) -> Facts:
         voxels = tuple(np.bincount(mask.array.ravel(), minlength=len(names) + 1)[1:].tolist())
         notes += [f"no {name}" for name, count in zip(names, voxels, strict=True) if not count]
     mm3 = float(abs(np.linalg.det(case.affine[:3, :3])))
-    return Facts(
+    return CaseAudit(
         case=case.name,
         patient=case.patient,
         visit=case.visit,
@@ -79,7 +79,7 @@ def facts_of(case: Case, mask: Volume | None, names: Sequence[str]) -> Facts:
     )
 
 
-def with_outliers(facts: Sequence[Facts], names: Sequence[str]) -> tuple[Facts, ...]:
+def flag_outliers(facts: Sequence[CaseAudit], names: Sequence[str]) -> tuple[CaseAudit, ...]:
     """Note of every case in what it is unlike the others: spacing, extent, window, amount of each tissue.
 
     With fewer than `FEWEST` values of a kind nothing is unusual.
@@ -106,7 +106,7 @@ def with_outliers(facts: Sequence[Facts], names: Sequence[str]) -> tuple[Facts, 
     return tuple(replace(one, notes=tuple(note)) for one, note in zip(facts, notes, strict=True))
 
 
-def summary_of(dataset: Dataset, facts: Sequence[Facts]) -> dict[str, Any]:
+def audit_summary(dataset: Dataset, facts: Sequence[CaseAudit]) -> dict[str, Any]:
     """Counts for JSON: of each split its cases, patients, sides and voxels of each tissue; leaks; and every case."""
     names = dataset.scheme.names
     splits = {}

@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from knee3d.anatomy.orientation import Side, acquired_plane, to_canonical
-from knee3d.anatomy.volume import Volume
-from knee3d.dataset.dicom.grid import Grid, regular_grid
-from knee3d.dataset.dicom.series import Echo, Series, check_complete, scan
-from knee3d.dataset.files.archive import unpacked
-from knee3d.dataset.intensity import check_one_knee, without_padding
-from knee3d.dataset.source import ANY, Choice, read_image
+from knee3d.dataset.intensity import check_one_knee, replace_padding
+from knee3d.geometry.orientation import Side, acquired_plane, to_canonical
+from knee3d.geometry.volume import Volume
+from knee3d.io.archive import extracted_archive
+from knee3d.io.dicom.grid import SliceGrid, regular_grid
+from knee3d.io.dicom.series import Echo, Series, check_complete, scan_folder
+from knee3d.io.image_source import DEFAULT_OPTIONS, ReadOptions, read_image
 
 log = logging.getLogger(__name__)
 
 
-def inspect(path: Path, choice: Choice = ANY) -> dict[str, Any]:
+def inspect(path: Path, choice: ReadOptions = DEFAULT_OPTIONS) -> dict[str, Any]:
     """List what could be read from a folder of DICOM, a zip of it, or a volume file.
 
     Args:
@@ -45,8 +45,8 @@ def inspect(path: Path, choice: Choice = ANY) -> dict[str, Any]:
         head = {"name": path.name, "path": str(path), "uid": "", "description": "", "echo": None, "time_ms": None}
         volume = head | {"images": 1} | _place(lambda: _checked(path, choice))
         return {"volumes": [volume], "skipped": {}, "broken": []}
-    with unpacked(path) as folder:
-        found = scan(folder, choice.any_modality)
+    with extracted_archive(path) as folder:
+        found = scan_folder(folder, choice.any_modality)
         if found.remark:
             log.warning("%s: %s", path, found.remark)
         volumes = [_echo(series, echo, folder, path) for series in found.series for echo in series.echoes]
@@ -54,21 +54,21 @@ def inspect(path: Path, choice: Choice = ANY) -> dict[str, Any]:
     return {"volumes": volumes, "skipped": skipped, "broken": [str(error) for error in found.broken]}
 
 
-def _checked(path: Path, choice: Choice) -> tuple[Volume, Side]:
+def _checked(path: Path, choice: ReadOptions) -> tuple[Volume, Side]:
     """An image that nothing stands in the way of.
 
     Raises:
         ValueError: As `read_image` and `canonical_image`.
     """
     volume, side = read_image(path, choice)
-    check_one_knee(without_padding(to_canonical(volume)))
+    check_one_knee(replace_padding(to_canonical(volume)))
     return volume, side
 
 
 def _echo(series: Series, echo: Echo, folder: Path, path: Path) -> dict[str, Any]:
     """What is told of an echo of a series, whose files lie in a folder, which may be what `path` was unpacked to."""
 
-    def grid() -> tuple[Grid, Side]:
+    def grid() -> tuple[SliceGrid, Side]:
         found = regular_grid(echo.frames)
         check_complete(series)
         return found, found.side
@@ -86,7 +86,7 @@ def _echo(series: Series, echo: Echo, folder: Path, path: Path) -> dict[str, Any
     }
 
 
-def _place(find: Callable[[], tuple[Volume | Grid, Side]]) -> dict[str, Any]:
+def _place(find: Callable[[], tuple[Volume | SliceGrid, Side]]) -> dict[str, Any]:
     """Where a volume lies, or why that cannot be found."""
     try:
         found, side = find()

@@ -11,19 +11,19 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from knee3d.anatomy.volume import Volume
+from knee3d.geometry.volume import Volume
 
 log = logging.getLogger(__name__)
 
 WINDOW_RULE = "foreground, version 2"
-"""The name and version of the way in which `window_of` finds a window. A network is used only on images whose windows
+"""The name and version of the way in which `find_window` finds a window. A network is used only on images whose windows
 were found in the same way as those of its training."""
 SHARE = 0.995
 """The part of the foreground that is not brighter than the window."""
 MOST_BLOCKS = 1 << 19
 """So many of a volume are looked at: a knee of OAI's size has 3 million."""
 THICK_MM = 2.0
-"""Voxels this long are no parts of a block, see `blocks_of`: it would show more than one tissue."""
+"""Voxels this long are no parts of a block, see `intensity_blocks`: it would show more than one tissue."""
 VOXEL_MM = (0.05, 20.0)
 """The smallest and the largest distance between voxels of a knee in mm: what is beyond was given in another unit."""
 WIDEST_MM = 220.0
@@ -35,7 +35,7 @@ _STEPS = 255  # between 8-bit pixels
 
 
 @dataclass(frozen=True)
-class Window:
+class IntensityWindow:
     """Intensities that become black and white.
 
     Attributes:
@@ -56,10 +56,11 @@ class Window:
             raise ValueError(f"an intensity window needs low < high, both finite; got {self.low} to {self.high}")
 
 
-def window_of(volume: Volume) -> Window:
+def find_window(volume: Volume) -> IntensityWindow:
     """One window for the whole volume, from the intensities of its foreground, so that air around it changes nothing.
 
-    The foreground is all blocks of voxels, see `blocks_of`, that are brighter than `clip_level`. The brightest 0.5 % of
+    The foreground is all blocks of voxels, see `intensity_blocks`, that are brighter than `clip_level`. The brightest
+    0.5 % of
     its voxels lie above the window. The window begins at 0, where scanners see no signal. It does not where the darkest
     intensities of the whole volume are far from 0, lower than minus a twentieth of the window's end or higher than a
     quarter of it: then as many voxels lie below the window as above it.
@@ -67,12 +68,12 @@ def window_of(volume: Volume) -> Window:
     Slices are never windowed one by one: a slice's brightness would then depend on what else it shows.
 
     Args:
-        volume: It holds finite numbers, and no padding, see `without_padding`.
+        volume: It holds finite numbers, and no padding, see `replace_padding`.
 
     Raises:
         ValueError: The volume has no contrast.
     """
-    blocks = blocks_of(volume)
+    blocks = intensity_blocks(volume)
     values, counted = _distribution(blocks[_is_foreground(blocks)])
     high = float(values[np.searchsorted(counted, SHARE * counted[-1])])
     darkest, of_all = _distribution(blocks)
@@ -81,10 +82,10 @@ def window_of(volume: Volume) -> Window:
         low = 0.0
     if high <= low:
         raise ValueError(f"the image has no contrast: its intensities are nearly all {low:g}")
-    return Window(low, high)
+    return IntensityWindow(low, high)
 
 
-def blocks_of(volume: Volume) -> np.ndarray:
+def intensity_blocks(volume: Volume) -> np.ndarray:
     """Blocks of 2 x 2 x 2 voxels, in whose mean there is less noise; along an axis of thick slices, of 1 voxel.
 
     Args:
@@ -143,8 +144,8 @@ def check_one_knee(volume: Volume) -> None:
         volume: In canonical axes, without padding.
 
     Raises:
-        ValueError: An axis has fewer than two voxels, or voxels that are no knee's, or the foreground, see `window_of`,
-            is wider than a knee.
+        ValueError: An axis has fewer than two voxels, or voxels that are no knee's, or the foreground, see
+            `find_window`, is wider than a knee.
     """
     if min(volume.shape) < 2:
         raise ValueError(f"it is a single slice of {volume.shape} voxels; a volume has several")
@@ -154,7 +155,7 @@ def check_one_knee(volume: Volume) -> None:
     width = float(volume.spacing_mm[2])
     if volume.shape[2] * width <= WIDEST_MM:
         return
-    filled = _is_foreground(blocks_of(volume)).mean(axis=(0, 1))
+    filled = _is_foreground(intensity_blocks(volume)).mean(axis=(0, 1))
     tissue = np.flatnonzero(filled > _FILLED * filled.max())
     across = float(np.ptp(tissue) + 1) * volume.shape[2] * width / filled.size if tissue.size else 0.0
     if across > WIDEST_MM:
@@ -170,7 +171,7 @@ def _count_up_to(level: float, values: np.ndarray, counted: np.ndarray) -> int:
     return min(int(counted[place - 1]) if place else 0, int(counted[-1]) - 1)
 
 
-def without_padding(volume: Volume, name: str = "image") -> Volume:
+def replace_padding(volume: Volume, name: str = "image") -> Volume:
     """The same volume, in which padding has the darkest intensity of all other voxels.
 
     Padding is a value that no scanner measured, such as -1024 around the field of view. It is recognised as the lowest
@@ -214,7 +215,7 @@ def _on_faces(padded: np.ndarray) -> float:
     return float(np.mean(faces))
 
 
-def to_pixels(volume: Volume, window: Window, bits: int = 8) -> Volume:
+def to_pixels(volume: Volume, window: IntensityWindow, bits: int = 8) -> Volume:
     """Intensities scaled linearly so that the window spans 0 to 255, clipped and rounded (halves up).
 
     Args:
@@ -244,7 +245,7 @@ def to_pixels(volume: Volume, window: Window, bits: int = 8) -> Volume:
     return volume.with_array(pixels)
 
 
-def to_intensities(volume: Volume, window: Window) -> Volume:
+def to_intensities(volume: Volume, window: IntensityWindow) -> Volume:
     """The way back: the middle of what became each pixel.
 
     Args:

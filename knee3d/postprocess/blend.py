@@ -1,8 +1,8 @@
 """Several opinions on one volume -> one: F = wc*C + wa*A + ws*S (Luan et al. 2025), for any number of named views.
 
 RULES says how opinions may be pooled. Views come one at a time into one accumulator, whole (`blend`) or part by part as
-they are made (`Pool`), or, where all of them are in memory or mapped into it, piece by piece (`mixed`), so that nothing
-as large as a volume is made.
+they are made (`BlendAccumulator`), or, where all of them are in memory or mapped into it, piece by piece
+(`blend_part`), so that nothing as large as a volume is made.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from knee3d.anatomy.volume import Volume
-from knee3d.threads import as_finished
+from knee3d.geometry.volume import Volume
+from knee3d.threads import results_as_completed
 
 Weights = Mapping[str, float | Sequence[float]]
 """View name to its weight, or to one weight for each class."""
@@ -31,7 +31,7 @@ LEAST = np.float32(1e-6)
 
 
 @dataclass(frozen=True)
-class Rule:
+class BlendRule:
     """A way to pool opinions: finish(sum over views of weight * term(probabilities)).
 
     Attributes:
@@ -63,17 +63,17 @@ def _ballot(probabilities: np.ndarray) -> np.ndarray:
     return np.eye(probabilities.shape[-1], dtype=np.float32)[probabilities.argmax(axis=-1)]
 
 
-RULES: Mapping[str, Rule] = {
-    "linear": Rule(_same, _same),
-    "log": Rule(_logarithm, softmax),
-    "vote": Rule(_ballot, _same),
+RULES: Mapping[str, BlendRule] = {
+    "linear": BlendRule(_same, _same),
+    "log": BlendRule(_logarithm, softmax),
+    "vote": BlendRule(_ballot, _same),
 }
 """linear: the paper's weighted mean. log: the logarithmic opinion pool, a weighted geometric mean scaled to add up to 1
 (Genest and Zidek 1986). vote: each view has its weight in votes for its most probable class; with equal weights the
 majority's, and of equals the lower number."""
 
 
-def only(weights: Weights, names: Iterable[str]) -> Weights:
+def select_weights(weights: Weights, names: Iterable[str]) -> Weights:
     """The weights of some of the views, scaled to add up to 1 again; equal ones where theirs were 0.
 
     Args:
@@ -105,7 +105,7 @@ def check_weights(weights: Weights, rule: str = "linear") -> None:
         raise ValueError(f"weights must be at least 0 and add up to 1, got {dict(weights)}")
 
 
-def mixed(parts: Sequence[np.ndarray], weights: Shares, rule: str = "linear") -> np.ndarray:
+def blend_part(parts: Sequence[np.ndarray], weights: Shares, rule: str = "linear") -> np.ndarray:
     """Pool opinions on some voxels.
 
     Args:
@@ -138,12 +138,12 @@ def blend(views: Iterable[tuple[str, Volume]], weights: Weights, rule: str = "li
         ValueError: The weights are none, views and weights do not name the same views, or as `check_views`.
     """
     check_weights(weights, rule)
-    pool: Pool | None = None
+    pool: BlendAccumulator | None = None
     seen: list[str] = []
     for name, view in views:
         if name not in weights or name in seen:
             raise ValueError(f"view {name!r} came with weights for {sorted(weights)}, after {seen}")
-        pool = pool or Pool(view, view.array.shape[-1], weights, rule)
+        pool = pool or BlendAccumulator(view, view.array.shape[-1], weights, rule)
         _check_view(name, view, pool.volume)
         pool.add(name, (slice(None),) * 3, view.array)
         seen.append(name)
@@ -153,7 +153,7 @@ def blend(views: Iterable[tuple[str, Volume]], weights: Weights, rule: str = "li
     return pool.finish()
 
 
-class Pool:
+class BlendAccumulator:
     """The sum that grows while views come part by part. Each view must come whole, in parts of its own."""
 
     def __init__(self, grid: Volume, classes: int, weights: Weights, rule: str = "linear") -> None:
@@ -203,7 +203,7 @@ class Pool:
             def forget(piece: Piece) -> None:
                 self._total[piece][~region[piece]] = nothing
 
-            over_pieces(forget, self._total.shape, 4 * len(nothing))
+            map_over_chunks(forget, self._total.shape, 4 * len(nothing))
         _finish_volume(self._total, list(self._weights.values()), self._rule)
         return self.volume
 
@@ -250,7 +250,7 @@ def _add_volume(total: np.ndarray, array: np.ndarray, weight: float | Sequence[f
     def add(piece: Piece) -> None:
         total[piece] += _weighted(array[piece], weight, rule)
 
-    over_pieces(add, total.shape, 4 * total.shape[-1])
+    map_over_chunks(add, total.shape, 4 * total.shape[-1])
 
 
 def _finish(total: np.ndarray, weights: Shares, rule: str) -> np.ndarray:
@@ -267,10 +267,10 @@ def _finish_volume(total: np.ndarray, weights: Shares, rule: str) -> None:
     def finish(piece: Piece) -> None:
         total[piece] = _finish(total[piece], weights, rule)
 
-    over_pieces(finish, total.shape, 4 * total.shape[-1])
+    map_over_chunks(finish, total.shape, 4 * total.shape[-1])
 
 
-def pieces(shape: tuple[int, ...], voxel_bytes: int) -> Iterator[Piece]:
+def memory_chunks(shape: tuple[int, ...], voxel_bytes: int) -> Iterator[Piece]:
     """Cut the first two axes so that each piece holds about `PIECE_BYTES`, and at least one line of voxels.
 
     Args:
@@ -287,13 +287,13 @@ def pieces(shape: tuple[int, ...], voxel_bytes: int) -> Iterator[Piece]:
             yield slice(start, start + thick), slice(first, min(first + lines, shape[1]))
 
 
-def over_pieces(work: Callable[[Piece], object], shape: tuple[int, ...], voxel_bytes: int) -> None:
+def map_over_chunks(work: Callable[[Piece], object], shape: tuple[int, ...], voxel_bytes: int) -> None:
     """Call `work` with each piece, each core its share of them; numpy computes outside Python's lock."""
-    todo, cores = list(pieces(shape, voxel_bytes)), len(os.sched_getaffinity(0))
+    todo, cores = list(memory_chunks(shape, voxel_bytes)), len(os.sched_getaffinity(0))
 
     def share(core: int) -> None:
         for piece in todo[core::cores]:
             work(piece)
 
-    for done in as_finished(share, range(cores), cores):
+    for done in results_as_completed(share, range(cores), cores):
         done.result()

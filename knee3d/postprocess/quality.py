@@ -7,8 +7,8 @@ networks did on validation. No rule needs the truth.
     implausible  its volume is more than `VOLUME_FACTOR` times outside the range there
     blind        a view finds less than `MISSING` of the tissue that all views together find
     cut off      it covers more of a border of the image than there, and more than `BORDER_MM2`
-    disagree     the views agree less than `AGREEMENT_FACTOR` times as well as on the worst validation case
-    doubtful     the networks are unsure of the tissue they find, `DOUBT_FACTOR` times more than on the worst one
+    disagree     the views agree less than `DICE_FACTOR` times as well as on the worst validation case
+    uncertain    the networks are unsure of the tissue they find, `ENTROPY_FACTOR` times more than on the worst one
 """
 
 from __future__ import annotations
@@ -20,71 +20,71 @@ from typing import Any
 
 import numpy as np
 
-from knee3d.anatomy.volume import Volume
+from knee3d.geometry.volume import Volume
 from knee3d.postprocess.blend import as_probabilities
-from knee3d.postprocess.confusion import confusion_matrix, dice, known_mean
-from knee3d.postprocess.decide import labels_of
+from knee3d.postprocess.confusion_matrix import confusion_matrix, dice, nan_mean
+from knee3d.postprocess.decision import labels_from_probabilities
 
 MISSING = 0.05
 VOLUME_FACTOR = 1.5
 BORDER_MM2 = 10.0
-AGREEMENT_FACTOR = 0.9
-DOUBT_FACTOR = 1.25
+DICE_FACTOR = 0.9
+ENTROPY_FACTOR = 1.25
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class ViewPrediction:
     """What is kept of one view.
 
     Attributes:
         labels: The most probable class of each voxel, uint8.
-        doubt: Mean entropy (0 to 1) of the voxels that it calls tissue; NaN where it finds none.
+        predictive_entropy: Mean entropy (0 to 1) of the voxels that it calls tissue; NaN where it finds none.
     """
 
     labels: Volume
-    doubt: float
+    predictive_entropy: float
 
 
 @dataclass(frozen=True)
-class Reference:
+class QualityReference:
     """What is known of the models.
 
     Attributes:
         volumes_mm3: Tissue to its smallest and largest volume in masks.
         border_mm2: Tissue to the largest area of a border of an image that it covers in masks.
-        agreement: The lowest of a validation case.
-        doubt: The highest of a validation case.
+        inter_view_dice: The lowest of a validation case.
+        predictive_entropy: The highest of a validation case.
     """
 
     volumes_mm3: Mapping[str, tuple[float, float]]
     border_mm2: Mapping[str, float]
-    agreement: float
-    doubt: float
+    inter_view_dice: float
+    predictive_entropy: float
 
 
 @dataclass(frozen=True)
-class Quality:
+class QualityReport:
     """How believable a segmentation is.
 
     Attributes:
         volumes_mm3: Tissue to volume.
         border_mm2: Tissue to the largest area of a border of the image that it covers.
-        agreement: Mean foreground Dice of pairs of views; NaN with one view, or where none finds tissue.
-        doubt: Mean over the views of `Look.doubt`.
+        inter_view_dice: Mean foreground Dice of pairs of views; NaN with one view, or where none finds tissue.
+        predictive_entropy: Mean over the views of `ViewPrediction.predictive_entropy`.
         flags: What looks wrong, in words; empty for a case that looks right.
         unchecked: What could not be looked at, in words; empty where all was.
     """
 
     volumes_mm3: Mapping[str, float]
     border_mm2: Mapping[str, float]
-    agreement: float
-    doubt: float
+    inter_view_dice: float
+    predictive_entropy: float
     flags: tuple[str, ...]
     unchecked: str = ""
 
 
-class Looking:
-    """A look that grows while a view comes part by part."""
+class ViewAccumulator:
+    """Collects the prediction of one view, part by part."""
 
     def __init__(self, grid: Volume, region: np.ndarray | None = None) -> None:
         """Nothing seen yet.
@@ -95,24 +95,26 @@ class Looking:
         """
         self._grid, self._region = grid, region
         self._labels = np.zeros(grid.shape, dtype=np.uint8)
-        self._doubt, self._count = 0.0, 0
+        self._entropy, self._count = 0.0, 0
 
     def add(self, index: Any, part: np.ndarray) -> None:
         """Take in probabilities (..., classes) of some voxels, as numpy indexes them."""
-        labels = labels_of(part)
+        labels = labels_from_probabilities(part)
         if self._region is not None:
             labels *= self._region[index]
         tissue = labels > 0
         self._labels[index] = labels
-        self._doubt += float(entropy_of(part[tissue]).sum(dtype=np.float64))
+        self._entropy += float(predictive_entropy(part[tissue]).sum(dtype=np.float64))
         self._count += int(np.count_nonzero(tissue))
 
-    def look(self) -> Look:
+    def look(self) -> ViewPrediction:
         """What was seen."""
-        return Look(self._grid.with_array(self._labels), self._doubt / self._count if self._count else float("nan"))
+        return ViewPrediction(
+            self._grid.with_array(self._labels), self._entropy / self._count if self._count else float("nan")
+        )
 
 
-def entropy_of(probabilities: np.ndarray) -> np.ndarray:
+def predictive_entropy(probabilities: np.ndarray) -> np.ndarray:
     """Shannon's entropy, as a share of the largest there can be, log(classes).
 
     Args:
@@ -127,21 +129,21 @@ def entropy_of(probabilities: np.ndarray) -> np.ndarray:
     return np.clip(np.einsum("...c,...c->...", values, logarithms) / -most, 0, 1)
 
 
-def agreement(looks: Sequence[Look]) -> float:
+def inter_view_dice(looks: Sequence[ViewPrediction]) -> float:
     """Mean foreground Dice of all pairs of views; NaN with one view, or where none finds tissue."""
     found = []
     for first, second in combinations(looks, 2):
         matrix = confusion_matrix(first.labels.array > 0, second.labels.array > 0, 2)
         found.append(float(dice(matrix)[1]))
-    return known_mean(found)
+    return nan_mean(found)
 
 
-def doubt(looks: Sequence[Look]) -> float:
-    """Mean doubt of the views that find tissue; NaN where none does."""
-    return known_mean([one.doubt for one in looks])
+def mean_predictive_entropy(looks: Sequence[ViewPrediction]) -> float:
+    """Mean predictive entropy of the views that find tissue; NaN where none does."""
+    return nan_mean([one.predictive_entropy for one in looks])
 
 
-def extents(labels: Volume, names: Sequence[str]) -> dict[str, tuple[float, float]]:
+def label_extents(labels: Volume, names: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Tissue to its volume in mm3, and the largest area in mm2 that it covers of one of the six borders."""
     counts = np.bincount(labels.array.reshape(-1), minlength=len(names) + 1)
     return {
@@ -159,24 +161,28 @@ def _border_mm2(labels: Volume, tissue: int) -> float:
     return float(max(areas))
 
 
-def reference_of(masks: Sequence[Mapping[str, Sequence[float]]], validation: Sequence[Sequence[float]]) -> Reference:
+def quality_reference(
+    masks: Sequence[Mapping[str, Sequence[float]]], validation: Sequence[Sequence[float]]
+) -> QualityReference:
     """What later cases are compared with.
 
     Args:
-        masks: The `extents` of each mask of training and validation.
-        validation: Agreement and doubt of each validation case.
+        masks: The `label_extents` of each mask of training and validation.
+        validation: Inter-view Dice and predictive entropy of each validation case.
     """
     present = {name: np.array([mask[name] for mask in masks if mask[name][0] > 0]) for name in masks[0]}
-    agreements, doubts = np.array(validation, dtype=np.float64).reshape(-1, 2).T
-    return Reference(
+    dices, entropies = np.array(validation, dtype=np.float64).reshape(-1, 2).T
+    return QualityReference(
         {name: (float(found[:, 0].min()), float(found[:, 0].max())) for name, found in present.items() if len(found)},
         {name: float(found[:, 1].max()) for name, found in present.items() if len(found)},
-        float(np.nanmin(agreements)) if np.isfinite(agreements).any() else float("nan"),
-        float(np.nanmax(doubts)) if np.isfinite(doubts).any() else float("nan"),
+        float(np.nanmin(dices)) if np.isfinite(dices).any() else float("nan"),
+        float(np.nanmax(entropies)) if np.isfinite(entropies).any() else float("nan"),
     )
 
 
-def quality(labels: Volume, looks: Mapping[str, Look], names: Sequence[str], reference: Reference | None) -> Quality:
+def check_quality(
+    labels: Volume, looks: Mapping[str, ViewPrediction], names: Sequence[str], reference: QualityReference | None
+) -> QualityReport:
     """Look a segmentation over.
 
     Args:
@@ -189,8 +195,8 @@ def quality(labels: Volume, looks: Mapping[str, Look], names: Sequence[str], ref
     Raises:
         ValueError: Labels are beyond the names.
     """
-    found = extents(labels, names)
-    agreed, unsure = agreement([*looks.values()]), doubt([*looks.values()])
+    found = label_extents(labels, names)
+    agreed, unsure = inter_view_dice([*looks.values()]), mean_predictive_entropy([*looks.values()])
     flags = []
     for name, (mm3, mm2) in found.items():
         low, high = (0.0, np.inf) if reference is None else reference.volumes_mm3.get(name, (0.0, np.inf))
@@ -209,25 +215,29 @@ def quality(labels: Volume, looks: Mapping[str, Look], names: Sequence[str], ref
         missed = [name for (name, (mm3, _)), mine in zip(found.items(), alone[1:], strict=True) if mine < MISSING * mm3]
         flags += [f"the {view} view finds no {name}: the other views decide alone" for name in missed]
     if reference is not None:
-        if agreed < AGREEMENT_FACTOR * reference.agreement:
+        if agreed < DICE_FACTOR * reference.inter_view_dice:
             flags.append(
-                f"views disagree: Dice {agreed:.2f} with each other; in validation at least {reference.agreement:.2f}"
+                f"views disagree: Dice {agreed:.2f} with each other; "
+                f"in validation at least {reference.inter_view_dice:.2f}"
             )
-        if unsure > DOUBT_FACTOR * reference.doubt:
-            flags.append(f"doubtful: entropy {unsure:.2f} within tissue; in validation at most {reference.doubt:.2f}")
+        if unsure > ENTROPY_FACTOR * reference.predictive_entropy:
+            flags.append(
+                f"uncertain: entropy {unsure:.2f} within tissue; "
+                f"in validation at most {reference.predictive_entropy:.2f}"
+            )
     volumes, borders = ({name: extent[which] for name, extent in found.items()} for which in (0, 1))
-    return Quality(volumes, borders, agreed, unsure, tuple(flags), _unchecked(names, len(looks), reference))
+    return QualityReport(volumes, borders, agreed, unsure, tuple(flags), _unchecked(names, len(looks), reference))
 
 
-def _unchecked(names: Sequence[str], views: int, reference: Reference | None) -> str:
+def _unchecked(names: Sequence[str], views: int, reference: QualityReference | None) -> str:
     """Which rules had nothing to compare with, in words."""
     if reference is None:
-        return "volumes, agreement and doubt: what is usual is not known before weights are fitted"
+        return "volumes, inter-view Dice and entropy: what is usual is not known before weights are fitted"
     unseen = [name for name in names if name not in reference.volumes_mm3]
     rules = {
         f"volumes of {', '.join(unseen)}, which no mask had": unseen,
-        "agreement, as there is one view": views < 2,
-        "agreement, which was not known on validation": views > 1 and np.isnan(reference.agreement),
-        "doubt, which was not known on validation": np.isnan(reference.doubt),
+        "inter-view Dice, as there is one view": views < 2,
+        "inter-view Dice, which was not known on validation": views > 1 and np.isnan(reference.inter_view_dice),
+        "entropy, which was not known on validation": np.isnan(reference.predictive_entropy),
     }
     return "; ".join(words for words, is_unchecked in rules.items() if is_unchecked)

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.slicing import from_slices
-from knee3d.anatomy.volume import Volume
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.slicing import from_slices
+from knee3d.geometry.volume import Volume
 
 
 def stack_slices(

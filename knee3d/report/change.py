@@ -11,17 +11,19 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from knee3d.quantify.agreement import Quantity
-from knee3d.quantify.change import Change, Smallest, Verdict
-from knee3d.report.agreement import amount, in_words, named, quantities_table
+from knee3d.morphometry.change import ChangeVerdict, MeasurementChange, SmallestDetectableChange
+from knee3d.morphometry.repeatability import Quantity
+from knee3d.report.repeatability import describe_row, format_amount, quantities_table, quantity_name
 from knee3d.report.tables import is_known, write_csv
 
 _QUANTITY = itemgetter("tissue", "region", "measure")
-_BEYOND = (Verdict.BEYOND, Verdict.JUST_BEYOND)
-_NARROWLY = (Verdict.JUST_BEYOND, Verdict.JUST_WITHIN)
+_BEYOND = (ChangeVerdict.BEYOND, ChangeVerdict.JUST_BEYOND)
+_NARROWLY = (ChangeVerdict.JUST_BEYOND, ChangeVerdict.JUST_WITHIN)
 
 
-def change_rows(found: Iterable[Change], smallest: Mapping[Quantity, Smallest] | None = None) -> list[dict[str, Any]]:
+def change_rows(
+    found: Iterable[MeasurementChange], smallest: Mapping[Quantity, SmallestDetectableChange] | None = None
+) -> list[dict[str, Any]]:
     """A mapping for each measure, ready for JSON.
 
     Args:
@@ -32,7 +34,7 @@ def change_rows(found: Iterable[Change], smallest: Mapping[Quantity, Smallest] |
     for one in found:
         error = (smallest or {}).get(one.quantity)
         rows.append({
-            **named(one.quantity),
+            **quantity_name(one.quantity),
             "baseline": one.baseline,
             "followup": one.followup,
             "change": one.change,
@@ -70,11 +72,11 @@ def change_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column("is it change?", no_wrap=True)
     for row in filter(_is_measured, rows):
         unit = row["unit"]
-        cells = [amount(row[key], unit) for key in ("baseline", "followup", "change")]
-        cells.append(amount(row["change_percent"], "%"))
+        cells = [format_amount(row[key], unit) for key in ("baseline", "followup", "change")]
+        cells.append(format_amount(row["change_percent"], "%"))
         if with_error:
-            cells += [amount(row["smallest_detectable_change"], unit), row["verdict"]]
-        table.add_row(*in_words(row), *cells)
+            cells += [format_amount(row["smallest_detectable_change"], unit), row["verdict"]]
+        table.add_row(*describe_row(row), *cells)
     return table
 
 
@@ -94,15 +96,21 @@ def changes_table(knees: Sequence[Sequence[Mapping[str, Any]]]) -> Table:
         unit = rows[0]["unit"]
         known = [row for row in rows if is_known(row["change"])]
         beyond = [row["change"] < 0 for row in known if row["verdict"] in _BEYOND]
-        unsure = sum(row["verdict"] == Verdict.UNKNOWN for row in rows)
+        unsure = sum(row["verdict"] == ChangeVerdict.UNKNOWN for row in rows)
         baseline, change, percent = (_mean(row[key] for row in known) for key in ("baseline", "change",
                                                                                   "change_percent"))  # fmt: skip
         spread = float(np.std([row["change"] for row in known], ddof=1)) if len(known) > 1 else None
         table.add_row(
-            *in_words(rows[0]), str(len(known)),
-            amount(baseline, unit), amount(change, unit), amount(spread, unit), amount(percent, "%"),
-            str(sum(beyond)), str(len(beyond) - sum(beyond)), str(unsure),
-        )  # fmt: skip
+            *describe_row(rows[0]),
+            str(len(known)),
+            format_amount(baseline, unit),
+            format_amount(change, unit),
+            format_amount(spread, unit),
+            format_amount(percent, "%"),
+            str(sum(beyond)),
+            str(len(beyond) - sum(beyond)),
+            str(unsure),
+        )
     return table
 
 
@@ -120,7 +128,7 @@ def _is_measured(row: Mapping[str, Any]) -> bool:
 
 def _by_chance(rows: Sequence[Mapping[str, Any]]) -> str | None:
     """How to read so many verdicts; nothing where there are none."""
-    known = [row for row in rows if row["verdict"] != Verdict.UNKNOWN]
+    known = [row for row in rows if row["verdict"] != ChangeVerdict.UNKNOWN]
     if not known:
         return None
     beyond = sum(row["verdict"] in _BEYOND for row in known)

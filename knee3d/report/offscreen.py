@@ -14,7 +14,7 @@ MARGIN = 1.08
 UP = np.array([0.0, 0.0, 1.0])
 
 
-def draw(scene: Path, picture: Path) -> None:
+def draw_offscreen(scene: Path, picture: Path) -> None:
     """Draw surfaces and save the picture.
 
     Args:
@@ -56,4 +56,4 @@ def _frame(plotter: pv.Plotter, points: np.ndarray, direction: np.ndarray) -> No
 
 
 if __name__ == "__main__":
-    draw(Path(sys.argv[1]), Path(sys.argv[2]))
+    draw_offscreen(Path(sys.argv[1]), Path(sys.argv[2]))

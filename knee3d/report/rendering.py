@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from knee3d.anatomy.tissue import Scheme
-from knee3d.anatomy.volume import Volume
-from knee3d.quantify.mesh import surface
+from knee3d.geometry.volume import Volume
+from knee3d.labels.label_scheme import LabelScheme
+from knee3d.morphometry.mesh import mask_surface
 
 BACKGROUND = (13, 15, 20)
 # From the scene to the camera in RAS: in front, from the lateral side of a right knee, a little above.
@@ -25,7 +25,7 @@ class RenderingError(RuntimeError):
     """No 3D picture can be drawn on this machine."""
 
 
-def render_labels(labels: Volume, scheme: Scheme, size: tuple[int, int]) -> np.ndarray:
+def render_labels(labels: Volume, scheme: LabelScheme, size: tuple[int, int]) -> np.ndarray:
     """Smoothed surfaces of the tissues in the scheme's colours, seen from the front, lateral and a little above.
 
     Drawn by VTK off screen in a process of its own, which finds X, EGL or OSMesa by itself: without any of them VTK
@@ -52,7 +52,7 @@ def render_labels(labels: Volume, scheme: Scheme, size: tuple[int, int]) -> np.n
         "colours": np.array([scheme.tissues[number - 1].colour for number in present], dtype=np.uint8),
     }
     for i, number in enumerate(present):
-        mesh = surface(labels.with_array(labels.array == number), smoothing=SMOOTHING, pass_band=PASS_BAND)
+        mesh = mask_surface(labels.with_array(labels.array == number), smoothing=SMOOTHING, pass_band=PASS_BAND)
         scene[f"points_{i}"] = np.asarray(mesh.points)
         scene[f"corners_{i}"] = mesh.regular_faces
     return _draw(scene)

@@ -14,9 +14,9 @@ import numpy as np
 from rich.table import Table
 
 from knee3d.atomic import whole_file
-from knee3d.postprocess.assess import Assessment, means
-from knee3d.postprocess.confusion import accuracy, cohens_kappa
-from knee3d.postprocess.ensemble import FUSED
+from knee3d.geometry.view_names import FUSED
+from knee3d.postprocess.assessment import CaseAssessment, mean_scores
+from knee3d.postprocess.confusion_matrix import accuracy, cohens_kappa
 
 POOLED = "pooled"
 MEANS = "mean"
@@ -36,7 +36,7 @@ SHOWN = {
 
 
 def evaluation_summary(
-    cases: Mapping[str, Mapping[str, Assessment]], patients: Mapping[str, str] | None = None
+    cases: Mapping[str, Mapping[str, CaseAssessment]], patients: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Every score of an evaluation, ready for JSON.
 
@@ -52,8 +52,8 @@ def evaluation_summary(
         {measure: {tissue: value, ..., "foreground": value, "mean": value}, "accuracy", "kappa", "miou_classes": mean
         IoU over all classes, background included (the paper's formula), "miou_foreground": IoU of any tissue against
         background (the paper's numbers), "confusion_matrix": counts, rows truth}, and of a case "absent": {tissue: why
-        its surface could not be measured}. Measures are those of `Assessment.measures`. What cannot be said is None.
-        Means are over cases, with 95 % bootstrap intervals over patients; notes say what weakens these.
+        its surface could not be measured}. Measures are those of `CaseAssessment.measures`. What cannot be said is
+        None. Means are over cases, with 95 % bootstrap intervals over patients; notes say what weakens these.
 
     Raises:
         ValueError: There is no case, or cases differ in their views or their tissues.
@@ -66,7 +66,7 @@ def evaluation_summary(
         if set(cases[case]) != set(views):
             raise ValueError(f"case {first!r} has views {sorted(views)} but {case!r} has {sorted(cases[case])}")
     pooled = {
-        view: _numbers(Assessment(reduce(add, (assessed[view].scores for assessed in cases.values())), {}))
+        view: _numbers(CaseAssessment(reduce(add, (assessed[view].scores for assessed in cases.values())), {}))
         for view in views
     }
     whose = [case if patients is None else patients[case] for case in cases]
@@ -76,8 +76,10 @@ def evaluation_summary(
         "cases": {case: {view: _numbers(assessed[view]) for view in views} for case, assessed in cases.items()},
         "means": {
             view: {
-                measure: {tissue: plain(asdict(interval)) for tissue, interval in tissues.items()}
-                for measure, tissues in means([assessed[view].measures for assessed in cases.values()], whose).items()
+                measure: {tissue: to_plain_json(asdict(interval)) for tissue, interval in tissues.items()}
+                for measure, tissues in mean_scores(
+                    [assessed[view].measures for assessed in cases.values()], whose
+                ).items()
             }
             for view in views
         },
@@ -138,14 +140,14 @@ def is_known(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
-def number(value: float | None, digits: int, unknown: str = "-") -> str:
+def format_number(value: float | None, digits: int, unknown: str = "-") -> str:
     """A number as it is looked at, with thousands parted; other words where it is not known."""
     return f"{value:,.{digits}f}" if is_known(value) else unknown
 
 
 def write_json(obj: Any, path: Path) -> None:
     """Write JSON, whole or not at all; numpy numbers and arrays are taken, NaN and infinity become null."""
-    write_text(json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
+    write_text(json.dumps(to_plain_json(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
 
 
 def write_text(text: str, path: Path) -> None:
@@ -158,8 +160,8 @@ def write_scores_csv(summary: Mapping[str, Any], path: Path) -> None:
     """Write an `evaluation_summary` in long form: case, view, tissue, measure, value, low, high.
 
     Cases come first, then "pooled", then the "mean" over cases, which alone has the ends of its interval, low and
-    high. Measures are those of `Assessment.measures`, and accuracy, kappa, miou_classes and miou_foreground of "all".
-    What cannot be said is empty.
+    high. Measures are those of `CaseAssessment.measures`, and accuracy, kappa, miou_classes and miou_foreground of
+    "all". What cannot be said is empty.
 
     Raises:
         ValueError: A case is itself named "pooled" or "mean".
@@ -196,10 +198,10 @@ def write_volumes_csv(path: Path, volumes_mm3: Mapping[str, Mapping[str, float]]
 MOST_FAILURES = 50
 
 
-def _numbers(assessment: Assessment) -> dict[str, Any]:
+def _numbers(assessment: CaseAssessment) -> dict[str, Any]:
     scores = assessment.scores
     absent = {name: one.reason for name, one in assessment.surfaces.items() if one.reason}
-    return plain({
+    return to_plain_json({
         **assessment.measures,
         "accuracy": accuracy(scores.matrix),
         "kappa": cohens_kappa(scores.matrix),
@@ -225,21 +227,21 @@ def _long_form(numbers: Mapping[str, Any]) -> Iterable[tuple[str, str, float | N
 
 
 def _cells(values: Sequence[float | None]) -> list[str]:
-    cells = [number(value, 4) for value in values]
+    cells = [format_number(value, 4) for value in values]
     known = [cell for cell in cells if cell != "-"]
     if len(cells) == 1 or not known:
         return cells
     return [f"[bold]{cell}[/bold]" if cell == max(known) else cell for cell in cells]
 
 
-def plain(obj: Any) -> Any:
+def to_plain_json(obj: Any) -> Any:
     """The same with numpy values as Python's own, and None for NaN and infinity."""
     if isinstance(obj, Mapping):
-        return {str(key): plain(value) for key, value in obj.items()}
+        return {str(key): to_plain_json(value) for key, value in obj.items()}
     if isinstance(obj, np.ndarray | np.generic):
-        return plain(obj.tolist())
+        return to_plain_json(obj.tolist())
     if isinstance(obj, list | tuple):
-        return [plain(value) for value in obj]
+        return [to_plain_json(value) for value in obj]
     return None if isinstance(obj, float) and not math.isfinite(obj) else obj
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from knee3d.report.tables import is_known, number
+from knee3d.report.tables import format_number, is_known
 
 UNKNOWN = "–"
 """Stands for a number that is not known."""
 
 
-def filled(template: str, **content: Any) -> str:
+def load_template(template: str, **content: Any) -> str:
     """A template with its content: a whole file.
 
     Args:
@@ -25,7 +25,7 @@ def filled(template: str, **content: Any) -> str:
     return _TEMPLATES.get_template(template).render(content)
 
 
-def base64(content: bytes) -> str:
+def base64_text(content: bytes) -> str:
     """Bytes as text that JSON and addresses can hold."""
     return b64encode(content).decode("ascii")
 
@@ -36,7 +36,7 @@ def _asset(name: str) -> str:
 
 def _hashes(contents: Sequence[str]) -> str:
     """What a policy says so that these very scripts or styles are allowed, and no others."""
-    return " ".join(f"'sha256-{base64(sha256(one.encode()).digest())}'" for one in contents) or "'none'"
+    return " ".join(f"'sha256-{base64_text(sha256(one.encode()).digest())}'" for one in contents) or "'none'"
 
 
 _TEMPLATES = Environment(
@@ -49,5 +49,5 @@ _TEMPLATES = Environment(
 )
 _TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
 _TEMPLATES.globals["asset"] = _asset
-_TEMPLATES.filters |= {"base64": base64, "hashes": _hashes, "number": partial(number, unknown=UNKNOWN)}
+_TEMPLATES.filters |= {"base64": base64_text, "hashes": _hashes, "number": partial(format_number, unknown=UNKNOWN)}
 _TEMPLATES.tests["known"] = is_known

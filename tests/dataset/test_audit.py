@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from knee3d import workflow
-from knee3d.anatomy.orientation import Side
+from knee3d import api
 from knee3d.cli import main
-from knee3d.dataset.audit import Facts, facts_of, summary_of, with_outliers
-from knee3d.dataset.cases import Dataset, Split, save_dataset
+from knee3d.dataset.audit import CaseAudit, audit_case, audit_summary, flag_outliers
+from knee3d.dataset.dataset import Dataset, Split, save_dataset
+from knee3d.geometry.orientation import Side
 from knee3d.lease import leased
 
-PLAIN = Facts("k", "p", "", "R", "train", (10, 10, 10), (0.5, 0.4, 0.7), (0.0, 900.0), (1000,), (140.0,))
+PLAIN = CaseAudit("k", "p", "", "R", "train", (10, 10, 10), (0.5, 0.4, 0.7), (0.0, 900.0), (1000,), (140.0,))
 
 
-def cohort(**odd: object) -> list[Facts]:
+def cohort(**odd: object) -> list[CaseAudit]:
     """Nine that are alike, and one that is not."""
     alike = [replace(PLAIN, case=f"k{n}", mm3=(140.0 + n,), window=(0.0, 900.0 + 10 * n)) for n in range(9)]
     return [*alike, replace(PLAIN, case="odd", **odd)]
@@ -26,18 +26,18 @@ def cohort(**odd: object) -> list[Facts]:
 
 def test_cases_are_counted(balls):
     case = balls.cases[0]
-    facts = facts_of(case, balls.mask(case), balls.scheme.names)
+    facts = audit_case(case, balls.mask(case), balls.scheme.names)
     voxels = int((balls.mask(case).array == 1).sum())
     assert (facts.voxels, facts.mm3) == ((voxels,), (pytest.approx(voxels * 0.5 * 0.4 * 0.7, abs=0.1),))
     assert (facts.shape, facts.spacing_mm, facts.window) == (case.shape, (0.5, 0.4, 0.7), (0, 255))
     assert facts.notes == ()
-    assert facts_of(replace(case, side=Side.UNKNOWN), None, balls.scheme.names).notes == ("side unknown",)
+    assert audit_case(replace(case, side=Side.UNKNOWN), None, balls.scheme.names).notes == ("side unknown",)
 
 
 def test_absent_tissues_are_noted(balls):
     case = balls.cases[0]
     mask = balls.mask(case)
-    assert facts_of(case, mask, ("cartilage", "bone")).notes == ("no bone",)
+    assert audit_case(case, mask, ("cartilage", "bone")).notes == ("no bone",)
 
 
 @pytest.mark.parametrize(
@@ -50,26 +50,26 @@ def test_absent_tissues_are_noted(balls):
     ],
 )
 def test_what_is_unlike_the_others_is_noted(odd, note):
-    *alike, strange = with_outliers(cohort(**odd), ("cartilage",))
+    *alike, strange = flag_outliers(cohort(**odd), ("cartilage",))
     assert note in "; ".join(strange.notes)
     assert not any(one.notes for one in alike)
 
 
 @pytest.mark.parametrize("odd", [{}, {"mm3": (0.0,), "voxels": (0,)}, {"mm3": None, "voxels": None}])
 def test_what_is_alike_or_absent_is_not_unusual(odd):
-    assert not any(one.notes for one in with_outliers(cohort(**odd), ("cartilage",)))
-    assert not any(one.notes for one in with_outliers(cohort(mm3=(1.0,))[-4:], ("cartilage",)))
+    assert not any(one.notes for one in flag_outliers(cohort(**odd), ("cartilage",)))
+    assert not any(one.notes for one in flag_outliers(cohort(mm3=(1.0,))[-4:], ("cartilage",)))
 
 
 def test_splits_and_leaks(balls):
     names = balls.scheme.names
-    facts = [facts_of(case, balls.mask(case), names) for case in balls.cases]
-    summary = summary_of(balls, facts)
+    facts = [audit_case(case, balls.mask(case), names) for case in balls.cases]
+    summary = audit_summary(balls, facts)
     assert summary["leak"] is None
     assert summary["splits"]["train"]["cases"] == 2
     assert summary["splits"]["train"]["voxels"] == {"cartilage": facts[0].voxels[0] + facts[1].voxels[0]}
     leaky = Dataset(balls.folder, balls.scheme, tuple(replace(case, patient="P") for case in balls.cases))
-    assert "P" in summary_of(leaky, facts)["leak"]
+    assert "P" in audit_summary(leaky, facts)["leak"]
     assert json.loads(json.dumps(summary))["cases"][0]["case"] == balls.cases[0].name
 
 
@@ -104,27 +104,27 @@ def test_the_page_has_every_case_and_the_command_its_exit_code(balls, tmp_path):
 def test_a_page_of_someone_else_is_not_replaced_and_an_own_one_is(balls, tmp_path):
     (tmp_path / "index.html").write_text("my page")
     with pytest.raises(ValueError, match=r"index\.html is there and is not knee3d's"):
-        workflow.audit(balls.folder, tmp_path)
+        api.audit_dataset(balls.folder, tmp_path)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("index.html", "my page")]
     (tmp_path / "index.html").unlink()
     for _ in range(2):
-        workflow.audit(balls.folder, tmp_path)
+        api.audit_dataset(balls.folder, tmp_path)
 
 
 def test_slices_that_are_gone_are_named(balls, tmp_path):
     save_dataset(Dataset(tmp_path, balls.scheme, balls.cases))
     with pytest.raises(FileNotFoundError, match=balls.cases[0].name):
-        workflow.audit(tmp_path, tmp_path / "out")
+        api.audit_dataset(tmp_path, tmp_path / "out")
     save_dataset(Dataset(tmp_path, balls.scheme, ()))
     with pytest.raises(ValueError, match="no finished case"):
-        workflow.audit(tmp_path, tmp_path / "out")
+        api.audit_dataset(tmp_path, tmp_path / "out")
     assert np.all([not path.name.endswith(".html") for path in tmp_path.rglob("*")])
 
 
 @pytest.mark.slow
 def test_two_audits_do_not_share_a_folder(balls, tmp_path):
     with leased(tmp_path / "out"), pytest.raises(ValueError, match="another (folder|process)"):
-        workflow.audit(balls.folder, tmp_path / "out")
+        api.audit_dataset(balls.folder, tmp_path / "out")
     assert not list(tmp_path.glob("out/*"))
-    workflow.audit(balls.folder, tmp_path / "out")
+    api.audit_dataset(balls.folder, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -12,18 +12,18 @@ import pytest
 from click.testing import CliRunner
 from pydicom import dcmread, dcmwrite
 
-from knee3d import workflow
-from knee3d.anatomy.orientation import Side
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.tissue import SCHEMES
-from knee3d.anatomy.volume import Volume
+from knee3d import api
 from knee3d.cli import main
-from knee3d.dataset.dicom.headers import DicomError
-from knee3d.dataset.dicom.segmentation import write_segmentation
-from knee3d.dataset.dicom.series import DicomChoice, find_grids
-from knee3d.dataset.dicom.writer import write_series
-from knee3d.dataset.files.volumefile import write_volume
 from knee3d.dataset.inspection import inspect
+from knee3d.geometry.orientation import Side
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.volume import Volume
+from knee3d.io.dicom.headers import DicomError
+from knee3d.io.dicom.segmentation import write_segmentation
+from knee3d.io.dicom.series import SeriesSelector, find_slice_grids
+from knee3d.io.dicom.writer import write_series
+from knee3d.io.volume_file import write_volume
+from knee3d.labels.label_scheme import SCHEMES
 from knee3d.report.tables import findings_lines
 
 IPL = np.array([[0, 0, -0.7, 0], [0, -0.4, 0, 0], [-0.5, 0, 0, 0], [0, 0, 0, 1.0]])
@@ -77,7 +77,7 @@ def test_broken_files_end_in_an_exit_code_and_are_no_flood(study):
     assert "broken: 2 more" in shown.output
     assert "not read while files in it are broken" in shown.output
     with pytest.raises(DicomError, match="X0"):
-        find_grids(study, DicomChoice(series="1"))
+        find_slice_grids(study, SeriesSelector(series="1"))
 
 
 def test_files_and_zips(study, tmp_path):
@@ -98,7 +98,7 @@ def test_files_and_zips(study, tmp_path):
 
 
 def test_columns_fit_a_terminal_of_80_and_say_the_place_below(study):
-    volumes = workflow.inspect(study)["volumes"]
+    volumes = api.inspect(study)["volumes"]
     volumes[0] |= {"shape": (384, 384, 160), "spacing_mm": (0.3646, 0.3646, 0.7003), "description": "\x1b[31mDESS"}
     head, _, numbers, place = findings_lines(volumes, one_line=False)
     assert max(len(head), len(numbers)) <= 80
@@ -107,7 +107,7 @@ def test_columns_fit_a_terminal_of_80_and_say_the_place_below(study):
 
 @pytest.mark.slow
 def test_labels_are_named_as_such_and_a_closed_pipe_is_no_error(study, tmp_path):
-    grid = find_grids(study / "a")
+    grid = find_slice_grids(study / "a")
     labels = Volume(np.ones(grid[0].shape, np.uint8), grid[0].affine)
     write_segmentation(labels, SCHEMES["cartilage"], Side.RIGHT, grid, tmp_path / "labels.dcm", "x")
     shown = CliRunner().invoke(main, ["inspect", str(tmp_path / "labels.dcm")])
@@ -130,7 +130,7 @@ def test_the_command_prints_a_table_or_json(study, tmp_path):
     (series,) = [line for line in shown.output.splitlines() if line.startswith("1 ")]
     assert series.endswith(f"{study / 'a'}  DESS right")
     told = CliRunner().invoke(main, ["inspect", str(study), "--json"])
-    assert json.loads(told.output) == json.loads(json.dumps(workflow.inspect(study)))
+    assert json.loads(told.output) == json.loads(json.dumps(api.inspect(study)))
     assert [one["path"] for one in json.loads(told.output)["volumes"]] == [str(study / "a"), str(study / "b")]
     (tmp_path / "bad.nii").write_text("no")
     failed = CliRunner().invoke(main, ["inspect", str(tmp_path / "bad.nii")])

@@ -5,16 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from knee3d.anatomy.volume import Volume
 from knee3d.dataset.intensity import (
     SHARE,
-    Window,
+    IntensityWindow,
     check_one_knee,
+    find_window,
+    replace_padding,
     to_intensities,
     to_pixels,
-    window_of,
-    without_padding,
 )
+from knee3d.geometry.volume import Volume
 
 
 def volume(array: np.ndarray) -> Volume:
@@ -62,7 +62,7 @@ def test_the_window_does_not_depend_on_how_much_air_there_is(air, offset, dtype)
     windows = []
     for margin in (0, 6, 12, 60):
         array = ball(np.random.default_rng(3), air, margin) + offset
-        windows.append(window_of(Volume(array.round().astype(dtype), np.eye(4))))
+        windows.append(find_window(Volume(array.round().astype(dtype), np.eye(4))))
     width = windows[0].high - windows[0].low
     for window in windows[1:]:
         assert abs(window.low - windows[0].low) < 0.02 * width
@@ -79,7 +79,7 @@ def test_nor_where_noise_is_strong(noise):
         rng = np.random.default_rng(3)
         array = ball(rng, "zeros", margin)
         noisy = np.hypot(array + rng.normal(0, noise, array.shape), rng.normal(0, noise, array.shape))
-        windows.append(window_of(Volume(noisy.astype(np.int16), np.eye(4))))
+        windows.append(find_window(Volume(noisy.astype(np.int16), np.eye(4))))
     width = windows[0].high - windows[0].low
     assert max(abs(one.low - windows[0].low) for one in windows) < 0.02 * width
     assert max(abs(one.high - windows[0].high) for one in windows) < 0.02 * width
@@ -88,13 +88,13 @@ def test_nor_where_noise_is_strong(noise):
 def test_a_few_negative_voxels_do_not_move_the_window():
     """As cubic resampling leaves them beside bright edges; a whole image around 0, as of z-scores, is another thing."""
     array = ball(np.random.default_rng(3), "zeros")
-    window = window_of(Volume(array, np.eye(4)))
+    window = find_window(Volume(array, np.eye(4)))
     assert window.low == 0
     ringing = array.copy()
     ringing[::7, ::7, ::7] = -12
-    assert window_of(Volume(ringing, np.eye(4))).low == 0
+    assert find_window(Volume(ringing, np.eye(4))).low == 0
     scored = (array - array.mean()) / array.std()
-    assert window_of(Volume(scored, np.eye(4))).low < -0.5
+    assert find_window(Volume(scored, np.eye(4))).low < -0.5
 
 
 @pytest.mark.parametrize("mm", [0.0004, 400.0])
@@ -106,7 +106,7 @@ def test_voxels_in_another_unit_are_refused(mm):
 def test_outliers_are_clipped_and_what_is_between_keeps_its_order():
     array = ball(np.random.default_rng(1), "noise").astype(np.int16)
     array.flat[:3] = 30000, 30000, -3000
-    window = window_of(Volume(array, np.eye(4)))
+    window = find_window(Volume(array, np.eye(4)))
     assert window.high < 400
     ramp = np.arange(-100, 500)
     grey = to_pixels(volume(ramp), window).array.ravel()
@@ -137,11 +137,11 @@ def test_a_border_of_one_value_far_from_all_others_is_padding(value, begin, side
         for axis in range(3):
             np.moveaxis(rim, axis, 0)[[0, 1, -1, -2]] = True
     padded = np.where(rim, array.dtype.type(value), array)
-    found = without_padding(Volume(padded, np.eye(4))).array
+    found = replace_padding(Volume(padded, np.eye(4))).array
     assert found.dtype == array.dtype
     np.testing.assert_array_equal(found, np.where(rim, array[~rim].min(), array))
     assert len(caplog.records) == 1
-    window, plain = window_of(Volume(found, np.eye(4))), window_of(Volume(array, np.eye(4)))
+    window, plain = find_window(Volume(found, np.eye(4))), find_window(Volume(array, np.eye(4)))
     assert abs(window.high - plain.high) < 0.02 * (plain.high - plain.low)
 
 
@@ -159,31 +159,31 @@ NO_PADDING = {
 @pytest.mark.parametrize("change", NO_PADDING.values(), ids=NO_PADDING)
 def test_what_else_may_be_one_value_is_not_padding(change, caplog):
     image = Volume(change(ball(np.random.default_rng(2), "noise").astype(np.int16)), np.eye(4))
-    assert without_padding(image) is image
+    assert replace_padding(image) is image
     assert not caplog.records
 
 
 def test_tiny_floats_are_not_black():
     """IWOAI images are of the order of 1e-4; a cast to uint8 would be all zeros."""
     tiny = np.linspace(0, 3e-4, 500, dtype=np.float32)
-    assert len(np.unique(to_pixels(volume(tiny), window_of(volume(tiny))).array)) > 200
+    assert len(np.unique(to_pixels(volume(tiny), find_window(volume(tiny))).array)) > 200
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_voxels_that_are_no_numbers_are_refused(bad):
     with pytest.raises(ValueError, match="1 voxels are NaN or infinite"):
-        without_padding(volume(np.array([1.0, bad, 2.0])))
+        replace_padding(volume(np.array([1.0, bad, 2.0])))
 
 
 def test_an_image_of_nothing_is_refused():
     with pytest.raises(ValueError, match="no contrast"):
-        window_of(volume(np.full(100, 7)))
+        find_window(volume(np.full(100, 7)))
 
 
 @pytest.mark.parametrize("limits", [(1, 1), (2, 1), (0, np.nan)])
 def test_windows_that_span_nothing_are_refused(limits):
     with pytest.raises(ValueError, match="low < high"):
-        Window(*limits)
+        IntensityWindow(*limits)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.float32])
@@ -195,7 +195,7 @@ def test_windows_are_those_of_sorted_voxels_for_every_type_and_order_of_axes(dty
     array = rng.integers(limits.min, limits.max, 2 * rng.integers(2, 5, 3), endpoint=True).astype(dtype)
     array.flat[:2] = limits.min, limits.max
     for seen in (array, array.T, array[::-1, :, ::-1]):
-        window = window_of(Volume(seen, np.eye(4)))
+        window = find_window(Volume(seen, np.eye(4)))
         assert (window.low, window.high) == naive(array)
         pixels = to_pixels(Volume(seen, np.eye(4)), window).array
         scale = np.float32(255 / (window.high - window.low))
@@ -207,7 +207,7 @@ def test_windows_are_those_of_sorted_voxels_for_every_type_and_order_of_axes(dty
 def test_sixteen_bits_are_finer_and_show_eight_the_same(seed):
     rng = np.random.default_rng(seed)
     image = volume(rng.normal(rng.uniform(-500, 500), rng.uniform(0.1, 500), 5000).astype(np.float32))
-    window = window_of(image)
+    window = find_window(image)
     coarse, fine = (to_pixels(image, window, bits).array for bits in (8, 16))
     assert fine.dtype == np.uint16
     np.testing.assert_array_equal(fine >> 8, coarse)
@@ -222,7 +222,7 @@ def test_sixteen_bits_are_finer_and_show_eight_the_same(seed):
 
 def test_pixels_of_other_types_are_refused():
     with pytest.raises(ValueError, match="8 or 16 bits, not 12"):
-        to_pixels(volume(np.arange(5)), Window(0, 1), 12)
+        to_pixels(volume(np.arange(5)), IntensityWindow(0, 1), 12)
 
 
 @pytest.mark.parametrize(("width", "gap"), [(110, 20), (150, 0)])

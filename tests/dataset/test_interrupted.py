@@ -12,20 +12,20 @@ from as_seen import run_as_seen
 from faults import changes_of, killed_at
 from small_disk import run_in_small_disk
 
-from knee3d import lease, workflow
-from knee3d.anatomy.tissue import SCHEMES
-from knee3d.dataset import prepare
-from knee3d.dataset.cases import load_dataset
-from knee3d.dataset.phantom.cohort import Cohort
-from knee3d.dataset.prepare import Preparation
-from knee3d.workflow import data
+from knee3d import api, lease
+from knee3d.api import data
+from knee3d.dataset import preparation
+from knee3d.dataset.dataset import load_dataset
+from knee3d.dataset.preparation import PrepareConfig
+from knee3d.labels.label_scheme import SCHEMES
+from knee3d.phantom.cohort import CohortConfig
 
-PREPARATION = Preparation(SCHEMES["iwoai"], None, (0.5, 0.25, 0.25))
+PREPARATION = PrepareConfig(SCHEMES["iwoai"], None, (0.5, 0.25, 0.25))
 
 
 @pytest.fixture(scope="module")
 def table(cohort_of) -> Path:
-    return cohort_of(Cohort(4, (40, 40, 32)))
+    return cohort_of(CohortConfig(4, (40, 40, 32)))
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -39,11 +39,11 @@ def contents(folder: Path) -> dict[str, str]:
 def test_killed_at_any_change_it_resumes_to_the_same_bytes(tmp_path, monkeypatch):
     """Also where the killed process is this one, whose leases are then as old as may be."""
     monkeypatch.setattr(lease, "STALE_S", -1.0)
-    table = workflow.phantom(Cohort(1, (16, 16, 16)), tmp_path / "cohort", jobs=1)
-    preparation = Preparation(SCHEMES["compartments"], None, (1, 0, 0))
+    table = api.make_phantom(CohortConfig(1, (16, 16, 16)), tmp_path / "cohort", jobs=1)
+    preparation = PrepareConfig(SCHEMES["compartments"], None, (1, 0, 0))
 
     def work(folder: Path) -> None:
-        workflow.prepare(table, folder, preparation, None, jobs=1)
+        api.prepare(table, folder, preparation, None, jobs=1)
 
     count = changes_of(lambda: work(tmp_path / "whole"), tmp_path / "whole")
     expected = contents(tmp_path / "whole")
@@ -66,12 +66,12 @@ def test_killed_at_any_change_it_resumes_to_the_same_bytes(tmp_path, monkeypatch
 @pytest.mark.slow
 def test_what_the_list_says_of_slices_does_not_outlive_them(table, tmp_path, monkeypatch):
     """Prepared again with other settings and interrupted: the list has no knee that is to be sliced again."""
-    before = workflow.prepare(table, tmp_path, PREPARATION, None, jobs=2)
+    before = api.prepare(table, tmp_path, PREPARATION, None, jobs=2)
     record = tmp_path / before.cases[0].name / "case.json"
     kept = record.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "prepare_knee", lambda *args: pytest.fail("there is nothing to do"))
-        workflow.prepare(table, tmp_path, PREPARATION, None, jobs=2)
+        patch.setattr(preparation, "prepare_knee", lambda *args: pytest.fail("there is nothing to do"))
+        api.prepare(table, tmp_path, PREPARATION, None, jobs=2)
     prepare_knees = data.prepare_knees
 
     def interrupted(*args):
@@ -80,11 +80,11 @@ def test_what_the_list_says_of_slices_does_not_outlive_them(table, tmp_path, mon
 
     monkeypatch.setattr(data, "prepare_knees", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        workflow.prepare(table, tmp_path, replace(PREPARATION, bits=16), None, jobs=1)
+        api.prepare(table, tmp_path, replace(PREPARATION, bits=16), None, jobs=1)
     assert load_dataset(tmp_path).cases == ()
     assert record.read_bytes() != kept
     monkeypatch.undo()
-    again = workflow.prepare(table, tmp_path, replace(PREPARATION, bits=16), None, jobs=2)
+    again = api.prepare(table, tmp_path, replace(PREPARATION, bits=16), None, jobs=2)
     assert len(again.cases) == len(before.cases)
 
 
@@ -103,7 +103,7 @@ def test_without_room_it_ends_in_one_line_and_goes_on_later(table, tmp_path):
     assert child.stderr.splitlines()[-1].startswith("Error: no room left")
     assert [path.name for path in (tmp_path / "d").iterdir()] in ([], ["cases.json"])
     assert run_as_seen(*words).exit_code == 0
-    workflow.prepare(table, tmp_path / "whole", Preparation(SCHEMES["iwoai"], None), None, jobs=2)
+    api.prepare(table, tmp_path / "whole", PrepareConfig(SCHEMES["iwoai"], None), None, jobs=2)
     assert contents(tmp_path / "d") == contents(tmp_path / "whole")
 
 

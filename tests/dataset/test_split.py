@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knee3d.dataset.cases import Dataset, Split
-from knee3d.dataset.split import Folds, check_no_leak, fold_of, split_patients
+from knee3d.dataset.dataset import Dataset, Split
+from knee3d.dataset.split import Folds, check_no_leak, dataset_of_fold, split_patients
 
 
 @given(st.lists(st.integers(0, 30).map(str), min_size=3), st.integers(0, 5))
@@ -62,11 +62,11 @@ def test_every_patient_is_validated_on_in_one_fold(balls, folds):
     dataset = of_knees(balls, [*knees, ("T", Split.TEST)])
     seen = []
     for fold in range(1, folds + 1):
-        mine = fold_of(dataset, folds, fold, seed=3)
+        mine = dataset_of_fold(dataset, folds, fold, seed=3)
         check_no_leak((case.patient, case.split) for case in mine.cases)
         assert [case.patient for case in mine.of_split(Split.TEST)] == ["T"]
         seen += sorted({case.patient for case in mine.of_split(Split.VAL)})
-        again = fold_of(dataset, folds, fold, seed=3)
+        again = dataset_of_fold(dataset, folds, fold, seed=3)
         assert [case.split for case in again.cases] == [case.split for case in mine.cases]
     assert sorted(seen) == [f"P{number}" for number in range(5)]
 
@@ -75,7 +75,7 @@ def test_every_patient_is_validated_on_in_one_fold(balls, folds):
 def test_folds_that_cannot_be_are_refused(balls, folds):
     dataset = of_knees(balls, [(f"P{number}", Split.TRAIN) for number in range(4)])
     with pytest.raises(ValueError, match="--fold"):
-        fold_of(dataset, folds, 1, seed=0)
+        dataset_of_fold(dataset, folds, 1, seed=0)
 
 
 @pytest.mark.parametrize(("count", "only"), [(5, 7), (5, 0), (1, None)])

@@ -16,18 +16,20 @@ import numpy as np
 import pyvista as pv
 from made_up_models import write_network
 
-from knee3d import workflow
-from knee3d.anatomy.orientation import Side, mirror
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, map_labels
-from knee3d.dataset.cases import Dataset, Split
-from knee3d.dataset.dicom.writer import write_series
-from knee3d.dataset.files.volumefile import read_volume, write_volume
-from knee3d.dataset.phantom.knee import parametric_knee
-from knee3d.dataset.png import read_slices
-from knee3d.dataset.prepare import Preparation
-from knee3d.dataset.table import LABELS_FILE, Knee, write_numbering, write_table
-from knee3d.report.measures import read_measures_csv
+from knee3d import api
+from knee3d.dataset.dataset import Dataset, Split
+from knee3d.dataset.manifest import ManifestRow, write_manifest
+from knee3d.dataset.png_slices import read_slices
+from knee3d.dataset.preparation import PrepareConfig
+from knee3d.geometry.orientation import Side, mirror_left_right
+from knee3d.geometry.plane import Plane
+from knee3d.io.dicom.writer import write_series
+from knee3d.io.label_map_file import LABELS_FILE, write_label_map
+from knee3d.io.volume_file import read_volume, write_volume
+from knee3d.labels.label_map import LABEL_MAPS, map_labels
+from knee3d.labels.label_scheme import SCHEMES
+from knee3d.phantom.parametric_knee import parametric_knee
+from knee3d.report.measures_files import read_measures_csv
 
 SCHEME = SCHEMES["compartments"]
 SHAPE = (62, 77, 60)
@@ -53,19 +55,19 @@ def write_cohort(folder: Path) -> Path:
     for number, (side, split) in enumerate(((Side.RIGHT, Split.VAL), (Side.LEFT, Split.TEST)), start=1):
         case = f"P{number:03d}"
         labels = parametric_knee(SHAPE, seed=number)
-        classes = map_labels(labels.array, NUMBERINGS["pymskt"], SCHEME)
+        classes = map_labels(labels.array, LABEL_MAPS["pymskt"], SCHEME)
         noise = np.random.default_rng(number).integers(-NOISE, NOISE + 1, SHAPE)
         image = labels.with_array((INTENSITIES[classes] + noise).astype(np.int16))
         mask, place = labels, folder / case / "image.nii.gz"
         if side is Side.LEFT:
-            mask, image, place = mirror(labels), mirror(image), folder / case / "dicom"
+            mask, image, place = mirror_left_right(labels), mirror_left_right(image), folder / case / "dicom"
             write_series(image, place, side, patient=case, description="golden", seed=number)
         else:
             write_volume(image, place)
         write_volume(mask, folder / case / "mask.nii.gz")
-        knees.append(Knee(case, case, "", side, place, folder / case / "mask.nii.gz", split))
-    write_numbering(folder / LABELS_FILE, NUMBERINGS["pymskt"].names)
-    write_table(folder / "knees.csv", tuple(knees))
+        knees.append(ManifestRow(case, case, "", side, place, folder / case / "mask.nii.gz", split))
+    write_label_map(folder / LABELS_FILE, LABEL_MAPS["pymskt"].names)
+    write_manifest(folder / "knees.csv", tuple(knees))
     return folder / "knees.csv"
 
 
@@ -93,13 +95,13 @@ def run_journey(folder: Path) -> dict[str, Any]:
         Name to digest (text), number, or mapping of such; ready for JSON.
     """
     table, models = write_cohort(folder / "cohort"), write_models(folder / "models")
-    dataset = workflow.prepare(table, folder / "dataset", Preparation(SCHEME, None), None, jobs=2)
-    fitted = workflow.fuse(folder / "dataset", models)
-    workflow.fuse(folder / "dataset", models, workflow.Wanted(weights=WEIGHTS))
-    scores = workflow.evaluate(folder / "dataset", models, Split.TEST, folder / "scores")
-    wish = workflow.Wish(models, precision="float32")
-    done = workflow.segment(workflow.knees_at(table), wish, folder / "results")
-    done += workflow.report(folder / "results", workflow.knees_of(table), workflow.ReportWish())
+    dataset = api.prepare(table, folder / "dataset", PrepareConfig(SCHEME, None), None, jobs=2)
+    fitted = api.fit_fusion_of_models(folder / "dataset", models)
+    api.fit_fusion_of_models(folder / "dataset", models, api.FusionConfig(weights=WEIGHTS))
+    scores = api.evaluate(folder / "dataset", models, Split.TEST, folder / "scores")
+    wish = api.SegmentJob(models, precision="float32")
+    done = api.segment_cases(api.find_cases(table), wish, folder / "results")
+    done += api.make_reports(folder / "results", api.find_report_inputs(table), api.ReportConfig())
     assert [one.status for one in done] == ["done"] * 4, [one.message for one in done]
     return {
         "slices": _slices(dataset),
@@ -142,7 +144,7 @@ def _results(folder: Path) -> dict[str, Any]:
     return {
         "labels": _digest(labels.array),
         "affine": labels.affine.tolist(),
-        "quality": {name: quality[name] for name in ("agreement", "doubt", "flags")},
+        "quality": {name: quality[name] for name in ("inter_view_dice", "predictive_entropy", "flags")},
         "measures": {f"{one.tissue}, {one.region}, {one.measure}": one.value for one in measures},
         "mesh_volumes_mm3": {name: mesh.volume for name, mesh in meshes.items()},
         "report.html": _tables(folder / "report" / "report.html"),

@@ -20,18 +20,18 @@ class Wall(MetaPathFinder):
 sys.meta_path.insert(0, Wall())
 
 import numpy as np
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.slicing import to_slices
-from knee3d.anatomy.volume import Volume
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.slicing import to_slices
+from knee3d.geometry.volume import Volume
 from knee3d.postprocess.blend import blend
 from knee3d.postprocess.candidate_voxels import find_candidates
-from knee3d.postprocess.confusion import Scores, confusion_matrix
-from knee3d.postprocess.decide import decide, fused_labels
-from knee3d.postprocess.ensemble import Ensemble
-from knee3d.postprocess.assess import mean_interval
-from knee3d.postprocess.quality import entropy_of
+from knee3d.postprocess.confusion_matrix import OverlapScores, confusion_matrix
+from knee3d.postprocess.decision import decide_labels, fused_labels
+from knee3d.inference.ensemble import Ensemble
+from knee3d.postprocess.assessment import bootstrap_interval
+from knee3d.postprocess.quality import predictive_entropy
 from knee3d.postprocess.stack import stack_slices
-from knee3d.postprocess.weights import Wanted, fit
+from knee3d.postprocess.fusion_fit import FusionConfig, fit_fusion
 
 affine = np.array([[0, 0, -0.7, 0], [0, -0.4, 0, 0], [-0.4, 0, 0, 0], [0, 0, 0, 1.0]])
 rng = np.random.default_rng(0)
@@ -44,11 +44,11 @@ for plane in Plane:
     views[plane.value] = stack_slices([(range(len(slices)), slices)], plane, len(slices), affine)
 path = Path(sys.argv[1], "a.npz")
 find_candidates(truth, views, "a").save(path)
-fusion = fit([path], Wanted())
+fusion = fit_fusion([path], FusionConfig())
 labels = fused_labels(views, fusion.weights)
-assert (labels.array == decide(blend(views.items(), fusion.weights)).array).all()
-print(Scores(confusion_matrix(truth.array, labels.array, 2), ("cartilage",)).dice[0], fusion.dice)
-print(entropy_of(views["axial"].array).mean(), mean_interval([1, 2], ["a", "b"]).mean)
+assert (labels.array == decide_labels(blend(views.items(), fusion.weights)).array).all()
+print(OverlapScores(confusion_matrix(truth.array, labels.array, 2), ("cartilage",)).dice[0], fusion.dice)
+print(predictive_entropy(views["axial"].array).mean(), bootstrap_interval([1, 2], ["a", "b"]).mean)
 """
 
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.volume import Volume
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.volume import Volume
+from knee3d.inference.ensemble import Ensemble
+from knee3d.inference.prediction import PlaneView
 from knee3d.postprocess.blend import RULES, blend
-from knee3d.postprocess.decide import decide, fused_labels
-from knee3d.postprocess.ensemble import Ensemble
-from knee3d.postprocess.predict import PlaneView
+from knee3d.postprocess.decision import decide_labels, fused_labels
 
 NAMES = [plane.value for plane in Plane]
 
@@ -132,7 +132,7 @@ def test_the_majority_wins_a_vote_and_of_equals_the_lower_class():
     views = {"a": says(1, 2, 0, 0), "b": says(1, 1, 2, 1), "c": says(2, 1, 2, 2)}
     fused = blend(views.items(), dict.fromkeys("abc", 1 / 3), "vote")
     np.testing.assert_allclose(fused.array[0, 0, 0], [0, 2 / 3, 1 / 3], atol=1e-6)
-    assert decide(fused).array.ravel().tolist() == [1, 1, 2, 0]
+    assert decide_labels(fused).array.ravel().tolist() == [1, 1, 2, 0]
 
 
 @given(
@@ -152,7 +152,7 @@ def test_streamed_or_in_memory_the_labels_are_the_same(rule, count, dtype, per_c
     shares = rng.dirichlet(np.ones(count), 4 if per_class else 1).T
     weights = {name: tuple(row) if per_class else row[0] for name, row in zip(views, shares.tolist(), strict=True)}
     limits = (0.3, 0.4, 0.5) if limited else None
-    expected = decide(blend(iter(views.items()), weights, rule), limits)
+    expected = decide_labels(blend(iter(views.items()), weights, rule), limits)
     np.testing.assert_array_equal(fused_labels(views, weights, rule, limits).array, expected.array)
 
 
@@ -193,10 +193,10 @@ def test_thresholds_replace_the_largest():
     """Of the tissues above theirs the one that is most times its threshold; otherwise background."""
     rows = [[0.6, 0.3, 0.1], [0.1, 0.45, 0.45], [0.2, 0.2, 0.6], [0.98, 0.01, 0.01]]
     volume = Volume(np.array(rows, np.float32).reshape(1, 1, 4, 3), np.eye(4))
-    assert decide(volume, (0.25, 0.5)).array.ravel().tolist() == [1, 1, 2, 0]
+    assert decide_labels(volume, (0.25, 0.5)).array.ravel().tolist() == [1, 1, 2, 0]
     for limits in [(0.5,), (0.5, 0.0), (0.5, 1.0), (0.5, float("nan"))]:
         with pytest.raises(ValueError, match="2 tissues need a threshold each"):
-            decide(volume, limits)
+            decide_labels(volume, limits)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -205,16 +205,16 @@ def test_what_is_no_number_is_not_decided(value):
     array[1, 2, 3, 1] = value
     for limits in (None, (0.5, 0.5)):
         with pytest.raises(ValueError, match="not finite"):
-            decide(Volume(array, np.eye(4)), limits)
+            decide_labels(Volume(array, np.eye(4)), limits)
 
 
 def test_the_most_probable_class_wins_and_doubt_is_background():
     array = np.array([[0.2, 0.5, 0.3], [0.4, 0.2, 0.4], [0.5, 0.5, 0.0]]).reshape(1, 1, 3, 3)
-    labels = decide(Volume(array, np.eye(4)))
+    labels = decide_labels(Volume(array, np.eye(4)))
     assert labels.array.dtype == np.uint8
     assert labels.array.ravel().tolist() == [1, 0, 0]
     with pytest.raises(ValueError, match="classes"):
-        decide(labels)
+        decide_labels(labels)
 
 
 def test_an_ensemble_refuses_weights_for_other_planes():
@@ -247,5 +247,5 @@ def test_beyond_its_inputs_fusion_takes_one_accumulator_or_none():
         tracemalloc.stop()
         return found / tissue.nbytes
 
-    assert 1 < peak(lambda: decide(blend(views.items(), weights))) < 1.3
+    assert 1 < peak(lambda: decide_labels(blend(views.items(), weights))) < 1.3
     assert peak(lambda: fused_labels(views, weights)) < 0.3

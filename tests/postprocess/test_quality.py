@@ -8,16 +8,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy as reference_entropy
 
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.volume import Volume
-from knee3d.postprocess.confusion import confusion_matrix, dice
-from knee3d.postprocess.ensemble import Ensemble
-from knee3d.postprocess.predict import PlaneView
-from knee3d.postprocess.quality import Look, Looking, Quality, Reference, entropy_of, extents, quality, reference_of
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.volume import Volume
+from knee3d.inference.ensemble import Ensemble
+from knee3d.inference.prediction import PlaneView
+from knee3d.postprocess.confusion_matrix import confusion_matrix, dice
+from knee3d.postprocess.quality import (
+    QualityReference,
+    QualityReport,
+    ViewAccumulator,
+    ViewPrediction,
+    check_quality,
+    label_extents,
+    predictive_entropy,
+    quality_reference,
+)
 
 NAMES = ("femoral cartilage", "tibial cartilage")
 AFFINE = np.diag([0.5, 0.5, 1.0, 1.0])
-USUAL = Reference({"femoral cartilage": (100, 200), "tibial cartilage": (50, 60)}, dict.fromkeys(NAMES, 0.0), 0.9, 0.2)
+USUAL = QualityReference(
+    {"femoral cartilage": (100, 200), "tibial cartilage": (50, 60)}, dict.fromkeys(NAMES, 0.0), 0.9, 0.2
+)
 
 
 def knee(femoral: int, tibial: int) -> Volume:
@@ -32,19 +43,21 @@ def knee(femoral: int, tibial: int) -> Volume:
 GOOD = knee(600, 220)
 
 
-def named(looks: list[Look]) -> dict[str, Look]:
+def named(looks: list[ViewPrediction]) -> dict[str, ViewPrediction]:
     return {f"view {number}": one for number, one in enumerate(looks, start=1)}
 
 
-def flags(labels: Volume, looks: list[Look] | None = None, reference: Reference | None = USUAL) -> tuple[str, ...]:
-    return quality(labels, named(looks or [Look(labels, 0.1)] * 3), NAMES, reference).flags
+def flags(
+    labels: Volume, looks: list[ViewPrediction] | None = None, reference: QualityReference | None = USUAL
+) -> tuple[str, ...]:
+    return check_quality(labels, named(looks or [ViewPrediction(labels, 0.1)] * 3), NAMES, reference).flags
 
 
 def test_a_knee_like_the_others_has_no_flag():
-    found = quality(GOOD, named([Look(GOOD, 0.1)] * 3), NAMES, USUAL)
+    found = check_quality(GOOD, named([ViewPrediction(GOOD, 0.1)] * 3), NAMES, USUAL)
     assert found.flags == ()
     assert found.volumes_mm3 == {"femoral cartilage": 150.0, "tibial cartilage": 55.0}
-    assert (found.agreement, found.doubt) == (1.0, pytest.approx(0.1))
+    assert (found.inter_view_dice, found.predictive_entropy) == (1.0, pytest.approx(0.1))
 
 
 @pytest.mark.parametrize(
@@ -64,21 +77,23 @@ def test_volumes_are_compared_with_masks(labels, words, unknown):
 
 
 def test_what_is_not_compared_is_said():
-    looks = named([Look(GOOD, 0.1)] * 3)
-    assert quality(GOOD, looks, NAMES, USUAL).unchecked == ""
-    assert "before weights are fitted" in quality(GOOD, looks, NAMES, None).unchecked
-    alone = quality(GOOD, {"view": Look(GOOD, 0.1)}, NAMES, USUAL)
-    assert alone.unchecked == "agreement, as there is one view"
-    little = replace(USUAL, volumes_mm3={NAMES[0]: USUAL.volumes_mm3[NAMES[0]]}, agreement=np.nan, doubt=np.nan)
-    assert quality(GOOD, looks, NAMES, little).unchecked.split("; ") == [
+    looks = named([ViewPrediction(GOOD, 0.1)] * 3)
+    assert check_quality(GOOD, looks, NAMES, USUAL).unchecked == ""
+    assert "before weights are fitted" in check_quality(GOOD, looks, NAMES, None).unchecked
+    alone = check_quality(GOOD, {"view": ViewPrediction(GOOD, 0.1)}, NAMES, USUAL)
+    assert alone.unchecked == "inter-view Dice, as there is one view"
+    little = replace(
+        USUAL, volumes_mm3={NAMES[0]: USUAL.volumes_mm3[NAMES[0]]}, inter_view_dice=np.nan, predictive_entropy=np.nan
+    )
+    assert check_quality(GOOD, looks, NAMES, little).unchecked.split("; ") == [
         f"volumes of {NAMES[1]}, which no mask had",
-        "agreement, which was not known on validation",
-        "doubt, which was not known on validation",
+        "inter-view Dice, which was not known on validation",
+        "entropy, which was not known on validation",
     ]
 
 
 def test_a_view_that_misses_a_tissue_is_named():
-    looks = [Look(GOOD, 0.1), Look(knee(600, 5), 0.1), Look(GOOD, 0.1)]
+    looks = [ViewPrediction(GOOD, 0.1), ViewPrediction(knee(600, 5), 0.1), ViewPrediction(GOOD, 0.1)]
     said = ("the view 2 view finds no tibial cartilage: the other views decide alone",)
     assert flags(GOOD, looks) == said
     assert flags(GOOD, looks, reference=None) == said
@@ -93,36 +108,38 @@ def test_tissue_on_a_border_is_cut_off_unless_masks_are_too():
     array = GOOD.array.copy()
     array[0, 4:10, 4:8] = 1  # 24 voxel faces of 0.5 x 1.0 mm
     labels = Volume(array, AFFINE)
-    assert extents(labels, NAMES)["femoral cartilage"][1] == 12.0
+    assert label_extents(labels, NAMES)["femoral cartilage"][1] == 12.0
     [flag] = flags(labels)
     assert "femoral cartilage cut off: 12 mm2" in flag
     [flag] = flags(labels, reference=None)
     assert flag.endswith("12 mm2 on a border of the image")  # nothing is known of masks
-    used_to_it = Reference(USUAL.volumes_mm3, {"femoral cartilage": 12.0}, 0.9, 0.2)
+    used_to_it = QualityReference(USUAL.volumes_mm3, {"femoral cartilage": 12.0}, 0.9, 0.2)
     assert flags(labels, reference=used_to_it) == ()
 
 
 def test_views_that_disagree_are_noticed():
     other = Volume(np.roll(GOOD.array, 6, 2), AFFINE)
-    [flag] = flags(GOOD, [Look(GOOD, 0.1), Look(other, 0.1), Look(GOOD, 0.1)])
+    [flag] = flags(GOOD, [ViewPrediction(GOOD, 0.1), ViewPrediction(other, 0.1), ViewPrediction(GOOD, 0.1)])
     assert "views disagree" in flag
-    alone = quality(GOOD, named([Look(GOOD, 0.1)]), NAMES, USUAL)
-    assert np.isnan(alone.agreement)
+    alone = check_quality(GOOD, named([ViewPrediction(GOOD, 0.1)]), NAMES, USUAL)
+    assert np.isnan(alone.inter_view_dice)
     assert alone.flags == ()
 
 
 @given(st.integers(0, 99), st.integers(2, 8))
 def test_entropy_is_scipys_as_a_share_of_the_largest(seed, classes):
     array = np.random.default_rng(seed).dirichlet(np.full(classes, 0.3), (3, 4, 5)).astype(np.float32)
-    np.testing.assert_allclose(entropy_of(array), reference_entropy(array, axis=-1) / np.log(classes), atol=1e-5)
+    np.testing.assert_allclose(
+        predictive_entropy(array), reference_entropy(array, axis=-1) / np.log(classes), atol=1e-5
+    )
 
 
 def test_certain_is_0_and_no_idea_is_1():
-    np.testing.assert_allclose(entropy_of(np.array([[1, 0, 0], [1 / 3] * 3], np.float32)), [0, 1], atol=1e-6)
+    np.testing.assert_allclose(predictive_entropy(np.array([[1, 0, 0], [1 / 3] * 3], np.float32)), [0, 1], atol=1e-6)
 
 
-def look_at(view: Volume) -> Look:
-    looking = Looking(view)
+def look_at(view: Volume) -> ViewPrediction:
+    looking = ViewAccumulator(view)
     looking.add(..., view.array)
     return looking.look()
 
@@ -134,19 +151,19 @@ def test_doubt_is_entropy_within_tissue():
     sure[1, 1, 1] = [0.25, 0.75]
     found = look_at(Volume(sure, AFFINE))
     assert found.labels.array.sum() == 1
-    assert found.doubt == pytest.approx(-(0.25 * np.log2(0.25) + 0.75 * np.log2(0.75)))
-    assert flags(GOOD, [Look(GOOD, 0.24)] * 3) == ()
-    [flag] = flags(GOOD, [Look(GOOD, 0.26)] * 3)
-    assert "doubtful: entropy 0.26" in flag
+    assert found.predictive_entropy == pytest.approx(-(0.25 * np.log2(0.25) + 0.75 * np.log2(0.75)))
+    assert flags(GOOD, [ViewPrediction(GOOD, 0.24)] * 3) == ()
+    [flag] = flags(GOOD, [ViewPrediction(GOOD, 0.26)] * 3)
+    assert "uncertain: entropy 0.26" in flag
     nothing = look_at(Volume(np.eye(2, dtype=np.float32)[np.zeros((4, 4, 4), int)], AFFINE))
-    assert np.isnan(nothing.doubt)
+    assert np.isnan(nothing.predictive_entropy)
 
 
 def test_a_reference_is_the_range_of_masks_and_the_worst_of_validation():
-    masks = [extents(labels, NAMES) for labels in (knee(400, 200), knee(800, 0), knee(600, 240))]
-    found = reference_of(masks, [(0.95, 0.1), (0.91, 0.2), (float("nan"), float("nan"))])
+    masks = [label_extents(labels, NAMES) for labels in (knee(400, 200), knee(800, 0), knee(600, 240))]
+    found = quality_reference(masks, [(0.95, 0.1), (0.91, 0.2), (float("nan"), float("nan"))])
     assert found.volumes_mm3 == {"femoral cartilage": (100.0, 200.0), "tibial cartilage": (50.0, 60.0)}
-    assert (found.agreement, found.doubt) == (0.91, 0.2)
+    assert (found.inter_view_dice, found.predictive_entropy) == (0.91, 0.2)
     assert set(found.border_mm2.values()) == {0.0}
 
 
@@ -171,15 +188,17 @@ def test_spoiled_inputs_lose_dice_and_gain_flags_together():
     clean = 40 + 120 * truth + rng.normal(0, 8, truth.shape)
     networks = dict(zip(Plane, (ByBrightness(95), ByBrightness(100), ByBrightness(105)), strict=True))
 
-    def judged(image: np.ndarray, mask: np.ndarray, reference: Reference | None) -> tuple[float, Quality]:
+    def judged(image: np.ndarray, mask: np.ndarray, reference: QualityReference | None) -> tuple[float, QualityReport]:
         volume = Volume(np.clip(image, 0, 255).astype(np.uint8), np.eye(4))
         views = {plane.value: PlaneView(plane, network) for plane, network in networks.items()}
         opinion = Ensemble(views, dict.fromkeys(views, 1 / 3)).opinion(volume, "looking")
-        found = quality(opinion.labels, opinion.looks, NAMES[:1], reference)
+        found = check_quality(opinion.labels, opinion.looks, NAMES[:1], reference)
         return float(dice(confusion_matrix(mask, opinion.labels.array, 2))[1]), found
 
     good, first = judged(clean, truth, None)
-    usual = reference_of([extents(Volume(truth, np.eye(4)), NAMES[:1])], [(first.agreement, first.doubt)])
+    usual = quality_reference(
+        [label_extents(Volume(truth, np.eye(4)), NAMES[:1])], [(first.inter_view_dice, first.predictive_entropy)]
+    )
     assert judged(clean, truth, usual)[1].flags == ()
     spoiled = {
         "noise": clean + rng.normal(0, 60, truth.shape),

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.slicing import to_slices
-from knee3d.anatomy.volume import Volume
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.slicing import to_slices
+from knee3d.geometry.volume import Volume
 from knee3d.postprocess.stack import stack_slices
 
 AFFINE = np.array([[0, 0, -0.7, 3], [0, -0.4, 0, 2], [-0.4, 0, 0, 1], [0, 0, 0, 1.0]])

@@ -17,13 +17,14 @@ import pytest
 import pyvista as pv
 from matplotlib.image import imread, imsave
 
-from knee3d.anatomy.tissue import NUMBERINGS, SCHEMES, map_labels
-from knee3d.anatomy.volume import Volume
-from knee3d.dataset.phantom.knee import parametric_knee
-from knee3d.dataset.phantom.synthesis import render
-from knee3d.postprocess.confusion import Scores, confusion_matrix
-from knee3d.quantify.measures import WHOLE, Measure
-from knee3d.quantify.mesh import surface
+from knee3d.geometry.volume import Volume
+from knee3d.labels.label_map import LABEL_MAPS, map_labels
+from knee3d.labels.label_scheme import SCHEMES
+from knee3d.morphometry.measure import WHOLE, Measurement
+from knee3d.morphometry.mesh import mask_surface
+from knee3d.phantom.parametric_knee import parametric_knee
+from knee3d.phantom.rendering import render_image
+from knee3d.postprocess.confusion_matrix import OverlapScores, confusion_matrix
 from knee3d.report.page import KneePage
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -148,20 +149,20 @@ def made_up_knee(side: str = "R") -> KneePage:
     """A page with something of everything."""
     raw = parametric_knee((44, 54, 42), seed=5)
     scheme = SCHEME
-    image = render(raw, seed=5).array
-    labels = tilted(raw.with_array(map_labels(raw.array, NUMBERINGS["pymskt"], scheme)))
+    image = render_image(raw, seed=5).array
+    labels = tilted(raw.with_array(map_labels(raw.array, LABEL_MAPS["pymskt"], scheme)))
     grey = np.clip(image / np.percentile(image, 99.5) * 255, 0, 255).astype(np.uint8)
-    meshes = {name: surface(labels.with_array(labels.array == n)) for n, name in enumerate(scheme.names, start=1)}
+    meshes = {name: mask_surface(labels.with_array(labels.array == n)) for n, name in enumerate(scheme.names, start=1)}
     femoral = meshes[scheme.names[0]]
     sheet = pv.PolyData.from_regular_faces(femoral.points, femoral.regular_faces[: femoral.n_cells // 2])
     sheet.point_data["thickness_mm"] = np.linspace(0, 5, sheet.n_points)
     part = labels.part((slice(4, 40), slice(5, 50), slice(3, 40)))
     tissue = (part.array > 0).astype(np.float32)
     truth = np.roll(labels.array, 1, axis=0)
-    scores = Scores(confusion_matrix(truth, labels.array, scheme.classes), scheme.names)
+    scores = OverlapScores(confusion_matrix(truth, labels.array, scheme.classes), scheme.names)
     dice = {**dict(zip(scheme.names, scores.dice.tolist(), strict=True)), "foreground": scores.foreground_dice}
     measures = [
-        Measure(name, region, measure, value + 1000 * n)
+        Measurement(name, region, measure, value + 1000 * n)
         for n, name in enumerate(scheme.names, start=1)
         for region, measure, value in (
             (WHOLE, "volume", 234.56),
@@ -170,8 +171,8 @@ def made_up_knee(side: str = "R") -> KneePage:
         )
     ]
     measures += [
-        Measure(scheme.names[0], WHOLE, "thickness_mean", 2.345),
-        Measure(scheme.names[1], WHOLE, "thickness_mean", np.nan),
+        Measurement(scheme.names[0], WHOLE, "thickness_mean", 2.345),
+        Measurement(scheme.names[1], WHOLE, "thickness_mean", np.nan),
     ]
     return KneePage(
         case="made-up",

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from knee3d.report.audit import write_audit_page
+from knee3d.report.audit_page import write_audit_page
 
 EVIL = "<script>alert('x')</script>\"><b>"
 CASE = {"case": "a", "patient": "p", "visit": "v", "side": "", "split": "", "shape": [3, 4, 5],

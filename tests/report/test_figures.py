@@ -5,12 +5,13 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.tissue import SCHEMES
-from knee3d.anatomy.volume import Volume
-from knee3d.postprocess.confusion import Scores
-from knee3d.report import figures, overview
-from knee3d.report.figures import confusion_figure, overview_figure
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.volume import Volume
+from knee3d.labels.label_scheme import SCHEMES
+from knee3d.postprocess.confusion_matrix import OverlapScores
+from knee3d.report import confusion_figure as confusion_module
+from knee3d.report import overview_figure as overview_module
+from knee3d.report.confusion_figure import confusion_figure, overview_figure
 from knee3d.report.rendering import RenderingError
 
 SCHEME = SCHEMES["compartments"]
@@ -19,8 +20,8 @@ AFFINE = np.array([[0, 0, -1.0, 20], [0, -1, 0, 30], [-1, 0, 0, 40], [0, 0, 0, 1
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(figures, "DPI", 60)
-    monkeypatch.setattr(overview, "DPI", 60)
+    monkeypatch.setattr(confusion_module, "DPI", 60)
+    monkeypatch.setattr(overview_module, "DPI", 60)
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def _no_vtk(monkeypatch):
     def refuse(*_):
         raise RenderingError("no")
 
-    monkeypatch.setattr(overview, "render_labels", refuse)
+    monkeypatch.setattr(overview_module, "render_labels", refuse)
 
 
 def knee(where=(slice(3, 8), slice(5, 9), slice(26, 34))) -> tuple[Volume, Volume]:
@@ -52,7 +53,7 @@ def test_confusion_figure_grows_with_classes_and_views(name, views, tmp_path):
     names = SCHEMES[name].names
     matrix = np.diag(np.full(len(names) + 1, 1000)) + 10
     matrix[-1] = 0
-    scores = {f"view {i}": Scores(matrix * (i + 1), names) for i in range(views)}
+    scores = {f"view {i}": OverlapScores(matrix * (i + 1), names) for i in range(views)}
     confusion_figure(scores, tmp_path / "confusion.png")
     picture = imread(tmp_path / "confusion.png")[..., :3]
     least = (2.6 * min(views, 2) * 60, 1.7 * (views > 3) * 60)
@@ -64,7 +65,7 @@ def test_confusion_figure_grows_with_classes_and_views(name, views, tmp_path):
 
 
 def test_confusion_figure_says_what_it_counts(tmp_path):
-    scores = Scores(np.array([[1234567, 10], [40, 1950]]), ("cartilage",))
+    scores = OverlapScores(np.array([[1234567, 10], [40, 1950]]), ("cartilage",))
     confusion_figure({"fused": scores}, tmp_path / "confusion.svg")
     text = (tmp_path / "confusion.svg").read_text()
     for words in ("1,234,567", "97.99 %", "&lt; 0.01 %", f"foreground Dice {scores.foreground_dice:.4f}", "fused"):
@@ -77,7 +78,7 @@ def test_what_stands_below_a_panel_is_clear_of_the_next_ones_title(tmp_path, mon
     drawn = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, *args, **more: (drawn.append(self), save(self, *args, **more)))
-    scores = Scores(np.diag([1000, 100, 100, 100]), SCHEME.names)
+    scores = OverlapScores(np.diag([1000, 100, 100, 100]), SCHEME.names)
     confusion_figure(dict.fromkeys(("axial", "coronal", "sagittal", "fused"), scores), tmp_path / "confusion.png")
     panels = drawn[0].axes
     gap = panels[0].xaxis.label.get_window_extent().y0 - panels[2].title.get_window_extent().y1
@@ -151,7 +152,7 @@ def test_pixels_are_square_in_millimetres(tmp_path):
 def test_truth_gets_its_own_row_and_3d_the_last_column(tmp_path, monkeypatch):
     image, labels = knee()
     solid = np.full((90, 90, 3), SCHEME.tissues[0].colour, dtype=np.uint8)
-    monkeypatch.setattr(overview, "render_labels", lambda labels, scheme, size: solid)
+    monkeypatch.setattr(overview_module, "render_labels", lambda labels, scheme, size: solid)
     overview_figure(image, labels, SCHEME, tmp_path / "one.png")
     overview_figure(image, labels, SCHEME, tmp_path / "two.png", title="case", truth=labels)
     one, two = (tissue_pixels(tmp_path / f"{name}.png") for name in ("one", "two"))
@@ -175,6 +176,6 @@ def test_what_does_not_fit_together_is_refused(tmp_path):
 
 def test_there_is_a_slice_for_every_plane():
     tissue = np.zeros((5, 7, 9), dtype=bool)
-    assert [overview._busiest(tissue, plane.axis) for plane in Plane] == [2, 3, 4]
+    assert [overview_module._busiest(tissue, plane.axis) for plane in Plane] == [2, 3, 4]
     tissue[1, 2, 3] = tissue[1, 2, 4] = tissue[1, 5, 4] = True
-    assert [overview._busiest(tissue, plane.axis) for plane in Plane] == [1, 2, 4]
+    assert [overview_module._busiest(tissue, plane.axis) for plane in Plane] == [1, 2, 4]

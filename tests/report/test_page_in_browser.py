@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from browser import NO_GL, SCHEME, Browser, a_png, made_up_knee, running
 
-from knee3d.anatomy.tissue import SCHEMES
-from knee3d.anatomy.volume import Volume
-from knee3d.report.index import IndexRow, write_index
+from knee3d.geometry.volume import Volume
+from knee3d.labels.label_scheme import SCHEMES
+from knee3d.report.index_page import IndexRow, write_index
 from knee3d.report.page import KneePage, write_page
-from knee3d.report.page.looks import LOOKS
+from knee3d.report.page.colour_maps import COLOUR_MAPS
 from knee3d.report.page.tables import DIGITS, HEADINGS
 from knee3d.report.tables import UNIT_SIGNS
 
@@ -156,7 +156,7 @@ def test_a_thickness_has_the_colour_of_its_bar_on_the_side_where_it_is(layout, b
     put_crosshair(browser, (labels.affine @ [12, 12, 12, 1])[:3])
     shown = browser.canvas()
     height, width = shown.shape[:2]
-    look = LOOKS["thickness"]
+    look = COLOUR_MAPS["thickness"]
     for value, shift in ((1.0, -1), (4.0, 1)):
         found = shown[height // 2 - height // 12, width // 2 + shift * height // 6]
         wanted = look.colours[int(look.bytes_of(np.array(value))), :3] / 255
@@ -417,7 +417,7 @@ def cohort(browser, folder) -> Browser:
             report=f"knee {n}/report.html",
             side="LR"[n % 2],
             flags=["odd #1"] * (n % 3 == 0) + ["cut off"] * (n % 6 == 0),
-            agreement=0.9 - n / 1000,
+            inter_view_dice=0.9 - n / 1000,
             volumes_mm3={"femoral cartilage": 1000.0 + n * 37 % 500} if n % 5 else {},
             thickness_mm={"femoral cartilage": 2.0},
             thumbnail="a #1.png",

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from knee3d.anatomy.tissue import SCHEMES
-from knee3d.anatomy.volume import Volume
+from knee3d.geometry.volume import Volume
+from knee3d.labels.label_scheme import SCHEMES
 from knee3d.report import rendering
 from knee3d.report.rendering import BACKGROUND, RenderingError, render_labels
 

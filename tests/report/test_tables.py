@@ -4,11 +4,11 @@ import json
 import numpy as np
 import pytest
 
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.tissue import SCHEMES
-from knee3d.anatomy.volume import Volume
-from knee3d.postprocess.assess import Assessment, assess
-from knee3d.postprocess.confusion import BY_CLASS, Scores
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.volume import Volume
+from knee3d.labels.label_scheme import SCHEMES
+from knee3d.postprocess.assessment import CaseAssessment, assess_case
+from knee3d.postprocess.confusion_matrix import BY_CLASS, OverlapScores
 from knee3d.report.tables import (
     evaluation_summary,
     means_table,
@@ -21,8 +21,8 @@ from knee3d.report.tables import (
 
 PLANES = [plane.value for plane in Plane]
 NAMES = ("femoral cartilage", "patellar cartilage")
-GOOD = Assessment(Scores(np.array([[90, 1, 0], [1, 8, 0], [0, 0, 0]]), NAMES), {})
-BAD = Assessment(Scores(np.array([[88, 3, 0], [3, 6, 0], [0, 0, 0]]), NAMES), {})
+GOOD = CaseAssessment(OverlapScores(np.array([[90, 1, 0], [1, 8, 0], [0, 0, 0]]), NAMES), {})
+BAD = CaseAssessment(OverlapScores(np.array([[88, 3, 0], [3, 6, 0], [0, 0, 0]]), NAMES), {})
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def test_scores_are_those_counted_by_hand(summary):
 
 
 def test_foreground_iou_is_neither_mean():
-    scores = Scores(np.array([[90, 2, 0], [2, 6, 2], [0, 0, 8]]), NAMES)
-    numbers = evaluation_summary({"a": {"fused": Assessment(scores, {})}})["fused"]
+    scores = OverlapScores(np.array([[90, 2, 0], [2, 6, 2], [0, 0, 8]]), NAMES)
+    numbers = evaluation_summary({"a": {"fused": CaseAssessment(scores, {})}})["fused"]
     assert numbers["miou_foreground"] == numbers["iou"]["foreground"] == pytest.approx(16 / 20)
     assert numbers["iou"]["mean"] == pytest.approx((6 / 12 + 8 / 10) / 2)
     assert numbers["miou_classes"] == pytest.approx((90 / 94 + 6 / 12 + 8 / 10) / 3)
@@ -99,7 +99,7 @@ def test_surfaces_are_measured_or_the_reason_said(tmp_path):
     truth = np.zeros((12, 12, 12), np.uint8)
     truth[3:9, 3:9, 3:9], truth[10:, 10:, 10:] = 1, 2
     labels = np.roll(np.where(truth == 1, 1, 0), 1, 0).astype(np.uint8)
-    found = assess(Volume(truth, np.eye(4)), Volume(labels, np.eye(4)), NAMES)
+    found = assess_case(Volume(truth, np.eye(4)), Volume(labels, np.eye(4)), NAMES)
     summary = evaluation_summary({"a": {"fused": found}})
     case = summary["cases"]["a"]["fused"]
     assert 0 < case["assd_mm"]["femoral cartilage"] < 1

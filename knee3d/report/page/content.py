@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyvista as pv
 
-from knee3d.anatomy.orientation import Side
-from knee3d.anatomy.tissue import Scheme
-from knee3d.anatomy.volume import Volume
-from knee3d.postprocess.confusion import Scores
-from knee3d.quantify.measures import Measure
+from knee3d.geometry.orientation import Side
+from knee3d.geometry.volume import Volume
+from knee3d.labels.label_scheme import LabelScheme
+from knee3d.morphometry.measure import Measurement
+from knee3d.postprocess.confusion_matrix import OverlapScores
 
 THICKNESS = "thickness_mm"
 """Point data of the meshes in `KneePage.thickness`."""
@@ -50,14 +50,14 @@ class KneePage:
     case: str
     side: str
     labels: Volume
-    scheme: Scheme
+    scheme: LabelScheme
     image: Volume | None = None
     meshes: Mapping[str, pv.PolyData] = field(default_factory=dict)
     thickness: Mapping[str, pv.PolyData] = field(default_factory=dict)
     maps: Mapping[str, Volume] = field(default_factory=dict)
-    measures: Sequence[Measure] = ()
+    measures: Sequence[Measurement] = ()
     scores: Mapping[str, Mapping[str, float]] | None = None
-    confusion: Mapping[str, Scores] | None = None
+    confusion: Mapping[str, OverlapScores] | None = None
     flags: Sequence[str] = ()
     unchecked: str = ""
     notes: Sequence[str] = ()
@@ -78,7 +78,7 @@ class KneePage:
                 raise ValueError(f"picture {title!r} is not a PNG; a page shows no other format")
 
 
-def _check_voxels(labels: Volume, image: Volume | None, scheme: Scheme) -> None:
+def _check_voxels(labels: Volume, image: Volume | None, scheme: LabelScheme) -> None:
     if labels.array.ndim != 3 or labels.array.dtype != np.uint8:
         raise ValueError(f"labels are uint8 with three axes, got {_kind(labels)}")
     if labels.array.max() >= scheme.classes:
@@ -90,7 +90,7 @@ def _check_voxels(labels: Volume, image: Volume | None, scheme: Scheme) -> None:
         raise ValueError(f"the image is uint8 on the labels' grid of shape {labels.shape}, got {_kind(image)}")
 
 
-def _check_meshes(meshes: Mapping[str, pv.PolyData], thickness: Mapping[str, pv.PolyData], scheme: Scheme) -> None:
+def _check_meshes(meshes: Mapping[str, pv.PolyData], thickness: Mapping[str, pv.PolyData], scheme: LabelScheme) -> None:
     for name, mesh in [*meshes.items(), *thickness.items()]:
         if name not in scheme.names:
             raise ValueError(

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from knee3d.anatomy.box import Box, box_around, whole_box
-from knee3d.anatomy.resample import LINEAR, resample
-from knee3d.anatomy.volume import Volume
-from knee3d.report.page.files import gzipped, nifti_bytes
+from knee3d.geometry.box import Box, bounding_box, whole_box
+from knee3d.geometry.resampling import LINEAR, resample
+from knee3d.geometry.volume import Volume
+from knee3d.report.page.embedded_files import gzip_bytes, nifti_bytes
 
 MARGIN_MM = 15.0
 """Kept around the tissue."""
@@ -24,7 +24,7 @@ two bits below it an image looks the same and packs to half."""
 
 
 @dataclass(frozen=True)
-class Picture:
+class PageImage:
     """An image as it is shown.
 
     Attributes:
@@ -36,7 +36,7 @@ class Picture:
     words: str
 
 
-def picture_of(image: Volume, box: Box, most_bytes: int = IMAGE_BYTES) -> Picture:
+def make_page_image(image: Volume, box: Box, most_bytes: int = IMAGE_BYTES) -> PageImage:
     """The part of an image within a box, as fine as fits.
 
     Args:
@@ -46,8 +46,8 @@ def picture_of(image: Volume, box: Box, most_bytes: int = IMAGE_BYTES) -> Pictur
     """
     part = image.part(box)
     for spacing_mm, step in ATTEMPTS:
-        shown = in_steps(coarsened(part, spacing_mm), step)
-        packed = gzipped(nifti_bytes(shown), QUICKLY)
+        shown = subsample(coarsen_to_spacing(part, spacing_mm), step)
+        packed = gzip_bytes(nifti_bytes(shown), QUICKLY)
         if len(packed) <= most_bytes:
             break
     done = ["cropped to the tissue"] if part.shape != image.shape else []
@@ -56,16 +56,16 @@ def picture_of(image: Volume, box: Box, most_bytes: int = IMAGE_BYTES) -> Pictur
     if step > 1:
         done.append(f"in {256 // step} greys")
     words = f"The picture is {', '.join(done)}; measures are from full resolution." if done else ""
-    return Picture(packed, words)
+    return PageImage(packed, words)
 
 
-def around(labels: Volume, margin_mm: float = MARGIN_MM) -> Box:
+def box_around_labels(labels: Volume, margin_mm: float = MARGIN_MM) -> Box:
     """The box that holds all tissue and a margin, or everything where there is no tissue."""
     more = np.ceil(margin_mm / labels.spacing_mm).astype(int)
-    return box_around(labels.array > 0, more) or whole_box(labels.shape)
+    return bounding_box(labels.array > 0, more) or whole_box(labels.shape)
 
 
-def coarsened(image: Volume, spacing_mm: float) -> Volume:
+def coarsen_to_spacing(image: Volume, spacing_mm: float) -> Volume:
     """On a grid of at least this spacing: blurred first, so that noise does not become a pattern, then linear.
 
     Returns:
@@ -82,7 +82,7 @@ def coarsened(image: Volume, spacing_mm: float) -> Volume:
     return grid.with_array(np.rint(resample(image.with_array(smooth), grid, LINEAR).array).astype(np.uint8))
 
 
-def in_steps(image: Volume, step: int) -> Volume:
+def subsample(image: Volume, step: int) -> Volume:
     """Each grey rounded to a multiple of a step, at most 255; black stays black."""
     if step == 1:
         return image

@@ -8,16 +8,16 @@ import numpy as np
 import pyvista as pv
 from scipy.spatial import KDTree
 
-from knee3d.anatomy.orientation import Side
-from knee3d.anatomy.plane import Plane
-from knee3d.anatomy.tissue import Tissue
-from knee3d.anatomy.volume import Volume
+from knee3d.geometry.orientation import Side
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.volume import Volume
+from knee3d.labels.label_scheme import Tissue
+from knee3d.report.page.colour_maps import BARE, NOTHING, THICKNESS, find_colour_map
 from knee3d.report.page.content import THICKNESS as THICKNESS_DATA
 from knee3d.report.page.content import KneePage
-from knee3d.report.page.files import gzipped, mz3_bytes, nifti_bytes
-from knee3d.report.page.looks import BARE, NOTHING, THICKNESS, look_of
-from knee3d.report.page.picture import around, picture_of
-from knee3d.report.templates import base64
+from knee3d.report.page.embedded_files import gzip_bytes, mz3_bytes, nifti_bytes
+from knee3d.report.page.picture import box_around_labels, make_page_image
+from knee3d.report.templates import base64_text
 
 VIEWS = {Side.RIGHT: (215, 15), Side.LEFT: (145, 15), Side.UNKNOWN: (180, 15)}
 """From the front, lateral and a little above: 180 is the front, more is to the patient's right."""
@@ -25,7 +25,7 @@ MOST_TRIANGLES = 20_000
 """Of a surface: a plate of cartilage is drawn a few hundred pixels wide."""
 
 
-def scene_of(page: KneePage) -> dict[str, Any]:
+def make_scene(page: KneePage) -> dict[str, Any]:
     """Everything that the page's script hands to the viewer, ready for JSON.
 
     Returns:
@@ -35,12 +35,12 @@ def scene_of(page: KneePage) -> dict[str, Any]:
         "low", "high", "smooth", "colours", "volume"}]}. Volumes are NIfTI and meshes MZ3 files, gzipped, as base64; a
         mesh may be None. Without an image its volume is black.
     """
-    box = around(page.labels)
+    box = box_around_labels(page.labels)
     labels = page.labels.part(box)
     image = page.image if page.image is not None else page.labels.with_array(np.zeros_like(page.labels.array))
-    picture = picture_of(image, box)
+    picture = make_page_image(image, box)
     return {
-        "image": base64(picture.packed),
+        "image": base64_text(picture.packed),
         "done": picture.words if page.image is not None else "",
         "labels": _packed(labels, labels=True),
         "start": _busiest(labels),
@@ -51,7 +51,7 @@ def scene_of(page: KneePage) -> dict[str, Any]:
     }
 
 
-def decimated(mesh: pv.PolyData, most: int = MOST_TRIANGLES) -> pv.PolyData:
+def decimate_mesh(mesh: pv.PolyData, most: int = MOST_TRIANGLES) -> pv.PolyData:
     """A surface with fewer triangles to look at: about so many, or what its topology needs. Data at points are lost.
 
     Of a femoral cartilage 20,000 of 162,000 triangles lie within 0.05 mm (root mean square) of where all do. Quadrics
@@ -63,7 +63,7 @@ def decimated(mesh: pv.PolyData, most: int = MOST_TRIANGLES) -> pv.PolyData:
     return bare.decimate_pro(1 - most / bare.n_cells, preserve_topology=True)
 
 
-def seen_from_both_sides(mesh: pv.PolyData) -> pv.PolyData:
+def double_sided(mesh: pv.PolyData) -> pv.PolyData:
     """A sheet with a second one upon it that faces the other way: viewers draw triangles from their front alone."""
     points, corners = np.asarray(mesh.points), np.asarray(mesh.regular_faces)
     behind = corners[:, ::-1] + len(points)
@@ -83,18 +83,18 @@ def _tissue(page: KneePage, tissue: Tissue) -> dict[str, Any]:
     name = tissue.name
     found: dict[str, Any] = {"name": name, "colour": list(tissue.colour), "mesh": None, "thickness": None}
     if name in page.meshes:
-        found["mesh"] = base64(gzipped(mz3_bytes(decimated(page.meshes[name]))))
+        found["mesh"] = base64_text(gzip_bytes(mz3_bytes(decimate_mesh(page.meshes[name]))))
     if name in page.thickness:
-        surface = decimated(page.thickness[name])
+        surface = decimate_mesh(page.thickness[name])
         if page.thickness[name].n_open_edges:
-            surface = seen_from_both_sides(surface)
+            surface = double_sided(surface)
         colours = thickness_colours(np.asarray(surface.points), page.thickness[name])
-        found["thickness"] = base64(gzipped(mz3_bytes(surface, colours)))
+        found["thickness"] = base64_text(gzip_bytes(mz3_bytes(surface, colours)))
     return found
 
 
 def _map(name: str, volume: Volume) -> dict[str, Any]:
-    look = look_of(name, volume)
+    look = find_colour_map(name, volume)
     coded = volume.with_array(look.bytes_of(volume.array))
     return {
         "name": name,
@@ -104,7 +104,7 @@ def _map(name: str, volume: Volume) -> dict[str, Any]:
         "high": look.high,
         "smooth": look.smooth,
         "colours": look.colours.tolist(),
-        "volume": _packed(coded.part(around(coded, margin_mm=0)), labels=not look.smooth),
+        "volume": _packed(coded.part(box_around_labels(coded, margin_mm=0)), labels=not look.smooth),
     }
 
 
@@ -112,7 +112,7 @@ def _packed(volume: Volume, labels: bool) -> str:
     """With a rim of nothing around it: a viewer draws the voxels of a border as far as there is image."""
     affine = volume.affine.copy()
     affine[:, 3] = volume.affine @ [-1, -1, -1, 1]
-    return base64(gzipped(nifti_bytes(Volume(np.pad(volume.array, 1), affine), labels)))
+    return base64_text(gzip_bytes(nifti_bytes(Volume(np.pad(volume.array, 1), affine), labels)))
 
 
 def _busiest(labels: Volume) -> list[float]:

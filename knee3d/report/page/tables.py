@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from knee3d.postprocess.confusion import Scores
-from knee3d.quantify.measures import UNITS, WHOLE, Measure
-from knee3d.report.tables import UNIT_SIGNS, number
+from knee3d.morphometry.measure import UNITS, WHOLE, Measurement
+from knee3d.postprocess.confusion_matrix import OverlapScores
+from knee3d.report.tables import UNIT_SIGNS, format_number
 from knee3d.report.templates import UNKNOWN
 
 EXPLAINED = {
@@ -65,7 +65,7 @@ class MeasuresTable(NamedTuple):
     explained: str
 
 
-def measures_tables(measures: Sequence[Measure], names: Sequence[str]) -> list[MeasuresTable]:
+def measures_tables(measures: Sequence[Measurement], names: Sequence[str]) -> list[MeasuresTable]:
     """One table for each of `GROUPS` that something was measured of.
 
     Rows are tissues in the order of `names`, then their regions as they come; columns are measures with their units.
@@ -85,10 +85,10 @@ def measures_tables(measures: Sequence[Measure], names: Sequence[str]) -> list[M
 
 
 def _cell(measure: str, value: float | None) -> str:
-    return number(value, DIGITS[UNITS[measure]], UNKNOWN)
+    return format_number(value, DIGITS[UNITS[measure]], UNKNOWN)
 
 
-def confusion_rows(scores: Scores) -> dict[str, list[tuple[int, float]]]:
+def confusion_rows(scores: OverlapScores) -> dict[str, list[tuple[int, float]]]:
     """True class to count and percent of it for each found class; percents of a class without voxels are NaN."""
     return {
         true: [(count, 100 * count / sum(row) if any(row) else math.nan) for count in row]

@@ -1,0 +1,319 @@
+"""One finished knee -> its report: measures, maps, meshes, a page that opens from disk.
+
+report.html         everything at a glance
+measures.csv .json  case, tissue, region, measure, unit, value; the JSON has a schema
+thickness.nii.gz    mm, on the grid of the labels
+meshes/             TISSUE.ply (or stl, vtp) closed surfaces, TISSUE_thickness.vtp with thickness_mm, scene.ply
+labels.txt          what labels mean, for ITK-SNAP; labels_lut.txt for FreeSurfer
+confusion.pdf       where the truth is known
+report.json         what it was made of
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from knee3d import __version__
+from knee3d.api.segmentation_record import REPORT, SEEN
+from knee3d.api.segmented_case import (
+    SegmentedCase,
+    load_image,
+    load_labels,
+    load_probabilities,
+    probability_maps,
+    score_views,
+)
+from knee3d.atomic import whole_folder
+from knee3d.dataset.input_case import file_digest
+from knee3d.geometry.view_names import FUSED
+from knee3d.geometry.volume import Volume
+from knee3d.io.volume_file import write_volume
+from knee3d.labels.label_scheme import LabelScheme
+from knee3d.lease import Lease
+from knee3d.morphometry.level_set import crop_around_tissue, tissue_level_set
+from knee3d.morphometry.measurement import KneeMeasurements, measure_knee, thickness_map
+from knee3d.morphometry.mesh import enclosed_volume_mm3, tissue_surface
+from knee3d.morphometry.thickness import THICKNESS
+from knee3d.morphometry.volumes import tissue_volumes
+from knee3d.postprocess.confusion_matrix import OverlapScores
+from knee3d.records import VERSION, changed_settings, check_version, settings_before
+
+if TYPE_CHECKING:
+    from knee3d.morphometry.mesh import Mesh
+    from knee3d.report.page import KneePage
+
+OFF = 0.01
+"""A surface whose volume differs more from that of the voxels is said to."""
+SEEN_WORDS = {
+    "train": "The networks were trained on this patient: scores flatter, and say nothing of other knees.",
+    "val": "The networks were chosen and fused by this patient: scores flatter a little.",
+}
+SEEN_SHORT = {"train": "trained on this patient", "val": "chosen by this patient"}
+"""What is to be said of a patient whom the networks know, see `segmentation_record.SEEN`."""
+FORM = 1
+"""Version of the form of report.json."""
+PAGE, MEASURES, REPORT_RECORD = "report.html", "measures.csv", "report.json"
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """How reports are made.
+
+    Attributes:
+        meshes: Format of the surfaces: "ply", "stl" or "vtp".
+        keep: Share of their triangles that is kept.
+    """
+
+    meshes: str = "ply"
+    keep: float = 1.0
+
+
+def write_case_report(folder: Path, given: SegmentedCase, wish: ReportConfig, lease: Lease) -> dict[str, Any]:
+    """Fill FOLDER/report; returns what its report.json holds.
+
+    Args:
+        folder: Of the finished knee.
+        given: What there is of it.
+        wish: How.
+        lease: Lease on the folder.
+
+    Raises:
+        Lost: Another process has the lease now.
+        ValueError: A file of it cannot be read, or does not fit the others.
+    """
+    from knee3d.report.tables import write_json
+
+    image = load_image(given.entry, given.side) if given.entry else None
+    labels = load_labels(folder, given, image)
+    fused, views = load_probabilities(folder, labels, given.scheme)
+    findings = measure_knee(labels, given.scheme, given.side, fused)
+    surfaces, said = _surfaces(labels, given.scheme, fused, wish.keep)
+    findings = replace(findings, notes=(*findings.notes, *said))
+    made = ReportContent(
+        image.shown if image else None,
+        labels,
+        findings,
+        thickness_map(labels, given.scheme, findings.interfaces),
+        {name: interface.mesh() for name, interface in findings.interfaces.items()},
+        surfaces,
+        probability_maps(labels, fused, views),
+        score_views(given, image, {**views, FUSED: labels}),
+    )
+    with whole_folder(folder / REPORT) as partial:
+        _write(folder, given, made, wish, partial)
+        quality = json.loads((folder / "quality.json").read_text())
+        record = {
+            VERSION: FORM,
+            "knee3d": __version__,
+            "case": given.record["case"],
+            "side": given.side.value,
+            "flags": list(given.record["flags"]),
+            "unchecked": given.record.get("unchecked", ""),
+            "notes": list(findings.notes),
+            "quality": {name: quality[name] for name in ("inter_view_dice", "predictive_entropy")},
+            SEEN: given.record.get(SEEN, ""),
+            "truth": made.scores is not None,
+            **origin_of_report(given, wish),
+            "files": report_digests(partial),
+        }
+        write_json(record, partial / REPORT_RECORD)
+        lease.check()
+    return record
+
+
+def fingerprint_of_results(record: Mapping[str, Any]) -> str:
+    """A fingerprint of what `segment` wrote of a knee: its record has a digest of each file."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def origin_of_report(given: SegmentedCase, wish: ReportConfig) -> dict[str, Any]:
+    """All that a report is made of, ready for its record.
+
+    Args:
+        given: What there is of the knee.
+        wish: How the report is made.
+
+    Returns:
+        Keys of the record: "results", "image" (whether it was at hand), "mask" and "mask_labels" (digests, empty where
+        there is none) and "settings".
+    """
+    names = sorted(given.numbering.names.items()) if given.numbering else []
+    return {
+        "results": fingerprint_of_results(given.record),
+        "image": given.entry is not None,
+        "mask": file_digest(given.mask) if given.mask else "",
+        "mask_labels": hashlib.sha256(json.dumps(names).encode()).hexdigest() if names else "",
+        "settings": asdict(wish),
+    }
+
+
+def same_origin(record: Mapping[str, Any], origin: Mapping[str, Any], wish: ReportConfig) -> bool:
+    """Whether a report was made of the same as it would be made of now; see `records` on older versions."""
+    check_version(record, FORM)
+    default = type(wish)()
+    others = all(record[name] == value for name, value in origin.items() if name != "settings")
+    return others and not changed_settings(
+        record["settings"], origin["settings"], settings_before(asdict(default), default)
+    )
+
+
+def report_digests(folder: Path) -> dict[str, str]:
+    """Names of the files of a report, but its record, to a hash of what they hold."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != REPORT_RECORD)
+    return {str(path.relative_to(folder)): file_digest(path) for path in files}
+
+
+@dataclass(frozen=True, eq=False)
+class ReportContent:
+    """All that is shown and written of a knee.
+
+    Attributes:
+        image: uint8 on the grid of the labels; None where it is not at hand.
+        labels: Classes of the scheme.
+        findings: What was measured.
+        overlay: Thickness in mm on the grid of the labels.
+        interfaces: Cartilage to its interface with bone, with thickness.
+        surfaces: Tissue to its closed surface.
+        maps: Name to floats around the tissue.
+        scores: View to its confusion matrix; None where the truth is not known.
+    """
+
+    image: Volume | None
+    labels: Volume
+    findings: KneeMeasurements
+    overlay: Volume
+    interfaces: Mapping[str, Mesh]
+    surfaces: Mapping[str, Mesh]
+    maps: Mapping[str, Volume]
+    scores: Mapping[str, OverlapScores] | None
+
+
+def _surfaces(
+    labels: Volume, scheme: LabelScheme, fused: Volume | None, keep: float
+) -> tuple[dict[str, Mesh], list[str]]:
+    """Closed surfaces, and what is to be said of those that are not as large as their tissue."""
+    found, notes = {}, []
+    for number, (name, mm3) in enumerate(zip(scheme.names, tissue_volumes(labels, scheme), strict=True), start=1):
+        if not mm3:
+            continue
+        part, known = crop_around_tissue(labels, number, fused, margin_mm=2.0)
+        try:
+            found[name] = tissue_surface(tissue_level_set(part, number, known), mm3, keep=keep)
+        except ValueError:
+            notes.append(f"{name}: {mm3:.1f} mm3 are too little for a surface")
+            continue
+        off = enclosed_volume_mm3(found[name]) / mm3 - 1
+        if abs(off) > OFF:
+            notes.append(f"{name}: its surface encloses {off:+.1%} of its volume, as it is thin for its voxels")
+    return found, notes
+
+
+def _write(folder: Path, given: SegmentedCase, made: ReportContent, wish: ReportConfig, out: Path) -> None:
+    from knee3d.morphometry.mesh_files import write_surfaces
+    from knee3d.report.confusion_figure import confusion_figure
+    from knee3d.report.label_tables import write_freesurfer_table, write_itksnap_table
+    from knee3d.report.measures_files import write_measures_csv, write_measures_json
+    from knee3d.report.page import write_page
+
+    case = given.record["case"]
+    write_measures_csv(out / MEASURES, {case: made.findings.measures})
+    write_measures_json(out / "measures.json", case, given.side, given.scheme, made.findings)
+    write_volume(made.overlay, out / "thickness.nii.gz")
+    write_itksnap_table(out / "labels.txt", given.scheme)
+    write_freesurfer_table(out / "labels_lut.txt", given.scheme)
+    meshes, colours = out / "meshes", {tissue.name: tissue.colour for tissue in given.scheme.tissues}
+    for name, surface in made.surfaces.items():
+        write_surfaces(meshes / f"{_file_name(name)}.{wish.meshes}", {name: surface}, colours)
+    for name, surface in made.interfaces.items():
+        write_surfaces(meshes / f"{_file_name(name)}_thickness.vtp", {name: surface}, colours, (THICKNESS,))
+    if made.surfaces:
+        write_surfaces(meshes / "scene.ply", made.surfaces, colours)
+    if made.scores:
+        confusion_figure(made.scores, out / "confusion.pdf")
+    write_page(_page(folder, given, made), out / PAGE)
+
+
+def _page(folder: Path, given: SegmentedCase, made: ReportContent) -> KneePage:
+    from knee3d.report.page import KneePage
+    from knee3d.report.subregion_picture import regions_picture
+
+    record, findings = given.record, made.findings
+    pictures = {"overview": (folder / "overview.png").read_bytes()}
+    if findings.landmarks is not None:
+        pictures["parts of cartilage"] = regions_picture(findings.interfaces, findings.landmarks)
+    scores = made.scores
+    return KneePage(
+        case=record["case"],
+        side=given.side.value,
+        image=made.image,
+        labels=made.labels.with_array(made.labels.array.astype(np.uint8, copy=False)),
+        scheme=given.scheme,
+        meshes=made.surfaces,
+        thickness=made.interfaces,
+        maps={**made.maps, **_overlay(made)},
+        measures=findings.measures,
+        scores=None if scores is None else {view: _dice(one) for view, one in scores.items()},
+        confusion=scores,
+        flags=record["flags"],
+        unchecked=record.get("unchecked", ""),
+        notes=findings.notes,
+        made=_made(record),
+        seen=SEEN_WORDS.get(record.get(SEEN, ""), ""),
+        pictures=pictures,
+    )
+
+
+def _overlay(made: ReportContent) -> dict[str, Volume]:
+    """Thickness as a map of the page: around the tissue only."""
+    if not made.findings.interfaces:
+        return {}
+    thick = made.overlay.with_array((made.overlay.array > 0).astype(np.uint8))
+    part, _ = crop_around_tissue(thick, 1, margin_mm=1.0)
+    return {"thickness": made.overlay.part(made.overlay.box_of(part))}
+
+
+def _dice(scores: OverlapScores) -> dict[str, float]:
+    found = dict(zip(scores.names, scores.dice.tolist(), strict=True))
+    return found | {"foreground": float(scores.foreground_dice)}
+
+
+def _file_name(tissue: str) -> str:
+    return tissue.replace(" ", "_")
+
+
+def _made(record: Mapping[str, Any]) -> dict[str, str]:
+    """How the labels were made, in words."""
+    settings = record["settings"]
+    weights = "  ".join(f"{view} {_weight(weight)}" for view, weight in record["weights"].items())
+    return {
+        "knee3d": record["knee3d"],
+        "networks": "  ".join(f"{view} {mark[:12]}" for view, mark in record["models"].items()),
+        "fusion weights": weights,
+        "settings": _in_words(settings),
+        "computed by": record["engine"],
+        "image (SHA-256)": record["input"],
+        "voxels": f"{' x '.join(map(str, record['shape']))} of {' x '.join(map(str, record['spacing_mm']))} mm",
+        **({"computed whole because": record["whole_because"]} if record["whole_because"] else {}),
+    }
+
+
+def _in_words(settings: Mapping[str, Any]) -> str:
+    """Settings, and those within them in brackets."""
+    return ", ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in settings.items())
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return f"({_in_words(value)})"
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+def _weight(weight: float | list[float]) -> str:
+    return f"{weight:.3f}" if isinstance(weight, float | int) else "/".join(f"{one:.3f}" for one in weight)

@@ -1,0 +1,240 @@
+"""Journeys from knees to a looked-over dataset."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from knee3d import __version__
+from knee3d.api.case_result import is_utf8
+from knee3d.api.segmentation_record import check_output_folder
+from knee3d.atomic import NO_ROOM
+from knee3d.dataset.audit import audit_case, audit_summary, flag_outliers
+from knee3d.dataset.dataset import CASES_FILE, Case, Dataset, Split, load_dataset, save_dataset
+from knee3d.dataset.discovery import discover_cases
+from knee3d.dataset.manifest import ManifestRow, read_manifest, write_manifest
+from knee3d.dataset.preparation import PrepareConfig, assign_splits, load_finished_case, prepare_knees
+from knee3d.geometry.orientation import from_canonical
+from knee3d.io.label_map_file import LABELS_FILE, read_label_map
+from knee3d.io.volume_file import write_volume
+from knee3d.labels.label_scheme import LabelScheme
+from knee3d.lease import leased, locked, remove_leftovers
+from knee3d.phantom.cohort import TABLE_FILE, CohortConfig, write_cohort
+from knee3d.progress import progress
+
+log = logging.getLogger(__name__)
+
+AUDIT = ("audit.json", "index.html", "cases.csv")
+"""Files of an audit, that first by which the others are known."""
+
+
+def make_phantom(cohort: CohortConfig, folder: Path, jobs: int) -> Path:
+    """Write a made-up cohort; see `phantom.cohort.write_cohort`. Returns the path of its knees.csv."""
+    with progress("making knees", len(cohort.visits)) as advance:
+        for _ in write_cohort(cohort, folder, jobs):
+            advance(1)
+    return folder / TABLE_FILE
+
+
+def make_manifest(folder: Path, out: Path) -> tuple[str, ...]:
+    """Write the table of the knees in a folder; see `dataset.discovery`. Returns notes on what was guessed.
+
+    Raises:
+        FileExistsError: There is a table already; it may have been corrected by hand.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists and may have been corrected by hand; give another -o, or remove it")
+    found = discover_cases(folder)
+    named = [all(is_utf8(place) for place in (knee.image, knee.mask) if place) for knee in found.knees]
+    write_manifest(out, tuple(compress(found.knees, named)))
+    left = [ascii(str(knee.image)) for knee, is_named in zip(found.knees, named, strict=True) if not is_named]
+    return (*found.notes, *(f"left out, as its name is not UTF-8: {name}; rename it" for name in left))
+
+
+def restore_volume(folder: Path, case: str, out: Path, mask: bool) -> None:
+    """Slices of a dataset's case -> a volume file in the axes and on the side of its source.
+
+    Args:
+        folder: The dataset's.
+        case: Name of the knee.
+        out: To write.
+        mask: Its classes in place of its image.
+
+    Raises:
+        ValueError: There is no such case, it has no mask, its PNGs are damaged, or `out` is of no form that is written.
+    """
+    dataset = load_dataset(folder)
+    chosen = next((one for one in dataset.cases if one.name == case), None)
+    if chosen is None:
+        names = ", ".join(one.name for one in dataset.cases[:5])
+        raise ValueError(f"{folder} has no case {case}; it has {names}{' ...' if len(dataset.cases) > 5 else ''}")
+    volume = dataset.mask(chosen) if mask else dataset.intensities(chosen)
+    write_volume(from_canonical(volume, chosen.source_axes, chosen.side), out)
+
+
+def prepare(table: Path, folder: Path, preparation: PrepareConfig, labels: str | None, jobs: int) -> Dataset:
+    """Knees of a table -> a dataset of PNG slices.
+
+    Any number of processes on machines with a common disk may do it at the same time. Each returns when all is done.
+
+    Args:
+        table: knees.csv.
+        folder: The dataset's; what an earlier run or another process finished there is kept.
+        preparation: How; its numbering is found here.
+        labels: Name or file of the masks' numbering; None takes labels.json beside the table.
+        jobs: Knees at a time.
+
+    Returns:
+        The dataset, every knee of the table in it.
+
+    Raises:
+        ValueError: Some knees cannot be prepared (said after all others were), a patient would be in two splits, or
+            the folder is the dataset of quite another table, or of another scheme.
+        OSError: There is no room left.
+    """
+    knees = read_manifest(table)
+    beside = table.parent / LABELS_FILE
+    source = labels or (str(beside) if beside.is_file() else None)
+    preparation = replace(preparation, numbering=read_label_map(source, preparation.scheme) if source else None)
+    known = load_dataset(folder) if (folder / CASES_FILE).is_file() else Dataset(folder, preparation.scheme, ())
+    _check_same_dataset(known, knees, preparation, table)
+    cases = {knee.case: case for knee in knees if (case := load_finished_case(knee, folder, preparation))}
+    todo = [knee for knee in knees if knee.case not in cases]
+    errors: list[str] = []
+
+    def so_far() -> Dataset:
+        return _with_splits_of(known, Dataset(folder, preparation.scheme, tuple(cases.values())))
+
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder, [CASES_FILE, *(knee.case for knee in knees)])
+    if {case.name for case in known.cases} & {knee.case for knee in todo}:
+        _save(so_far())  # what it says of slices must not outlive them
+    with progress("preparing", len(todo)) as advance:
+        for outcome in prepare_knees(todo, folder, preparation, jobs):
+            advance(1)
+            if isinstance(outcome, Case):
+                cases[outcome.name] = outcome
+            elif isinstance(outcome, OSError) and outcome.errno in NO_ROOM:
+                with suppress(OSError):
+                    _save(so_far())
+                raise OSError(
+                    f"no room left in {folder}; {len(cases)} of {len(knees)} knees are done and stay: make "
+                    "room and run it again"
+                )
+            else:
+                errors.append(str(outcome))
+    remove_leftovers(folder, [CASES_FILE, *(knee.case for knee in knees)])
+    done = so_far()
+    _save(done)
+    _warn_of_slices(known, done)
+    if errors:
+        raise ValueError(f"{len(errors)} of {len(knees)} knees could not be prepared:\n" + "\n".join(sorted(errors)))
+    dataset = replace(done, cases=assign_splits(done.cases, knees, preparation))
+    _warn_of_splits(known, dataset, table)
+    _save(dataset)
+    return dataset
+
+
+def _save(dataset: Dataset) -> None:
+    """Write cases.json while no other process does, so that `remove_leftovers` knows the leftovers of a killed one."""
+    with locked(dataset.folder / CASES_FILE):
+        save_dataset(dataset)
+
+
+def _splits(dataset: Dataset) -> dict[str, Split]:
+    """Of its patients, as far as they have one."""
+    return {case.patient: case.split for case in dataset.cases if case.split is not Split.NONE}
+
+
+def _with_splits_of(known: Dataset, dataset: Dataset) -> Dataset:
+    """What is kept of an unfinished run: patients stay where they were, and a later run knows where that was."""
+    splits = _splits(known)
+    held = (replace(case, split=splits.get(case.patient, Split.NONE) if case.labelled else Split.NONE)
+            for case in dataset.cases)  # fmt: skip
+    return replace(dataset, cases=tuple(held))
+
+
+def _warn_of_slices(known: Dataset, dataset: Dataset) -> None:
+    """Say what was sliced again: networks may rely on how it was."""
+    prints = {case.name: case.fingerprint for case in known.cases}
+    again = sum(case.fingerprint != prints.get(case.name, case.fingerprint) for case in dataset.cases)
+    if again:
+        log.warning(
+            "%d of %d knees were sliced again, as their files or settings (--labels, --bits, --echo and others) are "
+            "not what they were: networks that were trained before know other slices", again, len(known.cases)
+        )  # fmt: skip
+
+
+def _warn_of_splits(known: Dataset, dataset: Dataset, table: Path) -> None:
+    """Say who is in another split than before: scores may rely on that."""
+    before, now = _splits(known), _splits(dataset)
+    moved = [patient for patient, split in now.items() if split is not before.get(patient, split)]
+    if moved:
+        log.warning(
+            "%d of %d patients are in another split than before: networks that were trained on them are refused their "
+            "scores; a column split in %s keeps patients where they are", len(moved), len(before), table
+        )  # fmt: skip
+
+
+def audit_dataset(folder: Path, out: Path) -> dict[str, Any]:
+    """Look a prepared dataset over.
+
+    Args:
+        folder: The dataset's.
+        out: Gets index.html, audit.json, cases.csv, and cases/<case>.png with the mask drawn.
+
+    Returns:
+        What audit.json holds: the version, and see `dataset.audit.summary_of`.
+
+    Raises:
+        ValueError: A slice cannot be read, or `out` holds such files of someone else, or another process writes there.
+    """
+    from knee3d.report.audit_page import write_audit_csv, write_audit_page
+    from knee3d.report.confusion_figure import mask_figure
+    from knee3d.report.tables import write_json
+
+    record, page, table_of_all = (out / name for name in AUDIT)
+    check_output_folder(out, record.name, (page.name, table_of_all.name))
+    dataset = load_dataset(folder)
+    if not dataset.cases:
+        raise ValueError(f"{folder} has no finished case; run knee3d prepare again")
+    with leased(out):
+        facts = []
+        with progress("auditing", len(dataset.cases)) as advance:
+            for case in dataset.cases:
+                image, mask = dataset.image(case), dataset.mask(case) if case.labelled else None
+                facts.append(audit_case(case, mask, dataset.scheme.names))
+                labels = mask or image.with_array(np.zeros(image.shape, np.uint8))
+                mask_figure(image, labels, dataset.scheme, out / "cases" / f"{case.name}.png", case.name)
+                advance(1)
+        summary = {"knee3d": __version__, **audit_summary(dataset, flag_outliers(facts, dataset.scheme.names))}
+        write_json(summary, record)
+        write_audit_page(summary, "cases", page)
+        write_audit_csv(summary, table_of_all)
+    return summary
+
+
+def _other(scheme: LabelScheme, wanted: LabelScheme) -> str:
+    return f"the scheme {scheme.name}" + (" as it was before" if scheme.name == wanted.name else "")
+
+
+def _check_same_dataset(known: Dataset, knees: Sequence[ManifestRow], preparation: PrepareConfig, table: Path) -> None:
+    """Cases that are no longer in the table leave the dataset; another scheme, or a table of none, is a mistake."""
+    if known.cases and known.scheme != preparation.scheme:
+        raise ValueError(
+            f"{known.folder} has masks of {_other(known.scheme, preparation.scheme)}, on which networks may rely; for "
+            f"{preparation.scheme.name} give another folder, or remove it"
+        )
+    wanted = {knee.case for knee in knees}
+    dropped = [case.name for case in known.cases if case.name not in wanted]
+    if dropped and len(dropped) == len(known.cases):
+        raise ValueError(
+            f"{known.folder} holds {len(dropped)} cases, none of which is in {table}; give another folder, or remove it"
+        )
+    if dropped:
+        log.warning("%d cases are not in %s and leave the dataset: %s", len(dropped), table, ", ".join(dropped[:5]))

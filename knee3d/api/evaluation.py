@@ -1,0 +1,260 @@
+"""Journeys from trained planes to their fusion and its scores."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from knee3d.atomic import whole_file
+from knee3d.dataset.dataset import Case, Dataset, Split, load_dataset
+from knee3d.geometry.view_names import FUSED
+from knee3d.geometry.volume import Volume
+from knee3d.inference.ensemble import EnsemblePrediction, ProbabilityWriter
+from knee3d.inference.trained_models import TrainedModels, check_dataset_matches, check_not_tested, load_models
+from knee3d.labels.label_scheme import LabelScheme
+from knee3d.models.fusion_file import fusion_path, save_fusion
+from knee3d.models.model_folder import missing_folds, network_fingerprint, network_folders, trained_networks
+from knee3d.postprocess.assessment import CaseAssessment, assess_case
+from knee3d.postprocess.candidate_voxels import find_candidates
+from knee3d.postprocess.cleaning import NOTHING, CleaningConfig, clean_labels
+from knee3d.postprocess.decision import fused_labels, staple_labels
+from knee3d.postprocess.fusion_fit import Fusion, FusionConfig, fit_fusion
+from knee3d.postprocess.quality import (
+    QualityReport,
+    check_quality,
+    inter_view_dice,
+    label_extents,
+    mean_predictive_entropy,
+    quality_reference,
+)
+from knee3d.progress import progress
+
+log = logging.getLogger(__name__)
+
+
+def fit_fusion_of_models(folder: Path, models: Path, wanted: FusionConfig | None = None, oblique: int = 0) -> Fusion:
+    """Fit fusion weights on the validation split and write them beside the models.
+
+    Of the folds of a cross-validation each knee is looked at by the fold that was validated on it, as nnU-Net fits its
+    ensembles, and all knees of training and validation count.
+
+    What the networks say of each knee is kept in a folder beside the weights, fusion.evidence, as far as fusion depends
+    on it, so that a killed run goes on, and other ways of fusion need no networks.
+
+    Args:
+        folder: The dataset's.
+        models: The networks'; gets their `fusion_path`.
+        wanted: How; the paper's way by default.
+        oblique: How many oblique views there are beside the planes, see `models.load_models`.
+
+    Raises:
+        ValueError: A validation patient was trained on, or tested on, or there is no tissue to fit on.
+    """
+    dataset, fitted = load_dataset(folder), fusion_path(models, oblique)
+    evidence = fitted.with_suffix(".evidence")
+    if evidence.exists() and not evidence.is_dir():
+        raise ValueError(f"{evidence} is a file, where fuse keeps a folder; move it away")
+    homes = network_folders(models)
+    for name in trained_networks(models, oblique=oblique):
+        if missing := missing_folds(models, name):
+            raise ValueError(f"{name} is not trained in folds {missing} of {models}; train them first")
+    cases: list[Case] = []
+    paths: list[Path] = []
+    for home in homes:
+        trained = load_models(home, fused=False, oblique=oblique)
+        mine = _validated(dataset, trained) if len(homes) > 1 else dataset.of_split(Split.VAL)
+        check_dataset_matches(dataset, trained, mine, (Split.TRAIN,))
+        check_not_tested(dataset, trained, mine)
+        _of_other_voxels(dataset, trained, mine)
+        cases += mine
+        paths += [_observed(dataset, case, trained, evidence) for case in mine]
+    if not cases:
+        raise ValueError(f"no knee of {folder} was a validation knee of the folds in {models}; nothing to fit on")
+    for old in set(evidence.glob(f"*-{'[0-9a-f]' * 16}.npz")) - set(paths):  # others are not ours
+        old.unlink()
+        _seen(old).unlink(missing_ok=True)
+    fusion = fit_fusion(paths, wanted or FusionConfig())
+    known = [case for case in dataset.cases if case.labelled and case.split in (Split.TRAIN, Split.VAL)]
+    masks = _mask_extents(dataset, known, evidence / "masks.json")
+    reference = quality_reference(masks, [_kept(_seen(path), _are_numbers) for path in paths])
+    marks = {name: network_fingerprint(models, name) for name in trained.marks}
+    save_fusion(fusion, cases, reference, marks, fitted)
+    return fusion
+
+
+def _validated(dataset: Dataset, trained: TrainedModels) -> list[Case]:
+    """The knees that the networks of a fold were validated on."""
+    known = [case for case in dataset.cases if case.labelled and case.split in (Split.TRAIN, Split.VAL)]
+    validated = (
+        trained.patients[Split.VAL] - trained.patients[Split.TRAIN]
+    )  # those of a network before it are there too
+    return [case for case in known if case.patient in validated]
+
+
+def _observed(dataset: Dataset, case: Case, trained: TrainedModels, evidence: Path) -> Path:
+    """The file of what networks say of a knee, as far as fusion depends on it; made unless it is there."""
+    path = evidence / f"{case.name}-{trained.mark_with(case.fingerprint)}.npz"
+    if not (path.is_file() and _seen(path).is_file()):
+        views: dict[str, Volume] = {}
+        keep = ProbabilityWriter(np.float32, views.__setitem__)
+        looks = trained.ensemble.opinion(dataset.image(case), f"fusing {case.name}", keep=keep).looks
+        path.parent.mkdir(exist_ok=True)
+        _keep([inter_view_dice([*looks.values()]), mean_predictive_entropy([*looks.values()])], _seen(path))
+        find_candidates(dataset.mask(case), views, case.patient).save(path)
+    return path
+
+
+def _seen(evidence: Path) -> Path:
+    return evidence.with_suffix(".json")
+
+
+def _mask_extents(dataset: Dataset, cases: Sequence[Case], cache: Path) -> list[dict[str, tuple[float, float]]]:
+    """`label_extents` of each mask; masks that were measured before are not read again."""
+    known: dict[str, dict[str, tuple[float, float]]] = _kept(cache, _are_extents) if cache.is_file() else {}
+    with progress("measuring masks", len(cases)) as advance:
+        found = {}
+        for case in cases:
+            mark = f"{dataset.scheme.name} {case.fingerprint}"
+            found[mark] = known.get(mark) or label_extents(dataset.mask(case), dataset.scheme.names)
+            advance(1)
+    _keep(found, cache)
+    return list(found.values())
+
+
+def _keep(content: Any, path: Path) -> None:
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content))
+
+
+def _are_extents(content: Any) -> bool:
+    return isinstance(content, dict) and all(
+        isinstance(mask, dict) and all(_are_numbers(pair) and np.isfinite(pair).all() for pair in mask.values())
+        for mask in content.values()
+    )
+
+
+def _are_numbers(pair: Any) -> bool:
+    return isinstance(pair, list) and [type(value) for value in pair] == [float, float]
+
+
+def _kept(path: Path, is_right: Callable[[Any], bool]) -> Any:
+    try:
+        content = json.loads(path.read_text())
+        if not is_right(content):
+            raise ValueError("it holds something else")
+        return content
+    except (ValueError, OSError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it and run the command again") from error
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What an evaluation has beside the planes and their fusion.
+
+    Attributes:
+        compare: Whether to score other ways of fusion too: the plain mean, the logarithmic pool, votes and STAPLE.
+        cleaning: What the fusion is scored without, in a row of its own.
+        surfaces: Whether to measure distances between surfaces.
+        pictures: Whether to draw each case.
+    """
+
+    compare: bool = False
+    cleaning: CleaningConfig = NOTHING
+    surfaces: bool = True
+    pictures: bool = True
+
+
+def evaluate(
+    folder: Path,
+    models: Path,
+    split: Split,
+    out: Path,
+    scoring: EvaluationConfig = EvaluationConfig(),  # noqa: B008 it is frozen
+    oblique: int = 0,
+) -> dict[str, Any]:
+    """Score each plane and the fusion against the masks of a split.
+
+    Args:
+        folder: The dataset's.
+        models: The networks', with their `fusion_path`.
+        split: Which cases.
+        out: Gets scores.json, scores.csv, confusion.png, and overview/<case>.png with prediction and truth.
+        scoring: What else is scored. Comparing keeps the probabilities of all planes in memory.
+        oblique: How many oblique views there are beside the planes, see `models.load_models`.
+
+    Returns:
+        What scores.json holds, see `report.tables.evaluation_summary`.
+
+    Raises:
+        ValueError: A patient of the val or test split was trained on, or one of the test split validated on.
+    """
+    from knee3d.report.confusion_figure import confusion_figure, overview_figure
+    from knee3d.report.tables import evaluation_summary, to_plain_json, write_json, write_scores_csv
+
+    dataset, trained = load_dataset(folder), load_models(models, oblique=oblique)
+    cases = dataset.of_split(split)
+    unseen = {Split.TEST: (Split.TRAIN, Split.VAL), Split.VAL: (Split.TRAIN,)}.get(split, ())
+    check_dataset_matches(dataset, trained, cases, unseen)
+    others = _of_other_voxels(dataset, trained, cases)
+    assessed: dict[str, dict[str, CaseAssessment]] = {}
+    qualities: dict[str, QualityReport] = {}
+    for case in cases:
+        image, truth = dataset.image(case), dataset.mask(case)
+        kept: dict[str, Volume] = {}
+        keep = ProbabilityWriter(np.float32, kept.__setitem__) if scoring.compare else None
+        opinion = trained.ensemble.opinion(image, f"evaluating {case.name}", keep=keep)
+        found = _ways(opinion, kept, scoring, dataset.scheme)
+        names = dataset.scheme.names
+        qualities[case.name] = check_quality(opinion.labels, opinion.looks, names, trained.reference)
+        mine = {way: assess_case(truth, labels, names, scoring.surfaces) for way, labels in found.items()}
+        assessed[case.name] = mine
+        if scoring.pictures:
+            picture = out / "overview" / f"{case.name}.png"
+            overview_figure(image, found[FUSED], dataset.scheme, picture, case.name, truth)
+        flags = "".join(f"; {flag}" for flag in qualities[case.name].flags)
+        log.info("%s: fused foreground Dice %.4f%s", case.name, mine[FUSED].scores.foreground_dice, flags)
+    patients = {case.name: case.patient for case in cases}
+    summary = {
+        "split": split.value,
+        "weights": dict(trained.ensemble.weights),
+        "cleaning": asdict(scoring.cleaning),
+        **evaluation_summary(assessed, patients),
+        "other_voxels": others,
+        "quality": {name: to_plain_json(asdict(one)) for name, one in qualities.items()},
+    }
+    pooled = {way: [mine[way].scores for mine in assessed.values()] for way in next(iter(assessed.values()))}
+    confusion_figure({way: reduce(add, scores) for way, scores in pooled.items()}, out / "confusion.png")
+    write_scores_csv(summary, out / "scores.csv")
+    write_json(summary, out / "scores.json")
+    return summary
+
+
+def _of_other_voxels(dataset: Dataset, trained: TrainedModels, cases: Sequence[Case]) -> dict[str, str]:
+    """Cases whose voxels the networks do not know, and what is wrong with them, which is also warned of."""
+    said = {case.name: trained.of_other_voxels(case.spacing_mm) for case in cases}
+    found = {name: words for name, words in said.items() if words}
+    for name, words in found.items():
+        log.warning("%s: %s; segment refuses such a knee", name, words)
+    return found
+
+
+def _ways(
+    opinion: EnsemblePrediction, views: Mapping[str, Volume], scoring: EvaluationConfig, scheme: LabelScheme
+) -> dict[str, Volume]:
+    """Labels of each plane by itself, of the fusion, and of the other ways that are to be scored."""
+    alone = {name: one.labels for name, one in opinion.looks.items()}
+    found = alone | {FUSED: opinion.labels}
+    if scoring.cleaning:
+        found["fused, cleaned"] = clean_labels(opinion.labels, scoring.cleaning, scheme.pieces)
+    if scoring.compare:
+        equal = dict.fromkeys(views, 1 / len(views))
+        others = {"mean": "linear", "logarithmic": "log", "vote": "vote"}
+        found |= {way: fused_labels(views, equal, rule) for way, rule in others.items()}
+        found["STAPLE"] = staple_labels(list(alone.values()))
+    return found

@@ -1,0 +1,272 @@
+"""The journeys from measured knees to how well measures repeat, and to what has changed.
+
+reproducibility: OUT/reproducibility.json  reproducibility.csv  bland-altman.pdf
+compare:         OUT/compare.json  compare.csv
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from knee3d import __version__
+from knee3d.api.segmentation_record import RECORD, check_output_folder
+from knee3d.api.timepoints import Timepoint, check_same_knee, origin_differences, timepoint_at, timepoints_at
+from knee3d.dataset.manifest import read_csv_rows
+from knee3d.morphometry.change import measurement_changes
+from knee3d.morphometry.repeatability import pair_measurements, repeatability_statistics
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+log = logging.getLogger(__name__)
+
+REPRODUCIBILITY = ("reproducibility.json", "reproducibility.csv", "bland-altman.pdf")
+COMPARISON = ("compare.json", "compare.csv")
+"""Files of results, those first by which the others are known."""
+COLUMNS = ("first", "second")
+FEW = 10
+"""Pairs below which the error of measurement itself is hardly known: its interval is 0.7 to 1.8 times it, or wider."""
+
+
+@dataclass(frozen=True)
+class RepeatabilityResult:
+    """How well measures repeat.
+
+    Attributes:
+        summary: What reproducibility.json holds; its "pairs" are empty where none could be read.
+        failures: Row of the table to why its pair could not be used.
+    """
+
+    summary: Mapping[str, Any]
+    failures: Mapping[str, str]
+
+    def table(self) -> Table:
+        """For the terminal."""
+        from knee3d.report.repeatability import repeatability_table
+
+        return repeatability_table(self.summary["measures"])
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """What has changed.
+
+    Attributes:
+        summary: What compare.json holds; its "knees" are empty where none could be compared.
+        failures: Knee to why it could not be compared.
+    """
+
+    summary: Mapping[str, Any]
+    failures: Mapping[str, str]
+
+    def table(self) -> Table:
+        """For the terminal: all of one knee, or of several what they have in common."""
+        from knee3d.report.change import change_table, changes_table
+
+        knees = self.summary["knees"]
+        if len(knees) > 1:
+            return changes_table([knee["changes"] for knee in knees])
+        return change_table(f"{knees[0]['baseline']} to {knees[0]['followup']}", knees[0]["changes"])
+
+
+@dataclass(frozen=True)
+class RepeatedPair:
+    """A knee that was measured twice.
+
+    Attributes:
+        first: One time.
+        second: The other.
+        patient: Pseudonym; empty where not said.
+    """
+
+    first: Timepoint
+    second: Timepoint
+    patient: str = ""
+
+
+def repeatability(table: Path, out: Path) -> RepeatabilityResult:
+    """Read knees that were measured twice, and say how well measures repeat. A pair that fails stops no other.
+
+    Args:
+        table: CSV with the columns first and second, paths of knees' folders or of their tables of measures, relative
+            to it, and optionally patient.
+        out: Gets reproducibility.json, reproducibility.csv and bland-altman.pdf; nothing where no pair can be used.
+
+    Raises:
+        FileNotFoundError: There is no table.
+        ValueError: It is not such a table, `out` is the folder of a knee, or it holds such files of someone else.
+    """
+    from knee3d.report.repeatability import bland_altman_figure, repeatability_rows, write_repeatability_csv
+    from knee3d.report.tables import to_plain_json, write_json
+
+    _check_place(out, REPRODUCIBILITY)
+    pairs, failures = _pairs(table)
+    numbers = pair_measurements([(pair.first.measures, pair.second.measures) for pair in pairs])
+    found = {quantity: repeatability_statistics(first, second) for quantity, (first, second) in numbers.items()}
+    made_by, notes = _made_by(pairs)
+    rows = to_plain_json(repeatability_rows(found))
+    summary = {
+        "knee3d": __version__,
+        "pairs": [{"first": pair.first.case, "second": pair.second.case} for pair in pairs],
+        "patients": len({pair.patient or f"pair {number}" for number, pair in enumerate(pairs)}),
+        "failures": failures,
+        "notes": notes,
+        "made_by": made_by,
+        "measures": rows,
+    }
+    for note in notes:
+        log.warning("%s", note)
+    if pairs:
+        record, table_of_all, plots = (out / name for name in REPRODUCIBILITY)
+        write_json(summary, record)
+        write_repeatability_csv(rows, table_of_all)
+        if any(one.pairs for one in found.values()):
+            bland_altman_figure(numbers, found, plots)
+    return RepeatabilityResult(summary, failures)
+
+
+def compare(baseline: Path, followup: Path, error: Path | None = None, out: Path | None = None) -> ComparisonResult:
+    """Say what has changed of a knee, or of several, between two visits.
+
+    Args:
+        baseline: The folder of a knee, a table of measures, or a folder of knees' folders.
+        followup: The same of the later visit. Knees are matched by name; two single knees need none.
+        error: A reproducibility.json, by which change is told from error.
+        out: Gets compare.json and compare.csv; None writes nothing.
+
+    Raises:
+        FileNotFoundError: There is nothing at a path.
+        ValueError: A table or the error is wrong, no knee has the name of another, `out` is the folder of a knee or
+            holds such files of someone else, or the only two knees differ in side or scheme.
+    """
+    from knee3d.report.change import change_rows, write_change_csv
+    from knee3d.report.repeatability import read_smallest_detectable_changes
+    from knee3d.report.tables import to_plain_json, write_json
+
+    if out is not None:
+        _check_place(out, COMPARISON)
+    smallest, of_error = read_smallest_detectable_changes(error) if error is not None else (None, {})
+    pairs, failures = _matched(timepoints_at(baseline), timepoints_at(followup))
+    for case, why in failures.items():
+        log.error("%s %s", case, why)
+    knees: list[dict[str, Any]] = []
+    for pair in pairs:
+        try:
+            notes = check_same_knee(pair.first, pair.second) + _other_error(pair, of_error)
+        except ValueError as refused:
+            if len(pairs) == 1 and not failures:
+                raise
+            failures[pair.first.case] = str(refused)
+            log.error("%s", refused)
+            continue
+        for note in notes:
+            log.warning("%s: %s", pair.first.case, note)
+        rows = to_plain_json(change_rows(measurement_changes(pair.first.measures, pair.second.measures), smallest))
+        knees.append(
+            {"baseline": pair.first.case, "followup": pair.second.case, "notes": notes, "changes": rows}
+        )  # fmt: skip
+    summary = {"knee3d": __version__, "error_known": smallest is not None, "knees": knees, "failures": failures}
+    if out is not None and knees:
+        record, table = (out / name for name in COMPARISON)
+        write_json(summary, record)
+        write_change_csv([(knee["baseline"], knee["followup"], knee["changes"]) for knee in knees], table)
+    return ComparisonResult(summary, failures)
+
+
+def _check_place(out: Path, files: Sequence[str]) -> None:
+    if (out / RECORD).is_file():
+        raise ValueError(f"{out} is the folder of a knee, which holds nothing else; give another --out")
+    check_output_folder(out, files[0], files[1:])
+
+
+def _pairs(table: Path) -> tuple[list[RepeatedPair], dict[str, str]]:
+    """The pairs of a table that can be used, and why others cannot."""
+    pairs: list[RepeatedPair] = []
+    failures: dict[str, str] = {}
+    seen: dict[frozenset[tuple[Path, str]], int] = {}
+    for line, row in read_csv_rows(table, COLUMNS).items():
+        first, second, patient = row["first"], row["second"], row.get("patient", "")
+        name = f"{first or '?'} and {second or '?'}"
+        try:
+            if not first or not second:
+                raise ValueError("a pair needs both first and second")
+            visits = [timepoint_at((table.parent / words).resolve()) for words in (first, second)]
+            pair = RepeatedPair(visits[0], visits[1], patient)
+            notes = check_same_knee(pair.first, pair.second)
+            _check_repeated(pair)
+            both = frozenset((visit.place, visit.case) for visit in visits)
+            if seen.setdefault(both, line) != line:
+                raise ValueError(f"is the pair of line {seen[both]} again; remove one")
+        except (ValueError, OSError) as error:
+            failures[f"line {line}"] = f"{name}: {error}"
+            log.error("line %d: %s: %s", line, name, error)
+            continue
+        for note in notes:
+            log.warning("%s: %s", name, note)
+        pairs.append(pair)
+    return pairs, failures
+
+
+def _check_repeated(pair: RepeatedPair) -> None:
+    """Refuse what would make the error smaller than it is.
+
+    Raises:
+        ValueError: Both are the same table, or of the same image, segmented in the same way, or all measures are equal.
+    """
+    first, second = pair.first, pair.second
+    if first.place == second.place or (first.origin is not None and first.origin == second.origin):
+        raise ValueError("both are of one image and made in the same way, which says nothing of error; scan it twice")
+    values = [{(one.tissue, one.region, one.measure): repr(one.value) for one in visit.measures}
+              for visit in (first, second)]  # fmt: skip
+    if values[0] == values[1]:
+        raise ValueError("all measures of both are the same: is it one result under two names? scan it twice")
+
+
+def _made_by(pairs: Sequence[RepeatedPair]) -> tuple[dict[str, str], list[str]]:
+    """What all knees of pairs were made by, as far as it is the same; and what weakens the answer."""
+    origins = [visit.origin for pair in pairs for visit in (pair.first, pair.second) if visit.origin is not None]
+    notes = []
+    if len({origin.scheme for origin in origins}) > 1:
+        notes.append("pairs are of different schemes: each measure is from those that have it")
+    patients = [pair.patient for pair in pairs if pair.patient]
+    if len(set(patients)) < len(patients):
+        notes.append(f"{len(patients)} pairs are of {len(set(patients))} patients: intervals take knees as independent "
+                     "and are too narrow")  # fmt: skip
+    if 0 < len(pairs) < FEW:
+        verb = "pairs are" if len(pairs) > 1 else "pair is"
+        notes.append(f"{len(pairs)} {verb} few: the smallest detectable change is uncertain, see its interval")
+    first = origins[0].made_by if origins else {}
+    common = {name: words for name, words in first.items() if all(one.made_by.get(name) == words for one in origins)}
+    return common, notes
+
+
+def _matched(
+    baseline: Mapping[str, Timepoint], followup: Mapping[str, Timepoint]
+) -> tuple[list[RepeatedPair], dict[str, str]]:
+    """Knees of the same name; single ones whatever they are called."""
+    if len(baseline) == len(followup) == 1:
+        [one], [other] = baseline.values(), followup.values()
+        return [RepeatedPair(one, other)], {}
+    common = [case for case in baseline if case in followup]
+    if not common:
+        some = [", ".join([*visits][:3]) for visits in (baseline, followup)]
+        raise ValueError(
+            f"no knee at baseline has the name of one at follow-up: {some[0]}; {some[1]}; give one of each"
+        )
+    failures = {case: "is at baseline only" for case in baseline if case not in followup}
+    failures |= {case: "is at follow-up only" for case in followup if case not in baseline}
+    return [RepeatedPair(baseline[case], followup[case]) for case in common], failures
+
+
+def _other_error(pair: RepeatedPair, of_error: Mapping[str, str]) -> list[str]:
+    """Whether the error was measured of knees that were made otherwise."""
+    origin = pair.second.origin
+    if origin is None or not of_error:
+        return []
+    mine = {name: words for name, words in origin.made_by.items() if name in of_error}
+    other = origin_differences({name: of_error[name] for name in mine}, mine)
+    return [f"the error was measured of knees made differently: {words}" for words in other]

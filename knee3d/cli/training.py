@@ -1,0 +1,328 @@
+"""Commands from slices to trained networks, to their cards, and to ONNX."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from knee3d.cli.options import (
+    FOLDER,
+    Command,
+    Numbers,
+    ObliqueViews,
+    models_option,
+    seed_option,
+    weights_option,
+)
+from knee3d.geometry.directions import SPREADS
+from knee3d.geometry.plane import Plane
+
+if TYPE_CHECKING:
+    from knee3d import api
+    from knee3d.training.config import ResumeOptions
+
+NETWORKS = ["unet", "fcn", "deconvnet", "deeplab", "segnet", "pspnet", "fpn", "linknet", "unet3d"]
+SOLID = "unet3d"
+"""Of them the one that sees patches of the volume."""
+ENCODERS = ["vgg16", "vgg19", "resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2",
+            *(f"efficientnetb{number}" for number in range(5))]  # fmt: skip
+LOSSES = ["dice", "dice-ce", "generalised-dice", "tversky", "focal-tversky"]
+PLANES = [plane.value for plane in Plane]
+OTHER_VIEWS = ["shared", "oblique", "volume"]
+
+
+class NetworkName(click.ParamType):
+    """A network of ours, or where to find one of the user's."""
+
+    name = "NAME|MODULE:FUNCTION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Text -> the same."""
+        if value not in NETWORKS and ":" not in value:
+            self.fail(f"{value!r} is none; say {', '.join(NETWORKS)}, or module:function", param, ctx)
+        return str(value)
+
+
+@click.command(cls=Command)
+@click.argument("dataset", type=FOLDER)
+@click.option(
+    "--plane",
+    type=click.Choice([*PLANES, "all", *OTHER_VIEWS]),
+    help="One; all three, a network each; shared: one network for all three; oblique directions; or the volume, which "
+    "unet3d sees  [default: all; volume for unet3d]",
+)
+@models_option
+@click.option(
+    "--network",
+    type=NetworkName(),
+    default="unet",
+    help=f"{', '.join(NETWORKS)}; or your own, module:function or file.py:function: see docs/how-to/add-a-network.md.",
+)
+@click.option(
+    "--encoder",
+    type=click.Choice(ENCODERS),
+    show_default="vgg16",
+    help="fcn, deconvnet, deeplab and segnet take vgg16 and vgg19; unet3d and your own network take no encoder.",
+)
+@weights_option
+@click.option(
+    "--init",
+    metavar="FOLDER",
+    help="Begin with the weights of a network that was trained before: a models folder, or that of one network.",
+)
+@click.option("--context", type=click.IntRange(0), default=1, help="Neighbours on each side.")
+@click.option(
+    "--directions",
+    type=click.IntRange(1, ObliqueViews.most),
+    default=6,
+    help="Of oblique slices; one network learns all of them.",
+)
+@click.option(
+    "--spread",
+    type=click.Choice(list(SPREADS)),
+    default="sphere",
+    help="Of the directions: over the half sphere, or around the long axis, which all slices then contain.",
+)
+@click.option(
+    "--spacing",
+    "spacing_mm",
+    type=click.FloatRange(0, min_open=True),
+    metavar="MM",
+    help="Of oblique slices [finest of the training knees].",
+)
+@click.option(
+    "--patch", type=Numbers(int, "96,96,64"), metavar="I,P,L", help="Voxels that unet3d sees [96,96,64, or the knee]."
+)
+@click.option("--epochs", type=click.IntRange(1), default=100)
+@click.option("--batch-size", type=click.IntRange(1), default=2, help="Over all GPUs together; at least one for each.")
+@click.option(
+    "--optimizer",
+    type=click.Choice(["adam", "adamw", "sgd"]),
+    default="adam",
+    help="sgd has Nesterov's momentum of 0.99 and wants a --learning-rate of about 0.01.",
+)
+@click.option("--weight-decay", type=click.FloatRange(0), help="Of the optimizer [none; adamw: 0.004].")
+@click.option(
+    "--ema",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Validate and export a running average of the weights; 0.999: after each step, 0.999 of it and 0.001 of them.",
+)
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-4)
+@click.option(
+    "--schedule",
+    type=click.Choice(["plateau", "cosine", "polynomial", "constant"]),
+    default="plateau",
+    help="Learning rate: lower when validation stalls; along half a cosine; polynomial, rate * (1 - epoch/epochs)^0.9; "
+    "or constant.",
+)
+@click.option("--warmup-epochs", type=click.IntRange(0), default=0, help="The rate rises in them.")
+@click.option("--plateau-factor", type=float, default=0.1, help="ReduceLROnPlateau: what the rate is multiplied by.")
+@click.option(
+    "--plateau-patience",
+    type=click.IntRange(0),
+    default=10,
+    help="ReduceLROnPlateau: epochs without a lower validation loss before that.",
+)
+@click.option(
+    "--plateau-min-delta",
+    type=click.FloatRange(0),
+    default=1e-4,
+    help="ReduceLROnPlateau: a loss counts as lower if it is by this much.",
+)
+@click.option(
+    "--plateau-cooldown", type=click.IntRange(0), default=0, help="ReduceLROnPlateau: epochs of rest after that."
+)
+@click.option("--plateau-min-lr", type=click.FloatRange(0), default=0.0, help="ReduceLROnPlateau: the lowest rate.")
+@click.option("--stop-patience", type=click.IntRange(1), help="End after so many epochs without a better Dice [never].")
+@click.option("--clip-norm", type=click.FloatRange(0, min_open=True), help="Largest norm of the gradient [none].")
+@click.option(
+    "--freeze-encoder-epochs",
+    type=click.IntRange(0),
+    default=0,
+    help="Epochs in which the encoder keeps its first weights.",
+)
+@click.option("--loss", type=click.Choice(LOSSES), default="dice")
+@click.option(
+    "--loss-background/--no-loss-background", default=True, help="Whether background counts as a class of its own."
+)
+@click.option(
+    "--augment",
+    type=click.Choice(["none", "light", "medium", "strong"]),
+    default="medium",
+    help="Change training pairs at random.",
+)
+@click.option(
+    "--foreground-fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of the training samples that show tissue [every slice once].",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
+    default="float32",
+    help="Of the arithmetic; weights are float32 always.",
+)
+@click.option("--xla", is_flag=True, help="Compile the training step with XLA.")
+@click.option("--cache", metavar="memory|FOLDER", help="Keep decoded slices, for slow disks [decode at every visit].")
+@click.option("--limit-slices", type=click.IntRange(1), help="Use so many slices (or patches) only, for a quick try.")
+@click.option(
+    "--folds",
+    type=click.IntRange(2),
+    help="Cross-validate: divide the training and validation patients into so many folds.",
+)
+@click.option("--fold", type=click.IntRange(1), help="Train this fold only, from 1 on [all].")
+@click.option(
+    "--licence",
+    default="",
+    metavar="TEXT",
+    help="Of the networks; it is written into card.json, CARD.md and the SavedModel [none].",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with a training that was interrupted, or that has ended with fewer --epochs.",
+)
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Train anew. With --resume: keep models of the same settings, and replace others.",
+)
+@click.option(
+    "--launcher",
+    type=click.Choice(["local", "ray", "slurm"]),
+    default="local",
+    help="Train the planes here one after another, or on machines that share the disk: a Ray cluster, or one Slurm job "
+    "for each.",
+)
+@click.option("--address", metavar="HOST:PORT|auto", help="Of the Ray cluster [one of this machine alone].")
+@click.option("--slurm", multiple=True, metavar="NAME=VALUE", help="Option of sbatch; time in minutes [time=1440].")
+@click.option(
+    "--retries",
+    type=click.IntRange(0),
+    default=3,
+    help="How often a lost worker is replaced by one that goes on from its last checkpoint.",
+)
+@seed_option
+def train(dataset: Path, plane: str | None, models: Path, **options: Any) -> None:
+    """Train one network per plane on the slices in DATASET.
+
+    Defaults are the paper's: VGG16-UNet, soft Dice, Adam 1e-4, batch 2, 100 epochs, ReduceLROnPlateau; and medium
+    augmentation, of which it says nothing. All visible GPUs share a batch (MirroredStrategy). Each plane gets a
+    SavedModel, a model card, metrics.csv and TensorBoard logs. A plane that is already trained so is left alone.
+
+    \b
+    knee3d-train data/oai --plane all --models models --resume
+    knee3d-train data/oai --plane sagittal --batch-size 16 --learning-rate 3e-4 --precision mixed_float16
+    knee3d-train data/oai --plane all --folds 5 --models cross
+    knee3d-train data/oai --network deeplab --models models-deeplab
+    knee3d-train data/oai --network my_networks.py:small_unet --models models-small
+    knee3d-train data/oai --network unet3d --loss dice-ce --patch 96,96,64 --models models-3d
+    knee3d-train data/oai --plane oblique --directions 6
+    knee3d-train data/oai --plane shared --models models-shared
+    knee3d-train data/new --init models --models models-new --learning-rate 3e-5
+    knee3d-train data/oai --epochs 200 --resume
+    knee3d-train data/oai --network fpn --encoder efficientnetb0 --models models-fpn
+    knee3d-train data/oai --loss dice-ce --augment strong --foreground-fraction 0.7 --stop-patience 20
+    knee3d-train data/oai --launcher ray --address 10.0.0.1:6379
+    knee3d-train data/oai --batch-size 8 --launcher slurm --slurm partition=gpu --slurm gpus-per-node=4
+    tensorboard --logdir models
+    """
+    from knee3d import api
+    from knee3d.dataset.split import Folds
+    from knee3d.training.config import ResumeOptions, TrainConfig, TrainingExtras
+
+    plane = plane or ("volume" if options["network"] == SOLID else "all")
+    views = PLANES if plane == "all" else [plane]
+    _refuse_idle_options(options["network"] == SOLID, plane == "oblique", options["encoder_weights"])
+    going = ResumeOptions(**{name: options.pop(name) for name in ("overwrite", "resume", "cache")})
+    launcher = _launcher(going, **{name: options.pop(name) for name in ("launcher", "address", "retries", "slurm")})
+    launcher = replace(launcher, extras=TrainingExtras(licence=options.pop("licence")))
+    folds, fold = options.pop("folds"), options.pop("fold")
+    config = TrainConfig(**options)
+    if folds is None:
+        if fold is not None:
+            raise click.UsageError("--fold needs --folds, how many there are")
+        for folder in api.train_views(dataset, views, models, config, launcher):
+            click.echo(f"{folder}")
+        return
+    summary = api.cross_validate(dataset, views, models, config, Folds(folds, fold), launcher)
+    for name, scores in summary["planes"].items():
+        spread = "" if scores["sd"] is None else f" \N{PLUS-MINUS SIGN} {scores['sd']:.4f}"
+        done = len(scores["val_dice"])
+        click.echo(f"{name:<10} validation Dice {scores['mean']:.4f}{spread} over {done} of {folds} folds")
+    click.echo(f"{models}/folds.json")
+
+
+def _refuse_idle_options(solid: bool, oblique: bool, encoder_weights: str) -> None:
+    """Refuse options that say nothing of what is trained, rather than let anyone believe that they do.
+
+    Raises:
+        UsageError: Names the option.
+    """
+    of_oblique, of_slices = "is of oblique slices, --plane oblique", f"is of slices; {SOLID} sees the volume"
+    idle = {
+        "patch": (not solid, f"is of --network {SOLID}"),
+        "directions": (not oblique, of_oblique),
+        "spread": (not oblique, of_oblique),
+        "spacing_mm": (not oblique, f"{of_oblique}; planes are seen as they were prepared"),
+        "context": (solid, of_slices),
+        "freeze_encoder_epochs": (solid, of_slices),
+        "encoder_weights": (solid and encoder_weights not in ("imagenet", "none"), of_slices),
+    }
+    context = click.get_current_context()
+    for option in context.command.params:
+        refused, why = idle.get(option.name or "", (False, ""))
+        if refused and context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option.opts[0]} {why}")
+
+
+def _launcher(
+    going: "ResumeOptions", launcher: str, address: str | None, retries: int, slurm: tuple[str, ...]
+) -> "api.TrainingLauncher":
+    from knee3d import api
+
+    if launcher != "ray" and address is not None:
+        raise click.UsageError("--address needs --launcher ray")
+    if launcher != "slurm" and slurm:
+        raise click.UsageError("--slurm needs --launcher slurm")
+    parts = [option.partition("=") for option in slurm]
+    given = {name: value if equals else True for name, equals, value in parts}
+    return api.TrainingLauncher(launcher, address, retries, given, going)
+
+
+@click.command(cls=Command)
+@click.argument("models", type=FOLDER, default="models")
+def card(models: Path) -> None:
+    """Write the model cards of MODELS as a page, CARD.md, with curves.
+
+    \b
+    knee3d card models
+    """
+    from knee3d import api
+
+    click.echo(f"{api.write_card_page(models)}")
+
+
+@click.command(cls=Command)
+@click.argument("models", type=FOLDER, default="models")
+@click.option("--out", type=FOLDER, default="exported")
+def export(models: Path, out: Path) -> None:
+    """Write the trained planes as ONNX, and check that ONNX Runtime computes what the networks compute.
+
+    The files take and give what the SavedModels do, see models/README.md. The packages needed are an extra: pip install
+    'knee3d[onnx]'.
+
+    \b
+    knee3d export models --out for_dotnet
+    """
+    from knee3d import api
+
+    failed = []
+    for folder, difference in api.export_models_to_onnx(models, out):
+        if isinstance(difference, Exception):
+            failed.append(str(difference))
+        else:
+            click.echo(f"{folder}   differs from the network by {difference:.1e}")
+    if failed:
+        raise click.ClickException("; ".join(dict.fromkeys(failed)))

@@ -1,0 +1,122 @@
+"""The one door between any axis order and knee3d's: (Inferior, Posterior, Left), as a right knee.
+
+Axis codes are three letters that say where each array index increases to, so that "IPL" is canonical, and a NIfTI
+file in nibabel's "RAS+" order is "RAS".
+"""
+
+from enum import StrEnum
+from itertools import permutations
+
+import numpy as np
+
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.volume import Volume
+
+CANONICAL = "IPL"
+
+_POSITIVE = "RAS"
+_NEGATIVE = "LPI"
+
+
+class Side(StrEnum):
+    """Which knee it is. The value is what stands in tables; unknown is empty."""
+
+    RIGHT = "R"
+    LEFT = "L"
+    UNKNOWN = ""
+
+
+def axis_codes(affine: np.ndarray) -> str:
+    """Anatomical direction in which each array index increases.
+
+    Args:
+        affine: (4, 4) float, index to RAS mm. An oblique grid gets the closest one-to-one assignment, that with the
+            largest sum of direction cosines.
+
+    Returns:
+        Three letters of R/L, A/P, S/I, such as "IPL".
+    """
+    cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    axes = max(permutations(range(3)), key=lambda order: sum(abs(cosines[order[i], i]) for i in range(3)))
+    return "".join((_POSITIVE if cosines[axes[i], i] > 0 else _NEGATIVE)[axes[i]] for i in range(3))
+
+
+def acquired_plane(affine: np.ndarray) -> Plane:
+    """The plane in which a scanner took the slices that the third array axis counts; the closest one if oblique."""
+    letter = axis_codes(affine)[2]
+    return next(plane for plane, pair in zip(Plane, ("IS", "PA", "LR"), strict=True) if letter in pair)
+
+
+def reorient(volume: Volume, codes: str) -> Volume:
+    """The same voxels at the same places with array axes in another order; nothing is resampled.
+
+    Args:
+        volume: Any volume.
+        codes: Three letters as from `axis_codes`.
+
+    Returns:
+        A volume whose array is a view of the source's, and whose affine takes the new indices to the old places.
+
+    Raises:
+        ValueError: `codes` does not name one direction of each of R/L, A/P, S/I.
+    """
+    check_axis_codes(codes)
+    source = axis_codes(volume.affine)
+    order = [_axes(source).index(axis) for axis in _axes(codes)]
+    array = np.moveaxis(volume.array, order, (0, 1, 2))
+    affine = volume.affine[:, [*order, 3]].copy()
+    for axis, code in enumerate(codes):
+        if source[order[axis]] != code:
+            array = np.flip(array, axis)
+            affine[:, 3] += affine[:, axis] * (array.shape[axis] - 1)
+            affine[:, axis] *= -1
+    return Volume(array, affine)
+
+
+def check_axis_codes(codes: str) -> str:
+    """The axis codes that came in.
+
+    Raises:
+        ValueError: They do not name one direction of each of R/L, A/P, S/I.
+    """
+    if len(codes) != 3 or any(sum(letter in pair for letter in codes) != 1 for pair in ("RL", "AP", "SI")):
+        raise ValueError(f"axis codes need one letter each of R/L, A/P and S/I, such as {CANONICAL}; got {codes!r}")
+    return codes
+
+
+def direction(letter: str) -> np.ndarray:
+    """The unit vector, (3,) in RAS, of one of the letters R, A, S, L, P and I."""
+    unit = np.zeros(3)
+    unit[_axes(letter)[0]] = 1 if letter in _POSITIVE else -1
+    return unit
+
+
+def _axes(codes: str) -> list[int]:
+    """Which axis of the scanner's frame each letter lies on."""
+    return [(_POSITIVE + _NEGATIVE).index(letter) % 3 for letter in codes]
+
+
+def mirror_left_right(volume: Volume) -> Volume:
+    """The knee in a mirror: left becomes right. Its own inverse.
+
+    Space is reflected at x = 0 and the array axis closest to left-right is reversed, so that axis codes stay as they
+    are and a left knee can be read by whatever knows right ones.
+    """
+    codes = axis_codes(volume.affine)
+    axis = next(i for i, letter in enumerate(codes) if letter in "RL")
+    affine = volume.affine.copy()
+    affine[:, 3] += affine[:, axis] * (volume.shape[axis] - 1)
+    affine[:, axis] *= -1
+    affine[0] *= -1
+    return Volume(np.flip(volume.array, axis), affine)
+
+
+def to_canonical(volume: Volume, side: Side = Side.UNKNOWN) -> Volume:
+    """Axes (Inferior, Posterior, Left); a left knee is mirrored to a right one, an unknown one is left as it is."""
+    canonical = reorient(volume, CANONICAL)
+    return mirror_left_right(canonical) if side is Side.LEFT else canonical
+
+
+def from_canonical(volume: Volume, codes: str, side: Side = Side.UNKNOWN) -> Volume:
+    """Back to the source's axes and side: the inverse of `to_canonical` for a source with these axis codes."""
+    return reorient(mirror_left_right(volume) if side is Side.LEFT else volume, codes)

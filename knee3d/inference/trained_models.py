@@ -1,0 +1,354 @@
+"""The networks of a models folder, loaded: views that look at knees together, and whether scores would flatter them."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from knee3d.dataset.dataset import Case, Dataset, Split
+from knee3d.dataset.intensity import WINDOW_RULE
+from knee3d.geometry.directions import view_rotations
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.view_names import OBLIQUE, SOLID
+from knee3d.inference.ensemble import Ensemble
+from knee3d.inference.oblique_view import ObliqueView
+from knee3d.inference.patch_view import PatchView
+from knee3d.inference.prediction import PlaneView, View
+from knee3d.labels.label_scheme import LabelScheme
+from knee3d.labels.scheme_files import scheme_from_json
+from knee3d.models.fusion_file import AS_RECORDED, fusion_path, load_fusion
+from knee3d.models.model_folder import (
+    is_trained,
+    missing_folds,
+    network_fingerprint,
+    network_folders,
+    trained_networks,
+    trained_views,
+)
+from knee3d.postprocess.blend import select_weights
+from knee3d.postprocess.quality import QualityReference
+
+if TYPE_CHECKING:
+    from knee3d.models.backend import Backend, LoadedModel
+
+log = logging.getLogger(__name__)
+
+SPACING_FACTOR = 1.25
+ISOTROPIC_MM = 1e-3
+"""Cards round voxel sizes to less than this."""
+
+
+@dataclass(frozen=True)
+class TrainedModels:
+    """What a models folder holds.
+
+    Attributes:
+        ensemble: The networks and their fusion weights: equal ones until `fuse` has fitted some.
+        scheme: The classes they tell apart.
+        patients: Whom they were trained and validated on.
+        spacing_mm: (planes, 3) voxel sizes along Inferior, Posterior, Left that each was trained on, the median.
+            Oblique views are not among them: they resample to a spacing of their own.
+        marks: Name of each network's folder to a fingerprint of its weights.
+        reference: What `fuse` saw, for flags of quality; None before.
+        window_rule: The name of the way in which the windows of their training images were found.
+        whole_only: Folders of networks that must see whole slices, see `networks.Architecture`.
+    """
+
+    ensemble: Ensemble
+    scheme: LabelScheme
+    patients: Mapping[Split, frozenset[str]]
+    spacing_mm: np.ndarray
+    marks: Mapping[str, str]
+    reference: QualityReference | None
+    window_rule: str = WINDOW_RULE
+    whole_only: tuple[str, ...] = ()
+
+    @property
+    def planes(self) -> dict[str, PlaneView]:
+        """Those of the views that are planes."""
+        return {name: view for name, view in self.ensemble.views.items() if isinstance(view, PlaneView)}
+
+    def mark_with(self, text: str) -> str:
+        """A fingerprint of all networks and the text."""
+        return hashlib.sha256(json.dumps([sorted(self.marks.items()), text]).encode()).hexdigest()[:16]
+
+    def of_other_voxels(self, spacing_mm: np.ndarray) -> str:
+        """What is wrong where voxels differ from those of training by more than `SPACING_FACTOR`; empty if nothing is.
+
+        The networks see pixels, not millimetres: anatomy of another size in pixels is new to them.
+        """
+        if not len(self.spacing_mm):
+            return ""
+        factors = spacing_mm / self.spacing_mm
+        worst = np.maximum(factors, 1 / factors).max(axis=1)
+        if worst.max() <= SPACING_FACTOR:
+            return ""
+        sizes = (spacing_mm, self.spacing_mm[worst.argmax()])
+        mine, theirs = (" x ".join(f"{mm:.2f}" for mm in size) for size in sizes)
+        return f"voxels of {mine} mm, while the networks know {theirs} mm: they would see anatomy of another size"
+
+
+def load_models(
+    models: Path,
+    fused: bool = True,
+    planes: Sequence[str] = (),
+    engine: "Backend | None" = None,
+    oblique: int = 0,
+) -> TrainedModels:
+    """The networks of planes that were trained to the end, and perhaps the one for oblique slices.
+
+    The networks of folds are averaged, see `network_folders`.
+
+    Args:
+        models: Their folder.
+        fused: Whether to take the weights of their `fusion_path`; otherwise views count equally, as before any fit.
+        planes: Which of `trained_views`; none is every one. What the others weigh is shared out among them.
+        engine: What computes them; TensorFlow in float32 by default.
+        oblique: How many oblique views to add: oblique-1, oblique-2, ...
+
+    Raises:
+        FileNotFoundError: There is none, or one that is asked for is not there.
+        ValueError: They were trained on different schemes, fusion.json is for other views, or the network for oblique
+            slices was trained on more than one spacing.
+    """
+    names = trained_networks(models, planes, oblique)
+    cards = _cards(models, names)
+    every = [card for ones in cards.values() for card in ones.values()]
+    schemes = {scheme_from_json(card["scheme"]) for card in every}
+    if len(schemes) > 1:
+        told = ", ".join(sorted(scheme.name for scheme in schemes))
+        raise ValueError(f"the planes in {models} were trained on different schemes: {told}")
+    rules = {str(card["window_rule"]) for card in every}
+    if len(rules) > 1:
+        told = ", ".join(map(repr, sorted(rules)))
+        raise ValueError(f"the planes in {models} were trained on images windowed by different rules: {told}")
+    _check_shared(models, cards)
+    patients = {
+        split: frozenset(patient for card in every for patient in card["patients"][split.value])
+        for split in (Split.TRAIN, Split.VAL)
+    }
+    views = _views(cards, engine, oblique)
+    ensemble = Ensemble(views, dict.fromkeys(views, 1 / len(views)))
+    marks = {name: network_fingerprint(models, name) for name in names}
+    fitted = fusion_path(models, oblique)
+    fusion = load_fusion(fitted) if fused else None
+    if fusion is not None:
+        partly = len([name for name in names if name != OBLIQUE]) < len(trained_views(models))
+        ensemble = apply_fusion(ensemble, fusion, fitted.name, marks, partly)
+    elif fused:
+        log.warning(
+            "%s is missing: all views count equally, and flags know no usual volumes; fit weights with "
+            "knee3d fuse DATASET --models %s%s",
+            fitted, models, f" --views {OBLIQUE}:{oblique}" if oblique else "",
+        )  # fmt: skip
+    spacing = np.array(
+        [card["spacing_mm"] for name, ones in cards.items() if name != OBLIQUE for card in ones.values()]
+    )
+    reference = fusion["reference"] if fusion else None
+    whole_only = tuple(
+        name for name, ones in cards.items() if any(card.get("whole_slices_only", False) for card in ones.values())
+    )
+    return TrainedModels(ensemble, schemes.pop(), patients, spacing, marks, reference, rules.pop(), whole_only)
+
+
+def _check_shared(models: Path, cards: "Mapping[str, Cards]") -> None:
+    """Refuse planes of two trainings of one network for all planes, as a kill leaves them.
+
+    Raises:
+        ValueError: There are such.
+    """
+    of_homes: dict[Path, set[str]] = {}
+    for home, card in (pair for ones in cards.values() for pair in ones.items()):
+        if card.get("shared_network"):
+            of_homes.setdefault(home, set()).add(card["shared_network"])
+    for home, networks in of_homes.items():
+        if len(networks) > 1:
+            raise ValueError(
+                f"the planes in {home} are of two trainings of one network for all planes, as one was interrupted; run "
+                "knee3d-train --plane shared again with --resume"
+            )
+
+
+Cards = Mapping[Path, Mapping[str, Any]]
+"""The cards of one network, or of that of each fold, by the folder that has the network's folder."""
+ALIKE = ("classes", "patch", "turns")
+"""What the networks of folds must have in common to be averaged, beside their context and spacing."""
+
+
+def _cards(models: Path, names: Sequence[str]) -> dict[str, Cards]:
+    """The cards of some networks.
+
+    Raises:
+        ValueError: One cannot be read, lacks patients, or folds do not go together.
+    """
+    from knee3d.models.model_card import load_card
+
+    cards: dict[str, Cards] = {}
+    for name in names:
+        cards[name] = {home: load_card(home, name) for home in network_folders(models) if is_trained(home, name)}
+        for home, card in cards[name].items():
+            if "patients" not in card:
+                raise ValueError(f"the card of {home / name} lacks patients; train this plane again")
+        first, *others = cards[name].values()
+        for card in others:
+            differ = [key for key in ALIKE if card.get(key) != first.get(key)]
+            differ += ["context"] if card["settings"]["context"] != first["settings"]["context"] else []
+            apart = np.abs(np.subtract(card["spacing_mm"], first["spacing_mm"])).max()
+            differ += ["spacing_mm"] if name == OBLIQUE and apart > ISOTROPIC_MM else []
+            if differ:
+                raise ValueError(f"the folds of {models / name} differ in {', '.join(differ)} and cannot be averaged")
+        missing = missing_folds(models, name)
+        if missing:
+            log.warning("%s: %s is not trained in folds %s; the others are averaged", models, name, missing)
+    return cards
+
+
+def _views(cards: Mapping[str, Cards], engine: "Backend | None", oblique: int) -> dict[str, View]:
+    """The views of some networks, those of planes first."""
+    from knee3d.models.backend import load_model
+
+    views: dict[str, View] = {}
+    predictors = {
+        name: average_models([load_model(home, name, engine) for home in ones]) for name, ones in cards.items()
+    }
+    for name in cards:
+        if name == SOLID:
+            views[name] = PatchView(predictors[name])
+        elif name != OBLIQUE:
+            views[name] = PlaneView(Plane(name), predictors[name])
+    if oblique:
+        home, card = next(iter(cards[OBLIQUE].items()))
+        path = home / OBLIQUE / "card.json"
+        spacing, whole = np.array(card["spacing_mm"], dtype=np.float64), card.get("whole_slices_only", False)
+        if np.ptp(spacing) > ISOTROPIC_MM:
+            raise ValueError(
+                f"{path} says voxels of {spacing.tolist()} mm; oblique slices need a network "
+                "that was trained on voxels of one length, three times the same"
+            )
+        for number, turn in enumerate(_turns(path, card, oblique), start=1):
+            views[f"{OBLIQUE}-{number}"] = ObliqueView(turn, float(spacing.mean()), predictors[OBLIQUE], whole)
+    return views
+
+
+def average_models(networks: "Sequence[LoadedModel]") -> "LoadedModel":
+    """One network whose probabilities are the mean of those of some, which look at slices in the same way."""
+    first, *others = networks
+
+    def run(slices: np.ndarray) -> np.ndarray:
+        total = first.run(slices).copy()
+        for network in others:
+            total += network.run(slices)
+        return total / np.float32(len(networks))
+
+    return replace(first, run=run) if others else first
+
+
+def _turns(path: Path, card: Mapping[str, Any], count: int) -> np.ndarray:
+    """(count, 3, 3) turns of so many oblique views: those of the network's training, as its card has them.
+
+    The network can be asked for another number of directions, as in MultiPlanarUNet; a warning says so.
+    """
+    known = np.array(card.get("turns") or [])
+    if not len(known):
+        raise ValueError(f"{path} lacks turns; train this network again")
+    if len(known) == count:
+        return known
+    log.warning(
+        "%s was trained on %d directions, which are others than the %d of --views %s:%d; say %s:%d for its own",
+        path.parent, len(known), count, OBLIQUE, count, OBLIQUE, len(known),
+    )  # fmt: skip
+    try:
+        return np.array(view_rotations(str(card["settings"].get("spread", "sphere")), count))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def models_fingerprint(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> str:
+    """A fingerprint of the networks of `trained_networks` and of what fuses them.
+
+    Raises:
+        FileNotFoundError: There is no trained plane, or a network that is asked for is not there.
+        ValueError: Weights cannot be read.
+    """
+    names = trained_networks(models, planes, oblique)
+    fusion = load_fusion(fusion_path(models, oblique))
+    rule = fusion and [fusion[key] for key in ("weights", "rule", "thresholds", AS_RECORDED)]
+    content = [[name, network_fingerprint(models, name)] for name in names]
+    return hashlib.sha256(json.dumps([content, rule]).encode()).hexdigest()[:16]
+
+
+def check_dataset_matches(
+    dataset: Dataset, trained: TrainedModels, cases: Sequence[Case], unseen: Sequence[Split]
+) -> None:
+    """Refuse a dataset of another scheme or window, and patients that the networks have seen.
+
+    Raises:
+        ValueError: Names them.
+    """
+    if dataset.scheme != trained.scheme:
+        raise ValueError(
+            f"{dataset.folder} has scheme {dataset.scheme.name}, the models {trained.scheme.name}; prepare it again"
+        )
+    if dataset.window_rule != trained.window_rule:
+        raise ValueError(
+            f"images in {dataset.folder} are windowed by the rule {dataset.window_rule!r}, those that the models were "
+            f"trained on by {trained.window_rule!r}; prepare it again, or train again"
+        )
+    for split in unseen:
+        leaks = sorted({case.patient for case in cases} & trained.patients[split])
+        if leaks:
+            raise ValueError(
+                f"patients {', '.join(leaks[:5])} of the {cases[0].split} split were in the {split} split when the "
+                "models, or those that they began with, were trained: the scores would flatter; keep the split, or "
+                "train again"
+            )
+
+
+def check_not_tested(dataset: Dataset, trained: TrainedModels, cases: Sequence[Case]) -> None:
+    """Refuse to fit on patients who were test patients when the networks were trained on this dataset.
+
+    Raises:
+        ValueError: Some of the dataset's patients were trained or validated on, and these were not.
+    """
+    seen = trained.patients[Split.TRAIN] | trained.patients[Split.VAL]
+    new = sorted({case.patient for case in cases} - seen)
+    if new and seen & {case.patient for case in dataset.cases}:
+        raise ValueError(
+            f"patients {', '.join(new[:5])} of the {cases[0].split} split were not when the networks were trained on "
+            "this dataset, so they may have been tested on; keep the split, or train again"
+        )
+
+
+def apply_fusion(
+    equal: Ensemble, fusion: Mapping[str, Any], name: str, marks: Mapping[str, str], partly: bool
+) -> Ensemble:
+    """The same views, weighted as their `fusion_path` says.
+
+    Args:
+        equal: Views that count equally.
+        fusion: From `load_fusion`,
+        name: of the file of this name.
+        marks: Of the networks at hand; those that it was not fitted on are named in a warning.
+        partly: Whether they are some of the folder's views only, which then share what the others weigh.
+
+    Raises:
+        ValueError: The weights are for other views, or for another number of classes.
+    """
+    views, weights = set(equal.views), fusion["weights"]
+    stale = [view for view, one in marks.items() if fusion["networks"].get(view) != one]
+    if stale:
+        log.warning("%s is older than the networks of %s: run knee3d fuse again", name, ", ".join(stale))
+    if partly and views < set(weights):
+        weights = select_weights(weights, equal.views)
+    try:
+        classes = {len(weight) for weight in weights.values() if isinstance(weight, list)}
+        if classes - {equal.classes}:
+            raise ValueError(f"it has weights for {classes} classes, the networks {equal.classes}")
+        return Ensemble(equal.views, weights, fusion["rule"], fusion["thresholds"])
+    except ValueError as error:
+        raise ValueError(f"{name} does not fit the networks: {error}") from error

@@ -1,0 +1,239 @@
+"""Whatever a user may call an image or a mask -> Volume: the door to all forms of file."""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from knee3d.geometry.orientation import Side, check_axis_codes, to_canonical
+from knee3d.geometry.volume import Volume
+from knee3d.io import array_file, outlines
+from knee3d.io.archive import extracted_archive
+from knee3d.io.dicom.headers import DicomError, is_dicom
+from knee3d.io.dicom.segmentation import is_segmentation, read_segmentation
+from knee3d.io.dicom.series import SeriesSelector, read_series
+from knee3d.io.mask_channels import labels_from_channels
+from knee3d.io.slicer_segmentation import read_segments, read_slicer_segmentation
+from knee3d.io.volume_file import READABLE, VolumeFileError, read_array, read_volume
+from knee3d.labels.label_map import LabelMap
+from knee3d.labels.label_scheme import LabelScheme
+
+
+@dataclass(frozen=True)
+class ReadOptions(SeriesSelector):
+    """What a path alone does not say.
+
+    Attributes:
+        spacing_mm: Three distances in mm between voxels along the axes of an array of HDF5 or NumPy, which does not
+            know them; None for all other forms.
+        axes: Where the axes of such an array run to, see `read_bare_array`; empty for all other forms.
+
+    Raises:
+        ValueError: A spacing is not above 0, or axes are not one each of R/L, A/P, S/I.
+    """
+
+    spacing_mm: tuple[float, float, float] | None = None
+    axes: str = ""
+
+    def __post_init__(self) -> None:
+        spacing = self.spacing_mm
+        if spacing is not None and (len(spacing) != 3 or not all(0 < mm < 1000 for mm in spacing)):
+            raise ValueError(f"--spacing is three distances in mm above 0, got {self.spacing_mm}")
+        if self.axes:
+            check_axis_codes(self.axes)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Ready for a record. A series is there as a hash, because its unique identifier leads back to the scan."""
+        series = self.series and hashlib.sha256(self.series.encode()).hexdigest()[:16]
+        return {**asdict(self), "series": series, "spacing_mm": self.spacing_mm and list(self.spacing_mm)}
+
+
+log = logging.getLogger(__name__)
+
+DEFAULT_OPTIONS = ReadOptions()
+NEARLY_WHOLE = 0.02
+"""A label may be so far off a whole number, by the scaling of its file."""
+MASK_TOLERANCE = 0.1
+"""Corners of a mask may be off those of its image by this part of the smallest side of a voxel."""
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """An image that comes in from outside.
+
+    Attributes:
+        path: A folder of DICOM or a zip of it, or a volume file.
+        side: As the user says; unknown takes DICOM's word.
+        choice: What the path alone does not say.
+    """
+
+    path: Path
+    side: Side = Side.UNKNOWN
+    choice: ReadOptions = DEFAULT_OPTIONS
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """Labels as a file has them.
+
+    Attributes:
+        path: The file.
+        labels: In the file's numbering, canonical axes, not mirrored.
+        numbering: What they mean, if the file itself tells.
+        names_its_values: Whether `numbering` names the label values that a user sees, so that a label file may
+            contradict it. DICOM-SEG and outlines have numbers of their own.
+    """
+
+    path: Path
+    labels: Volume
+    numbering: LabelMap | None = None
+    names_its_values: bool = False
+
+    def on_grid_of(self, image: Volume) -> Volume:
+        """The labels on the image's grid; nothing is resampled.
+
+        They may cover a part of the image, as programs leave empty slices and margins out. Programs round places, so
+        corners may be a tenth of the smallest side of a voxel apart.
+
+        Args:
+            image: Canonical axes, not mirrored.
+
+        Raises:
+            ValueError: They lie on another grid.
+        """
+        tolerance = MASK_TOLERANCE * float(image.spacing_mm.min())
+        if self.labels.same_grid(image, tolerance):
+            return image.with_array(self.labels.array)
+        with suppress(ValueError):
+            return self.labels.padded_to(image, tolerance)
+        if self.labels.shape == image.shape:
+            apart = self.labels.corners_apart_mm(image)
+            problem = f"their corners are up to {apart:.3f} mm apart, {tolerance:.3f} mm may be"
+        else:
+            problem = f"in canonical axes it has {_grid(self.labels)} and the image {_grid(image)}"
+        raise VolumeFileError(
+            f"mask {self.path} is not on the image's grid: {problem}; is it of another series? If not, resample it to "
+            "the image (nearest neighbour)"
+        )
+
+
+def is_dicom_source(path: Path) -> bool:
+    """Whether a path is read as DICOM: a folder, or a zip of one."""
+    return path.is_dir() or path.suffix.lower() == ".zip"
+
+
+def read_image(path: Path, choice: ReadOptions = DEFAULT_OPTIONS) -> tuple[Volume, Side]:
+    """Read a folder of DICOM, a zip of it, a volume file, or an array of HDF5 or NumPy.
+
+    Returns:
+        The volume in the source's own axes, and the side of the knee, which only DICOM knows.
+
+    Raises:
+        FileNotFoundError: There is nothing at `path`.
+        ValueError: It cannot be taken as one volume (`DicomError`, `ArchiveError`, `VolumeFileError`,
+            `BareArrayError`), it is one slice of a DICOM series, or a series is asked of a file.
+    """
+    if is_dicom_source(path):
+        with extracted_archive(path) as folder:
+            try:
+                return read_series(folder, choice)
+            except DicomError as error:  # of a zip, name the zip and not the folder that will be gone
+                raise DicomError(str(error).replace(str(folder), str(path))) from error
+    if path.is_file() and not _is_known(path) and (path.suffix == ".dcm" or is_dicom(path)):
+        if is_segmentation(path):
+            raise VolumeFileError(f"{path.name} holds labels (DICOM-SEG) and no image; it goes with one, as its mask")
+        raise VolumeFileError(f"{path.name} is one file of a DICOM series; give the folder, {path.parent}")
+    if choice.series is not None or choice.echo is not None:
+        raise VolumeFileError(f"{path} is not a folder of DICOM; --series and --echo choose within one, leave them out")
+    if path.suffix.lower() in array_file.ENDINGS:
+        return _bare_image(path, choice), Side.UNKNOWN
+    if path.suffix.lower() == ".img" and path.with_suffix(".hdr").is_file():
+        raise VolumeFileError(f"{path.name} has no header; give the one beside it, {path.with_suffix('.hdr').name}")
+    if path.is_file() and not _is_known(path):
+        forms = ", ".join((*READABLE, *array_file.ENDINGS))
+        raise VolumeFileError(
+            f"{path.name} is none of the forms that are read: a folder of DICOM, a zip of it, {forms}; convert it"
+        )
+    return read_volume(path), Side.UNKNOWN
+
+
+def _bare_image(path: Path, choice: ReadOptions) -> Volume:
+    volume = array_file.read_array_file(path, choice.spacing_mm, choice.axes)
+    if volume.array.shape[3:] == (1,):
+        return volume.with_array(volume.array[..., 0])
+    if volume.array.ndim != 3:
+        raise array_file.ArrayFileError(f"{path.name} has channels, {volume.array.shape}: is it a mask?")
+    return volume
+
+
+def read_mask(
+    path: Path,
+    knee: Callable[[], tuple[Volume, Side]],
+    choice: ReadOptions = DEFAULT_OPTIONS,
+    scheme: LabelScheme | None = None,
+) -> MaskFile:
+    """Read the labels of an image: integers, a channel for each tissue, 3D Slicer's, DICOM-SEG, or iMorphics' outlines.
+
+    Args:
+        path: A volume file, HDF5, .npy, .mat or DICOM-SEG file; or a folder that holds only one.
+        knee: Gives the image and its side; only outlines ask for it, as they cannot be filled without.
+        choice: What the path alone does not say.
+        scheme: Its tissues are known besides knee3d's, where a file names its labels; None is none.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be taken as labels, see `read_image`.
+    """
+    if path.is_dir():
+        files = [one for one in sorted(path.iterdir()) if one.is_file() and not one.name.startswith(".")]
+        if len(files) != 1:
+            raise VolumeFileError(
+                f"{path} is a folder of {len(files)} files and no mask; give the one that is the mask"
+            )
+        return read_mask(files[0], knee, choice, scheme)
+    if path.suffix.lower() in outlines.ENDINGS:
+        image, side = knee()
+        return MaskFile(path, *outlines.read_outlines(path, to_canonical(image), side))
+    if path.is_file() and not _is_known(path) and is_segmentation(path):
+        labels, numbering = read_segmentation(path, scheme)
+        return MaskFile(path, to_canonical(labels), numbering)
+    if path.is_file() and (segments := read_segments(path)):
+        labels, numbering = read_slicer_segmentation(path, segments, scheme)
+        return MaskFile(path, to_canonical(labels), numbering, names_its_values=True)
+    bare = path.suffix.lower() in array_file.ENDINGS
+    volume = array_file.read_array_file(path, choice.spacing_mm, choice.axes) if bare else read_array(path)
+    is_labels = volume.array.ndim == 3
+    array = _whole(volume.array, path) if is_labels else labels_from_channels(volume.array, path.name)
+    return MaskFile(path, to_canonical(volume.with_array(array)))
+
+
+def _whole(labels: np.ndarray, path: Path) -> np.ndarray:
+    """Labels as whole numbers; those that a file's scaling has made nearly so are rounded, and it is said."""
+    if labels.dtype.kind != "f" or not np.isfinite(labels).all():
+        return labels
+    rounded = np.rint(labels)
+    off = np.abs(labels - rounded)
+    if off.max() > NEARLY_WHOLE:
+        share = 100 * np.count_nonzero(off > NEARLY_WHOLE) / labels.size
+        raise VolumeFileError(
+            f"{path.name} was interpolated: {share:.2g} % of its voxels lie between labels; resample labels by nearest "
+            "neighbour"
+        )
+    if off.any():
+        log.warning("%s: labels are up to %.2g off whole numbers; rounded", path.name, off.max())
+    return rounded
+
+
+def _grid(volume: Volume) -> str:
+    origin = np.round(volume.affine[:3, 3], 2).tolist()
+    return f"shape {volume.shape}, spacing {np.round(volume.spacing_mm, 4).tolist()} mm, origin {origin} mm"
+
+
+def _is_known(path: Path) -> bool:
+    return path.name.lower().endswith((*READABLE, *array_file.ENDINGS))

@@ -1,0 +1,107 @@
+"""Label schemes: which tissues a network tells apart, their ids, names and colours. The only file that counts classes.
+
+A mask on disk has its own numbering, described by a `LabelMap` (value -> tissue name). A scheme's class collects the
+source tissues that belong to it, so masks are mapped by name and never by number.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+FEMORAL = "femoral cartilage"
+MEDIAL_TIBIAL = "medial tibial cartilage"
+LATERAL_TIBIAL = "lateral tibial cartilage"
+TIBIAL = "tibial cartilage"
+PATELLAR = "patellar cartilage"
+CARTILAGE = "cartilage"
+FEMUR, TIBIA, PATELLA, FIBULA = "femur", "tibia", "patella", "fibula"
+LATERAL_MENISCUS, MEDIAL_MENISCUS = "lateral meniscus", "medial meniscus"
+TISSUE_NAMES = (
+    FEMORAL, MEDIAL_TIBIAL, LATERAL_TIBIAL, TIBIAL, PATELLAR, CARTILAGE,
+    FEMUR, TIBIA, PATELLA, FIBULA, LATERAL_MENISCUS, MEDIAL_MENISCUS,
+)  # fmt: skip
+
+TIBIAL_CARTILAGES = (MEDIAL_TIBIAL, LATERAL_TIBIAL, TIBIAL)
+BONE_OF = {FEMORAL: FEMUR, **dict.fromkeys(TIBIAL_CARTILAGES, TIBIA), PATELLAR: PATELLA}
+"""The bone that a plate of cartilage lies on."""
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """One foreground class of a scheme.
+
+    Attributes:
+        name: What it is called in every artefact.
+        colour: RGB, 0 to 255.
+        sources: Names of the source tissues that count as it.
+        pieces: How many pieces a knee has of it, not connected with each other.
+    """
+
+    name: str
+    colour: tuple[int, int, int]
+    sources: tuple[str, ...]
+    pieces: int = 1
+
+
+@dataclass(frozen=True)
+class LabelScheme:
+    """A set of foreground classes. Class 0 is background; tissue i of `tissues` is class i + 1.
+
+    Attributes:
+        name: Key in `SCHEMES`, or a user's, see `label_files.scheme_files`.
+        tissues: Foreground classes in order.
+        sided: Whether it names medial and lateral, so that a left-right flip would change the meaning of a label.
+    """
+
+    name: str
+    tissues: tuple[Tissue, ...]
+    sided: bool = False
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, background included."""
+        return len(self.tissues) + 1
+
+    @property
+    def pieces(self) -> tuple[int, ...]:
+        """Pieces that a knee has of each tissue, in class order."""
+        return tuple(tissue.pieces for tissue in self.tissues)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Tissue names in class order, background left out."""
+        return tuple(tissue.name for tissue in self.tissues)
+
+
+_ALL_CARTILAGE = (FEMORAL, *TIBIAL_CARTILAGES, PATELLAR, CARTILAGE)
+_FEMORAL = Tissue(FEMORAL, (230, 75, 53), (FEMORAL,))
+_TIBIAL = Tissue(TIBIAL, (77, 187, 213), (MEDIAL_TIBIAL, LATERAL_TIBIAL, TIBIAL), pieces=2)
+_PATELLAR = Tissue(PATELLAR, (0, 160, 135), (PATELLAR,))
+
+SCHEMES: Mapping[str, LabelScheme] = MappingProxyType({
+    scheme.name: scheme
+    for scheme in (
+        LabelScheme("cartilage", (Tissue(CARTILAGE, (230, 75, 53), _ALL_CARTILAGE, pieces=4),)),
+        LabelScheme("compartments", (_FEMORAL, _TIBIAL, _PATELLAR)),
+        LabelScheme("iwoai", (
+            _FEMORAL,
+            Tissue(MEDIAL_TIBIAL, (77, 187, 213), (MEDIAL_TIBIAL,)),
+            Tissue(LATERAL_TIBIAL, (60, 84, 136), (LATERAL_TIBIAL,)),
+            _PATELLAR,
+            Tissue(MEDIAL_MENISCUS, (243, 155, 127), (MEDIAL_MENISCUS,)),
+            Tissue(LATERAL_MENISCUS, (126, 97, 72), (LATERAL_MENISCUS,)),
+        ), sided=True),
+        LabelScheme("bones", (
+            Tissue(FEMUR, (243, 220, 170), (FEMUR,)),
+            Tissue(TIBIA, (200, 180, 140), (TIBIA,)),
+            Tissue(PATELLA, (170, 150, 110), (PATELLA,)),
+            _FEMORAL, _TIBIAL, _PATELLAR,
+        )),
+    )
+})  # fmt: skip
+
+
+def known_tissue_names(scheme: LabelScheme | None = None) -> tuple[str, ...]:
+    """Names of tissues that masks may have: knee3d's, and those that a scheme takes its classes from."""
+    more = [] if scheme is None else [name for one in scheme.tissues for name in (one.name, *one.sources)]
+    return tuple(dict.fromkeys([*TISSUE_NAMES, *more]))

@@ -1,0 +1,276 @@
+"""Random changes of (image, mask) pairs: one geometry for both, linear for the image, nearest for the mask.
+
+What is random is drawn where batches are made (`draw_augmentations`), a row of numbers for each slice, so that it does
+not depend on
+which device changes the slice. `augment` is a function of these numbers, and runs within the training step, on the
+device. There is no left-right flip: labels name sides. The set is nnU-Net's (Isensee et al. 2021), without its
+mirroring, and with the slowly varying brightness of a surface coil.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+ELASTIC_GRID = 6
+BIAS_GRID = 4
+BLUR_TAPS = 3
+EVEN, SHARES = 7, 3
+"""Numbers drawn evenly from -1 to 1, and from 0 to 1, for each slice."""
+NODES = 2 * ELASTIC_GRID**2 + BIAS_GRID**2
+"""Numbers drawn from a normal distribution for each slice."""
+DRAWN = EVEN + SHARES + NODES + 1
+SEEDS = 1 << 23
+"""The last number drawn for a slice, the seed of its noise, is whole and below this: float32 holds it."""
+KEYS_A = -0.5
+"""Of the cubic by which grids become smooth fields (Keys, 1981)."""
+
+
+@dataclass(frozen=True)
+class AugmentationStrength:
+    """The most that each change does; what is drawn lies evenly below it, on either side where there are two.
+
+    Attributes:
+        rotation_deg: Degrees, in mm: pixels need not be square.
+        scale: Zoom, as a share.
+        shift: Share of height and width.
+        elastic: Standard deviation of the displacement of a coarse grid's nodes, as a share of the height in mm.
+        gamma: Logarithm of the exponent.
+        contrast: Share of the pixel value.
+        brightness: Grey levels.
+        bias: Logarithm of a smooth factor, as standard deviation at the nodes of a coarse grid.
+        noise: Standard deviation of Gaussian noise in grey levels.
+        blur: Standard deviation of a Gaussian in pixels.
+        coarse: Factor by which resolution is lowered and raised again, above 1.
+        often: Share of the slices that get noise, of those that get blur, and of those that get lower resolution.
+    """
+
+    rotation_deg: float
+    scale: float
+    shift: float
+    elastic: float
+    gamma: float
+    contrast: float
+    brightness: float
+    bias: float
+    noise: float
+    blur: float
+    coarse: float
+    often: float
+
+
+STRENGTHS: Mapping[str, AugmentationStrength | None] = {
+    "none": None,
+    "light": AugmentationStrength(5, 0.05, 0.03, 0.0, 0.1, 0.1, 10, 0.0, 4, 0.0, 1.0, 0.15),
+    "medium": AugmentationStrength(10, 0.1, 0.05, 0.008, 0.2, 0.15, 20, 0.15, 8, 1.0, 1.5, 0.2),
+    "strong": AugmentationStrength(20, 0.2, 0.1, 0.015, 0.35, 0.3, 30, 0.3, 15, 1.5, 2.0, 0.3),
+}
+"""Presets of `--augment`."""
+
+
+def draw_augmentations(seed: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Numbers for the changes of some slices: (count, DRAWN) float32; a function of the seed, (2,) integers."""
+    seeds = tf.unstack(tf.random.split(seed, 4))
+    return tf.concat(
+        [
+            tf.random.stateless_uniform((count, EVEN), seeds[0], -1.0, 1.0),
+            tf.random.stateless_uniform((count, SHARES), seeds[1]),
+            tf.random.stateless_normal((count, NODES), seeds[2]),
+            tf.cast(tf.random.stateless_uniform((count, 1), seeds[3], maxval=SEEDS, dtype=tf.int32), tf.float32),
+        ],
+        axis=1,
+    )
+
+
+class Augmentation(keras.layers.Layer):
+    """Changes batches, on the device that trains with them; see `augment`.
+
+    Args:
+        strength: How much.
+        frames: (stacks, 3) numbers of each stack, see `augment`.
+    """
+
+    def __init__(self, strength: AugmentationStrength, frames: Sequence[Sequence[float]]) -> None:
+        super().__init__(name="augmentation", trainable=False)
+        self._strength, self._frames = strength, np.array(frames, np.float32)
+
+    def call(
+        self, images: tf.Tensor, masks: tf.Tensor, stacks: tf.Tensor, drawn: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Images and masks of the numbers of their stacks, with what was drawn for each."""
+        return augment(images, masks, tf.gather(self._frames, stacks), drawn, self._strength)
+
+
+def augment(
+    images: tf.Tensor, masks: tf.Tensor, frames: tf.Tensor, drawn: tf.Tensor, strength: AugmentationStrength
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Change each pair of a batch: geometry, then intensities.
+
+    Args:
+        images: (batch, height, width, channels) uint8; the channels of a pair are changed alike, but for their noise.
+        masks: (batch, height, width) uint8, or with channels as the images have, for patches of a volume.
+        frames: (batch, 3) float32: height and width of each slice in pixels, which may be less than those of the batch,
+            and how many times as wide as high its pixels are.
+        drawn: From `draw_augmentations`.
+        strength: How much.
+
+    Returns:
+        The same shapes and dtypes. What comes in from outside the slice is 0: black, background.
+    """
+    rows, columns = _sources(tf.shape(images), frames, drawn, strength)
+    height, width, _ = _each(frames)
+    inside = (rows > -0.5) & (rows < height - 0.5) & (columns > -0.5) & (columns < width - 0.5)
+    moved = _linear(tf.cast(images, tf.float32), rows, columns)
+    labels = tf.where(inside[..., None] if masks.shape.rank == 4 else inside, _nearest(masks, rows, columns), 0)
+    changed = tf.where(inside[..., None], _intensities(moved, drawn[:, :, None, None, None], strength), 0.0)
+    return tf.saturate_cast(tf.round(changed), tf.uint8), tf.cast(labels, masks.dtype)
+
+
+def _each(frames: tf.Tensor) -> list[tf.Tensor]:
+    """Height, width and aspect, each (batch, 1, 1)."""
+    return tf.unstack(frames[:, :, None, None], axis=1)
+
+
+def _sources(
+    shape: tf.Tensor, frames: tf.Tensor, drawn: tf.Tensor, strength: AugmentationStrength
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where each pixel comes from: (batch, height, width) float32 rows and columns, turned about the slice's middle."""
+    even = drawn[:, :EVEN, None, None]
+    height, width, aspect = _each(frames)
+    angle, zoom = even[:, 0] * math.radians(strength.rotation_deg), 1 + strength.scale * even[:, 1]
+    middle = (height - 1) / 2, (width - 1) / 2
+    y = tf.range(tf.cast(shape[1], tf.float32))[None, :, None] - middle[0]
+    x = (tf.range(tf.cast(shape[2], tf.float32))[None, None, :] - middle[1]) * aspect  # in heights of a pixel
+    cos, sin = tf.cos(angle) * zoom, tf.sin(angle) * zoom
+    rows = cos * y + sin * x + middle[0] + strength.shift * height * even[:, 2]
+    columns = (cos * x - sin * y) / aspect + middle[1] + strength.shift * width * even[:, 3]
+    if strength.elastic:
+        nodes = drawn[:, EVEN + SHARES : EVEN + SHARES + 2 * ELASTIC_GRID**2]
+        nodes = tf.reshape(nodes, (-1, ELASTIC_GRID, ELASTIC_GRID, 2))
+        bend = _smooth(nodes, shape) * (strength.elastic * height)[..., None]
+        rows, columns = rows + bend[..., 0], columns + bend[..., 1] / aspect
+    return rows, columns
+
+
+def _smooth(nodes: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """(batch, height, width, channels) between the nodes of a coarse grid, (batch, n, n, channels), by cubics."""
+    count = nodes.shape[1]
+
+    def weights(size: tf.Tensor) -> tf.Tensor:
+        place = (tf.range(tf.cast(size, tf.float32)) + 0.5) * (count / tf.cast(size, tf.float32)) - 0.5
+        around = tf.floor(place)[:, None] + tf.range(-1.0, 3.0)
+        away = tf.abs(place[:, None] - around)
+        near = ((KEYS_A + 2) * away - (KEYS_A + 3)) * away**2 + 1
+        far = KEYS_A * (((away - 5) * away + 8) * away - 4)
+        nearest = tf.cast(tf.clip_by_value(around, 0.0, count - 1.0), tf.int32)  # edges are repeated
+        return tf.reduce_sum(tf.one_hot(nearest, count) * tf.where(away <= 1, near, far)[..., None], axis=1)
+
+    return tf.einsum("yi,bijc,xj->byxc", weights(shape[1]), nodes, weights(shape[2]))
+
+
+def _linear(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """(batch, height, width, channels) float32, sampled between pixels."""
+    above, left = tf.floor(rows), tf.floor(columns)
+    down, right = (rows - above)[..., None], (columns - left)[..., None]
+    top = _pixels(images, above, left) * (1 - right) + _pixels(images, above, left + 1) * right
+    bottom = _pixels(images, above + 1, left) * (1 - right) + _pixels(images, above + 1, left + 1) * right
+    return top * (1 - down) + bottom * down
+
+
+def _nearest(masks: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """The class of the nearest pixel, of each channel if there are several."""
+    if masks.shape.rank == 4:
+        return _pixels(masks, tf.round(rows), tf.round(columns))
+    return _pixels(masks[..., None], tf.round(rows), tf.round(columns))[..., 0]
+
+
+def _pixels(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """Pixels at whole coordinates; 0 outside."""
+    shape = tf.shape(images)
+    row, column = tf.cast(rows, tf.int32), tf.cast(columns, tf.int32)
+    inside = (row >= 0) & (row < shape[1]) & (column >= 0) & (column < shape[2])
+    flat = tf.reshape(images, (shape[0], shape[1] * shape[2], images.shape[-1]))
+    found = tf.gather(flat, tf.where(inside, row * shape[2] + column, 0), batch_dims=1)
+    return tf.where(inside[..., None], found, tf.zeros((), images.dtype))
+
+
+def _intensities(images: tf.Tensor, drawn: tf.Tensor, strength: AugmentationStrength) -> tf.Tensor:
+    """Bias field, gamma, contrast, brightness, blur, resolution, noise; float32 0 to 255 in and out."""
+    gamma, gain, offset = drawn[:, 4], drawn[:, 5], drawn[:, 6]
+    if strength.bias:
+        nodes = tf.reshape(drawn[:, EVEN + SHARES + 2 * ELASTIC_GRID**2 : -1], (-1, BIAS_GRID, BIAS_GRID, 1))
+        images = images * tf.exp(_smooth(nodes * strength.bias, tf.shape(images)))
+    images = 255 * tf.pow(tf.clip_by_value(images / 255, 0.0, 1.0), tf.exp(strength.gamma * gamma))
+    images = images * (1 + strength.contrast * gain) + strength.brightness * offset
+    sometimes = drawn[:, EVEN : EVEN + SHARES, 0, 0, 0]
+    amounts = tf.where(sometimes < strength.often, sometimes / max(strength.often, 1e-6), 0.0)
+    if strength.blur:
+        images = _of_some(images, strength.blur * amounts[:, 0], _blurred)
+    if strength.coarse > 1:
+        images = _of_some(images, (strength.coarse - 1) * amounts[:, 1], _coarser)
+    if strength.noise:
+        sigmas = strength.noise * amounts[:, 2]
+        seeds = tf.boolean_mask(tf.cast(drawn[:, -1, 0, 0, 0], tf.int32), sigmas > 0)
+        images = _of_some(images, sigmas, lambda some, sigma: _noisy(some, sigma, seeds))
+    return tf.clip_by_value(images, 0.0, 255.0)
+
+
+def _of_some(images: tf.Tensor, amounts: tf.Tensor, change: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """Change the slices whose amount, (batch,), is above 0; the others cost nothing."""
+    chosen = tf.where(amounts > 0)
+
+    def changed() -> tf.Tensor:
+        some = tf.gather(images, chosen[:, 0])
+        return tf.tensor_scatter_nd_update(images, chosen, change(some, tf.gather(amounts, chosen[:, 0])))
+
+    return tf.cond(tf.size(chosen) > 0, changed, lambda: images)
+
+
+def _noisy(images: tf.Tensor, sigma: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+    """Each slice with Gaussian noise of its own seed."""
+    noise = tf.map_fn(
+        lambda seed: tf.random.stateless_normal(tf.shape(images)[1:], tf.stack([seed, 0])),
+        seeds,
+        fn_output_signature=tf.float32,
+    )
+    return images + sigma[:, None, None, None] * noise
+
+
+def _blurred(images: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
+    """Each slice under its own Gaussian of so many pixels, (batch,), as sums of shifted copies."""
+    variance = tf.maximum(sigma[:, None, None, None], 1e-3) ** 2
+    taps = [tf.exp(-(offset**2) / (2 * variance)) for offset in range(BLUR_TAPS + 1)]
+    total = taps[0] + 2 * tf.add_n(taps[1:])
+    for axis in (1, 2):
+        padding = [[BLUR_TAPS, BLUR_TAPS] if one == axis else [0, 0] for one in range(4)]
+        padded = tf.pad(images, padding, "SYMMETRIC")
+        size = tf.shape(images)[axis]
+        shifted = [tf.gather(padded, tf.range(size) + offset, axis=axis) for offset in range(2 * BLUR_TAPS + 1)]
+        images = tf.add_n([part * taps[abs(offset - BLUR_TAPS)] for offset, part in enumerate(shifted)]) / total
+    return images
+
+
+def _coarser(images: tf.Tensor, lower: tf.Tensor) -> tf.Tensor:
+    """Each slice at a resolution that is 1 + `lower` times, (batch,), less: means over larger pixels, and back."""
+    shape = tf.shape(images)
+
+    def one(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        image, factor = pair[0], 1 + pair[1]
+        return tf.einsum("yi,ijc,xj->yxc", _there_and_back(shape[1], factor), image, _there_and_back(shape[2], factor))
+
+    return tf.map_fn(one, (images, lower), fn_output_signature=tf.float32)
+
+
+def _there_and_back(size: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """(size, size): means over pixels that are `factor` times as large, and linearly between their middles again."""
+    full = tf.cast(size, tf.float32)
+    count = tf.maximum(tf.floor(full / factor), 1.0)
+    large, pixel = tf.range(count), tf.range(full)
+    begin, end = large[:, None] * full / count, (large[:, None] + 1) * full / count
+    shared = tf.maximum(tf.minimum(end, pixel + 1) - tf.maximum(begin, pixel), 0.0) * count / full
+    place = tf.clip_by_value((pixel + 0.5) * count / full - 0.5, 0.0, count - 1)
+    between = tf.maximum(1 - tf.abs(place[:, None] - large[None, :]), 0.0)
+    return between @ shared

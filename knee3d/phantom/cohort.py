@@ -1,0 +1,198 @@
+"""A made-up cohort on disk: DICOM series, masks, knees.csv, as if from a scanner and an expert.
+
+OUT/knees.csv  labels.json  cohort.json
+OUT/<case>/dicom/IM0001.dcm ...
+OUT/<case>/mask.nii.gz
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from knee3d.atomic import whole_file, whole_folder
+from knee3d.dataset.manifest import ManifestRow, write_manifest
+from knee3d.geometry.orientation import Side, mirror_left_right
+from knee3d.geometry.volume import Volume
+from knee3d.io.dicom.writer import write_series
+from knee3d.io.label_map_file import LABELS_FILE, write_label_map
+from knee3d.io.volume_file import read_volume, write_volume
+from knee3d.labels.label_map import LABEL_MAPS
+from knee3d.phantom.deformation import deform_labels, thin_cartilage
+from knee3d.phantom.parametric_knee import parametric_knee
+from knee3d.phantom.rendering import render_image
+from knee3d.threads import results_as_completed
+
+TABLE_FILE = "knees.csv"
+NUMBERING = "pymskt"
+LOSS = 0.1
+TILT_DEG = 8.0
+RETEST_DEG, RETEST_VOXELS = 3.0, 0.5
+"""How far a knee lies otherwise in the grid of a retest, at most, about and along each axis: slices are planned on its
+anatomy again. Any further, and the image would end elsewhere, through the parametric knee's cartilage."""
+_BASELINE, _FOLLOW_UP, _RETEST = "baseline", "follow-up", "retest"
+
+
+@dataclass(frozen=True)
+class CohortConfig:
+    """What to make up.
+
+    Attributes:
+        knees: Patients, one knee each, right and left in turn; the first is seen a second time, at follow-up, with
+            `LOSS` of its cartilage gone.
+        shape: Voxels along (Inferior, Posterior, Left); None keeps a label map's own, and is 128, 128, 96 without one.
+        seed: Of shapes, intensities, positions and noise.
+        sources: Label maps in pymskt numbering to deform, right knees; empty takes the parametric knee.
+        strength: How far label maps are deformed, see `deform_labels`; 0 keeps them, and their place, as they are.
+        retests: The first so many patients come back at once, with nothing lost, for another scan in another place:
+            the grid cuts their anatomy otherwise.
+        letter: Before the number of a patient: cohorts of different people need different ones.
+
+    Raises:
+        ValueError: There is no knee, the shape is too small to be one, or there are more retests than knees.
+    """
+
+    knees: int
+    shape: tuple[int, int, int] | None = None
+    seed: int = 0
+    sources: tuple[Path, ...] = ()
+    strength: float = 1.0
+    retests: int = 0
+    letter: str = "P"
+
+    def __post_init__(self) -> None:
+        if self.knees < 1 or (self.shape and min(self.shape) < 16) or self.strength < 0:
+            raise ValueError(
+                f"a cohort needs a knee or more, of 16 voxels or more each way, strength 0 or more: {self}"
+            )
+        if not 0 <= self.retests <= self.knees:
+            raise ValueError(f"a cohort of {self.knees} knees has 0 to {self.knees} retests, not {self.retests}")
+
+    @property
+    def visits(self) -> list[tuple[int, str]]:
+        """Patients, counted from 0, and what they come for."""
+        return [
+            *((index, _BASELINE) for index in range(self.knees)),
+            (0, _FOLLOW_UP),
+            *((index, _RETEST) for index in range(self.retests)),
+        ]
+
+    @property
+    def description(self) -> str:
+        """What cohort.json holds."""
+        return json.dumps(asdict(self) | {"sources": [path.name for path in self.sources]}, indent=1) + "\n"
+
+
+def write_cohort(cohort: CohortConfig, folder: Path, jobs: int) -> Iterator[ManifestRow]:
+    """Write a cohort; the same cohort gives the same bytes.
+
+    Args:
+        cohort: What.
+        folder: Where. A finished cohort of the same description is left alone.
+        jobs: Knees at a time.
+
+    Yields:
+        The knees as they are finished.
+
+    Raises:
+        ValueError: The folder holds another cohort, or a label map cannot be used.
+    """
+    content, visits = cohort.description, cohort.visits
+    record, table = folder / "cohort.json", folder / TABLE_FILE
+    if record.exists() and record.read_text() != content:
+        raise ValueError(f"{folder} holds another cohort; choose another folder or remove it")
+    if table.exists() and record.exists():
+        yield from (_knee(cohort, folder, *visit) for visit in visits)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(record) as path:
+        path.write_text(content)
+    for future in results_as_completed(lambda visit: _write_knee(cohort, folder, *visit), visits, jobs):
+        yield future.result()
+    write_label_map(folder / LABELS_FILE, LABEL_MAPS[NUMBERING].names)
+    write_manifest(table, tuple(_knee(cohort, folder, *visit) for visit in visits))
+
+
+def _knee(cohort: CohortConfig, folder: Path, index: int, visit: str) -> ManifestRow:
+    patient = f"{cohort.letter}{index + 1:03d}"
+    name = f"{patient}-{visit}"
+    side = Side.LEFT if index % 2 else Side.RIGHT
+    return ManifestRow(name, patient, visit, side, folder / name / "dicom", folder / name / "mask.nii.gz")
+
+
+def _write_knee(cohort: CohortConfig, folder: Path, index: int, visit: str) -> ManifestRow:
+    """One visit: the same anatomy for all visits of a patient, another scan each time."""
+    knee = _knee(cohort, folder, index, visit)
+    shape_seed, scan_seed = (
+        int(np.random.default_rng([cohort.seed, index, *key]).integers(2**31)) for key in ((0,), (1, len(visit)))
+    )
+    try:
+        labels = _anatomy(cohort, index, shape_seed)
+        if visit == _FOLLOW_UP:
+            labels = thin_cartilage(labels, LOSS)
+        if visit == _RETEST:
+            labels = _cut_otherwise(labels, scan_seed)
+        image = render_image(labels, scan_seed)
+    except ValueError as error:
+        raise ValueError(f"{_source(cohort, index) or 'the parametric knee'}: {error}") from error
+    affine = labels.affine if cohort.sources and cohort.strength == 0 else _tilted(labels.affine, scan_seed)
+    placed = [Volume(volume.array, affine) for volume in (image, labels)]
+    image, labels = [mirror_left_right(volume) for volume in placed] if knee.side is Side.LEFT else placed
+    with whole_folder(folder / knee.case) as partial:
+        write_series(
+            image,
+            partial / "dicom",
+            knee.side,
+            patient=knee.patient,
+            description=f"phantom DESS {visit}",
+            seed=scan_seed,
+        )
+        write_volume(labels, partial / "mask.nii.gz")
+    return knee
+
+
+def _source(cohort: CohortConfig, index: int) -> Path | None:
+    return cohort.sources[index % len(cohort.sources)] if cohort.sources else None
+
+
+def _anatomy(cohort: CohortConfig, index: int, seed: int) -> Volume:
+    source = _source(cohort, index)
+    if source is None:
+        return parametric_knee(cohort.shape or (128, 128, 96), seed)
+    return deform_labels(read_volume(source), seed, cohort.strength, cohort.shape)
+
+
+def _cut_otherwise(labels: Volume, seed: int) -> Volume:
+    """The same anatomy at the same place, on a grid that lies otherwise in it, see `RETEST_DEG`.
+
+    Voxels have the label that is nearest, which takes nothing away: were labels interpolated, a plate one or two voxels
+    thick would lose some percent. What lies outside the first grid repeats its edge: shafts go on.
+    """
+    rng = np.random.default_rng([seed, 1])
+    middle = labels.affine @ [*((np.array(labels.shape) - 1) / 2), 1]
+    move = _turn(rng.uniform(-RETEST_DEG, RETEST_DEG, 3))
+    off = labels.affine[:3, :3] @ rng.uniform(-RETEST_VOXELS, RETEST_VOXELS, 3)
+    move[:3, 3] = middle[:3] - move[:3, :3] @ middle[:3] + off
+    grid = move @ labels.affine
+    steps = np.linalg.solve(labels.affine, grid)
+    array = ndimage.affine_transform(labels.array, steps[:3, :3], steps[:3, 3], order=0, mode="nearest")
+    return Volume(array, grid)
+
+
+def _tilted(affine: np.ndarray, seed: int) -> np.ndarray:
+    """The same grid as another session would place it: turned by some degrees and moved by some centimetres."""
+    rng = np.random.default_rng(seed)
+    turned = _turn(rng.uniform(-TILT_DEG, TILT_DEG, 3)) @ affine
+    turned[:3, 3] += rng.uniform(-30, 30, 3)
+    return turned
+
+
+def _turn(degrees: np.ndarray) -> np.ndarray:
+    """(4, 4) rotation about the axes of the scanner, one after the other; about the second the other way round."""
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("xyz", degrees * [1, -1, 1], degrees=True).as_matrix()
+    return turn

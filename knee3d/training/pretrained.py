@@ -1,0 +1,150 @@
+"""Starting from a network that was trained before (`--init`): its weights, and the patients it was trained on."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from knee3d.dataset.dataset import Dataset, Split
+from knee3d.models.keras_file import load_keras_file
+from knee3d.models.model_card import keras_file_fingerprint, load_card, model_folder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class PretrainedNetwork:
+    """A finished network whose weights another network starts with.
+
+    Attributes:
+        folder: The network's folder, with model.keras and card.json.
+        card: The content of its card.json.
+    """
+
+    folder: Path
+    card: Mapping[str, Any]
+
+    @property
+    def patients(self) -> dict[str, list[str]]:
+        """Patients by split, "train" and "val"; those of networks that it started from itself are among them."""
+        known = self.card.get("patients") or {}
+        return {split.value: list(known.get(split.value, [])) for split in (Split.TRAIN, Split.VAL)}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The entry of this network in the model card of the new network, ready for JSON."""
+        mine = keras_file_fingerprint(self.folder)
+        return {"plane": self.card["plane"], "classes": self.card["classes"], "model.keras": mine}
+
+
+def find_pretrained(folder: str | Path, view: str) -> PretrainedNetwork:
+    """Find the network that the network of a view starts from.
+
+    Args:
+        folder: A models folder, in which the view's own network is taken; or the folder of one network.
+        view: The name of the view, such as "sagittal".
+
+    Raises:
+        FileNotFoundError: There is no finished network.
+        ValueError: Its card cannot be read.
+    """
+    given = Path(folder)
+    home = given if (given / "card.json").is_file() else model_folder(given, view)
+    folds = sorted(given.glob(f"fold-*-of-*/{view}/card.json"))
+    if folds and not (home / "card.json").is_file():
+        raise FileNotFoundError(f"{given} holds the folds of a cross-validation; name one: {folds[0].parents[1]}")
+    if not (home / "card.json").is_file():
+        raise FileNotFoundError(
+            f"{given} holds no {view} network to begin with; give a models folder that has it, or the folder of one "
+            "network"
+        )
+    return PretrainedNetwork(home, load_card(home.parent, home.name))
+
+
+def inherit_patients(card: Mapping[str, Any], pretrained: PretrainedNetwork, dataset: Dataset) -> dict[str, Any]:
+    """Add the patients of a pretrained network to a model card, split by split, so that leak checks stay true.
+
+    Args:
+        card: The model card of the training that is about to start.
+        pretrained: The network that the training starts from.
+        dataset: The dataset of the training.
+
+    Returns:
+        The card with all patients, and the key `begins_with` for the pretrained network.
+
+    Raises:
+        ValueError: Validation patients were trained on before, so that validation would flatter.
+    """
+    before = pretrained.patients
+    if not any(before.values()):
+        log.warning("%s does not say whom it was trained on: nobody can tell whether tests are fair", pretrained.folder)
+    seen = set(before[Split.TRAIN.value])
+    for split in (Split.VAL, Split.TEST):
+        leaks = sorted({case.patient for case in dataset.of_split(split)} & seen)
+        told = f"patients {', '.join(leaks[:5])} of the {split} split were trained on by the network in "
+        told += f"{pretrained.folder}: their scores would flatter"
+        if leaks and split is Split.VAL:
+            raise ValueError(f"{told}; move them to the train split, or rename them if they are other people")
+        if leaks:
+            log.warning("%s, and evaluate will refuse them", told)
+    patients = {
+        split: sorted({*card["patients"][split], *before[split]}) for split in (Split.TRAIN.value, Split.VAL.value)
+    }
+    return {**card, "patients": patients, "begins_with": pretrained.record}
+
+
+def load_matching_layers(model: keras.Model, pretrained: PretrainedNetwork, classes: Sequence[str]) -> None:
+    """Copy the weights of every layer whose weights have the same shapes; other layers keep their own.
+
+    If the two networks have other class names, layers with one output channel for each class keep their own, too.
+    Layers are paired in their order if both networks have the same types of layers, and otherwise by name. Names that
+    Keras makes from numbers (conv2d_3) are not used: they depend on which layers a process has made before.
+
+    Args:
+        model: The network; its weights change.
+        pretrained: The network that is copied from.
+        classes: Names of the classes of `model`, background included.
+
+    Raises:
+        ValueError: The first network cannot be read, or no layer fits.
+    """
+    first = load_keras_file(pretrained.folder / "model.keras")
+    mine, theirs = (_weighted(one) for one in (model, first))
+    alike = [type(layer) for layer in mine] == [type(layer) for layer in theirs]
+    by_name = {layer.name: layer for layer in theirs if not _is_numbered(layer)}
+    partners = theirs if alike else [by_name.get(layer.name) for layer in mine]
+    told = len(pretrained.card["classes"]) if list(pretrained.card["classes"]) != list(classes) else 0
+    anew = []
+    for layer, partner in zip(mine, partners, strict=True):
+        shapes = _shapes(layer)
+        if partner is None or _shapes(partner) != shapes or any(shape[-1:] == (told,) for shape in shapes):
+            anew.append(layer.name)
+        else:
+            layer.set_weights(partner.get_weights())
+    if len(anew) == len(mine):
+        raise ValueError(f"no layer of the network in {pretrained.folder} fits this one; is it of another --network?")
+    log.info(
+        "%d of %d layers begin as those of %s%s",
+        len(mine) - len(anew), len(mine), pretrained.folder, f"; anew: {', '.join(anew[:5])}" if anew else "",
+    )  # fmt: skip
+
+
+def _weighted(model: keras.Model) -> list[keras.layers.Layer]:
+    """Layers that hold weights themselves, in the order of the model."""
+    inner = [layer for layer in model._flatten_layers() if not isinstance(layer, keras.Model)]
+    return [layer for layer in inner if layer.weights]
+
+
+def _is_numbered(layer: keras.layers.Layer) -> bool:
+    """Whether Keras made the name: conv2d, conv2d_1, ..., in the order in which a process makes layers."""
+    return re.sub(r"_\d+$", "", layer.name).replace("_", "") == type(layer).__name__.lower()
+
+
+def _shapes(layer: keras.layers.Layer) -> list[tuple[int, ...]]:
+    return [tuple(weights.shape) for weights in layer.get_weights()]

@@ -1,0 +1,73 @@
+"""One network for the slices of all planes (`--plane shared`): it is exported to the folder of each plane."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from knee3d.atomic import whole_folder
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.view_names import SHARED
+from knee3d.models.model_card import (
+    ALL_PLANES,
+    SHARED_NETWORK,
+    keras_file_fingerprint,
+    load_card,
+    model_folder,
+    saved_model_description,
+    training_folder_of,
+)
+from knee3d.models.saved_model import export_saved_model
+from knee3d.training.build_network import untrained_network
+from knee3d.training.config import ResumeOptions, TrainConfig
+from knee3d.training.training_card import card_differences
+from knee3d.training.training_folder import TrainingFolder
+
+
+def card_of_plane(card: Mapping[str, Any], plane: Plane, network: str = "") -> dict[str, Any]:
+    """Make the model card of a plane from the card and the fingerprint of the network that all planes share."""
+    return {**card, "plane": plane.value, ALL_PLANES: True, SHARED_NETWORK: network}
+
+
+def check_plane_folders(models: Path, card: Mapping[str, Any], config: TrainConfig, going: ResumeOptions) -> None:
+    """Refuse to train for all planes where a plane has a network of its own.
+
+    Raises:
+        ValueError: Names the folder.
+    """
+    for plane in Plane:
+        folder = model_folder(models, plane)
+        TrainingFolder(folder).check_ours()
+        there = TrainingFolder(folder).card
+        if going.overwrite:
+            continue
+        if TrainingFolder(training_folder_of(models, plane)).checkpoints:
+            raise ValueError(
+                f"{training_folder_of(models, plane)} holds an interrupted training of a network of its own; finish it "
+                "with --resume, move it away, or choose another --models"
+            )
+        if there is None or there.get(ALL_PLANES):
+            continue
+        differ = card_differences(there, card_of_plane(card, plane), type(config)())
+        raise ValueError(f"{folder} holds a model with other {differ}; choose another --models or give --overwrite")
+
+
+def export_planes(models: Path, config: TrainConfig) -> None:
+    """Write the SavedModel and the card of each plane from the finished network; what is there already is kept."""
+    card = load_card(models, SHARED)
+    source = model_folder(models, SHARED)
+    network, fingerprint = None, keras_file_fingerprint(source)
+    for plane in Plane:
+        mine, folder = card_of_plane(card, plane, fingerprint), model_folder(models, plane)
+        there = TrainingFolder(folder).card or {}
+        whole = all((folder / name).is_file() for name in ("saved_model/saved_model.pb", "model.keras"))
+        if whole and {**there, "saved_model_differs_by": None} == {**mine, "saved_model_differs_by": None}:
+            continue
+        if network is None:
+            network = untrained_network(len(card["classes"]), config)
+            network.load_weights(source / "model.keras")
+        with whole_folder(folder) as partial:
+            differs = export_saved_model(network, partial / "saved_model", saved_model_description(mine))
+            for name in ("model.keras", "metrics.csv"):
+                shutil.copyfile(source / name, partial / name)
+            TrainingFolder(partial).write_json("card.json", mine | {"saved_model_differs_by": differs})

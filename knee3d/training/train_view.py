@@ -1,0 +1,265 @@
+"""One view's network from slices to a SavedModel, however often it is interrupted."""
+
+import gc
+import logging
+import shutil
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from knee3d.atomic import replace_folder, whole_file
+from knee3d.dataset.dataset import Dataset, Split
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.view_names import SHARED
+from knee3d.lease import BEAT_S, STALE_S, Lease, leased
+from knee3d.models.model_card import load_card, model_folder, saved_model_description, training_folder_of
+from knee3d.models.saved_model import export_saved_model
+from knee3d.networks import is_custom_network
+from knee3d.networks.custom_network import structure_fingerprint
+from knee3d.networks.encoder import find_encoder_weights
+from knee3d.training.build_network import trainable_network, untrained_network
+from knee3d.training.config import ResumeOptions, TrainConfig, TrainingExtras
+from knee3d.training.fit import FitTask, fit_network
+from knee3d.training.pretrained import PretrainedNetwork, find_pretrained, inherit_patients, load_matching_layers
+from knee3d.training.sample_index import index_samples
+from knee3d.training.shared_network import check_plane_folders, export_planes
+from knee3d.training.trainer import distribution_strategy
+from knee3d.training.training_card import card_differences, new_model_card
+from knee3d.training.training_folder import TrainingFolder, software_environment
+from knee3d.training.training_view import TrainingView, training_view
+
+log = logging.getLogger(__name__)
+
+
+def train_view(
+    dataset: Dataset,
+    view: Plane | str,
+    models: Path,
+    config: TrainConfig,
+    going: ResumeOptions = ResumeOptions(),  # noqa: B008 it is frozen
+    extras: TrainingExtras = TrainingExtras(),  # noqa: B008
+) -> Path:
+    """Train one view's network and export it.
+
+    Args:
+        dataset: Prepared, with train and val cases.
+        view: A plane, or the name of another view, see `training_view.training_view`. "shared" fills the folders of all
+            planes.
+        models: Folder of all networks; this one goes to its own folder in it.
+        config: How.
+        going: What to do about what is there already.
+        extras: Callbacks, and pictures.
+
+    Returns:
+        The model's folder: `card.json`, `saved_model/`, and what `run` says but for the checkpoints. While it is
+        being
+        trained it is called `<view>.training`, so that an interruption costs no finished model. A view whose card
+        says the same settings and data is left alone; to one with fewer epochs `going.resume` adds those that it
+        lacks.
+
+    Raises:
+        FileNotFoundError: There is no network to begin with.
+        ValueError: There is a model trained otherwise or a training interrupted, another process trains the view, a
+            split is empty, memory ran out, or the loss became NaN.
+        EncoderWeightsError: See `find_encoder_weights`.
+    """
+    devices = distribution_strategy(min(config.batch_size, config.limit_slices or config.batch_size))
+    folder = model_folder(models, view)
+    seeing, card, pretrained = _planned(dataset, folder.name, config, extras)
+    if _is_done(models, view, card, config, going):
+        return folder
+    weights = None if pretrained else find_encoder_weights(config.encoder_weights, str(config.encoder))
+    run, finished = TrainingFolder(training_folder_of(models, view)), TrainingFolder(folder)
+    longer = going.resume and _only_shorter(finished.card, card, config)
+    if longer:
+        card = {"licence": (finished.card or {}).get("licence", "")} | card
+    train, val = (
+        index_samples(seeing.stacks(dataset, dataset.of_split(split)), seeing.cutting, config.limit_slices)
+        for split in (Split.TRAIN, Split.VAL)
+    )
+    task = FitTask(seeing.name, dataset.scheme, config, seeing.cutting, train, val, extras)
+    with _alone(run) as lease:
+        _begin(run, card, config, going)
+        gc.collect()  # the network of the view before refers to itself, and Python would let go of it too late
+        keras.utils.set_random_seed(config.seed)
+        with devices.scope():
+            model = trainable_network(dataset.scheme.classes, config, weights)
+        if pretrained:
+            load_matching_layers(model, pretrained, card["classes"])
+        if longer and not run.checkpoints and (finished.last.is_file() or not going.overwrite):
+            run.go_on_from(finished, model)
+        fit_network(model, task, run, going.cache, lease.check)
+        _finish(run, model, card, task)
+        lease.check()
+        replace_folder(run.folder, folder)
+        TrainingFolder(folder).tidy()  # last: as long as the name is not its own, a killed run finds its checkpoints
+        if folder.name == SHARED:
+            export_planes(models, config)
+    return folder
+
+
+def _planned(
+    dataset: Dataset, view: str, config: TrainConfig, extras: TrainingExtras
+) -> tuple[TrainingView, dict[str, Any], PretrainedNetwork | None]:
+    """How knees are shown, the card before training, and the network to begin with."""
+    seeing = training_view(view, config, dataset.of_split(Split.TRAIN))
+    card = new_model_card(dataset, seeing, config.settings)
+    if extras.licence:
+        card["licence"] = extras.licence
+    if is_custom_network(config.network):
+        card["structure"] = structure_fingerprint(untrained_network(dataset.scheme.classes, config))
+    if config.init is None:
+        return seeing, card, None
+    pretrained = find_pretrained(config.init, view)
+    return seeing, inherit_patients(card, pretrained, dataset), pretrained
+
+
+def prepare_training_folder(
+    dataset: Dataset, view: Plane | str, models: Path, config: TrainConfig, going: ResumeOptions, extras: TrainingExtras
+) -> bool:
+    """Do here what comes before a training elsewhere, which then goes on in `training_folder_of` with `resume`.
+
+    Returns:
+        Whether there is something to train.
+
+    Raises:
+        ValueError: As `train_view`.
+    """
+    _, card, _ = _planned(dataset, model_folder(models, view).name, config, extras)
+    if _is_done(models, view, card, config, going):
+        return False
+    run = TrainingFolder(training_folder_of(models, view))
+    with _alone(run):
+        _begin(run, card, config, going)
+    return True
+
+
+def _alone(run: TrainingFolder) -> AbstractContextManager[Lease]:
+    """The lease on a run's folder. A process of another machine, which may have died, is given time to renew it."""
+    return leased(run.folder, patience_s=STALE_S + BEAT_S)
+
+
+def _is_done(models: Path, view: Plane | str, card: dict[str, Any], config: TrainConfig, going: ResumeOptions) -> bool:
+    """Whether the view was trained so before.
+
+    Raises:
+        ValueError: It was trained otherwise and must not be overwritten.
+    """
+    folder, default = model_folder(models, view), type(config)()
+    if folder.name == SHARED:
+        check_plane_folders(models, card, config, going)
+    for one in (folder, training_folder_of(models, view)):
+        TrainingFolder(one).check_ours()
+    if (going.overwrite and not going.resume) or not (folder / "card.json").exists():
+        return False
+    under_way = TrainingFolder(training_folder_of(models, view)).card
+    if going.resume and under_way is not None and not card_differences(under_way, card, default):
+        return False  # begun with `overwrite`, and interrupted
+    try:
+        there = load_card(models, view)
+    except ValueError as error:
+        if going.overwrite:
+            return False
+        raise ValueError(f"{error}, with --overwrite") from error
+    differ = card_differences(there, card, default)
+    shorter = bool(differ) and _only_shorter(there, card, config)
+    if shorter:
+        TrainingFolder(folder).tidy()  # of a process that was killed before it could
+    if differ and (going.overwrite or (shorter and going.resume)):
+        return False
+    if differ:
+        raise ValueError(_how_to_go_on(folder, there, differ, shorter))
+    _finish_again(models, folder, card, config)
+    log.info("%s: already trained with these settings on these cases, in %s", folder.name, folder)
+    return True
+
+
+def _how_to_go_on(folder: Path, there: dict[str, Any], differ: str, shorter: bool) -> str:
+    if shorter:
+        return (
+            f"{folder} was trained for {there['settings']['epochs']} epochs; to add the others say --resume, in Python "
+            "Going(resume=True); to train anew --overwrite"
+        )
+    return (
+        f"{folder} holds a model with other {differ}; choose another --models or give --overwrite, with --resume to "
+        "keep what was done with these settings"
+    )
+
+
+def _finish_again(models: Path, folder: Path, card: dict[str, Any], config: TrainConfig) -> None:
+    """Do what an interruption at the very end has left, and say what stays as it is."""
+    TrainingFolder(folder).tidy()
+    if folder.name == SHARED:
+        export_planes(models, config)
+    licence = load_card(models, folder.name).get("licence", "")
+    if licence != card.get("licence", licence):
+        log.warning("%s: the licence stays %r, as it was said when the training ended", folder.name, licence)
+
+
+def _only_shorter(there: dict[str, Any] | None, card: dict[str, Any], config: TrainConfig) -> bool:
+    """Whether a finished training is the one that is asked for but for its epochs, which are fewer."""
+    try:
+        epochs = int((there or {})["settings"]["epochs"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    longer = {**card, "settings": {**card["settings"], "epochs": epochs}}
+    return epochs < config.epochs and not card_differences(there or {}, longer, type(config)())
+
+
+def _begin(run: TrainingFolder, card: dict[str, Any], config: TrainConfig, going: ResumeOptions) -> None:
+    """Make the folder ready: to go on in it, or empty.
+
+    Raises:
+        ValueError: There is a training that was interrupted, and it is not said what to do, or it was another one.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    there = run.card
+    differ = card_differences(there or {}, card, type(config)())
+    anew = going.overwrite and (differ or not going.resume)
+    if run.checkpoints and not anew and there is None:
+        raise ValueError(
+            f"{run.folder} holds checkpoints, but its card.json cannot be read, so that nobody knows of what; bring it "
+            "back, or begin anew with --overwrite"
+        )
+    if run.checkpoints and not going.overwrite and not going.resume:
+        raise ValueError(
+            f"{run.folder} holds an interrupted training; go on with --resume, or begin anew with --overwrite"
+        )
+    if run.checkpoints and going.resume and not going.overwrite and differ:
+        raise ValueError(
+            f"{run.folder} holds a training with other {differ}; go on with those, or begin anew with --overwrite"
+        )
+    if anew or not run.checkpoints:
+        for leftover in run.folder.iterdir():
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    for leftover in run.folder.rglob(".partial-*"):  # of a process that was killed while it wrote
+        leftover.unlink()
+    now = software_environment()
+    if run.checkpoints and run.read_json("environment.json") not in (None, now):
+        log.warning("the versions or devices are not those that this training began with; see environment.json")
+    run.write_json("card.json", card)
+    run.write_json("config.json", card["settings"])
+    run.write_json("cases.json", {key: card[key] for key in ("cases", "patients", "data")})
+    run.write_json("environment.json", now)
+
+
+def _finish(run: TrainingFolder, trained: keras.Model, card: dict[str, Any], task: FitTask) -> None:
+    """Export the best epoch, computing in float32 whatever it was trained in, and write the card."""
+    scores = run.load_best(trained)
+    model = untrained_network(task.scheme.classes, task.config)
+    model.set_weights(trained.get_weights())
+    with whole_file(run.folder / "model.keras") as partial:
+        model.save(partial)
+    shutil.rmtree(run.folder / "saved_model", ignore_errors=True)
+    known = card | {
+        "slices": {"train": task.train.count, "val": task.val.count},
+        "scores": {"best_epoch": len(scores), **scores[-1]},
+        "environment": run.read_json("environment.json"),
+    }
+    if task.name != SHARED:
+        known["saved_model_differs_by"] = export_saved_model(
+            model, run.folder / "saved_model", saved_model_description(known)
+        )
+    run.write_json("card.json", known)

@@ -1,0 +1,97 @@
+"""What a network looks at, by the name of its folder: a plane's, `shared` by all planes, `oblique`, `volume`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from knee3d.dataset.dataset import Case, Dataset
+from knee3d.geometry.directions import view_rotations
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.view_names import COARSEST_MM, FINEST_MM, OBLIQUE, SHARED, SOLID
+from knee3d.networks import NETWORKS, network_name
+from knee3d.training.config import PATCH, TrainConfig
+from knee3d.training.sampler import PatchSampler, Sampler, SliceSampler
+from knee3d.training.slice_stack import ObliqueStack, PlaneStack, Stack
+
+PLANES: Mapping[str, Plane] = {plane.value: plane for plane in Plane}
+_FIRST_AXIS = next(plane for plane in Plane if plane.axis == 0)
+_DEEPEST = max(network.stride for network in NETWORKS.values() if network.solid)
+_LEAST_VOXELS = 27
+"""In the deepest layer of a patch. With 8 and fewer, kernels of three axes had NaN as slopes in bfloat16 on CPUs
+(TensorFlow 2.21); with 27 and more, never."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingView:
+    """How knees are shown to one network.
+
+    Attributes:
+        name: Of the view, and of the network's folder.
+        cutting: What the network is shown at a time.
+        spacing_mm: (3,) of what it is shown, Inferior, Posterior, Left; oblique slices have one for all axes.
+        turns: Of oblique slices.
+        whole: Whether the network must see whole slices, see `networks.Architecture`.
+    """
+
+    name: str
+    cutting: Sampler
+    spacing_mm: np.ndarray
+    turns: tuple[np.ndarray, ...] = ()
+    whole: bool = False
+
+    def stacks(self, dataset: Dataset, cases: Sequence[Case]) -> list[Stack]:
+        """What labelled knees have to show."""
+        if self.turns:
+            spacing = float(self.spacing_mm[0])
+            return [ObliqueStack(dataset, case, turn, spacing) for case in cases for turn in self.turns]
+        planes = list(PLANES.values()) if self.name == SHARED else [PLANES.get(self.name, _FIRST_AXIS)]
+        return [PlaneStack.of(dataset, case, plane) for case in cases for plane in planes]
+
+
+def training_view(name: str, config: TrainConfig, cases: Sequence[Case]) -> TrainingView:
+    """The view of a name.
+
+    Args:
+        name: A plane's, "shared": one network for all planes, "volume", or "oblique": one network for
+            `config.directions` directions.
+        config: How it is trained.
+        cases: Of training: spacing and patch are the median's.
+
+    Raises:
+        ValueError: There is no such view, or the network cannot have it.
+    """
+    solid = config.architecture.solid
+    if solid != (name == SOLID):
+        others = f"any view but {SOLID}" if not solid else SOLID
+        raise ValueError(f"--network {network_name(config.network)} takes {others}, not --plane {name}")
+    spacings = np.array([case.spacing_mm for case in cases])
+    middle = np.median(spacings, axis=0)
+    if solid:
+        patch = config.patch or _patch_within(cases)
+        if min(patch) < _DEEPEST:
+            raise ValueError(f"a patch has {_DEEPEST} voxels or more each way, got {patch}; give a larger --patch")
+        if config.precision != "float32" and np.prod(np.ceil(np.array(patch) / _DEEPEST)) < _LEAST_VOXELS:
+            raise ValueError(
+                f"patches of {patch} voxels are too small for {config.precision}: on CPUs TensorFlow then gives NaN; "
+                "say --precision float32, or a larger --patch"
+            )
+        return TrainingView(name, PatchSampler(patch), middle)
+    cutting, whole = SliceSampler(config.context), config.architecture.whole
+    if name in PLANES or name == SHARED:
+        return TrainingView(name, cutting, middle, whole=whole)
+    if name != OBLIQUE:
+        raise ValueError(f"there is no view {name!r}; there are {', '.join(PLANES)}, {SHARED}, {OBLIQUE} and {SOLID}")
+    spacing = config.spacing_mm or np.median(spacings.min(axis=1))
+    if not FINEST_MM <= spacing <= COARSEST_MM:
+        raise ValueError(f"--spacing of oblique slices is {FINEST_MM} to {COARSEST_MM} mm, got {spacing:g}")
+    return TrainingView(name, cutting, np.full(3, spacing), view_rotations(config.spread, config.directions), whole)
+
+
+def _patch_within(cases: Sequence[Case]) -> tuple[int, int, int]:
+    """`PATCH`, or what is needed to hold the knees if that is smaller; a multiple of the deepest stride."""
+    needed = np.ceil(np.median([case.shape for case in cases], axis=0) / _DEEPEST) * _DEEPEST
+    first, second, third = np.minimum(needed, PATCH).astype(int).tolist()
+    return first, second, third

@@ -1,0 +1,167 @@
+"""An upgrade orphans nothing: an option that came later leaves trainings, datasets and finished knees what they are."""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from finished_knees import make_cohort, make_finished
+
+from knee3d import api
+from knee3d.api.case_report import ReportConfig
+from knee3d.api.reports import find_report_inputs, make_reports
+from knee3d.api.segmentation_record import RECORD, SegmentJob, find_finished_record, load_record
+from knee3d.dataset.input_case import find_cases
+from knee3d.dataset.preparation import PrepareConfig
+from knee3d.geometry.orientation import Side
+from knee3d.geometry.plane import Plane
+from knee3d.inference.segmenter import SegmentMethod
+from knee3d.io.image_source import ReadOptions
+from knee3d.labels.label_scheme import SCHEMES
+from knee3d.phantom.cohort import CohortConfig
+from knee3d.records import BEFORE, VERSION, changed_settings, check_version, complete_settings, settings_before
+from knee3d.training.config import ResumeOptions, TrainConfig
+from knee3d.training.train_view import train_view
+
+
+@dataclass(frozen=True)
+class Later:
+    """Options that a later version of knee3d may have."""
+
+    smooth: float = 0.0
+    careful: bool = field(default=True, metadata={BEFORE: False})
+
+
+def test_a_setting_that_a_record_lacks_counts_as_what_was_done_then():
+    lacking = settings_before(asdict(Later()), Later())
+    assert lacking == {"smooth": 0.0, "careful": False}
+    assert changed_settings({}, {"smooth": 0.0, "careful": False}, lacking) == []
+    assert changed_settings({}, asdict(Later()), lacking) == ["careful"]
+    assert changed_settings({"smooth": 1.0}, {"smooth": 0.0, "careful": False}, lacking) == ["smooth"]
+
+
+def test_a_setting_that_only_the_record_has_is_a_difference():
+    assert changed_settings({"old": 1}, {}, {}) == ["old"]
+
+
+def test_settings_within_settings_are_completed_too():
+    assert complete_settings({"a": {"b": 1}}, {"a": {"b": 0, "c": 2}, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}
+
+
+@pytest.mark.parametrize(
+    ("version", "known"), [(1, True), (2, True), (3, False), (0, False), (None, False), ("1", False)]
+)
+def test_a_record_of_a_later_version_is_refused(version, known):
+    if known:
+        check_version({VERSION: version}, 2)
+    else:
+        with pytest.raises(ValueError, match="version"):
+            check_version({VERSION: version}, 2)
+
+
+@dataclass(frozen=True)
+class LaterConfig(TrainConfig):
+    smooth: float = 0.0
+    careful: bool = field(default=True, metadata={BEFORE: False})
+
+
+@pytest.mark.slow
+def test_a_trained_model_is_recognised_by_a_version_with_more_options(balls, tiny, tmp_path):
+    common = {"network": tiny, "encoder_weights": "none", "epochs": 1, "batch_size": 8, "limit_slices": 8}
+    folder = train_view(balls, Plane.AXIAL, tmp_path, TrainConfig(**common))
+    card = (folder / "card.json").read_bytes()
+    train_view(balls, Plane.AXIAL, tmp_path, LaterConfig(**common, careful=False))
+    assert (folder / "card.json").read_bytes() == card
+    for other, name in (({"careful": True}, "careful"), ({"careful": False, "smooth": 1.0}, "smooth")):
+        with pytest.raises(ValueError, match=rf"settings \({name}\).*--overwrite"):
+            train_view(balls, Plane.AXIAL, tmp_path, LaterConfig(**common, **other))
+    with pytest.raises(ValueError, match="--overwrite"):
+        train_view(balls, Plane.AXIAL, tmp_path, TrainConfig(**common, seed=1), ResumeOptions(resume=True))
+
+
+@dataclass(frozen=True)
+class LaterMethod(SegmentMethod):
+    smooth: float = 0.0
+
+
+@dataclass(frozen=True)
+class LaterChoice(ReadOptions):
+    coil: str | None = None
+
+
+@dataclass(frozen=True)
+class LaterPreparation(PrepareConfig):
+    smooth: float = 0.0
+    careful: bool = field(default=True, metadata={BEFORE: False})
+
+
+def test_a_dataset_is_recognised_by_a_version_with_more_options(cohort_of, tmp_path):
+    table, scheme = cohort_of(CohortConfig(3, (16, 16, 16))), SCHEMES["compartments"]
+    fractions = (0.4, 0.3, 0.3)
+
+    def made(**options: object) -> dict[str, tuple[str, int]]:
+        """Case to its fingerprint, and the time at which it was made."""
+        kind = LaterPreparation if options else PrepareConfig
+        dataset = api.prepare(table, tmp_path / "d", kind(scheme, None, fractions, **options), None, jobs=2)
+        return {case.name: (case.fingerprint, (dataset.folder / case.name / "case.json").stat().st_mtime_ns)
+                for case in dataset.cases}  # fmt: skip
+
+    first = made()
+    assert made(careful=False) == first
+    assert made(careful=False, choice=LaterChoice()) == first
+    for other in ({"careful": True}, {"careful": False, "smooth": 1.0}, {"choice": LaterChoice(coil="1")}):
+        again = made(**other)
+        assert all(again[name][0] != first[name][0] for name in first)
+
+
+@dataclass(frozen=True)
+class LaterWish(SegmentJob):
+    careful: bool = field(default=True, metadata={BEFORE: False})
+
+
+@pytest.fixture(scope="module")
+def results(made_once) -> Path:
+    """Of one knee."""
+
+    def make(out: Path) -> None:
+        make_finished(make_cohort(out / "cohort", (Side.RIGHT,)), out / "results")
+
+    return made_once("records", make) / "results"
+
+
+@pytest.mark.slow
+def test_a_finished_knee_is_recognised_by_a_version_with_more_options(results):
+    entry = find_cases(results.parent / "cohort" / "knees.csv")[0]
+    entry = replace(entry, source=replace(entry.source, choice=LaterChoice()))
+    wish = LaterWish(results, method=LaterMethod(), careful=False)
+    assert find_finished_record(entry, wish, "made up", results) == load_record(results / entry.case)
+    others = {
+        "careful": (entry, replace(wish, careful=True)),
+        "smooth": (entry, replace(wish, method=LaterMethod(smooth=1.0))),
+        "coil": (replace(entry, source=replace(entry.source, choice=LaterChoice(coil="1"))), wish),
+    }
+    for name, (knee, asked) in others.items():
+        with pytest.raises(ValueError, match=rf"\({name}\).*--overwrite"):
+            find_finished_record(knee, asked, "made up", results)
+
+
+@pytest.mark.slow
+def test_a_knee_of_a_later_version_is_not_touched(results, tmp_path):
+    record = json.loads((results / "P001" / RECORD).read_text())
+    (tmp_path / RECORD).write_text(json.dumps(record | {VERSION: 99}))
+    with pytest.raises(ValueError, match="upgrade"):
+        load_record(tmp_path)
+
+
+@dataclass(frozen=True)
+class LaterReportWish(ReportConfig):
+    smooth: float = 0.0
+    careful: bool = field(default=True, metadata={BEFORE: False})
+
+
+@pytest.mark.slow
+def test_a_report_is_recognised_by_a_version_with_more_options(results):
+    knees = find_report_inputs(results.parent / "cohort" / "knees.csv")
+    assert {one.status for one in make_reports(results, knees, ReportConfig())} == {"done"}
+    assert {one.status for one in make_reports(results, knees, LaterReportWish(careful=False))} == {"kept"}
+    assert {one.status for one in make_reports(results, knees, LaterReportWish())} == {"done"}

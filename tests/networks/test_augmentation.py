@@ -1,0 +1,143 @@
+"""Image and mask move together; nothing appears that was not there."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from knee3d.networks import augmentation as augmentation
+
+MASKS = np.zeros((4, 40, 36), np.uint8)
+MASKS[:, 12:25, 10:22] = 3
+IMAGES = np.repeat((MASKS * 60)[..., None], 3, axis=-1)
+SEED = tf.constant([3, 4], tf.int64)
+STRONG = augmentation.STRENGTHS["strong"]
+NOTHING = augmentation.AugmentationStrength(**{field.name: 0.0 for field in fields(augmentation.AugmentationStrength)})
+GEOMETRY = replace(NOTHING, rotation_deg=20, scale=0.2, shift=0.1, elastic=0.015)
+
+
+def frames_of(masks, aspect=1.0):
+    return tf.constant([[*masks.shape[1:3], aspect]] * len(masks), tf.float32)
+
+
+def changed(strength, seed=SEED, images=IMAGES, masks=MASKS, aspect=1.0):
+    drawn = augmentation.draw_augmentations(seed, len(images))
+    images, masks = augmentation.augment(
+        tf.constant(images), tf.constant(masks), frames_of(masks, aspect), drawn, strength
+    )
+    return images.numpy(), masks.numpy()
+
+
+def test_no_strength_changes_nothing():
+    images, masks = changed(NOTHING)
+    np.testing.assert_array_equal(images, IMAGES)
+    np.testing.assert_array_equal(masks, MASKS)
+
+
+def test_image_and_mask_move_together():
+    images, masks = changed(GEOMETRY)
+    assert images.dtype == masks.dtype == np.uint8
+    assert images.shape == IMAGES.shape
+    assert set(np.unique(masks)) == {0, 3}
+    assert not np.array_equal(masks, MASKS)
+    # Linear and nearest agree about which half of a border pixel is tissue, but for halves exactly.
+    agree = (images[..., 1] >= 90) == (masks == 3)
+    assert agree.mean() > 0.995
+    assert np.ptp(images, axis=-1).max() == 0  # the channels of a pair move alike
+
+
+@pytest.mark.parametrize("name", ["gamma", "contrast", "brightness", "bias", "noise", "blur", "coarse"])
+def test_intensities_change_and_masks_do_not(name):
+    grey = np.clip(IMAGES // 2 + 60, 0, 255).astype(np.uint8)
+    strength = replace(NOTHING, often=1.0, **{name: getattr(STRONG, name)})
+    images, masks = changed(strength, images=grey)
+    np.testing.assert_array_equal(masks, MASKS)
+    assert not np.array_equal(images, grey)
+    assert abs(images.astype(float).mean() - grey.mean()) < 60
+
+
+def test_blur_keeps_what_there_is_and_its_place():
+    image = np.zeros((2, 31, 31, 1), np.float32)
+    image[:, 15, 15] = 200
+    blurred = augmentation._blurred(tf.constant(image), tf.constant([0.0, 1.2])).numpy()
+    np.testing.assert_allclose(blurred[0], image[0], atol=1e-4)
+    assert blurred[1].sum() == pytest.approx(200, rel=1e-3)
+    rows = blurred[1, ..., 0].sum(axis=1)
+    assert np.average(np.arange(31), weights=rows) == pytest.approx(15, abs=1e-3)
+    assert np.sqrt(np.average((np.arange(31) - 15) ** 2, weights=rows)) == pytest.approx(1.2, rel=0.05)
+
+
+@pytest.mark.parametrize("name", [name for name, strength in augmentation.STRENGTHS.items() if strength])
+def test_same_seed_same_pictures_and_pairs_differ(name):
+    strength = augmentation.STRENGTHS[name]
+    first, again, other = changed(strength), changed(strength), changed(strength, tf.constant([3, 5], tf.int64))
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1], again[1])
+    assert not np.array_equal(first[0], other[0])
+    assert len({image.tobytes() for image in first[0]}) == len(IMAGES)
+    layer = augmentation.Augmentation(strength, frames_of(MASKS).numpy())
+    in_graph = tf.function(lambda drawn: layer(IMAGES, MASKS, np.arange(len(IMAGES)), drawn))
+    found, _ = in_graph(augmentation.draw_augmentations(SEED, len(IMAGES)))
+    np.testing.assert_allclose(found.numpy().astype(int), first[0], atol=1)
+
+
+def test_sides_are_never_swapped():
+    """A mark on the left stays on the left, however strong the change."""
+    masks = np.zeros((64, 40, 40), np.uint8)
+    masks[:, 15:25, 4:10] = 1
+    masks[:, 15:25, 30:36] = 2
+    images = np.repeat(masks[..., None], 3, axis=-1)
+    for seed in range(4):
+        _, moved = changed(STRONG, tf.constant([seed, 0]), images, masks)
+        columns = np.arange(40)
+        for mask in moved:
+            left, right = ((mask == value).sum(axis=0) for value in (1, 2))
+            if left.sum() and right.sum():
+                assert np.average(columns, weights=left) < np.average(columns, weights=right)
+
+
+def test_a_slice_is_changed_the_same_in_any_company():
+    """So that two devices with half a batch each change what one does."""
+    drawn = augmentation.draw_augmentations(SEED, len(IMAGES))
+    images, truth = tf.constant(IMAGES), tf.constant(MASKS)
+    whole, masks = augmentation.augment(images, truth, frames_of(MASKS), drawn, STRONG)
+    for first in range(len(IMAGES)):
+        one = slice(first, first + 1)
+        image, mask = augmentation.augment(images[one], truth[one], frames_of(MASKS[one]), drawn[one], STRONG)
+        np.testing.assert_allclose(image.numpy().astype(int), whole[one].numpy(), atol=1)
+        np.testing.assert_array_equal(mask, masks[one])
+
+
+@pytest.mark.parametrize("aspect", [1.0, 1.92, 0.5])
+def test_a_rotation_turns_millimetres_and_shears_nothing(aspect):
+    """A disc in mm stays one, and a square keeps its right angles, whatever the pixels."""
+    rows, columns = np.indices((81, 81)) - 40
+    y, x = rows * 1.0, columns * aspect
+    square = (np.maximum(np.abs(y), np.abs(x)) < 15).astype(np.uint8)
+    masks = np.stack([square] * 8)
+    _, turned = changed(replace(NOTHING, rotation_deg=45), images=masks[..., None], masks=masks, aspect=aspect)
+    for mask in turned:
+        assert int(mask.sum()) == pytest.approx(int(square.sum()), rel=0.05)
+        inner = np.cov(np.stack([y[mask > 0], x[mask > 0]]))
+        assert inner[0, 0] == pytest.approx(inner[1, 1], rel=0.06)
+        assert abs(inner[0, 1]) < 0.06 * inner[0, 0]
+    assert len({mask.tobytes() for mask in turned}) > 4
+
+
+def test_what_lies_beyond_a_smaller_slice_stays_black():
+    """Two sizes share a batch; its filling is no tissue to be brightened, nor is what is turned in from outside."""
+    images = np.full((4, 40, 36, 3), 100, np.uint8)
+    images[:, 30:] = images[:, :, 30:] = 0
+    masks = np.ones((4, 40, 36), np.uint8)
+    masks[:, 30:] = masks[:, :, 30:] = 0
+    frames = tf.constant([[30, 30, 1.0]] * 4)
+    for strength in (replace(NOTHING, brightness=50), replace(STRONG, noise=0, blur=0, coarse=1, often=0)):
+        drawn = tf.concat(
+            [tf.fill((4, augmentation.EVEN), 0.9), augmentation.draw_augmentations(SEED, 4)[:, augmentation.EVEN :]], 1
+        )
+        changed_images, changed_masks = augmentation.augment(
+            tf.constant(images), tf.constant(masks), frames, drawn, strength
+        )
+        assert not changed_images.numpy()[changed_masks.numpy() == 0].any()
+        assert (changed_images.numpy()[changed_masks.numpy() == 1] > 0).mean() > 0.95

@@ -1,0 +1,153 @@
+"""A made-up cohort looks like data from a scanner and an expert."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from knee3d.dataset.manifest import read_manifest
+from knee3d.geometry.orientation import Side, axis_codes, to_canonical
+from knee3d.geometry.volume import Volume
+from knee3d.io.image_source import read_image
+from knee3d.io.label_map_file import read_label_map
+from knee3d.io.volume_file import read_volume, write_volume
+from knee3d.labels.label_map import LABEL_MAPS
+from knee3d.phantom.cohort import LOSS, CohortConfig, write_cohort
+from knee3d.phantom.parametric_knee import parametric_knee
+
+pytestmark = pytest.mark.slow
+
+SHAPE = (30, 28, 24)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cohort")
+    assert len(list(write_cohort(CohortConfig(2, SHAPE, seed=4), folder, jobs=2))) == 3
+    return folder
+
+
+def test_the_table_lists_right_and_left_and_a_follow_up(cohort):
+    knees = read_manifest(cohort / "knees.csv")
+    assert [(knee.patient, knee.visit, knee.side) for knee in knees] == [
+        ("P001", "baseline", Side.RIGHT),
+        ("P002", "baseline", Side.LEFT),
+        ("P001", "follow-up", Side.RIGHT),
+    ]
+    assert read_label_map(str(cohort / "labels.json")).names == LABEL_MAPS["pymskt"].names
+
+
+def test_images_are_dicom_on_the_masks_grid(cohort):
+    for knee in read_manifest(cohort / "knees.csv"):
+        image, side = read_image(knee.image)
+        mask = read_volume(knee.mask)
+        assert side is knee.side
+        assert to_canonical(image).same_grid(to_canonical(mask))
+        header = pydicom.dcmread(next(knee.image.iterdir()))
+        assert header.SOPClassUID.name == "MR Image Storage"
+        assert header.PixelSpacing[0] != header.PixelSpacing[1]
+        oblique = np.abs(image.affine[:3, :3] / image.spacing_mm)
+        assert np.sort(oblique.ravel())[-3:].max() < 0.99999
+        bright, dark = (to_canonical(image).array[np.isin(to_canonical(mask).array, values)].mean()
+                        for values in ((1, 2, 3, 4), (5, 6)))  # fmt: skip
+        assert bright > 1.5 * dark
+
+
+def test_a_left_knee_is_the_mirror_image_of_a_right_one(cohort):
+    """Medial lies toward the middle of the body in both: to the left in a right knee, to the right in a left one."""
+    for knee in read_manifest(cohort / "knees.csv"):
+        mask = read_volume(knee.mask)
+        places = {value: (np.argwhere(mask.array == value).mean(axis=0) @ mask.affine[:3, :3].T)[0] for value in (2, 3)}
+        assert (places[2] < places[3]) == (knee.side is Side.RIGHT)
+
+
+def test_the_follow_up_has_lost_what_it_should(cohort):
+    baseline, _, later = (to_canonical(read_volume(knee.mask)).array for knee in read_manifest(cohort / "knees.csv"))
+    for plate in (1, 2, 3, 4):
+        before, after = (np.count_nonzero(labels == plate) for labels in (baseline, later))
+        assert before - after == round(LOSS * before) > 0
+    np.testing.assert_array_equal(baseline == 5, later == 5)
+
+
+def test_the_same_cohort_is_the_same_bytes(cohort, tmp_path):
+    list(write_cohort(CohortConfig(2, SHAPE, seed=4), tmp_path, jobs=1))
+    files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(cohort) for path in cohort.rglob("*") if path.is_file())
+    assert all((tmp_path / file).read_bytes() == (cohort / file).read_bytes() for file in files)
+
+
+def test_a_finished_cohort_is_left_alone_and_another_protected(cohort):
+    before = {path: path.stat().st_mtime_ns for path in cohort.rglob("*")}
+    assert len(list(write_cohort(CohortConfig(2, SHAPE, seed=4), cohort, jobs=1))) == 3
+    assert {path: path.stat().st_mtime_ns for path in cohort.rglob("*")} == before
+    with pytest.raises(ValueError, match="holds another cohort"):
+        list(write_cohort(CohortConfig(3, SHAPE, seed=4), cohort, jobs=1))
+
+
+def test_label_maps_kept_as_they_are_come_back_voxel_for_voxel(tmp_path):
+    source = parametric_knee(SHAPE, 9)
+    write_volume(source, tmp_path / "expert.nrrd")
+    recipe = CohortConfig(2, sources=(tmp_path / "expert.nrrd",), strength=0)
+    list(write_cohort(recipe, tmp_path / "out", jobs=1))
+    for knee in read_manifest(tmp_path / "out" / "knees.csv")[:2]:
+        mask = to_canonical(read_volume(knee.mask), knee.side)
+        np.testing.assert_array_equal(mask.array, source.array)
+        np.testing.assert_allclose(mask.affine, source.affine, atol=1e-4)
+    assert json.loads((tmp_path / "out" / "cohort.json").read_text())["sources"] == ["expert.nrrd"]
+
+
+def test_other_people_have_other_names(tmp_path):
+    list(write_cohort(CohortConfig(1, (16, 16, 16), letter="N"), tmp_path, jobs=1))
+    knees = read_manifest(tmp_path / "knees.csv")
+    assert [(knee.case, knee.patient) for knee in knees] == [("N001-baseline", "N001"), ("N001-follow-up", "N001")]
+    assert json.loads((tmp_path / "cohort.json").read_text())["letter"] == "N"
+
+
+def test_retests_are_the_same_anatomy_cut_otherwise_with_nothing_lost(cohort, tmp_path):
+    recipe = CohortConfig(2, SHAPE, seed=4, retests=2)
+    assert len(list(write_cohort(recipe, tmp_path, jobs=2))) == 5
+    knees = {knee.case: knee for knee in read_manifest(tmp_path / "knees.csv")}
+    assert [*knees][2:] == ["P001-follow-up", "P001-retest", "P002-retest"]
+    for path in (cohort / "P001-baseline").rglob("*.*"):  # what was there before retests is what it was
+        assert (tmp_path / path.relative_to(cohort)).read_bytes() == path.read_bytes()
+    for patient, side in (("P001", Side.RIGHT), ("P002", Side.LEFT)):
+        first, again = (knees[f"{patient}-{visit}"] for visit in ("baseline", "retest"))
+        assert (again.side, again.patient) == (side, patient)
+        before, after = (read_volume(knee.mask) for knee in (first, again))
+        assert not before.same_grid(after)
+        assert (before.array != after.array).mean() > 0.001
+        for plate in (1, 2, 3, 4):
+            counts = [np.count_nonzero(mask.array == plate) for mask in (before, after)]
+            assert counts[1] == pytest.approx(counts[0], rel=0.07)  # LOSS is more
+            middles = [np.argwhere(to_canonical(mask, side).array == plate).mean(axis=0) for mask in (before, after)]
+            assert np.abs(middles[0] - middles[1]).max() < 2
+        images = [read_image(knee.image)[0].array for knee in (first, again)]
+        assert (images[0] != images[1]).mean() > 0.5  # noise of its own
+    assert json.loads((tmp_path / "cohort.json").read_text())["retests"] == 2
+    with pytest.raises(ValueError, match="holds another cohort"):
+        list(write_cohort(CohortConfig(2, SHAPE, seed=4), tmp_path, jobs=1))
+
+
+def test_retests_of_label_maps_that_are_kept_are_cut_otherwise_too(tmp_path):
+    write_volume(parametric_knee(SHAPE, 9), tmp_path / "expert.nrrd")
+    recipe = CohortConfig(1, sources=(tmp_path / "expert.nrrd",), strength=0, retests=1)
+    list(write_cohort(recipe, tmp_path / "out", jobs=1))
+    baseline, _, retest = (read_volume(knee.mask) for knee in read_manifest(tmp_path / "out" / "knees.csv"))
+    assert not baseline.same_grid(retest)
+
+
+def test_what_cannot_be_made_is_refused(tmp_path):
+    for retests in (-1, 3):
+        with pytest.raises(ValueError, match="has 0 to 2 retests"):
+            CohortConfig(2, retests=retests)
+    for wrong in ({"knees": 0}, {"knees": 1, "shape": (8, 64, 64)}, {"knees": 1, "strength": -1.0}):
+        with pytest.raises(ValueError, match="a cohort needs"):
+            CohortConfig(**wrong)
+    odd = Volume(np.full(SHAPE, 77, np.uint8), np.eye(4))
+    assert axis_codes(odd.affine) == "RAS"
+    write_volume(odd, tmp_path / "odd.nrrd")
+    with pytest.raises(ValueError, match=r"odd\.nrrd"):
+        list(write_cohort(CohortConfig(1, sources=(tmp_path / "odd.nrrd",)), tmp_path / "out", jobs=1))
+    assert not (tmp_path / "out" / "knees.csv").exists()
