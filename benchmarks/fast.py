@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from knee3d.dataset.dataset import Split, load_dataset
+from knee3d.dataset.case_collection import Split, load_cases
 from knee3d.geometry.volume import Volume
 from knee3d.inference import roi
 from knee3d.inference.ensemble import Ensemble
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("models", type=Path)
     parser.add_argument("--margins", type=float, nargs="*", default=MARGINS_MM)
     options = parser.parse_args()
-    dataset, pixels = load_dataset(options.dataset), list[int]()
+    dataset, pixels = load_cases(options.dataset), list[int]()
     ensembles: dict[str, Ensemble] = {}
     for precision in ("float32", "bfloat16"):
         ensemble = load_models(options.models, engine=Backend(precision=precision)).ensemble

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from knee3d import api
 from knee3d.atomic import whole_file
-from knee3d.dataset.dataset import Split, load_dataset
+from knee3d.dataset.case_collection import Split, load_cases
 from knee3d.geometry.plane import Plane
 from knee3d.training.config import ResumeOptions, TrainConfig
 
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     given = parser.parse_args()
     dataset = make_dataset(given.folder, SHAPE, 10, 4, (0.6, 0.25, 0.15))
-    cases = load_dataset(dataset)
+    cases = load_cases(dataset)
     counts = ", ".join(f"{len(cases.of_split(split))} {split.value}" for split in (Split.TRAIN, Split.VAL, Split.TEST))
     found: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
     for seed in range(given.seeds):

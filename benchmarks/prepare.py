@@ -23,7 +23,7 @@ import pydicom
 from rich.console import Console
 from rich.table import Table
 
-from knee3d.dataset.dataset import Dataset
+from knee3d.dataset.case_collection import CaseCollection
 from knee3d.dataset.manifest import ManifestRow, read_manifest
 from knee3d.dataset.preparation import PrepareConfig, prepare_knee
 from knee3d.geometry.plane import Plane
@@ -70,7 +70,7 @@ def main() -> None:
         knee = make_knee(folder / "cohort")
         case = prepare_knee(knee, folder / "dataset", PREPARATION)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        dataset = Dataset(folder / "dataset", PREPARATION.scheme, (case,))
+        dataset = CaseCollection(folder / "dataset", PREPARATION.scheme, (case,))
         stacks = [to_slices(volume, plane) for volume in (dataset.image(case), dataset.mask(case)) for plane in Plane]
         rounds = [
             (

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import ndimage
 
-from knee3d.dataset.dataset import Split, load_dataset
+from knee3d.dataset.case_collection import Split, load_cases
 from knee3d.geometry.volume import Volume
 from knee3d.inference.trained_models import load_models
 from knee3d.postprocess.confusion_matrix import confusion_matrix, dice, foreground
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("models", type=Path)
     options = parser.parse_args()
-    dataset, trained = load_dataset(options.dataset), load_models(options.models)
+    dataset, trained = load_cases(options.dataset), load_models(options.models)
     cases, names = dataset.of_split(Split.TEST), dataset.scheme.names
     table = Table(title=f"{len(cases)} test knees")
     for column in ("spoiled", "foreground Dice", "knees flagged", "inter_view_dice", "predictive_entropy", "flags"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from knee3d import api
-from knee3d.dataset.dataset import Split
+from knee3d.dataset.case_collection import Split
 from knee3d.dataset.manifest import read_manifest, write_manifest
 from knee3d.dataset.preparation import PrepareConfig
 from knee3d.geometry.orientation import to_canonical

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ from knee3d.morphometry.measure import WHOLE
 from knee3d.phantom.parametric_knee import parametric_knee
 from knee3d.phantom.rendering import render_image
 from knee3d.postprocess.quality import check_quality
-from knee3d.report.confusion_figure import overview_figure
 from knee3d.report.measures_files import read_measures_csv
+from knee3d.report.overview_figure import overview_figure
 from knee3d.report.tables import write_json
 
 SHAPE, FIELD_OF_VIEW_MM = (384, 384, 160), (140.0, 140.0, 112.0)
@@ -58,7 +59,7 @@ def make_finished(source: Volume, scheme: LabelScheme, home: Path) -> tuple[Path
     """A knee's folder as `knee3d segment` leaves it, without any network, and its image."""
     image, folder = home / "knee", home / "results" / "knee"
     write_series(render_image(source, seed=1), image, Side.RIGHT, patient="made up", description="made up", seed=0)
-    volume, _ = read_image(image)
+    volume = read_image(image)
     here = reorient(source, "".join(axis_codes(volume.affine)))
     labels = volume.with_array(map_labels(here.array, LABEL_MAPS["pymskt"], scheme))
     part = labels.part(bounding_box(labels.array > 0, 9))
@@ -71,7 +72,7 @@ def make_finished(source: Volume, scheme: LabelScheme, home: Path) -> tuple[Path
     views = {"one": labels, "other": labels.with_array(np.roll(labels.array, 1, axis=0))}
     write_probabilities(fused, ("background", *scheme.names), "fused", folder / "fused.h5", views)
     canonical = reorient(labels, CANONICAL)
-    shown, _ = network_image(volume, Side.RIGHT)
+    shown, _ = network_image(replace(volume, side=Side.RIGHT))
     overview_figure(shown, canonical, scheme, folder / "overview.png", "knee")
     found = check_quality(canonical, {}, scheme.names, None)
     write_json(

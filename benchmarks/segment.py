@@ -225,7 +225,7 @@ def canonical(knee: Path) -> Volume:
     from knee3d.dataset.preparation import network_image
     from knee3d.io.image_source import read_image
 
-    return network_image(*read_image(knee))[0]
+    return network_image(read_image(knee))[0]
 
 
 def timed(work: Callable[[Any], object], given: Any) -> float:

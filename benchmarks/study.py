@@ -25,7 +25,7 @@ from study_answers import written
 
 from knee3d import api
 from knee3d.atomic import whole_file
-from knee3d.dataset.dataset import Dataset, Split, load_dataset
+from knee3d.dataset.case_collection import CaseCollection, Split, load_cases
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.view_names import OBLIQUE, SHARED, SOLID
 from knee3d.geometry.volume import Volume
@@ -182,10 +182,10 @@ class Study:
 
     def _train(self, models: Path, dataset: Path, views: Sequence[str], config: TrainConfig, planes: int) -> None:
         for view in views:
-            shown = config if view == SOLID else self.shown(view, config, load_dataset(dataset), planes)
+            shown = config if view == SOLID else self.shown(view, config, load_cases(dataset), planes)
             api.train_views(dataset, [view], models, shown, api.TrainingLauncher(going=ResumeOptions(resume=True)))
 
-    def shown(self, view: str, config: TrainConfig, dataset: Dataset, planes: int) -> TrainConfig:
+    def shown(self, view: str, config: TrainConfig, dataset: CaseCollection, planes: int) -> TrainConfig:
         """As many slices in an epoch and in a step as the preset shows."""
         if self.preset.shown is None:
             return config
@@ -230,7 +230,7 @@ def scored(study: Study, kind: str, models: Path, ways: Mapping[str, str], **sco
     out = study.folder / "evaluation" / models.name
     dataset = study.dataset(kind)
     summary = api.evaluate(dataset, models, Split.TEST, out, api.EvaluationConfig(pictures=False, **scoring))
-    patients = {case.name: case.patient for case in load_dataset(dataset).cases}
+    patients = {case.name: case.patient for case in load_cases(dataset).cases}
     cases = list(summary["cases"].values())
     return [
         {
@@ -251,7 +251,7 @@ def scored_among(study: Study, models: Path, ways: Mapping[str, Callable[[str], 
         models: With networks of planes and of oblique slices.
         ways: What it is called to whether a view is chosen.
     """
-    dataset, trained = load_dataset(study.dataset(study.usual)), load_models(models, fused=False, oblique=DIRECTIONS)
+    dataset, trained = load_cases(study.dataset(study.usual)), load_models(models, fused=False, oblique=DIRECTIONS)
     cases, names = dataset.of_split(Split.TEST), dataset.scheme.names
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     for case in cases:
@@ -289,7 +289,7 @@ def costs(study: Study, models: Path, oblique: int = 0) -> dict[str, Cost]:
     """Of each view of a models folder, after a knee to warm up."""
     import keras
 
-    dataset = load_dataset(study.dataset(study.usual))
+    dataset = load_cases(study.dataset(study.usual))
     cases = dataset.of_split(Split.TEST)
     first, last = dataset.image(cases[0]), dataset.image(cases[-1])
     ensemble = load_models(models, fused=False, oblique=oblique).ensemble
@@ -468,7 +468,7 @@ def main() -> None:
                 done = study.lines() + [line | {"took": took} for line in lines]
                 part.write_text("".join(json.dumps(line) + "\n" for line in done))
             print(f"{name}: {took:.0f} s", flush=True)
-        text = written(study.lines(), load_dataset(study.dataset(study.usual)), study.kinds)
+        text = written(study.lines(), load_cases(study.dataset(study.usual)), study.kinds)
         (given.folder / "study.md").write_text(text)
         print(text)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from knee3d.dataset.dataset import Dataset, Split
+from knee3d.dataset.case_collection import CaseCollection, Split
 from knee3d.geometry.plane import Plane
 from knee3d.postprocess.assessment import bootstrap_interval
 
@@ -14,7 +14,7 @@ Line = Mapping[str, Any]
 COSTS = {"million parameters": ("parameters", 1e-6), "GFLOP a knee": ("gflop", 1.0), "s a knee": ("seconds", 1.0)}
 
 
-def written(lines: Sequence[Line], dataset: Dataset, kinds: Sequence[str]) -> str:
+def written(lines: Sequence[Line], dataset: CaseCollection, kinds: Sequence[str]) -> str:
     """The table and the answers, as Markdown.
 
     Args:
@@ -111,7 +111,7 @@ def compared(found: Mapping[tuple[str, str, str], Line], one: tuple[str, str, st
     )
 
 
-def balance(dataset: Dataset) -> Iterator[str]:
+def balance(dataset: CaseCollection) -> Iterator[str]:
     """Of each plane: spacing within its slices, how many have tissue, how much of these is tissue."""
     masks = [dataset.mask(case) for case in dataset.of_split(Split.TRAIN)]
     spacing = np.median([mask.spacing_mm for mask in masks], axis=0)

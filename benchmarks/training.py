@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 import knee3d.training  # noqa: F401, I001 sets how many threads TensorFlow has, as in a training
-from knee3d.dataset.dataset import load_dataset
+from knee3d.dataset.case_collection import load_cases
 from knee3d.geometry.plane import Plane
 from knee3d.losses import LOSSES
 from knee3d.networks.augmentation import STRENGTHS, Augmentation, draw_augmentations
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        dataset = load_dataset(make_dataset(Path(scratch), given.shape, given.knees))
+        dataset = load_cases(make_dataset(Path(scratch), given.shape, given.knees))
         stacks = [PlaneStack.of(dataset, case, Plane.SAGITTAL) for case in dataset.cases]
         rates = time_pipelines(index_samples(stacks, SliceSampler(CONTEXT)), given.rounds)
         times = time_training(index_samples(stacks, SliceSampler(CONTEXT), given.slices), given.rounds)

@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = ["SCHEMES", "Plane", "LabelScheme", "Side", "Volume", "__version__", "load", "read", "write"]
 
 if TYPE_CHECKING:
+    from knee3d.geometry.knee_image import KneeImage
     from knee3d.inference.segmenter import Segmenter
 
 
@@ -41,8 +42,8 @@ def load(models: Path | str, **how: Any) -> "Segmenter":
     return segmenter.load_segmenter(models, **how)
 
 
-def read(path: Path | str, **choice: Any) -> tuple[Volume, Side]:
-    """An image of any form that knee3d reads, and which knee it is as far as DICOM says.
+def read(path: Path | str, **choice: Any) -> "KneeImage":
+    """Read the image of a knee, with its side as far as DICOM tells it.
 
     Args:
         path: A folder of DICOM or a zip of it, or a NIfTI, NRRD, MHA, HDF5 or .npy file.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from knee3d import api
-from knee3d.dataset.dataset import Split
+from knee3d.dataset.case_collection import Split
 from knee3d.dataset.preparation import PrepareConfig
 from knee3d.geometry.plane import Plane
 from knee3d.io.label_map_file import LABELS_FILE, read_label_map

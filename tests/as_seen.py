@@ -10,8 +10,8 @@ from knee3d.cli.options import Echo
 
 PLAINLY = """
 from pathlib import Path
-from knee3d.report import figures
-figures.overview_figure = lambda *args: Path(args[3]).write_bytes(b"picture")
+from knee3d.report import overview_figure
+overview_figure.overview_figure = lambda *args: Path(args[3]).write_bytes(b"picture")
 from knee3d.cli import main
 main()
 """

@@ -14,7 +14,7 @@ from filelock import FileLock
 from hypothesis import settings
 from skips import Skips
 
-from knee3d.dataset.dataset import Case, Dataset, Split, save_dataset
+from knee3d.dataset.case_collection import Case, CaseCollection, Split, save_cases
 from knee3d.dataset.intensity import IntensityWindow
 from knee3d.dataset.png_slices import write_slices_in_background
 from knee3d.geometry.orientation import Side
@@ -65,7 +65,7 @@ def bright_ball(shape: tuple[int, int, int], seed: int) -> tuple[np.ndarray, np.
 def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Knees are segmented without pictures, which take longer than all the rest."""
     monkeypatch.setattr(
-        "knee3d.report.confusion_figure.overview_figure", lambda *args: Path(args[3]).write_bytes(b"picture")
+        "knee3d.report.overview_figure.overview_figure", lambda *args: Path(args[3]).write_bytes(b"picture")
     )
 
 
@@ -126,7 +126,7 @@ def cohort_of(made_once: MakeOnce) -> CohortOf:
 
 
 @pytest.fixture(scope="session")
-def balls(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def balls(tmp_path_factory: pytest.TempPathFactory) -> CaseCollection:
     """A prepared dataset of four cases, the last in test, one of another size than the others."""
     folder = tmp_path_factory.mktemp("balls")
     cases = []
@@ -154,6 +154,6 @@ def balls(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
                 fingerprint=name,
             )
         )
-    dataset = Dataset(folder, SCHEMES["cartilage"], tuple(cases))
-    save_dataset(dataset)
+    dataset = CaseCollection(folder, SCHEMES["cartilage"], tuple(cases))
+    save_cases(dataset)
     return dataset

@@ -7,7 +7,7 @@ import numpy as np
 
 from knee3d.api import ImageSource, InputCase, SegmentJob
 from knee3d.api.segment_case import segment_case
-from knee3d.dataset.dataset import Split
+from knee3d.dataset.case_collection import Split
 from knee3d.dataset.manifest import ManifestRow, write_manifest
 from knee3d.geometry.orientation import Side, mirror_left_right, to_canonical
 from knee3d.geometry.plane import Plane
@@ -65,7 +65,7 @@ def make_finished(
     from knee3d.dataset.manifest import read_manifest
 
     for knee in read_manifest(table):
-        image, _ = read_image(knee.image)
+        image = read_image(knee.image)
         views = {
             plane.value: PlaneView(plane, ByBrightness(4.0 * number, SCHEMES[scheme].classes))
             for number, plane in enumerate(Plane)

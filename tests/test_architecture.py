@@ -95,7 +95,7 @@ def test_commands_leave_the_work_to_workflow():
         "knee3d.geometry.plane",
         "knee3d.labels.scheme_files",
         "knee3d.labels.label_scheme",
-        "knee3d.dataset.dataset",
+        "knee3d.dataset.case_collection",
         "knee3d.io.label_files",
         "knee3d.phantom.cohort",
         "knee3d.dataset.preparation",

@@ -143,7 +143,7 @@ def test_tensorflow_speaks_on_request_only(tmp_path, more):
     environment = {
         name: value for name, value in os.environ.items() if name not in ("TF_CPP_MIN_LOG_LEVEL", "KNEE3D_VERBOSE")
     }
-    words = ["-c", "from knee3d.cli import main; main()", "card", str(tmp_path), *more]
+    words = ["-c", "from knee3d.cli import main; main()", "export", str(tmp_path), *more]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment)
     assert done.returncode == 1
     assert ("cpu_feature_guard" in done.stderr or "oneDNN" in done.stderr) == bool(more)

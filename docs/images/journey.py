@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from knee3d.dataset.dataset import Split, load_dataset
+from knee3d.dataset.case_collection import Split, load_cases
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.slicing import to_slices
 from knee3d.geometry.volume import Volume
@@ -30,7 +30,7 @@ def main(run: Path, out: Path) -> None:
         run: What `knee3d demo` left.
         out: The picture.
     """
-    dataset, trained = load_dataset(run / "dataset"), load_models(run / "models")
+    dataset, trained = load_cases(run / "dataset"), load_models(run / "models")
     case = dataset.of_split(Split.TEST)[0]
     image = dataset.image(case)
     said: dict[str, Volume] = {}

@@ -164,7 +164,7 @@ def _check_readable(source: ImageSource, scheme: LabelScheme | None) -> None:
     if source.path.is_dir():
         tagged = find_slice_grids(source.path, source.choice)[0].side
     else:
-        _, tagged = read_image(source.path, source.choice)
+        tagged = read_image(source.path, source.choice).side
     side = agreed_side(source.side, tagged)
     if scheme:
         check_side(side, scheme)

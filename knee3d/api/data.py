@@ -15,7 +15,7 @@ from knee3d.api.case_result import is_utf8
 from knee3d.api.segmentation_record import check_output_folder
 from knee3d.atomic import NO_ROOM
 from knee3d.dataset.audit import audit_case, audit_summary, flag_outliers
-from knee3d.dataset.dataset import CASES_FILE, Case, Dataset, Split, load_dataset, save_dataset
+from knee3d.dataset.case_collection import CASES_FILE, Case, CaseCollection, Split, load_cases, save_cases
 from knee3d.dataset.discovery import discover_cases
 from knee3d.dataset.manifest import ManifestRow, read_manifest, write_manifest
 from knee3d.dataset.preparation import PrepareConfig, assign_splits, load_finished_case, prepare_knees
@@ -42,7 +42,7 @@ def make_phantom(cohort: CohortConfig, folder: Path, jobs: int) -> Path:
 
 
 def make_manifest(folder: Path, out: Path) -> tuple[str, ...]:
-    """Write the table of the knees in a folder; see `dataset.discovery`. Returns notes on what was guessed.
+    """Write the table of the knees in a folder; see `case_collection.discovery`. Returns notes on what was guessed.
 
     Raises:
         FileExistsError: There is a table already; it may have been corrected by hand.
@@ -68,7 +68,7 @@ def restore_volume(folder: Path, case: str, out: Path, mask: bool) -> None:
     Raises:
         ValueError: There is no such case, it has no mask, its PNGs are damaged, or `out` is of no form that is written.
     """
-    dataset = load_dataset(folder)
+    dataset = load_cases(folder)
     chosen = next((one for one in dataset.cases if one.name == case), None)
     if chosen is None:
         names = ", ".join(one.name for one in dataset.cases[:5])
@@ -77,7 +77,7 @@ def restore_volume(folder: Path, case: str, out: Path, mask: bool) -> None:
     write_volume(from_canonical(volume, chosen.source_axes, chosen.side), out)
 
 
-def prepare(table: Path, folder: Path, preparation: PrepareConfig, labels: str | None, jobs: int) -> Dataset:
+def prepare(table: Path, folder: Path, preparation: PrepareConfig, labels: str | None, jobs: int) -> CaseCollection:
     """Knees of a table -> a dataset of PNG slices.
 
     Any number of processes on machines with a common disk may do it at the same time. Each returns when all is done.
@@ -101,14 +101,14 @@ def prepare(table: Path, folder: Path, preparation: PrepareConfig, labels: str |
     beside = table.parent / LABELS_FILE
     source = labels or (str(beside) if beside.is_file() else None)
     preparation = replace(preparation, numbering=read_label_map(source, preparation.scheme) if source else None)
-    known = load_dataset(folder) if (folder / CASES_FILE).is_file() else Dataset(folder, preparation.scheme, ())
+    known = load_cases(folder) if (folder / CASES_FILE).is_file() else CaseCollection(folder, preparation.scheme, ())
     _check_same_dataset(known, knees, preparation, table)
     cases = {knee.case: case for knee in knees if (case := load_finished_case(knee, folder, preparation))}
     todo = [knee for knee in knees if knee.case not in cases]
     errors: list[str] = []
 
-    def so_far() -> Dataset:
-        return _with_splits_of(known, Dataset(folder, preparation.scheme, tuple(cases.values())))
+    def so_far() -> CaseCollection:
+        return _with_splits_of(known, CaseCollection(folder, preparation.scheme, tuple(cases.values())))
 
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder, [CASES_FILE, *(knee.case for knee in knees)])
@@ -140,18 +140,18 @@ def prepare(table: Path, folder: Path, preparation: PrepareConfig, labels: str |
     return dataset
 
 
-def _save(dataset: Dataset) -> None:
+def _save(dataset: CaseCollection) -> None:
     """Write cases.json while no other process does, so that `remove_leftovers` knows the leftovers of a killed one."""
     with locked(dataset.folder / CASES_FILE):
-        save_dataset(dataset)
+        save_cases(dataset)
 
 
-def _splits(dataset: Dataset) -> dict[str, Split]:
+def _splits(dataset: CaseCollection) -> dict[str, Split]:
     """Of its patients, as far as they have one."""
     return {case.patient: case.split for case in dataset.cases if case.split is not Split.NONE}
 
 
-def _with_splits_of(known: Dataset, dataset: Dataset) -> Dataset:
+def _with_splits_of(known: CaseCollection, dataset: CaseCollection) -> CaseCollection:
     """What is kept of an unfinished run: patients stay where they were, and a later run knows where that was."""
     splits = _splits(known)
     held = (replace(case, split=splits.get(case.patient, Split.NONE) if case.labelled else Split.NONE)
@@ -159,7 +159,7 @@ def _with_splits_of(known: Dataset, dataset: Dataset) -> Dataset:
     return replace(dataset, cases=tuple(held))
 
 
-def _warn_of_slices(known: Dataset, dataset: Dataset) -> None:
+def _warn_of_slices(known: CaseCollection, dataset: CaseCollection) -> None:
     """Say what was sliced again: networks may rely on how it was."""
     prints = {case.name: case.fingerprint for case in known.cases}
     again = sum(case.fingerprint != prints.get(case.name, case.fingerprint) for case in dataset.cases)
@@ -170,7 +170,7 @@ def _warn_of_slices(known: Dataset, dataset: Dataset) -> None:
         )  # fmt: skip
 
 
-def _warn_of_splits(known: Dataset, dataset: Dataset, table: Path) -> None:
+def _warn_of_splits(known: CaseCollection, dataset: CaseCollection, table: Path) -> None:
     """Say who is in another split than before: scores may rely on that."""
     before, now = _splits(known), _splits(dataset)
     moved = [patient for patient, split in now.items() if split is not before.get(patient, split)]
@@ -189,18 +189,18 @@ def audit_dataset(folder: Path, out: Path) -> dict[str, Any]:
         out: Gets index.html, audit.json, cases.csv, and cases/<case>.png with the mask drawn.
 
     Returns:
-        What audit.json holds: the version, and see `dataset.audit.summary_of`.
+        What audit.json holds: the version, and see `case_collection.audit.summary_of`.
 
     Raises:
         ValueError: A slice cannot be read, or `out` holds such files of someone else, or another process writes there.
     """
     from knee3d.report.audit_page import write_audit_csv, write_audit_page
-    from knee3d.report.confusion_figure import mask_figure
+    from knee3d.report.overview_figure import mask_figure
     from knee3d.report.tables import write_json
 
     record, page, table_of_all = (out / name for name in AUDIT)
     check_output_folder(out, record.name, (page.name, table_of_all.name))
-    dataset = load_dataset(folder)
+    dataset = load_cases(folder)
     if not dataset.cases:
         raise ValueError(f"{folder} has no finished case; run knee3d prepare again")
     with leased(out):
@@ -223,7 +223,9 @@ def _other(scheme: LabelScheme, wanted: LabelScheme) -> str:
     return f"the scheme {scheme.name}" + (" as it was before" if scheme.name == wanted.name else "")
 
 
-def _check_same_dataset(known: Dataset, knees: Sequence[ManifestRow], preparation: PrepareConfig, table: Path) -> None:
+def _check_same_dataset(
+    known: CaseCollection, knees: Sequence[ManifestRow], preparation: PrepareConfig, table: Path
+) -> None:
     """Cases that are no longer in the table leave the dataset; another scheme, or a table of none, is a mistake."""
     if known.cases and known.scheme != preparation.scheme:
         raise ValueError(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from knee3d.atomic import whole_file
-from knee3d.dataset.dataset import Case, Dataset, Split, load_dataset
+from knee3d.dataset.case_collection import Case, CaseCollection, Split, load_cases
 from knee3d.geometry.view_names import FUSED
 from knee3d.geometry.volume import Volume
 from knee3d.inference.ensemble import EnsemblePrediction, ProbabilityWriter
@@ -56,7 +56,7 @@ def fit_fusion_of_models(folder: Path, models: Path, wanted: FusionConfig | None
     Raises:
         ValueError: A validation patient was trained on, or tested on, or there is no tissue to fit on.
     """
-    dataset, fitted = load_dataset(folder), fusion_path(models, oblique)
+    dataset, fitted = load_cases(folder), fusion_path(models, oblique)
     evidence = fitted.with_suffix(".evidence")
     if evidence.exists() and not evidence.is_dir():
         raise ValueError(f"{evidence} is a file, where fuse keeps a folder; move it away")
@@ -88,7 +88,7 @@ def fit_fusion_of_models(folder: Path, models: Path, wanted: FusionConfig | None
     return fusion
 
 
-def _validated(dataset: Dataset, trained: TrainedModels) -> list[Case]:
+def _validated(dataset: CaseCollection, trained: TrainedModels) -> list[Case]:
     """The knees that the networks of a fold were validated on."""
     known = [case for case in dataset.cases if case.labelled and case.split in (Split.TRAIN, Split.VAL)]
     validated = (
@@ -97,7 +97,7 @@ def _validated(dataset: Dataset, trained: TrainedModels) -> list[Case]:
     return [case for case in known if case.patient in validated]
 
 
-def _observed(dataset: Dataset, case: Case, trained: TrainedModels, evidence: Path) -> Path:
+def _observed(dataset: CaseCollection, case: Case, trained: TrainedModels, evidence: Path) -> Path:
     """The file of what networks say of a knee, as far as fusion depends on it; made unless it is there."""
     path = evidence / f"{case.name}-{trained.mark_with(case.fingerprint)}.npz"
     if not (path.is_file() and _seen(path).is_file()):
@@ -114,7 +114,7 @@ def _seen(evidence: Path) -> Path:
     return evidence.with_suffix(".json")
 
 
-def _mask_extents(dataset: Dataset, cases: Sequence[Case], cache: Path) -> list[dict[str, tuple[float, float]]]:
+def _mask_extents(dataset: CaseCollection, cases: Sequence[Case], cache: Path) -> list[dict[str, tuple[float, float]]]:
     """`label_extents` of each mask; masks that were measured before are not read again."""
     known: dict[str, dict[str, tuple[float, float]]] = _kept(cache, _are_extents) if cache.is_file() else {}
     with progress("measuring masks", len(cases)) as advance:
@@ -194,10 +194,11 @@ def evaluate(
     Raises:
         ValueError: A patient of the val or test split was trained on, or one of the test split validated on.
     """
-    from knee3d.report.confusion_figure import confusion_figure, overview_figure
+    from knee3d.report.confusion_figure import confusion_figure
+    from knee3d.report.overview_figure import overview_figure
     from knee3d.report.tables import evaluation_summary, to_plain_json, write_json, write_scores_csv
 
-    dataset, trained = load_dataset(folder), load_models(models, oblique=oblique)
+    dataset, trained = load_cases(folder), load_models(models, oblique=oblique)
     cases = dataset.of_split(split)
     unseen = {Split.TEST: (Split.TRAIN, Split.VAL), Split.VAL: (Split.TRAIN,)}.get(split, ())
     check_dataset_matches(dataset, trained, cases, unseen)
@@ -235,7 +236,7 @@ def evaluate(
     return summary
 
 
-def _of_other_voxels(dataset: Dataset, trained: TrainedModels, cases: Sequence[Case]) -> dict[str, str]:
+def _of_other_voxels(dataset: CaseCollection, trained: TrainedModels, cases: Sequence[Case]) -> dict[str, str]:
     """Cases whose voxels the networks do not know, and what is wrong with them, which is also warned of."""
     said = {case.name: trained.of_other_voxels(case.spacing_mm) for case in cases}
     found = {name: words for name, words in said.items() if words}

@@ -90,8 +90,8 @@ def segment_case(entry: InputCase, segmenter: Segmenter, wish: SegmentJob, mark:
     source, case, trained = entry.source, entry.case, segmenter.trained
     check_label_format(wish.form, source.path)
     content = content_fingerprint(source.path)
-    volume, tagged = read_image(source.path, source.choice)
-    side = agreed_side(source.side, tagged)
+    volume = read_image(source.path, source.choice)
+    side = agreed_side(source.side, volume.side)
     names = _class_names(segmenter.trained.scheme)
 
     def keep(view: str, probabilities: Volume) -> None:
@@ -127,7 +127,7 @@ def segment_case(entry: InputCase, segmenter: Segmenter, wish: SegmentJob, mark:
 
 
 def _write(found: Segmentation, entry: InputCase, form: str, folder: Path) -> None:
-    from knee3d.report.confusion_figure import overview_figure
+    from knee3d.report.overview_figure import overview_figure
     from knee3d.report.tables import write_json, write_volumes_csv
 
     if found.fused is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from knee3d.api.segment_case import OPINION
 from knee3d.dataset.input_case import InputCase
 from knee3d.dataset.preparation import PrepareConfig, network_image, read_mask_classes
+from knee3d.geometry.knee_image import KneeImage
 from knee3d.geometry.orientation import Side, axis_codes, from_canonical, reorient
 from knee3d.geometry.volume import Volume
 from knee3d.io.image_source import read_image
@@ -54,14 +55,14 @@ class SegmentedCase:
 class ShownImage:
     """An image as it was read, and as it is shown: uint8 on the same grid."""
 
-    source: Volume
+    source: KneeImage
     shown: Volume
 
 
 def load_image(entry: InputCase, side: Side) -> ShownImage:
     """Read the image of a knee, and make it uint8 as networks see it, but in its own axes and on its own side."""
-    volume, _ = read_image(entry.source.path, entry.source.choice)
-    shown, _ = network_image(volume, side)
+    volume = read_image(entry.source.path, entry.source.choice)
+    shown, _ = network_image(replace(volume, side=side))
     return ShownImage(volume, from_canonical(shown, axis_codes(volume.affine), side))
 
 
@@ -122,7 +123,7 @@ def score_views(
     if given.mask is None or image is None:
         return None
     preparation = PrepareConfig(given.scheme, given.numbering)
-    truth, _ = read_mask_classes(given.mask, lambda: (image.source, given.side), preparation)
+    truth, _ = read_mask_classes(given.mask, lambda: replace(image.source, side=given.side), preparation)
     truth = reorient(truth, axis_codes(image.source.affine))
     return {
         name: OverlapScores(confusion_matrix(truth.array, view.array, given.scheme.classes), given.scheme.names)

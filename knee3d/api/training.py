@@ -14,7 +14,7 @@ from knee3d.atomic import whole_file
 from knee3d.cluster import ClusterJob
 from knee3d.cluster.ray_jobs import run_on_ray
 from knee3d.cluster.slurm_jobs import run_on_slurm
-from knee3d.dataset.dataset import Dataset, load_dataset
+from knee3d.dataset.case_collection import CaseCollection, load_cases
 from knee3d.dataset.split import Folds, dataset_of_fold
 from knee3d.geometry.plane import Plane
 from knee3d.models.fusion_file import fusion_files, load_fusion
@@ -76,9 +76,9 @@ class TrainingTask:
         """For people."""
         return self.view if self.fold is None else f"{self.view} fold {self.fold[0]} of {self.fold[1]}"
 
-    def dataset(self) -> Dataset:
+    def dataset(self) -> CaseCollection:
         """The dataset, its patients dealt out for the fold."""
-        dataset = load_dataset(self.folder)
+        dataset = load_cases(self.folder)
         return dataset if self.fold is None else dataset_of_fold(dataset, self.fold[1], self.fold[0], self.config.seed)
 
 

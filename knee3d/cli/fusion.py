@@ -97,7 +97,7 @@ def evaluate(dataset: Path, models: Path, split: str, out: Path, oblique: int, *
     knee3d evaluate data/oai --split val --remove-below 50 --fill-below 5 --compare --out validation
     """
     from knee3d import api
-    from knee3d.dataset.dataset import Split
+    from knee3d.dataset.case_collection import Split
 
     cleaning = api.CleaningConfig(options.pop("remove_below"), options.pop("fill_below"))
     scoring = api.EvaluationConfig(cleaning=cleaning, **options)

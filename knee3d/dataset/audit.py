@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from knee3d.dataset.dataset import Case, Dataset, Split
+from knee3d.dataset.case_collection import Case, CaseCollection, Split
 from knee3d.dataset.split import check_no_leak
 from knee3d.geometry.volume import Volume
 
@@ -53,7 +53,7 @@ def audit_case(case: Case, mask: Volume | None, names: Sequence[str]) -> CaseAud
 
     Args:
         case: Which.
-        mask: Its labels as `Dataset.mask` reads them; None without.
+        mask: Its labels as `CaseCollection.mask` reads them; None without.
         names: Of the scheme's tissues.
     """
     voxels, notes = None, []
@@ -106,7 +106,7 @@ def flag_outliers(facts: Sequence[CaseAudit], names: Sequence[str]) -> tuple[Cas
     return tuple(replace(one, notes=tuple(note)) for one, note in zip(facts, notes, strict=True))
 
 
-def audit_summary(dataset: Dataset, facts: Sequence[CaseAudit]) -> dict[str, Any]:
+def audit_summary(dataset: CaseCollection, facts: Sequence[CaseAudit]) -> dict[str, Any]:
     """Counts for JSON: of each split its cases, patients, sides and voxels of each tissue; leaks; and every case."""
     names = dataset.scheme.names
     splits = {}

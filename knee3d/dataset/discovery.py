@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from knee3d.dataset.dataset import Split
+from knee3d.dataset.case_collection import Split
 from knee3d.dataset.manifest import ManifestRow
 from knee3d.geometry.orientation import Side
 from knee3d.io.array_file import ENDINGS as ARRAY_ENDINGS

@@ -55,14 +55,14 @@ def inspect(path: Path, choice: ReadOptions = DEFAULT_OPTIONS) -> dict[str, Any]
 
 
 def _checked(path: Path, choice: ReadOptions) -> tuple[Volume, Side]:
-    """An image that nothing stands in the way of.
+    """An image that can be segmented, and its side.
 
     Raises:
         ValueError: As `read_image` and `canonical_image`.
     """
-    volume, side = read_image(path, choice)
+    volume = read_image(path, choice)
     check_one_knee(replace_padding(to_canonical(volume)))
-    return volume, side
+    return volume, volume.side
 
 
 def _echo(series: Series, echo: Echo, folder: Path, path: Path) -> dict[str, Any]:

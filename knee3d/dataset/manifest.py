@@ -12,7 +12,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 from knee3d.atomic import whole_file
-from knee3d.dataset.dataset import Split
+from knee3d.dataset.case_collection import Split
 from knee3d.geometry.orientation import Side
 
 COLUMNS = ("case", "patient", "visit", "side", "image", "mask")

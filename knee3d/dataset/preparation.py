@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from knee3d.atomic import whole_folder
-from knee3d.dataset.dataset import CASE_FILE, Case, Split, load_case, save_case
+from knee3d.dataset.case_collection import CASE_FILE, Case, Split, load_case, save_case
 from knee3d.dataset.intensity import (
     WINDOW_RULE,
     IntensityWindow,
@@ -22,6 +22,7 @@ from knee3d.dataset.intensity import (
 from knee3d.dataset.manifest import ManifestRow
 from knee3d.dataset.png_slices import write_slices_in_background
 from knee3d.dataset.split import check_no_leak, split_patients
+from knee3d.geometry.knee_image import KneeImage
 from knee3d.geometry.orientation import Side, axis_codes, to_canonical
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.slicing import to_slices
@@ -73,14 +74,12 @@ class PrepareConfig:
         }
 
 
-def network_image(source: Volume, side: Side, bits: int = 8, name: str = "image") -> tuple[Volume, IntensityWindow]:
-    """The one way of any image to what a network sees; training and inference both pass here.
+def network_image(source: KneeImage, bits: int = 8) -> tuple[Volume, IntensityWindow]:
+    """Make what a network sees from the image of a knee. Training and inference both call this function.
 
     Args:
-        source: In any order of axes.
-        side: Of the knee.
-        bits: Of pixels.
-        name: Of the knee, for what is said of it.
+        source: The image in any order of axes. Its side says whether it is mirrored, its name is used in messages.
+        bits: Bits of a pixel, 8 or 16.
 
     Returns:
         uint8 (uint16 for 16 bits) in canonical axes, a left knee mirrored to right, and the window used.
@@ -88,7 +87,7 @@ def network_image(source: Volume, side: Side, bits: int = 8, name: str = "image"
     Raises:
         ValueError: See `replace_padding`, `check_one_knee` and `find_window`.
     """
-    canonical = replace_padding(to_canonical(source, side), name)
+    canonical = replace_padding(to_canonical(source, source.side), source.name)
     check_one_knee(canonical)
     window = find_window(canonical)
     return to_pixels(canonical, window, bits), window
@@ -120,12 +119,12 @@ def prepare_knee(knee: ManifestRow, folder: Path, preparation: PrepareConfig, le
         try:
             seen = pool.submit(_read_image, knee, preparation)
             labels = pool.submit(read_mask_classes, knee.mask, seen.result, preparation) if knee.mask else None
-            source, told = seen.result()
+            source = seen.result()
             classes, shown = labels.result() if labels else (None, Side.UNKNOWN)
-            side = agreed_side(told, Side.UNKNOWN, shown)
+            side = agreed_side(source.side, Side.UNKNOWN, shown)
             check_side(side, preparation.scheme)
             written = _start(to_canonical(classes, side), partial, "mask", pool) if classes else []
-            image, window = network_image(source, side, preparation.bits, f"case {knee.case}")
+            image, window = network_image(replace(source, side=side), preparation.bits)
         except ValueError as error:
             raise ValueError(f"case {knee.case} ({knee.image}): {error}") from error
         written += _start(image, partial, "image", pool)
@@ -247,16 +246,14 @@ def _start(volume: Volume, folder: Path, kind: str, pool: Executor) -> list[Futu
     ]
 
 
-def _read_image(knee: ManifestRow, preparation: PrepareConfig) -> tuple[Volume, Side]:
-    """The image in the source's axes, and the side that table and file tell."""
+def _read_image(knee: ManifestRow, preparation: PrepareConfig) -> KneeImage:
+    """The image in the source's axes, with the side that the table and the file tell."""
     choice = preparation.choice
-    image, tagged = read_image(knee.image, replace(choice, series=knee.series or choice.series))
-    return image, agreed_side(knee.side, tagged)
+    image = read_image(knee.image, replace(choice, series=knee.series or choice.series))
+    return replace(image, side=agreed_side(knee.side, image.side), name=f"case {knee.case}")
 
 
-def read_mask_classes(
-    path: Path, knee: Callable[[], tuple[Volume, Side]], preparation: PrepareConfig
-) -> tuple[Volume, Side]:
+def read_mask_classes(path: Path, knee: Callable[[], KneeImage], preparation: PrepareConfig) -> tuple[Volume, Side]:
     """The scheme's classes on the image's grid in canonical axes, not mirrored, and the side that the labels tell."""
     mask = read_mask(path, knee, preparation.choice, preparation.scheme)
     numbering = mask.numbering or preparation.numbering
@@ -284,4 +281,4 @@ def read_mask_classes(
         log.warning("mask %s has no %s", path, ", ".join(absent))
     # Last, so that all of this is done while the image is still being read.
     mask = replace(mask, labels=mask.labels.with_array(classes))
-    return mask.on_grid_of(to_canonical(knee()[0])), shown
+    return mask.on_grid_of(to_canonical(knee())), shown

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 
-from knee3d.dataset.dataset import Dataset, Split
+from knee3d.dataset.case_collection import CaseCollection, Split
 
 
 def split_patients(patients: Sequence[str], fractions: tuple[float, float, float], seed: int) -> dict[str, Split]:
@@ -71,7 +71,7 @@ class Folds:
         return range(1, self.count + 1) if self.only is None else range(self.only, self.only + 1)
 
 
-def dataset_of_fold(dataset: Dataset, folds: int, fold: int, seed: int) -> Dataset:
+def dataset_of_fold(dataset: CaseCollection, folds: int, fold: int, seed: int) -> CaseCollection:
     """The dataset of one fold of a cross-validation.
 
     Args:

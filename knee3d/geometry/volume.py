@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -75,7 +75,7 @@ class Volume:
         """
         if array.shape[:3] != self.shape:
             raise ValueError(f"expected voxels of shape {self.shape}, got {array.shape}")
-        return replace(self, array=array)
+        return Volume(array, self.affine)
 
     def same_grid(self, other: Volume, tolerance_mm: float = TOLERANCE_MM) -> bool:
         """Whether both volumes have the same shape and each corner lies at the same place, within a tolerance."""

@@ -13,6 +13,7 @@ import numpy as np
 from knee3d.dataset.intensity import WINDOW_RULE
 from knee3d.dataset.preparation import network_image
 from knee3d.geometry.box import bounding_box, box_intersection, box_relative_to
+from knee3d.geometry.knee_image import KneeImage
 from knee3d.geometry.orientation import Side, axis_codes, from_canonical
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.volume import Volume
@@ -126,7 +127,7 @@ class Segmenter:
             raise ValueError(f"side {side!r} is none; a knee is R, L or '' (unknown)")
         side = Side(side)
         check_side(side, self.trained.scheme)
-        image, _ = network_image(volume, side, name=name)
+        image, _ = network_image(KneeImage(volume.array, volume.affine, side, name))
         other = self.trained.of_other_voxels(image.spacing_mm)
         if other and not self.method.any_spacing:
             raise ValueError(f"{other}; train on such voxels, or say --any-spacing and do not trust the labels")

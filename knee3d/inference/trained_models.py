@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from knee3d.dataset.dataset import Case, Dataset, Split
+from knee3d.dataset.case_collection import Case, CaseCollection, Split
 from knee3d.dataset.intensity import WINDOW_RULE
 from knee3d.geometry.directions import view_rotations
 from knee3d.geometry.plane import Plane
@@ -283,7 +283,7 @@ def models_fingerprint(models: Path, planes: Sequence[str] = (), oblique: int = 
 
 
 def check_dataset_matches(
-    dataset: Dataset, trained: TrainedModels, cases: Sequence[Case], unseen: Sequence[Split]
+    dataset: CaseCollection, trained: TrainedModels, cases: Sequence[Case], unseen: Sequence[Split]
 ) -> None:
     """Refuse a dataset of another scheme or window, and patients that the networks have seen.
 
@@ -309,7 +309,7 @@ def check_dataset_matches(
             )
 
 
-def check_not_tested(dataset: Dataset, trained: TrainedModels, cases: Sequence[Case]) -> None:
+def check_not_tested(dataset: CaseCollection, trained: TrainedModels, cases: Sequence[Case]) -> None:
     """Refuse to fit on patients who were test patients when the networks were trained on this dataset.
 
     Raises:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from knee3d.geometry.knee_image import KneeImage
 from knee3d.geometry.orientation import Side, check_axis_codes, to_canonical
 from knee3d.geometry.volume import Volume
 from knee3d.io import array_file, outlines
@@ -128,11 +129,11 @@ def is_dicom_source(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() == ".zip"
 
 
-def read_image(path: Path, choice: ReadOptions = DEFAULT_OPTIONS) -> tuple[Volume, Side]:
+def read_image(path: Path, choice: ReadOptions = DEFAULT_OPTIONS) -> KneeImage:
     """Read a folder of DICOM, a zip of it, a volume file, or an array of HDF5 or NumPy.
 
     Returns:
-        The volume in the source's own axes, and the side of the knee, which only DICOM knows.
+        The image in the source's own axes, with the side of the knee, which only DICOM knows.
 
     Raises:
         FileNotFoundError: There is nothing at `path`.
@@ -142,9 +143,10 @@ def read_image(path: Path, choice: ReadOptions = DEFAULT_OPTIONS) -> tuple[Volum
     if is_dicom_source(path):
         with extracted_archive(path) as folder:
             try:
-                return read_series(folder, choice)
+                volume, side = read_series(folder, choice)
             except DicomError as error:  # of a zip, name the zip and not the folder that will be gone
                 raise DicomError(str(error).replace(str(folder), str(path))) from error
+            return KneeImage(volume.array, volume.affine, side)
     if path.is_file() and not _is_known(path) and (path.suffix == ".dcm" or is_dicom(path)):
         if is_segmentation(path):
             raise VolumeFileError(f"{path.name} holds labels (DICOM-SEG) and no image; it goes with one, as its mask")
@@ -152,7 +154,7 @@ def read_image(path: Path, choice: ReadOptions = DEFAULT_OPTIONS) -> tuple[Volum
     if choice.series is not None or choice.echo is not None:
         raise VolumeFileError(f"{path} is not a folder of DICOM; --series and --echo choose within one, leave them out")
     if path.suffix.lower() in array_file.ENDINGS:
-        return _bare_image(path, choice), Side.UNKNOWN
+        return _bare_image(path, choice)
     if path.suffix.lower() == ".img" and path.with_suffix(".hdr").is_file():
         raise VolumeFileError(f"{path.name} has no header; give the one beside it, {path.with_suffix('.hdr').name}")
     if path.is_file() and not _is_known(path):
@@ -160,21 +162,22 @@ def read_image(path: Path, choice: ReadOptions = DEFAULT_OPTIONS) -> tuple[Volum
         raise VolumeFileError(
             f"{path.name} is none of the forms that are read: a folder of DICOM, a zip of it, {forms}; convert it"
         )
-    return read_volume(path), Side.UNKNOWN
+    volume = read_volume(path)
+    return KneeImage(volume.array, volume.affine)
 
 
-def _bare_image(path: Path, choice: ReadOptions) -> Volume:
+def _bare_image(path: Path, choice: ReadOptions) -> KneeImage:
     volume = array_file.read_array_file(path, choice.spacing_mm, choice.axes)
     if volume.array.shape[3:] == (1,):
-        return volume.with_array(volume.array[..., 0])
+        return KneeImage(volume.array[..., 0], volume.affine)
     if volume.array.ndim != 3:
         raise array_file.ArrayFileError(f"{path.name} has channels, {volume.array.shape}: is it a mask?")
-    return volume
+    return KneeImage(volume.array, volume.affine)
 
 
 def read_mask(
     path: Path,
-    knee: Callable[[], tuple[Volume, Side]],
+    knee: Callable[[], KneeImage],
     choice: ReadOptions = DEFAULT_OPTIONS,
     scheme: LabelScheme | None = None,
 ) -> MaskFile:
@@ -182,7 +185,7 @@ def read_mask(
 
     Args:
         path: A volume file, HDF5, .npy, .mat or DICOM-SEG file; or a folder that holds only one.
-        knee: Gives the image and its side; only outlines ask for it, as they cannot be filled without.
+        knee: Gives the image of the knee; only outlines ask for it, as they cannot be filled without.
         choice: What the path alone does not say.
         scheme: Its tissues are known besides knee3d's, where a file names its labels; None is none.
 
@@ -198,8 +201,8 @@ def read_mask(
             )
         return read_mask(files[0], knee, choice, scheme)
     if path.suffix.lower() in outlines.ENDINGS:
-        image, side = knee()
-        return MaskFile(path, *outlines.read_outlines(path, to_canonical(image), side))
+        image = knee()
+        return MaskFile(path, *outlines.read_outlines(path, to_canonical(image), image.side))
     if path.is_file() and not _is_known(path) and is_segmentation(path):
         labels, numbering = read_segmentation(path, scheme)
         return MaskFile(path, to_canonical(labels), numbering)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from knee3d.atomic import whole_file
-from knee3d.dataset.dataset import Case
+from knee3d.dataset.case_collection import Case
 from knee3d.geometry.view_names import OBLIQUE
 from knee3d.postprocess.fusion_fit import Fusion
 from knee3d.postprocess.quality import QualityReference

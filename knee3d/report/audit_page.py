@@ -14,7 +14,7 @@ def write_audit_page(summary: Mapping[str, Any], pictures: str, path: Path) -> N
     """Write one HTML page without scripts.
 
     Args:
-        summary: See `dataset.audit.summary_of`.
+        summary: See `case_collection.audit.summary_of`.
         pictures: Folder of <case>.png, relative to the page.
         path: Of the page.
     """

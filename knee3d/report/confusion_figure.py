@@ -1,4 +1,4 @@
-"""The pictures of a report: confusion matrices, and a knee with its labels at a glance.
+"""Draw confusion matrices.
 
 Drawn with matplotlib's objects, never pyplot, so that nothing is global.
 """
@@ -17,9 +17,6 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from knee3d.atomic import whole_file
 from knee3d.postprocess.confusion_matrix import OverlapScores
-from knee3d.report.overview_figure import mask_figure, overview_figure
-
-__all__ = ["confusion_figure", "mask_figure", "overview_figure"]
 
 DPI = 200
 CELL_INCHES = (1.05, 0.62)

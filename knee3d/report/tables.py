@@ -274,7 +274,7 @@ _HEADINGS = ("series", "echo", "ms", "images", "voxels", "mm", "plane", "side")
 
 
 def findings_lines(findings: Iterable[Mapping[str, Any]], one_line: bool) -> list[str]:
-    """What could be read from a path, from `dataset.inspection.rows`, in columns; nothing where nothing could.
+    """What could be read from a path, from `case_collection.inspection.rows`, in columns; nothing where nothing could.
 
     Args:
         findings: Those with a problem are left out.

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from knee3d.dataset.dataset import Dataset, Split
+from knee3d.dataset.case_collection import CaseCollection, Split
 from knee3d.models.keras_file import load_keras_file
 from knee3d.models.model_card import keras_file_fingerprint, load_card, model_folder
 
@@ -67,7 +67,7 @@ def find_pretrained(folder: str | Path, view: str) -> PretrainedNetwork:
     return PretrainedNetwork(home, load_card(home.parent, home.name))
 
 
-def inherit_patients(card: Mapping[str, Any], pretrained: PretrainedNetwork, dataset: Dataset) -> dict[str, Any]:
+def inherit_patients(card: Mapping[str, Any], pretrained: PretrainedNetwork, dataset: CaseCollection) -> dict[str, Any]:
     """Add the patients of a pretrained network to a model card, split by split, so that leak checks stay true.
 
     Args:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from knee3d.dataset.dataset import Case, Dataset
+from knee3d.dataset.case_collection import Case, CaseCollection
 from knee3d.dataset.png_slices import read_slices
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.resampling import LINEAR, NEAREST, oblique_grid, resample
@@ -38,7 +38,7 @@ class PlaneStack:
     plane: str = ""
 
     @classmethod
-    def of(cls, dataset: Dataset, case: Case, plane: Plane) -> PlaneStack:
+    def of(cls, dataset: CaseCollection, case: Case, plane: Plane) -> PlaneStack:
         """The slices of a labelled case."""
         images, masks = (tuple(map(str, dataset.slice_paths(case, plane, kind))) for kind in ("image", "mask"))
         axes = [plane.axis, *(axis for axis in range(3) if axis != plane.axis)]
@@ -71,7 +71,7 @@ class ObliqueStack:
         spacing_mm: Between pixels and between slices.
     """
 
-    dataset: Dataset
+    dataset: CaseCollection
     knee: Case
     turn: np.ndarray
     spacing_mm: float

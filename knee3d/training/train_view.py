@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from knee3d.atomic import replace_folder, whole_file
-from knee3d.dataset.dataset import Dataset, Split
+from knee3d.dataset.case_collection import CaseCollection, Split
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.view_names import SHARED
 from knee3d.lease import BEAT_S, STALE_S, Lease, leased
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 def train_view(
-    dataset: Dataset,
+    dataset: CaseCollection,
     view: Plane | str,
     models: Path,
     config: TrainConfig,
@@ -101,7 +101,7 @@ def train_view(
 
 
 def _planned(
-    dataset: Dataset, view: str, config: TrainConfig, extras: TrainingExtras
+    dataset: CaseCollection, view: str, config: TrainConfig, extras: TrainingExtras
 ) -> tuple[TrainingView, dict[str, Any], PretrainedNetwork | None]:
     """How knees are shown, the card before training, and the network to begin with."""
     seeing = training_view(view, config, dataset.of_split(Split.TRAIN))
@@ -117,7 +117,12 @@ def _planned(
 
 
 def prepare_training_folder(
-    dataset: Dataset, view: Plane | str, models: Path, config: TrainConfig, going: ResumeOptions, extras: TrainingExtras
+    dataset: CaseCollection,
+    view: Plane | str,
+    models: Path,
+    config: TrainConfig,
+    going: ResumeOptions,
+    extras: TrainingExtras,
 ) -> bool:
     """Do here what comes before a training elsewhere, which then goes on in `training_folder_of` with `resume`.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from knee3d import __version__
-from knee3d.dataset.dataset import Case, Dataset, Split
+from knee3d.dataset.case_collection import Case, CaseCollection, Split
 from knee3d.labels.scheme_files import scheme_to_json
 from knee3d.models.model_card import ALL_PLANES, FORM
 from knee3d.records import VERSION, changed_settings, settings_before
@@ -18,7 +18,7 @@ IDENTITY = ("scheme", "data")
 """What makes two trainings the same, beside their settings and the directions of their slices."""
 
 
-def new_model_card(dataset: Dataset, view: TrainingView, settings: Mapping[str, Any]) -> dict[str, Any]:
+def new_model_card(dataset: CaseCollection, view: TrainingView, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The card of a training before it begins.
 
     Args:

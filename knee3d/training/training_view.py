@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from knee3d.dataset.dataset import Case, Dataset
+from knee3d.dataset.case_collection import Case, CaseCollection
 from knee3d.geometry.directions import view_rotations
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.view_names import COARSEST_MM, FINEST_MM, OBLIQUE, SHARED, SOLID
@@ -42,7 +42,7 @@ class TrainingView:
     turns: tuple[np.ndarray, ...] = ()
     whole: bool = False
 
-    def stacks(self, dataset: Dataset, cases: Sequence[Case]) -> list[Stack]:
+    def stacks(self, dataset: CaseCollection, cases: Sequence[Case]) -> list[Stack]:
         """What labelled knees have to show."""
         if self.turns:
             spacing = float(self.spacing_mm[0])

@@ -12,7 +12,7 @@ from made_up_models import make_models
 
 from knee3d import api
 from knee3d.cli import main
-from knee3d.dataset.dataset import Split
+from knee3d.dataset.case_collection import Split
 from knee3d.geometry.plane import Plane
 from knee3d.inference.trained_models import load_models, models_fingerprint
 from knee3d.models.backend import load_model

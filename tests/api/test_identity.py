@@ -72,7 +72,8 @@ def test_labels_have_no_names(cohort, tmp_path, form):
         plant(image)
         image.StudyInstanceUID, image.FrameOfReferenceUID = "1.2.3", "1.2.4"
         pydicom.dcmwrite(path, image)
-    image, side = read_image(folder)
+    image = read_image(folder)
+    side = image.side
     labels = image.with_array((image.array > 500).astype(np.uint8))
     write_labels(labels, SCHEMES["cartilage"], ImageSource(folder, side), form, tmp_path / "out", "knee_1")
     assert betrayed(tmp_path / "out") == []

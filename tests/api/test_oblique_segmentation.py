@@ -13,7 +13,6 @@ from click.testing import Result
 from made_up_models import make_models, make_network, make_volume_network
 
 from knee3d import api
-from knee3d import models as models_folder
 from knee3d.dataset.manifest import read_manifest
 from knee3d.dataset.preparation import network_image
 from knee3d.geometry.directions import radial_directions, sphere_directions
@@ -23,11 +22,12 @@ from knee3d.geometry.view_names import OBLIQUE
 from knee3d.inference.oblique_view import ObliqueView
 from knee3d.inference.prediction import PlaneView
 from knee3d.inference.segmenter import Segmenter, SegmentMethod
-from knee3d.inference.trained_models import load_models
+from knee3d.inference.trained_models import load_models, models_fingerprint
 from knee3d.io.image_source import read_image
 from knee3d.io.probability_file import read_probabilities
 from knee3d.io.volume_file import read_volume
 from knee3d.models.fusion_file import fusion_path
+from knee3d.models.model_folder import network_fingerprint
 from knee3d.phantom.cohort import CohortConfig
 from knee3d.postprocess.confusion_matrix import confusion_matrix, dice
 
@@ -43,7 +43,7 @@ def place(made_once) -> Path:
 
 def make_place(folder: Path) -> None:
     table = api.make_phantom(CohortConfig(3, (64, 60, 56), seed=1), folder / "cohort", jobs=2)
-    image, _ = read_image(read_manifest(table)[0].image)
+    image = read_image(read_manifest(table)[0].image)
     spacing = to_canonical(image).spacing_mm
     make_models(folder / "planes-only", tuple(spacing.tolist()))
     shutil.copytree(folder / "planes-only", folder / "models")
@@ -104,7 +104,8 @@ def test_some_planes_and_oblique_views_share_the_weights(place, tmp_path):
 
 
 def test_fast_is_the_same_where_the_quick_look_is_sure(place):
-    volume, side = read_image(read_manifest(place / "cohort" / "knees.csv")[0].image)
+    volume = read_image(read_manifest(place / "cohort" / "knees.csv")[0].image)
+    side = volume.side
     away = np.linalg.norm(np.indices((100, 110, 90)).T - [40, 60, 45], axis=-1).T
     shell = np.random.default_rng(0).normal(50, 5, away.shape) + 200 * ((away < 14) & (away > 11))
     image = type(volume)(shell.astype(np.int16), volume.affine)
@@ -164,14 +165,14 @@ def test_another_oblique_network_is_other_models(place, tmp_path):
     shutil.copytree(place / "models", models)
     words = (place / "cohort", "--models", models, "--out", out, "--views", "oblique:1")
     assert run(*words).exit_code == 0
-    planes = models_folder.models_fingerprint(models)
+    planes = models_fingerprint(models)
     index = models / OBLIQUE / "saved_model" / "variables" / "variables.index"
     spacing = json.loads((models / OBLIQUE / "card.json").read_text())["spacing_mm"]
     before = index.read_bytes()
     shutil.rmtree(models / OBLIQUE)
     make_network(models, OBLIQUE, tuple(spacing), "cartilage", 150, sphere_directions(4))
     assert index.read_bytes() != before
-    assert models_folder.models_fingerprint(models) == planes  # whoever asks for planes only does not notice
+    assert models_fingerprint(models) == planes  # whoever asks for planes only does not notice
     refused = run(*words)
     assert refused.exit_code == 2
     assert "--overwrite" in said(refused)
@@ -183,13 +184,13 @@ def test_another_oblique_network_is_other_models(place, tmp_path):
 def test_a_network_that_looks_otherwise_is_another_one(place, tmp_path, looks):
     models = tmp_path / "models"
     shutil.copytree(place / "models", models)
-    marks = [models_folder.network_fingerprint(models, name) for name in (OBLIQUE, PLANES[0])]
-    fused = models_folder.models_fingerprint(models, oblique=4)
+    marks = [network_fingerprint(models, name) for name in (OBLIQUE, PLANES[0])]
+    fused = models_fingerprint(models, oblique=4)
     card_with(**looks)(models)
     edit(models / PLANES[0] / "card.json", scores={"val_dice": 1})
-    assert models_folder.network_fingerprint(models, OBLIQUE) != marks[0]
-    assert models_folder.network_fingerprint(models, PLANES[0]) == marks[1]
-    assert models_folder.models_fingerprint(models, oblique=4) != fused
+    assert network_fingerprint(models, OBLIQUE) != marks[0]
+    assert network_fingerprint(models, PLANES[0]) == marks[1]
+    assert models_fingerprint(models, oblique=4) != fused
 
 
 @pytest.mark.parametrize(
@@ -271,8 +272,9 @@ def test_a_network_of_the_volume_segments_alone_and_beside_planes(place, tmp_pat
         done = run(*asked, *words, "--out", out)
         assert done.exit_code == 0, done.output
         assert sorted(record_of(out)["weights"]) == sorted(views)
-    image, side = read_image(read_manifest(place / "cohort" / "knees.csv")[0].image)
-    pixels, _ = network_image(image, side)
+    image = read_image(read_manifest(place / "cohort" / "knees.csv")[0].image)
+    side = image.side
+    pixels, _ = network_image(image)
     labels = to_canonical(read_volume(tmp_path / "1" / "P001-baseline" / "labels.nii.gz"), side).array
     clear = np.abs(pixels.array.astype(int) - 170) > 1
     np.testing.assert_array_equal(labels[clear] > 0, pixels.array[clear] > 170)
@@ -303,7 +305,7 @@ def test_fitted_weights_are_taken_where_they_are_for_these_views(place, tmp_path
         "objective": "",
         "reference": reference,
     }
-    marks = {name: models_folder.network_fingerprint(models, name) for name in (*PLANES, OBLIQUE)}
+    marks = {name: network_fingerprint(models, name) for name in (*PLANES, OBLIQUE)}
     fusion_path(models, 2).write_text(json.dumps(fusion | {"networks": marks}))
     fitted = load_models(models, oblique=2).ensemble
     assert (fitted.weights, fitted.rule) == (weights, "log")

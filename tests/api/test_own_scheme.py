@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from knee3d.cli import main
 from knee3d.cli.training import train
-from knee3d.dataset.dataset import load_dataset
+from knee3d.dataset.case_collection import load_cases
 from knee3d.io.dicom.segmentation import read_segmentation
 from knee3d.io.image_source import read_mask
 from knee3d.labels.scheme_files import scheme_from_json
@@ -50,7 +50,7 @@ def journey(tmp_path_factory):
 
 @pytest.mark.slow
 def test_dataset_and_network_hold_the_scheme(journey):
-    scheme = load_dataset(journey / "dataset").scheme
+    scheme = load_cases(journey / "dataset").scheme
     assert scheme.names == ("femoral cartilage", "iliotibial band")
     told = model_card.load_card(journey / "models", "sagittal")
     assert scheme_from_json(told["scheme"]) == scheme

@@ -6,7 +6,7 @@ import pytest
 from made_up_models import make_models
 
 from knee3d import api
-from knee3d.dataset.dataset import Split
+from knee3d.dataset.case_collection import Split
 from knee3d.geometry.plane import Plane
 from knee3d.inference.trained_models import load_models
 from knee3d.models.fusion_file import fusion_path
@@ -33,7 +33,7 @@ def test_voxels_of_another_size_are_warned_of_and_written_down(balls, tmp_path, 
 
 
 def test_pictures_are_drawn_unless_not_wanted(balls, models, tmp_path, monkeypatch):
-    monkeypatch.setattr("knee3d.report.confusion_figure.overview_figure", lambda *args: args[3].write_bytes(b""))
+    monkeypatch.setattr("knee3d.report.overview_figure.overview_figure", lambda *args: args[3].write_bytes(b""))
     (tmp_path / "drawn" / "overview").mkdir(parents=True)
     assert api.evaluate(balls.folder, models, Split.TEST, tmp_path / "plain", PLAIN)["other_voxels"] == {}
     assert not (tmp_path / "plain" / "overview").exists()

@@ -47,7 +47,7 @@ def place(made_once, cohort_of) -> Path:
     """cohort/ of four knees, and models/ that suit them."""
 
     def make(folder: Path) -> None:
-        image, _ = read_image(read_manifest(cohort_of(CohortConfig(3, SHAPE, seed=1), folder / "cohort"))[0].image)
+        image = read_image(read_manifest(cohort_of(CohortConfig(3, SHAPE, seed=1), folder / "cohort"))[0].image)
         make_models(folder / "models", tuple(to_canonical(image).spacing_mm.tolist()))
 
     return made_once("segmentation", make)
@@ -368,7 +368,7 @@ def test_whole_mode_is_the_plain_loop_voxel_for_voxel(place):
     import keras
 
     trained = load_models(place / "models")
-    image, _ = network_image(*read_image(entries(place)[0].source.path))
+    image, _ = network_image(read_image(entries(place)[0].source.path))
     fused: dict[str, Volume] = {}
     for plane in Plane:
         model = keras.layers.TFSMLayer(str(place / "models" / plane.value / "saved_model"), call_endpoint="serve")
@@ -385,7 +385,8 @@ def test_whole_mode_is_the_plain_loop_voxel_for_voxel(place):
 
 def test_fast_is_exact_for_networks_that_see_little_and_says_when_it_is_not_sure(place, tmp_path, plainly):
     """On a bright shell in a large image; and on a knee that fills its image."""
-    volume, side = read_image(entries(place)[0].source.path)
+    volume = read_image(entries(place)[0].source.path)
+    side = volume.side
     away = np.linalg.norm(np.indices((100, 110, 90)).T - [40, 60, 45], axis=-1).T
     shell = 250 * ((away < 14) & (away > 11))
     trained = load_models(place / "models")
@@ -500,7 +501,7 @@ def test_an_image_that_is_as_it_was_is_not_read_again(place, tmp_path, plainly, 
     words = (cohort, "--models", place / "models", "--out", tmp_path / "out")
     assert run(*words).exit_code == 0
     read = []
-    content = segmentation_record.content_mark
+    content = segmentation_record.content_fingerprint
     monkeypatch.setattr(segmentation_record, "content_fingerprint", lambda path: read.append(path) or content(path))
     assert "4 kept" in run(*words).output
     assert not read
@@ -600,7 +601,8 @@ def test_a_place_where_nothing_can_be_written_is_said_before(place, tmp_path, mo
 def test_a_side_that_the_classes_need_is_asked_for_before(place, tmp_path, plainly):
     """Also by a dry run. DICOM that tells its side is taken at its word."""
     dicom = place / "cohort" / "P001-baseline" / "dicom"
-    image, side = read_image(dicom)
+    image = read_image(dicom)
+    side = image.side
     make_models(tmp_path / "models", tuple(to_canonical(image).spacing_mm.tolist()), scheme="iwoai")
     write_volume(image, tmp_path / "knee.nii.gz")
     words = ("--models", tmp_path / "models", "--out", tmp_path / "out")
@@ -621,7 +623,8 @@ def test_a_side_that_the_classes_need_is_asked_for_before(place, tmp_path, plain
 
 def test_what_a_path_does_not_say_is_asked_for_before_and_said_again_to_report(place, tmp_path):
     """A NumPy array has no spacing and no axes."""
-    image, side = read_image(place / "cohort" / "P001-baseline" / "dicom")
+    image = read_image(place / "cohort" / "P001-baseline" / "dicom")
+    side = image.side
     np.save(tmp_path / "knee.npy", image.array)
     told = ("--spacing", ",".join(map(str, image.spacing_mm)), "--axes", axis_codes(image.affine).lower())
     words = (tmp_path / "knee.npy", "--models", place / "models", "--out", tmp_path / "out", "--side", side)

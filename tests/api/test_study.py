@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from knee3d import api
-from knee3d.dataset.dataset import Split
+from knee3d.dataset.case_collection import Split
 from knee3d.dataset.preparation import PrepareConfig
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.phantom.cohort import CohortConfig

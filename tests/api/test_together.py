@@ -74,7 +74,7 @@ def kill_at_work(child: subprocess.Popen, out: Path) -> str:
 
 @pytest.mark.slow
 def test_three_processes_segment_each_knee_once_and_take_over_what_a_killed_one_had(table, tmp_path, plainly):
-    image, _ = read_image(read_manifest(table)[0].image)
+    image = read_image(read_manifest(table)[0].image)
     models = make_models(tmp_path / "models", tuple(to_canonical(image).spacing_mm.tolist()))
     words = ("segment", table, "--models", models, "--precision", "float32", "--save-probabilities", "--out")
     out = tmp_path / "three"

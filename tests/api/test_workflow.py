@@ -19,7 +19,7 @@ from test_identity import betrayed, plant
 
 from knee3d import api
 from knee3d.cli import main
-from knee3d.dataset.dataset import Dataset, Split, load_dataset, save_dataset
+from knee3d.dataset.case_collection import CaseCollection, Split, load_cases, save_cases
 from knee3d.dataset.intensity import WINDOW_RULE, to_pixels
 from knee3d.dataset.manifest import read_manifest
 from knee3d.dataset.png_slices import read_slices
@@ -79,7 +79,7 @@ def segment_one(
 
 @pytest.mark.slow
 def test_prepared_knees_are_split_by_patient(journey):
-    dataset = load_dataset(journey / "dataset")
+    dataset = load_cases(journey / "dataset")
     assert {case.split for case in dataset.cases} == {Split.TRAIN, Split.VAL, Split.TEST}
     visits = [case for case in dataset.cases if case.patient == "P001"]
     assert len(visits) == 2
@@ -95,7 +95,7 @@ def test_fusion_weights_are_kept_by_plane_and_fitted_on_validation_only(journey,
     written = json.loads((models / "fusion.json").read_text())
     assert written["weights"] == dict(fusion.weights)
     assert set(written["weights"]) == {plane.value for plane in Plane}
-    validation = load_dataset(journey / "dataset").of_split(Split.VAL)
+    validation = load_cases(journey / "dataset").of_split(Split.VAL)
     assert written["fitted_on"] == {"split": "val", "cases": [case.name for case in validation]}
     assert written["dice"]["fused"] >= max(fusion.alone.values())
 
@@ -106,7 +106,7 @@ def test_a_killed_fuse_goes_on_and_another_way_needs_no_networks(journey, tmp_pa
     shutil.copytree(journey / "models", models)
     shutil.rmtree(models / "fusion.evidence", ignore_errors=True)
     (models / "fusion.json").unlink(missing_ok=True)
-    validation = load_dataset(journey / "dataset").of_split(Split.VAL)
+    validation = load_cases(journey / "dataset").of_split(Split.VAL)
     looked_at: list[str] = []
     opinion = Ensemble.opinion
 
@@ -171,12 +171,12 @@ def test_a_fusion_older_than_its_networks_is_warned_of(journey, tmp_path, caplog
 
 @pytest.mark.slow
 def test_weights_are_not_fitted_on_patients_who_were_test_patients(journey, tmp_path):
-    dataset = load_dataset(journey / "dataset")
+    dataset = load_cases(journey / "dataset")
     turned = {Split.TRAIN: Split.TRAIN, Split.TEST: Split.VAL, Split.VAL: Split.TEST}
     cases = tuple(replace(case, split=turned[case.split]) for case in dataset.cases)
     for case in cases:
         (tmp_path / case.name).symlink_to(journey / "dataset" / case.name)
-    save_dataset(Dataset(tmp_path, dataset.scheme, cases))
+    save_cases(CaseCollection(tmp_path, dataset.scheme, cases))
     with pytest.raises(ValueError, match="they may have been tested on"):
         api.fit_fusion_of_models(tmp_path, journey / "models")
 
@@ -191,9 +191,9 @@ def test_an_evaluation_is_numbers_and_pictures_of_unseen_knees(journey, tmp_path
         assert set(names) <= set(view["dice"])
         matrix = np.array(view["confusion_matrix"])
         assert matrix.shape == (4, 4)
-        voxels = sum(np.prod(case.shape) for case in load_dataset(journey / "dataset").of_split(Split.TEST))
+        voxels = sum(np.prod(case.shape) for case in load_cases(journey / "dataset").of_split(Split.TEST))
         assert matrix.sum() == voxels
-    unseen = [case.name for case in load_dataset(journey / "dataset").of_split(Split.TEST)]
+    unseen = [case.name for case in load_cases(journey / "dataset").of_split(Split.TEST)]
     assert sorted(scores["cases"]) == sorted(unseen)
     with (tmp_path / "scores.csv").open() as file:
         assert {"case", "view", "tissue", "measure", "value", "low", "high"} == set(next(csv.DictReader(file)))
@@ -221,34 +221,34 @@ def test_other_ways_of_fusion_and_a_cleaned_one_are_scored_beside_it(journey, tm
 @pytest.mark.slow
 def test_patients_that_were_trained_on_are_not_tested_on(journey, tmp_path):
     """Another split of the same knees, as a second `prepare` with another seed would draw it."""
-    dataset = load_dataset(journey / "dataset")
+    dataset = load_cases(journey / "dataset")
     turned = {Split.TRAIN: Split.TEST, Split.TEST: Split.VAL, Split.VAL: Split.TRAIN}
     cases = tuple(replace(case, split=turned[case.split]) for case in dataset.cases)
     for case in cases:
         (tmp_path / "leaky").mkdir(exist_ok=True)
         (tmp_path / "leaky" / case.name).symlink_to(journey / "dataset" / case.name)
-    save_dataset(Dataset(tmp_path / "leaky", dataset.scheme, cases))
+    save_cases(CaseCollection(tmp_path / "leaky", dataset.scheme, cases))
     with pytest.raises(ValueError, match="were in the train split when the models, or those"):
         api.evaluate(tmp_path / "leaky", journey / "models", Split.TEST, tmp_path / "out")
-    other = Dataset(tmp_path / "leaky", SCHEMES["bones"], cases)
-    save_dataset(other)
+    other = CaseCollection(tmp_path / "leaky", SCHEMES["bones"], cases)
+    save_cases(other)
     with pytest.raises(ValueError, match="scheme bones, the models compartments"):
         api.fit_fusion_of_models(tmp_path / "leaky", journey / "models")
 
 
-def with_window_rule(dataset: Dataset, folder: Path, *names: str) -> Dataset:
+def with_window_rule(dataset: CaseCollection, folder: Path, *names: str) -> CaseCollection:
     """The same slices in another folder, where the windows of some cases are said to come from another rule."""
     cases = tuple(replace(case, window=replace(case.window, rule="another")) if case.name in names else case
                   for case in dataset.cases)  # fmt: skip
     for case in cases:
         (folder / case.name).symlink_to(dataset.folder / case.name)
-    save_dataset(other := Dataset(folder, dataset.scheme, cases))
+    save_cases(other := CaseCollection(folder, dataset.scheme, cases))
     return other
 
 
 @pytest.mark.slow
 def test_images_and_networks_of_different_windows_do_not_go_together(journey, tmp_path):
-    dataset = load_dataset(journey / "dataset")
+    dataset = load_cases(journey / "dataset")
     names = [case.name for case in dataset.cases]
     (tmp_path / "all").mkdir()
     with_window_rule(dataset, tmp_path / "all", *names)
@@ -300,7 +300,7 @@ def test_cases_of_another_window_are_prepared_again(cohort_of, tmp_path):
 def test_labels_come_back_on_the_inputs_own_grid(journey, tmp_path, side, form):
     knee = next(knee for knee in read_manifest(journey / "cohort" / "knees.csv") if knee.side is side)
     volumes = segment_one(knee.image, journey / "models", tmp_path, "someone", form=form).record["volumes_mm3"]
-    image, _ = read_image(knee.image)
+    image = read_image(knee.image)
     out = tmp_path / "someone"
     path = out / LABEL_FORMATS[form]
     if form == "dicom-seg":
@@ -337,7 +337,7 @@ def test_results_do_not_say_whose_knee_it_is(journey, tmp_path):
 def test_voxels_of_another_size_than_in_training_are_refused(journey, tmp_path, caplog, plainly):
     """The networks see pixels, not millimetres."""
     knee = read_manifest(journey / "cohort" / "knees.csv")[0]
-    image, _ = read_image(knee.image)
+    image = read_image(knee.image)
     finer = Volume(image.array, image.affine @ np.diag([1, 1, 0.5, 1]))
     write_volume(finer, tmp_path / "finer.nii.gz")
     refused = segment_one(tmp_path / "finer.nii.gz", journey / "models", tmp_path / "out", "finer", Side.RIGHT)
@@ -354,7 +354,7 @@ def test_voxels_of_another_size_than_in_training_are_refused(journey, tmp_path, 
 @pytest.mark.slow
 def test_a_left_knee_gets_the_mirrored_labels_of_its_mirror_image(journey, tmp_path, plainly):
     knee = read_manifest(journey / "cohort" / "knees.csv")[0]
-    right, _ = read_image(knee.image)
+    right = read_image(knee.image)
     flipped = np.diag([-1.0, 1, 1, 1])
     left = Volume(right.array, flipped @ right.affine)  # the same voxels in the mirror: a left knee
     found = []
@@ -399,7 +399,7 @@ def test_bad_knees_are_listed_and_good_ones_kept(cohort_of, tmp_path):
     slices[3].unlink()
     with pytest.raises(ValueError, match=r"1 of 4 knees could not be prepared:\n.*P002-baseline.*mm apart"):
         api.prepare(table, tmp_path / "dataset", PREPARATION, None, jobs=2)
-    kept = load_dataset(tmp_path / "dataset")
+    kept = load_cases(tmp_path / "dataset")
     assert sorted(case.name for case in kept.cases) == ["P001-baseline", "P001-follow-up", "P003-baseline"]
 
 
@@ -415,7 +415,7 @@ def test_a_table_may_lose_knees_but_not_all_of_them(cohort_of, tmp_path, caplog)
     table.write_text("".join([lines[0], lines[3].replace("P003-baseline,", "other,", 1)]))
     with pytest.raises(ValueError, match="holds 2 cases, none of which is in"):
         api.prepare(table, tmp_path / "d", split, None, jobs=2)
-    assert len(load_dataset(tmp_path / "d").cases) == 2
+    assert len(load_cases(tmp_path / "d").cases) == 2
 
 
 def test_a_finished_dataset_keeps_its_scheme_and_says_who_changes_split(cohort_of, tmp_path, caplog):
@@ -427,7 +427,7 @@ def test_a_finished_dataset_keeps_its_scheme_and_says_who_changes_split(cohort_o
     other = next(scheme for scheme in SCHEMES.values() if scheme.name != PREPARATION.scheme.name)
     with pytest.raises(ValueError, match=f"has masks of the scheme {PREPARATION.scheme.name}.*give another folder"):
         api.prepare(table, tmp_path / "d", replace(PREPARATION, scheme=other), None, jobs=2)
-    assert told(load_dataset(tmp_path / "d")) == told(first)
+    assert told(load_cases(tmp_path / "d")) == told(first)
     assert told(api.prepare(table, tmp_path / "d", PREPARATION, None, jobs=2)) == told(first)
     assert "in another split" not in caplog.text
     again = api.prepare(table, tmp_path / "d", replace(PREPARATION, fractions=(1, 0, 0)), None, jobs=2)
@@ -455,7 +455,7 @@ def test_a_broken_run_keeps_the_splits_and_what_is_said_of_them(cohort_of, tmp_p
     with pytest.raises(ValueError, match="1 of 7 knees could not be prepared"):
         api.prepare(table, tmp_path / "d", other, None, jobs=2)
     assert "6 of 6 knees were sliced again" in caplog.text
-    broken = {case.name: case.split for case in load_dataset(tmp_path / "d").cases}
+    broken = {case.name: case.split for case in load_cases(tmp_path / "d").cases}
     assert broken == {case.name: case.split for case in first.cases}
     caplog.clear()
     table.write_text("\n".join([*lines, unlabelled]) + "\n")
@@ -498,7 +498,7 @@ def test_real_dicom_is_prepared_and_segmented_voxel_for_voxel(journey, tmp_path,
     (made,) = api.segment_cases([api.InputCase("real", source)], wish, tmp_path / "out")
     assert made.message == ""
     labels = read_volume(tmp_path / "out" / "real" / "labels.nii.gz")
-    assert labels.same_grid(read_image(tmp_path / "series", ReadOptions(echo="3"))[0])
+    assert labels.same_grid(read_image(tmp_path / "series", ReadOptions(echo="3")))
     assert to_canonical(labels).same_grid(expected)
     assert "--echo" in segment_one(tmp_path / "series", journey / "models", tmp_path / "out", "other").message
 

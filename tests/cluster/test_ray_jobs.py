@@ -84,7 +84,7 @@ def test_no_cluster_is_a_clear_error(address):
 @pytest.mark.nightly
 def test_knees_on_a_cluster_that_loses_a_worker_are_those_made_here(cluster, cohort_of, tmp_path):
     table = cohort_of(CohortConfig(3, (32, 30, 28), seed=1), tmp_path / "cohort")
-    image, _ = read_image(read_manifest(table)[0].image)
+    image = read_image(read_manifest(table)[0].image)
     models = make_models(tmp_path / "models", tuple(to_canonical(image).spacing_mm.tolist()))
     bad = table.parent / "P002-baseline" / "dicom"
     sorted(bad.iterdir())[3].unlink()

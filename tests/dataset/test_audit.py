@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from knee3d import api
 from knee3d.cli import main
 from knee3d.dataset.audit import CaseAudit, audit_case, audit_summary, flag_outliers
-from knee3d.dataset.dataset import Dataset, Split, save_dataset
+from knee3d.dataset.case_collection import CaseCollection, Split, save_cases
 from knee3d.geometry.orientation import Side
 from knee3d.lease import leased
 
@@ -68,7 +68,7 @@ def test_splits_and_leaks(balls):
     assert summary["leak"] is None
     assert summary["splits"]["train"]["cases"] == 2
     assert summary["splits"]["train"]["voxels"] == {"cartilage": facts[0].voxels[0] + facts[1].voxels[0]}
-    leaky = Dataset(balls.folder, balls.scheme, tuple(replace(case, patient="P") for case in balls.cases))
+    leaky = CaseCollection(balls.folder, balls.scheme, tuple(replace(case, patient="P") for case in balls.cases))
     assert "P" in audit_summary(leaky, facts)["leak"]
     assert json.loads(json.dumps(summary))["cases"][0]["case"] == balls.cases[0].name
 
@@ -90,7 +90,7 @@ def test_the_page_has_every_case_and_the_command_its_exit_code(balls, tmp_path):
     for case in balls.cases:
         (leaky / case.name).symlink_to(balls.folder / case.name)
     cases = [replace(case, patient="<P&1>") for case in balls.cases]
-    save_dataset(Dataset(leaky, balls.scheme, (*cases[:-1], replace(cases[-1], labelled=False, split=Split.NONE))))
+    save_cases(CaseCollection(leaky, balls.scheme, (*cases[:-1], replace(cases[-1], labelled=False, split=Split.NONE))))
     failed = CliRunner().invoke(main, ["audit", str(leaky), "--out", str(tmp_path / "b")])
     assert failed.exit_code == 1
     assert "<P&1>" in failed.output
@@ -112,10 +112,10 @@ def test_a_page_of_someone_else_is_not_replaced_and_an_own_one_is(balls, tmp_pat
 
 
 def test_slices_that_are_gone_are_named(balls, tmp_path):
-    save_dataset(Dataset(tmp_path, balls.scheme, balls.cases))
+    save_cases(CaseCollection(tmp_path, balls.scheme, balls.cases))
     with pytest.raises(FileNotFoundError, match=balls.cases[0].name):
         api.audit_dataset(tmp_path, tmp_path / "out")
-    save_dataset(Dataset(tmp_path, balls.scheme, ()))
+    save_cases(CaseCollection(tmp_path, balls.scheme, ()))
     with pytest.raises(ValueError, match="no finished case"):
         api.audit_dataset(tmp_path, tmp_path / "out")
     assert np.all([not path.name.endswith(".html") for path in tmp_path.rglob("*")])

@@ -206,9 +206,9 @@ def test_a_series_in_several_folders_is_one_knee(tmp_path, slices):
     assert [knee.mask for knee in found.knees] == [tmp_path / "knees/P1/mask.nii.gz", None]
     assert found.without_knee == ()
     for knee in found.knees:
-        assert read_image(knee.image)[0].shape == (5, 4, 12)
+        assert read_image(knee.image).shape == (5, 4, 12)
     (alone,) = find_cases(tmp_path / "knees" / "P1")
-    assert read_image(alone.source.path)[0].shape == (5, 4, 12)
+    assert read_image(alone.source.path).shape == (5, 4, 12)
 
 
 def test_copies_and_series_beside_each_other_stay_apart(tmp_path):
@@ -297,7 +297,7 @@ def test_interleaved_slices_in_several_folders_are_one_knee(tmp_path, parts):
     places = {f"P/{n}": list(range(n, 12, parts)) for n in range(parts)}
     spread(tmp_path / "a", places)
     (one,) = discover_cases(tmp_path / "a").knees
-    assert read_image(one.image)[0].shape[2] == 12
+    assert read_image(one.image).shape[2] == 12
     spread(tmp_path / "b", {**places, "P/0": places["P/0"][1:]})
     assert len(discover_cases(tmp_path / "b").knees) == 1
     if parts == 2:

@@ -125,8 +125,8 @@ def test_a_knee_behind_linked_folders(cohort, tmp_path):
     (tmp_path / "knees" / "deeper").mkdir(parents=True)
     (tmp_path / "knees" / "deeper" / "mine").symlink_to(tmp_path / "away")
     (entry,) = find_cases(tmp_path / "knees")
-    theirs, _ = read_image(cohort / "P001-baseline" / "dicom")
-    np.testing.assert_array_equal(read_image(entry.source.path)[0].array, theirs.array)
+    theirs = read_image(cohort / "P001-baseline" / "dicom")
+    np.testing.assert_array_equal(read_image(entry.source.path).array, theirs.array)
     assert content_fingerprint(tmp_path / "knees") == content_fingerprint(cohort / "P001-baseline" / "dicom")
 
 
@@ -174,7 +174,7 @@ def test_a_table_chooses_a_series_where_a_folder_holds_both_knees(tmp_path):
     lines = ["case,patient,visit,side,image,mask,series", *(f"k{n},P,,,study,,{n}" for n in (1, 2))]
     (tmp_path / "knees.csv").write_text("\n".join(lines))
     found = find_cases(tmp_path / "knees.csv")
-    assert [read_image(one.source.path, one.source.choice)[1] for one in found] == [Side.RIGHT, Side.LEFT]
+    assert [read_image(one.source.path, one.source.choice).side for one in found] == [Side.RIGHT, Side.LEFT]
     preparation = PrepareConfig(SCHEMES["cartilage"], None)
     cases = list(prepare_knees(read_manifest(tmp_path / "knees.csv"), tmp_path / "dataset", preparation, 1))
     assert {case.name: case.side for case in cases} == {"k1": Side.RIGHT, "k2": Side.LEFT}

@@ -15,7 +15,7 @@ from small_disk import run_in_small_disk
 from knee3d import api, lease
 from knee3d.api import data
 from knee3d.dataset import preparation
-from knee3d.dataset.dataset import load_dataset
+from knee3d.dataset.case_collection import load_cases
 from knee3d.dataset.preparation import PrepareConfig
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.phantom.cohort import CohortConfig
@@ -81,7 +81,7 @@ def test_what_the_list_says_of_slices_does_not_outlive_them(table, tmp_path, mon
     monkeypatch.setattr(data, "prepare_knees", interrupted)
     with pytest.raises(KeyboardInterrupt):
         api.prepare(table, tmp_path, replace(PREPARATION, bits=16), None, jobs=1)
-    assert load_dataset(tmp_path).cases == ()
+    assert load_cases(tmp_path).cases == ()
     assert record.read_bytes() != kept
     monkeypatch.undo()
     again = api.prepare(table, tmp_path, replace(PREPARATION, bits=16), None, jobs=2)

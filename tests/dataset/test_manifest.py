@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from knee3d.dataset.dataset import Split
+from knee3d.dataset.case_collection import Split
 from knee3d.dataset.manifest import COLUMNS, ManifestRow, read_manifest, write_manifest
 from knee3d.geometry.orientation import Side
 from knee3d.io.label_map_file import read_label_map, write_label_map

@@ -12,10 +12,11 @@ from scipy.io import savemat
 
 from knee3d.cli import main
 from knee3d.dataset import preparation as room
-from knee3d.dataset.dataset import Case, Dataset, Split, save_dataset
+from knee3d.dataset.case_collection import Case, CaseCollection, Split, save_cases
 from knee3d.dataset.manifest import ManifestRow
 from knee3d.dataset.png_slices import read_slices
 from knee3d.dataset.preparation import PrepareConfig, assign_splits, load_finished_case, prepare_knee, prepare_knees
+from knee3d.geometry.knee_image import KneeImage
 from knee3d.geometry.orientation import Side, axis_codes, mirror_left_right, reorient, to_canonical
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.slicing import to_slices
@@ -54,8 +55,8 @@ def write_knee(
     return ManifestRow(name, f"patient of {name}", "", side, folder / f"{name}.nii.gz", mask)
 
 
-def dataset(folder: Path, *cases: Case) -> Dataset:
-    return Dataset(folder, PREPARATION.scheme, cases)
+def dataset(folder: Path, *cases: Case) -> CaseCollection:
+    return CaseCollection(folder, PREPARATION.scheme, cases)
 
 
 def mask_counts(folder: Path, case: Case) -> list[int]:
@@ -169,7 +170,7 @@ def test_the_way_back_ends_where_the_knee_lay(tmp_path, side, bits):
     if side is Side.LEFT:
         image, labels = mirror_left_right(image), mirror_left_right(labels)
     case = prepare_knee(write_knee(tmp_path, image, labels, side), tmp_path / "d", replace(PREPARATION, bits=bits))
-    save_dataset(dataset(tmp_path / "d", case))
+    save_cases(dataset(tmp_path / "d", case))
     for extra in ([], ["--mask"]):
         out = tmp_path / f"back{len(extra)}.nii.gz"
         done = CliRunner().invoke(main, ["restore", str(tmp_path / "d"), "k", "-o", str(out), *extra])
@@ -202,7 +203,7 @@ def test_what_cannot_be_restored_is_said(tmp_path):
     bare = prepare_knee(write_knee(tmp_path, image, None), tmp_path / "d", PREPARATION)
     full = prepare_knee(write_knee(tmp_path, image, labels, name="full"), tmp_path / "d", PREPARATION)
     saved = dataset(tmp_path / "d", bare, full)
-    save_dataset(saved)
+    save_cases(saved)
     spoilt = saved.slice_paths(full, next(iter(Plane)), "mask")
     for plane in Plane:
         for path in saved.slice_paths(full, plane, "mask"):
@@ -353,10 +354,10 @@ def test_a_fault_of_ours_costs_one_knee(tmp_path, monkeypatch):
     good, bad = (write_knee(tmp_path, image, labels, name=name) for name in ("good", "bad"))
     start = room.network_image
 
-    def broken(source, side, bits, name):
-        if "bad" in name:
+    def broken(source, bits):
+        if "bad" in source.name:
             raise IndexError("surprise")
-        return start(source, side, bits, name)
+        return start(source, bits)
 
     monkeypatch.setattr(room, "network_image", broken)
     outcomes = list(prepare_knees([bad, good], tmp_path / "d", PREPARATION, 1))
@@ -369,4 +370,4 @@ def test_a_fault_of_ours_costs_one_knee(tmp_path, monkeypatch):
 def test_an_image_of_true_and_false_is_refused(tmp_path):
     image, _ = right_knee()
     with pytest.raises(ValueError, match="is it a mask"):
-        room.network_image(image.with_array(image.array > 0), Side.RIGHT)
+        room.network_image(KneeImage(image.array > 0, image.affine, Side.RIGHT))

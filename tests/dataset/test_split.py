@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knee3d.dataset.dataset import Dataset, Split
+from knee3d.dataset.case_collection import CaseCollection, Split
 from knee3d.dataset.split import Folds, check_no_leak, dataset_of_fold, split_patients
 
 
@@ -53,7 +53,7 @@ def test_a_leak_is_refused_by_name():
 def of_knees(balls, knees):
     """A dataset of (patient, split), without slices."""
     cases = [replace(balls.cases[0], name=str(n), patient=who, split=split) for n, (who, split) in enumerate(knees)]
-    return Dataset(balls.folder, balls.scheme, tuple(cases))
+    return CaseCollection(balls.folder, balls.scheme, tuple(cases))
 
 
 @pytest.mark.parametrize("folds", [2, 3, 5])

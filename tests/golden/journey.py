@@ -17,7 +17,7 @@ import pyvista as pv
 from made_up_models import write_network
 
 from knee3d import api
-from knee3d.dataset.dataset import Dataset, Split
+from knee3d.dataset.case_collection import CaseCollection, Split
 from knee3d.dataset.manifest import ManifestRow, write_manifest
 from knee3d.dataset.png_slices import read_slices
 from knee3d.dataset.preparation import PrepareConfig
@@ -120,7 +120,7 @@ def _digest(array: np.ndarray) -> str:
     return hashlib.sha256(said).hexdigest()[:32]
 
 
-def _slices(dataset: Dataset) -> dict[str, str]:
+def _slices(dataset: CaseCollection) -> dict[str, str]:
     return {
         f"{case.name}/{plane.value}/{kind}": _digest(read_slices(dataset.slice_paths(case, plane, kind)))
         for case in dataset.cases
@@ -129,7 +129,7 @@ def _slices(dataset: Dataset) -> dict[str, str]:
     }
 
 
-def _cases(dataset: Dataset) -> list[dict[str, Any]]:
+def _cases(dataset: CaseCollection) -> list[dict[str, Any]]:
     """Without what depends on the time at which the input was written."""
     timed = ("fingerprint", "source")
     content = json.loads((dataset.folder / "cases.json").read_text())

@@ -34,7 +34,7 @@ def found(made_once) -> dict[str, Any]:
 
     def make(folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("knee3d.report.confusion_figure.overview_figure", draw)
+            patch.setattr("knee3d.report.overview_figure.overview_figure", draw)
             (folder / "found.json").write_text(json.dumps(run_journey(folder / "journey")))
 
     found = json.loads((made_once("golden", make) / "found.json").read_text())  # as it is kept

@@ -31,8 +31,10 @@ def test_a_zipped_series_is_the_series(tmp_path):
     with zipfile.ZipFile(tmp_path / "study.zip", "w") as file:
         for path in (tmp_path / "series").iterdir():
             file.write(path, f"study/deep/{path.name}")
-    expected, side = read_image(tmp_path / "series")
-    found, found_side = read_image(tmp_path / "study.zip")
+    expected = read_image(tmp_path / "series")
+    side = expected.side
+    found = read_image(tmp_path / "study.zip")
+    found_side = found.side
     np.testing.assert_array_equal(found.array, expected.array)
     np.testing.assert_array_equal(found.affine, expected.affine)
     assert found_side is side is Side.LEFT

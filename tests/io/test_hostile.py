@@ -20,6 +20,7 @@ from pydicom.uid import EnhancedMRImageStorage
 from scipy.io import savemat
 
 from knee3d.dataset.manifest import read_manifest
+from knee3d.geometry.knee_image import KneeImage
 from knee3d.geometry.orientation import Side
 from knee3d.geometry.volume import Volume
 from knee3d.io.archive import ArchiveError
@@ -87,7 +88,7 @@ def read(target: Path) -> None:
         read_label_map(str(target))
     elif target.name in MASKS:
         image = Volume(np.zeros((3, 4, 5), np.int16), IPL)
-        read_mask(target, lambda: (image, Side.RIGHT)).on_grid_of(image)
+        read_mask(target, lambda: KneeImage(image.array, image.affine, Side.RIGHT)).on_grid_of(image)
     else:
         read_image(target, BARE if target.suffix in (".im", ".npy") else ReadOptions())
 

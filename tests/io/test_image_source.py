@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from knee3d.dataset.intensity import find_window
+from knee3d.geometry.knee_image import KneeImage
 from knee3d.geometry.orientation import Side, axis_codes, reorient, to_canonical
 from knee3d.geometry.volume import Volume
 from knee3d.io.array_file import ArrayFileError, read_array_file
@@ -30,7 +31,8 @@ def place(codes: str = "RAS") -> np.ndarray:
 
 def test_image_from_a_file_has_no_side(tmp_path):
     write_volume(Volume(voxels(), place()), tmp_path / "v.nii.gz")
-    volume, side = read_image(tmp_path / "v.nii.gz")
+    volume = read_image(tmp_path / "v.nii.gz")
+    side = volume.side
     np.testing.assert_array_equal(volume.array, voxels())
     assert side is Side.UNKNOWN
 
@@ -58,7 +60,8 @@ def dicom_folder(folder):
 
 def test_image_from_a_folder_is_dicom(tmp_path):
     array = dicom_folder(tmp_path / "knee")
-    volume, side = read_image(tmp_path / "knee", ReadOptions("1", "1"))
+    volume = read_image(tmp_path / "knee", ReadOptions("1", "1"))
+    side = volume.side
     np.testing.assert_array_equal(reorient(volume, "IPL").array, array)
     assert side is Side.LEFT
     for choice in (ReadOptions("2"), ReadOptions(echo="2")):
@@ -89,7 +92,8 @@ def test_hdf5_needs_a_spacing_and_has_it_along_its_axes(tmp_path):
     path = write_hdf5(tmp_path / "train_001_V00.im", array)
     with pytest.raises(ArrayFileError, match=r"train_001_V00\.im does not say how far.*--spacing"):
         read_image(path)
-    volume, side = read_image(path, ReadOptions(spacing_mm=SPACING))
+    volume = read_image(path, ReadOptions(spacing_mm=SPACING))
+    side = volume.side
     np.testing.assert_array_equal(volume.array, array)
     assert axis_codes(volume.affine) == "IPR"
     np.testing.assert_allclose(volume.spacing_mm, SPACING)
@@ -143,7 +147,7 @@ CHANNELS = np.stack([value == LABELS for value in (1, 2, 3)], axis=-1).astype(np
 
 def knee_like(labels: Volume, side: Side = Side.UNKNOWN):
     """What `read_mask` asks for the image with."""
-    return lambda: (Volume(np.zeros(labels.shape[:3], np.int16), labels.affine), side)
+    return lambda: KneeImage(np.zeros(labels.shape[:3], np.int16), labels.affine, side)
 
 
 def test_channels_of_every_form_are_the_same_labels(tmp_path):
@@ -259,7 +263,8 @@ def test_a_numpy_array_needs_spacing_and_axes(tmp_path):
         with pytest.raises(ArrayFileError, match=rf"0000\.npy.*{words}"):
             read_image(tmp_path / "0000.npy", choice)
     for codes in ("LIP", "RIP", "SAL"):
-        volume, side = read_image(tmp_path / "0000.npy", ReadOptions(spacing_mm=SPACING, axes=codes))
+        volume = read_image(tmp_path / "0000.npy", ReadOptions(spacing_mm=SPACING, axes=codes))
+        side = volume.side
         np.testing.assert_array_equal(volume.array, voxels())
         assert axis_codes(volume.affine) == codes
         np.testing.assert_allclose(volume.spacing_mm, SPACING)
@@ -268,7 +273,7 @@ def test_a_numpy_array_needs_spacing_and_axes(tmp_path):
     with pytest.raises(ValueError, match="R/L, A/P and S/I"):
         ReadOptions(axes="LIT")
     write_hdf5(tmp_path / "v.im", voxels())
-    assert axis_codes(read_image(tmp_path / "v.im", ReadOptions(spacing_mm=SPACING, axes="SAL"))[0].affine) == "SAL"
+    assert axis_codes(read_image(tmp_path / "v.im", ReadOptions(spacing_mm=SPACING, axes="SAL")).affine) == "SAL"
 
 
 @pytest.mark.parametrize("array", [np.zeros((3, 4)), np.array([{}, []], dtype=object), np.zeros((3, 4, 5), complex)])
@@ -282,7 +287,7 @@ def test_a_header_and_its_voxels_in_two_files(tmp_path):
     """NIfTI's pair is read by its header; whoever gives the voxels is told; one cut off, or Analyze's, is refused."""
     write_volume(Volume(voxels(), place("LIP")), tmp_path / "one.nii")
     nib.save(nib.Nifti1Pair.from_image(nib.load(tmp_path / "one.nii")), tmp_path / "pair.img")
-    one, pair = read_image(tmp_path / "one.nii")[0], read_image(tmp_path / "pair.hdr")[0]
+    one, pair = read_image(tmp_path / "one.nii"), read_image(tmp_path / "pair.hdr")
     np.testing.assert_array_equal(pair.array, one.array)
     np.testing.assert_allclose(pair.affine, one.affine, atol=1e-6)
     with pytest.raises(VolumeFileError, match=r"pair\.img has no header.* pair\.hdr"):
@@ -303,7 +308,7 @@ def test_arrays_of_the_other_order_of_bytes_look_the_same(tmp_path, dtype):
     windows = []
     for name, one in (("big", array), ("little", array.astype(dtype.replace(">", "<")))):
         np.save(tmp_path / f"{name}.npy", one)
-        volume, _ = read_image(tmp_path / f"{name}.npy", choice)
+        volume = read_image(tmp_path / f"{name}.npy", choice)
         assert volume.array.dtype.isnative
         windows.append(find_window(volume))
     assert windows[0] == windows[1]
@@ -312,7 +317,7 @@ def test_arrays_of_the_other_order_of_bytes_look_the_same(tmp_path, dtype):
 def test_a_last_axis_of_one_is_no_channel_and_an_archive_no_array(tmp_path):
     np.save(tmp_path / "v.npy", voxels()[..., None])
     choice = ReadOptions(spacing_mm=SPACING, axes="IPL")
-    np.testing.assert_array_equal(read_image(tmp_path / "v.npy", choice)[0].array, voxels())
+    np.testing.assert_array_equal(read_image(tmp_path / "v.npy", choice).array, voxels())
     with (tmp_path / "z.npy").open("wb") as file:
         np.savez(file, voxels())
     with pytest.raises(ArrayFileError, match=r"z\.npy is an archive"):

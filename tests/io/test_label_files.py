@@ -9,6 +9,7 @@ import SimpleITK as sitk
 
 from knee3d.cli import main
 from knee3d.dataset.preparation import PrepareConfig, read_mask_classes
+from knee3d.geometry.knee_image import KneeImage
 from knee3d.geometry.orientation import Side, reorient, to_canonical
 from knee3d.geometry.volume import Volume
 from knee3d.io.dicom.writer import write_series
@@ -39,7 +40,7 @@ def labels_for(image: Volume) -> Volume:
 def test_labels_come_back_as_a_mask_of_the_same_image(knee, tmp_path, form, zipped):
     path = shutil.make_archive(str(tmp_path / "z"), "zip", knee) if zipped else knee
     source = ImageSource(type(knee)(path), Side.LEFT)
-    image, _ = read_image(source.path)
+    image = read_image(source.path)
     written = write_labels(labels_for(image), SCHEME, source, form, tmp_path / "out", "knee_1")
     assert [one.name for one in (tmp_path / "out").iterdir()] == [written.name] == [LABEL_FORMATS[form]]
     mask = read_mask(written, lambda: read_image(source.path))
@@ -53,16 +54,16 @@ def test_labels_come_back_as_a_mask_of_the_same_image(knee, tmp_path, form, zipp
 
 
 def test_labels_beside_the_images_are_not_taken_for_one_of_them(knee):
-    image, _ = read_image(knee)
+    image = read_image(knee)
     write_labels(labels_for(image), SCHEME, ImageSource(knee, Side.LEFT), "dicom-seg", knee, "x")
     with pytest.raises(ValueError, match=r"labels\.dcm holds labels .DICOM-SEG. and no image"):
         read_image(knee / "labels.dcm")
-    again, _ = read_image(knee)
+    again = read_image(knee)
     np.testing.assert_array_equal(again.array, image.array)
 
 
 def test_a_segmentation_of_other_images_is_refused(knee, tmp_path):
-    image, _ = read_image(knee)
+    image = read_image(knee)
     path = write_labels(labels_for(image), SCHEME, ImageSource(knee, Side.LEFT), "dicom-seg", tmp_path, "x")
     moved = image.affine.copy()
     moved[0, 3] += 0.2
@@ -109,7 +110,7 @@ NAMES = ("femoral cartilage", "patellar cartilage")
 def slicer_labels(path: Path, numbering: LabelMap | None = None) -> np.ndarray:
     """Classes of `SCHEME` as `prepare` gets them."""
     preparation = PrepareConfig(SCHEMES["compartments"], numbering)
-    classes, _ = read_mask_classes(path, lambda: (IMAGE, Side.RIGHT), preparation)
+    classes, _ = read_mask_classes(path, lambda: KneeImage(IMAGE.array, IMAGE.affine, Side.RIGHT), preparation)
     return reorient(classes, "RAS").array
 
 

@@ -11,7 +11,8 @@ from knee3d.labels.label_scheme import SCHEMES
 from knee3d.postprocess.confusion_matrix import OverlapScores
 from knee3d.report import confusion_figure as confusion_module
 from knee3d.report import overview_figure as overview_module
-from knee3d.report.confusion_figure import confusion_figure, overview_figure
+from knee3d.report.confusion_figure import confusion_figure
+from knee3d.report.overview_figure import overview_figure
 from knee3d.report.rendering import RenderingError
 
 SCHEME = SCHEMES["compartments"]

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from knee3d.dataset.dataset import Split
+from knee3d.dataset.case_collection import Split
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.slicing import to_slices
 from knee3d.inference.prediction import stack_neighbours

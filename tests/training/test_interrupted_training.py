@@ -34,7 +34,7 @@ if int(devices) > 1:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(devices))
 from knee3d.geometry.plane import Plane
-from knee3d.dataset.dataset import load_dataset
+from knee3d.dataset.case_collection import load_dataset
 from knee3d.training.config import ResumeOptions, TrainConfig
 from knee3d.training.trainer import distribution_strategy
 from knee3d.training.train_view import train_view

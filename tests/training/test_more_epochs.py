@@ -10,13 +10,13 @@ import pytest
 from tiny_network import TINY
 
 from knee3d import api
-from knee3d.dataset.dataset import Case, Dataset, Split
+from knee3d.dataset.case_collection import Case, CaseCollection, Split
 from knee3d.geometry.plane import Plane
 from knee3d.inference.trained_models import load_models
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.models import model_card, saved_model
 from knee3d.models.model_folder import trained_views
-from knee3d.training import config, pretrained, shared_network, train_view
+from knee3d.training import config, pretrained, shared_network, train_view, training_view
 from knee3d.training import training_folder as runs
 from knee3d.training.build_network import trainable_network
 
@@ -37,13 +37,13 @@ def weights_of(folder) -> list[np.ndarray]:
     return keras.models.load_model(folder / "model.keras").get_weights()
 
 
-def dealt(dataset: Dataset, patients: str, splits: list[Split]) -> Dataset:
+def dealt(dataset: CaseCollection, patients: str, splits: list[Split]) -> CaseCollection:
     """The same knees, as if of other patients, in other splits."""
     cases = [
         Case(**{**vars(case), "patient": f"{patients}{number}", "split": split})
         for number, (case, split) in enumerate(zip(dataset.cases, splits, strict=True))
     ]
-    return Dataset(dataset.folder, dataset.scheme, tuple(cases))
+    return CaseCollection(dataset.folder, dataset.scheme, tuple(cases))
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +224,7 @@ def test_planes_with_networks_of_their_own_are_not_replaced_unasked(balls, two_e
 
 
 def test_shared_slices_are_those_of_all_planes(balls):
-    view = train_view.learning_view("shared", settings(), balls.of_split(Split.TRAIN))
+    view = training_view.training_view("shared", settings(), balls.of_split(Split.TRAIN))
     stacks = view.stacks(balls, balls.of_split(Split.TRAIN))
     assert len(stacks) == 3 * len(balls.of_split(Split.TRAIN))
     assert {stack.key.split("-")[1] for stack in stacks} == {plane.value for plane in Plane}

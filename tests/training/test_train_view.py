@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing import event_accumulator as events
 from tiny_network import TINY
 
 from knee3d import api
-from knee3d.dataset.dataset import Dataset, Split
+from knee3d.dataset.case_collection import CaseCollection, Split
 from knee3d.dataset.split import Folds
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.slicing import to_slices
@@ -213,7 +213,7 @@ def test_weights_that_are_not_there_say_how_to_go_on(monkeypatch, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["image", "mask"])
 def test_a_slice_that_cannot_be_read_is_named_and_costs_no_model(balls, models, tmp_path, kind):
-    broken = Dataset(tmp_path / "broken", balls.scheme, balls.cases)
+    broken = CaseCollection(tmp_path / "broken", balls.scheme, balls.cases)
     shutil.copytree(balls.folder, broken.folder)
     lost = broken.slice_paths(broken.cases[0], PLANE, kind)[3]
     if kind == "image":

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from knee3d import networks
 from knee3d.cli import main
-from knee3d.dataset.dataset import Split
+from knee3d.dataset.case_collection import Split
 from knee3d.geometry.directions import radial_directions, sphere_directions
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.resampling import LINEAR, NEAREST, oblique_grid, resample

@@ -84,7 +84,7 @@ class Case:
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class CaseCollection:
     """Prepared cases in a folder, sharing one label scheme.
 
     Raises:
@@ -162,7 +162,7 @@ class Dataset:
         return volume
 
 
-def save_dataset(dataset: Dataset) -> None:
+def save_cases(dataset: CaseCollection) -> None:
     """Write `cases.json`, whole or not at all; cases are ordered by name."""
     table = {str(number): tissue.name for number, tissue in enumerate(dataset.scheme.tissues, start=1)}
     cases = [_to_json(case) for case in sorted(dataset.cases, key=lambda case: case.name)]
@@ -172,7 +172,7 @@ def save_dataset(dataset: Dataset) -> None:
         path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def load_dataset(folder: Path) -> Dataset:
+def load_cases(folder: Path) -> CaseCollection:
     """Read `cases.json`.
 
     Raises:
@@ -186,7 +186,7 @@ def load_dataset(folder: Path) -> Dataset:
         content = json.loads(path.read_text())
         check_version(content, FORM)
         cases = tuple(_from_json(case) for case in content["cases"])
-        return Dataset(folder, scheme_from_json(content["scheme"]), cases)
+        return CaseCollection(folder, scheme_from_json(content["scheme"]), cases)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a readable case list ({error}); run knee3d prepare again") from error
 

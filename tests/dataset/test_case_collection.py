@@ -6,11 +6,11 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from knee3d.dataset.dataset import Dataset, Split, load_dataset, save_dataset
+from knee3d.dataset.case_collection import CaseCollection, Split, load_cases, save_cases
 
 
 def test_what_is_saved_is_loaded(balls):
-    again = load_dataset(balls.folder)
+    again = load_cases(balls.folder)
     assert again.scheme is balls.scheme
     for before, after in zip(balls.cases, again.cases, strict=True):
         for field in fields(before):
@@ -30,28 +30,28 @@ def test_images_and_masks_come_back_as_volumes_in_their_place(balls):
 
 
 def test_an_empty_split_says_what_there_is(balls):
-    train = Dataset(balls.folder, balls.scheme, balls.of_split(Split.TRAIN))
+    train = CaseCollection(balls.folder, balls.scheme, balls.of_split(Split.TRAIN))
     with pytest.raises(ValueError, match="no labelled test cases.*'train': 2"):
         train.of_split(Split.TEST)
 
 
 def test_one_name_for_two_cases_is_refused(balls):
     with pytest.raises(ValueError, match="ball0"):
-        Dataset(balls.folder, balls.scheme, (balls.cases[0], balls.cases[0]))
+        CaseCollection(balls.folder, balls.scheme, (balls.cases[0], balls.cases[0]))
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"version": 99}', '{"version": 1, "scheme": "toes", "cases": []}'])
 def test_files_that_are_no_case_lists_are_refused(tmp_path, content):
     with pytest.raises(FileNotFoundError, match="knee3d prepare"):
-        load_dataset(tmp_path)
+        load_cases(tmp_path)
     (tmp_path / "cases.json").write_text(content)
     with pytest.raises(ValueError, match="not a readable case list"):
-        load_dataset(tmp_path)
+        load_cases(tmp_path)
 
 
 def test_an_interrupted_save_keeps_the_old_list(balls, tmp_path, monkeypatch):
-    dataset = Dataset(tmp_path, balls.scheme, balls.cases)
-    save_dataset(dataset)
+    dataset = CaseCollection(tmp_path, balls.scheme, balls.cases)
+    save_cases(dataset)
     before = (tmp_path / "cases.json").read_bytes()
 
     def full(*_: object, **__: object) -> int:
@@ -59,7 +59,7 @@ def test_an_interrupted_save_keeps_the_old_list(balls, tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.write_text", full)
     with pytest.raises(OSError, match="No space"):
-        save_dataset(Dataset(tmp_path, balls.scheme, ()))
+        save_cases(CaseCollection(tmp_path, balls.scheme, ()))
     assert (tmp_path / "cases.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["cases.json"]
 
@@ -75,4 +75,4 @@ def test_a_case_of_another_kind_is_one_clear_error(balls, tmp_path, key, value):
     content["cases"][0][key] = value
     (tmp_path / "cases.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"cases\.json is not a readable case list .*prepare again"):
-        load_dataset(tmp_path)
+        load_cases(tmp_path)

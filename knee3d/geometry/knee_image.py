@@ -1,0 +1,44 @@
+"""KneeImage: the MR image of a knee, which knows its side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from knee3d.geometry.orientation import Side, axis_codes
+from knee3d.geometry.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class KneeImage(Volume):
+    """The MR image of one knee: intensities, their place in the patient, and the side of the knee.
+
+    Attributes:
+        array: Intensities, (i, j, k), integers or floats, as the scanner made them. Kept as a read-only view.
+        affine: (4, 4) float64, voxel index (i, j, k, 1) to millimetres in the scanner's RAS frame.
+        side: Whether it is a left or a right knee. The default is unknown: files other than DICOM do not tell.
+        name: The name of the knee in progress bars, file names and tables. The default is "knee".
+
+    Raises:
+        ValueError: As `Volume`, or the side is none of "L", "R" and "" (unknown).
+
+    Example:
+        >>> import numpy as np
+        >>> KneeImage(np.zeros((4, 5, 6), np.int16), np.diag([0.5, 0.5, 1.0, 1.0]), Side.LEFT)
+        KneeImage('knee', left, 4 x 5 x 6 voxels of 0.50 x 0.50 x 1.00 mm, axes RAS, int16)
+    """
+
+    side: Side = Side.UNKNOWN
+    name: str = "knee"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.side not in list(Side):
+            raise ValueError(f"side {self.side!r} is none; a knee is R, L or '' (unknown)")
+        object.__setattr__(self, "side", Side(self.side))
+
+    def __repr__(self) -> str:
+        side = {Side.LEFT: "left", Side.RIGHT: "right"}.get(self.side, "side unknown")
+        voxels = " x ".join(map(str, self.shape))
+        spacing = " x ".join(f"{mm:.2f}" for mm in self.spacing_mm)
+        axes = axis_codes(self.affine)
+        return f"KneeImage({self.name!r}, {side}, {voxels} voxels of {spacing} mm, axes {axes}, {self.array.dtype})"
