@@ -1,7 +1,8 @@
 """Check that pages of the built site load nothing from other computers: `python docs/check_site.py site`.
 
 A browser loads what `src`, `srcset`, `poster`, `data` and some `<link>`s name, and what styles name in `url()` or
-`@import`. Links that a reader may follow are allowed. Mermaid diagrams are not: Material loads their program from a CDN.
+`@import`. Links that a reader may follow are allowed. Mermaid diagrams are not: Material loads a program
+from elsewhere to draw them.
 """
 
 import re

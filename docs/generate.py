@@ -29,7 +29,8 @@ def public_names() -> str:
             parts.append(f"## knee3d.{name}\n\nThis module has [a page of its own](api-{name}.md).")
         elif not name.startswith("__"):
             value = None if name in known else getattr(knee3d, name)  # a name that only `__getattr__` knows
-            parts.append(f"::: knee3d.{name}" if value is None else f"::: {value.__module__}.{value.__qualname__}")
+            parts.append(f"::: {f'knee3d.{name}' if value is None else f'{value.__module__}.{value.__qualname__}'}")
+            parts[-1] += "\n    options:\n      show_attribute_values: false"
     return "\n\n".join(parts)
 
 
