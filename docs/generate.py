@@ -42,12 +42,12 @@ def module_page(name: str) -> str:
 
 
 def commands() -> str:
-    """A page with the `--help` of every command, as a terminal of 100 columns shows it."""
+    """A page with the `--help` of every command, as a terminal of 80 columns shows it."""
     import click
 
     from knee3d.cli import main
 
-    settings = {**main.context_settings, "terminal_width": 100, "max_content_width": 100}
+    settings = {**main.context_settings, "terminal_width": 80, "max_content_width": 80}
     top = click.Context(main, info_name="knee3d", **settings)
     parts = [
         "# Commands",
