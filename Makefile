@@ -34,9 +34,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Without the notice that Material for MkDocs prints of its end of life (D101).
+# Not --quiet, with which warnings are no errors. Without the notice that Material for MkDocs prints of its end of life (D101).
 docs: setup
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/python docs/check_site.py site
 	@echo "open site/index.html; the search needs a server: $(BIN)/python -m http.server --directory site"
 
