@@ -3,13 +3,14 @@
 # make test-fast   only the fast ones, in less than a minute
 # make test-all    all, also networks of full size, the notebooks and the demo
 # make lint   set up and check style and types
+# make docs   set up and build the documentation into site/
 VENV ?= .venv
 PYTHON ?= $(shell for python in python3.12 python3 python3.13 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$python && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast test-all lint setup
+.PHONY: demo test test-fast test-all lint docs setup
 
 demo: setup
 	$(BIN)/knee3d demo --out runs/demo
@@ -32,6 +33,12 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Not --quiet, with which warnings are no errors. Without the notice that Material for MkDocs prints of its end of life (D101).
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python docs/check_site.py site
+	@echo "open site/index.html; the search needs a server: $(BIN)/python -m http.server --directory site"
 
 setup: $(VENV)/.installed
 

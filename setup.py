@@ -64,6 +64,7 @@ setup(
             "ipykernel>=6.29",
         ],
         "lint": ["ruff>=0.6", "mypy>=1.11"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"],
     },
     entry_points={"console_scripts": ["knee3d = knee3d.cli:main", "knee3d-train = knee3d.cli:train_main"]},
     classifiers=[

@@ -1,4 +1,4 @@
-"""The journeys end to end: with `knee3d.demo` the only place that knows every room."""
+"""What users do, from start to end: with `knee3d.demo` the only package that uses all others."""
 
 from knee3d.api.batch_segmentation import ExecutionConfig, plan_cases, segment_cases
 from knee3d.api.case_report import ReportConfig

@@ -1,4 +1,4 @@
-"""The commands: each parses, calls one function of `workflow`, and says what happened.
+"""The commands: each parses, calls one function of `knee3d.api`, and says what happened.
 
 What is slow to import is imported inside the commands, so that `--help` answers at once.
 """

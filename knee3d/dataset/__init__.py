@@ -1,1 +1,1 @@
-"""From scanner to slices on disk, and made-up knees to try them on."""
+"""From images and masks to slices on disk: the manifest, cases, splits and audits."""

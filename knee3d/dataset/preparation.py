@@ -1,4 +1,4 @@
-"""Series and masks -> cases on disk: the composition of this room."""
+"""Images and masks -> cases on disk, by the other modules of this package."""
 
 import hashlib
 import json

@@ -1,1 +1,1 @@
-"""What a volume is: voxels with a place in the patient, planes, slices, sides and tissues. Numpy only."""
+"""What a volume is: voxels with a place in the patient, planes, slices and sides. Numpy and scipy only."""

@@ -1,1 +1,1 @@
-"""The forms of file that volumes come in, DICOM apart."""
+"""Files that hold images, masks, labels and probabilities: read and written."""

@@ -152,7 +152,7 @@ def patch_network(body: keras.Model, stride: int, encoder: str, context: int) ->
     """A network of patches of a volume; arguments as `slice_network`, the last two of no matter.
 
     Returns:
-        uint8 (batch, *patch) -> float32 (batch, *patch, classes), a softmax.
+        `uint8 (batch, *patch) -> float32 (batch, *patch, classes)`, a softmax.
     """
     patches = keras.Input((None, None, None), dtype="uint8", name="patches")
     voxels = keras.layers.Rescaling(1 / 127.5, -1.0, dtype="float32", name="to_float")(patches)

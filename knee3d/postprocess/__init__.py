@@ -1,1 +1,1 @@
-"""From three opinions to one volume, and its scores. Numpy and scipy, no TensorFlow."""
+"""From the probabilities of several views to labels, and their scores. Numpy and scipy, no TensorFlow."""

@@ -32,7 +32,7 @@ class CaseAssessment:
 
     @property
     def measures(self) -> Measures:
-        """`OverlapScores.measures`, and of the surfaces assd_mm, hd95_mm and nsd_<tolerance>mm, each with its mean."""
+        """`OverlapScores.measures`, and of surfaces assd_mm, hd95_mm and `nsd_<tolerance>mm`, each with its mean."""
         found: dict[str, Mapping[str, float]] = dict(self.scores.measures)
         if self.surfaces:
             found["assd_mm"] = _with_mean({name: one.assd_mm for name, one in self.surfaces.items()})

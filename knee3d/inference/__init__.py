@@ -1,0 +1,1 @@
+"""From trained networks to the segmentation of a knee: views, their ensemble, and the region of interest."""
