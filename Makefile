@@ -18,7 +18,7 @@ demo: setup
 # Two processes, because most of what takes long computes on both cores already.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 # Folders of slow tests alone, which import TensorFlow or Ray: not even collected by the fast ones.
-SLOW := $(addprefix tests/,api cluster golden models networks test_losses.py training)
+SLOW := $(addprefix tests/,api cluster golden models networks test_losses.py test_metrics.py training)
 
 test-fast: setup
 	$(PYTEST) -m "not slow and not nightly" $(addprefix --ignore ,$(SLOW))

@@ -16,7 +16,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["knee3d", "knee3d.*"]),
-    package_data={"knee3d": ["report/assets/*"]},
+    package_data={"knee3d": ["py.typed", "report/assets/*"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "tensorflow>=2.18",
@@ -41,6 +41,8 @@ setup(
         "pyvista>=0.44",
         "matplotlib>=3.9",
         "click>=8.1",
+        "pandas>=2.2",
+        "tomlkit>=0.13",
         "rich>=14.1",
         "Jinja2>=3.1",
     ],

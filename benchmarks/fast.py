@@ -88,7 +88,7 @@ def main() -> None:
         def run(how: str, precision: str, region: np.ndarray | None = None) -> tuple[Volume, float, int]:
             pixels.clear()
             start = time.perf_counter()
-            labels = ensembles[precision].opinion(image, how, region).labels  # noqa: B023 used before the next case
+            labels = ensembles[precision].predict(image, how, region).labels  # noqa: B023 used before the next case
             return labels, time.perf_counter() - start, sum(pixels)
 
         classes = dataset.scheme.classes

@@ -10,7 +10,6 @@ again, so the command can be killed and repeated.
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -23,27 +22,29 @@ from knee3d import api
 from knee3d.atomic import whole_file
 from knee3d.dataset.case_collection import Split, load_cases
 from knee3d.geometry.plane import Plane
-from knee3d.training.config import ResumeOptions, TrainConfig
+from knee3d.training.config import TrainConfig, TrainOptions
 
 PLANE = Plane.SAGITTAL
 SHAPE = (64, 64, 48)
-BASE = TrainConfig(epochs=10, batch_size=8, learning_rate=5e-4, schedule="cosine", augment="none", loss_background=True)
+BASE = TrainConfig().with_options(
+    epochs=10, batch_size=8, learning_rate=5e-4, schedule="cosine", augment="none", loss_background=True
+)
 VARIANTS = {
     "none (ImageNet, context 1, soft Dice of all classes)": BASE,
-    "soft Dice without background": replace(BASE, loss_background=False),
-    "soft Dice + cross-entropy": replace(BASE, loss="dice-ce"),
-    "augmentation medium": replace(BASE, augment="medium"),
-    "random encoder": replace(BASE, encoder_weights="none"),
-    "context 0": replace(BASE, context=0),
+    "soft Dice without background": BASE.with_options(loss_background=False),
+    "soft Dice + cross-entropy": BASE.with_options(loss="dice-ce"),
+    "augmentation medium": BASE.with_options(augment="medium"),
+    "random encoder": BASE.with_options(encoder_weights="none"),
+    "context 0": BASE.with_options(context=0),
 }
 
 
 def dice(dataset: Path, models: Path, config: TrainConfig) -> dict[str, float]:
     """Train and score: the mean over validation knees for each tissue."""
-    api.train_views(dataset, [PLANE], models, config, api.TrainingLauncher(going=ResumeOptions(resume=True)))
+    api.train_views(dataset, [PLANE], models, config, TrainOptions(resume=True))
     scores = models / "scores.json"
     if not scores.is_file():
-        summary = api.evaluate(dataset, models, Split.VAL, models / "evaluation")
+        summary = api.KneeModel(models).evaluate(api.Dataset.load(dataset).val, models / "evaluation").summary
         cases = [views[PLANE.value]["dice"] for views in summary["cases"].values()]
         found = {tissue: float(np.nanmean([case[tissue] for case in cases])) for tissue in cases[0]}
         with whole_file(scores) as path:
@@ -64,7 +65,7 @@ def main() -> None:
     for seed in range(given.seeds):
         for number, (name, config) in enumerate(VARIANTS.items()):
             models = given.folder / "models" / f"{number}-{seed}"
-            found[name].append(dice(dataset, models, replace(config, seed=seed)))
+            found[name].append(dice(dataset, models, config.with_options(seed=seed)))
             print(name, seed, json.dumps(found[name][-1]), flush=True)
     tissues = [*cases.scheme.names, "mean"]
     table = Table(

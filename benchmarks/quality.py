@@ -70,9 +70,9 @@ def main() -> None:
         for case in cases:
             image, mask = spoil((dataset.image(case).array, dataset.mask(case).array))
             volume = Volume(np.ascontiguousarray(image), case.affine)
-            opinion = trained.ensemble.opinion(volume, case.name)
+            opinion = trained.ensemble.predict(volume, case.name)
             labels = opinion.labels
-            found.append(check_quality(labels, opinion.looks, names, trained.reference))
+            found.append(check_quality(labels, opinion.view_predictions, names, trained.reference))
             matrix += confusion_matrix(np.ascontiguousarray(mask), labels.array, dataset.scheme.classes)
         words = {flag.split(":")[0] for one in found for flag in one.flags}
         flagged = sum(bool(one.flags) for one in found)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from knee3d import api
+from knee3d.api.data import prepare_dataset, write_phantom
 from knee3d.dataset.case_collection import Split
 from knee3d.dataset.manifest import read_manifest, write_manifest
 from knee3d.dataset.preparation import PrepareConfig
@@ -86,12 +86,12 @@ def _prepared(
 ) -> Path:
     knees = []
     for kind, cohort in cohorts.items():
-        table = api.make_phantom(cohort, folder / kind, 2)
+        table = write_phantom(cohort, folder / kind, 2)
         knees += [
             replace(knee, case=f"{kind}-{knee.case}", patient=f"{kind}-{knee.patient}", split=splits.get(kind))
             for knee in read_manifest(table)
         ]
         shutil.copy(table.with_name(LABELS_FILE), folder)
     write_manifest(folder / "knees.csv", tuple(knees))
-    api.prepare(folder / "knees.csv", folder / "dataset", PrepareConfig(SCHEMES[SCHEME], None, shares, 0), None, 2)
+    prepare_dataset(folder / "knees.csv", folder / "dataset", PrepareConfig(SCHEMES[SCHEME], None, shares, 0), None, 2)
     return folder / "dataset"

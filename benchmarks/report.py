@@ -110,7 +110,7 @@ def reported(folder: Path, image: Path) -> dict[str, Any]:
         for name in names:
             timed(name, seconds)
     start = time.perf_counter()
-    (outcome,) = api.make_reports(folder, api.find_report_inputs(image), api.ReportConfig())
+    (outcome,) = api.make_reports(folder, image)
     total = time.perf_counter() - start
     if outcome.message:
         raise SystemExit(outcome.message)

@@ -94,7 +94,7 @@ def make_models(folder: Path) -> None:
 
     from knee3d.models.model_card import saved_model_description
     from knee3d.models.saved_model import export_saved_model
-    from knee3d.networks import build_network
+    from knee3d.networks.architecture import build_network
 
     scheme = SCHEMES[SCHEME]
     for number, plane in enumerate(Plane):
@@ -157,29 +157,28 @@ def build_network(models: Path, knee: Path, precision: str) -> dict[str, Any]:
 def ours(models: Path, knee: Path, precision: str, fast: bool) -> dict[str, Any]:
     """`knee3d segment` with the networks' answers replaced."""
     from knee3d import api
-    from knee3d.api.segment_case import load_segmenter, segment_case
+    from knee3d.api.segment_case import load_networks, segment_case
     from knee3d.inference.trained_models import models_fingerprint
 
     (entry,), (first,) = find_cases(knee), find_cases(knee.with_name("small"))
-    wish = api.SegmentJob(models, method=api.SegmentMethod(fast=fast), precision=precision)
+    config = api.SegmentConfig(fast=fast, precision=precision)
     start = time.perf_counter()
     mark = models_fingerprint(models)
-    segmenter, seconds, made_up = load_segmenter(wish, mark), list[float](), list[float]()
+    trained, seconds, made_up = load_networks(models, config, mark), list[float](), list[float]()
     loaded = time.perf_counter() - start
-    ensemble = segmenter.trained.ensemble
+    ensemble = trained.ensemble
     views = {
         name: replace(view, predictor=ByBrightness(view.predictor, seconds, made_up))
         for name, view in ensemble.views.items()
     }
-    trained = replace(segmenter.trained, ensemble=replace(ensemble, views=views))
-    segmenter = replace(segmenter, trained=trained)
+    trained = replace(trained, ensemble=replace(ensemble, views=views))
     with tempfile.TemporaryDirectory() as out:
-        segment_case(first, segmenter, wish, mark, Path(out))
+        segment_case(first, trained, config, mark, Path(out))
     seconds.clear()
     made_up.clear()
     with tempfile.TemporaryDirectory() as out:
         start = time.perf_counter()
-        record = segment_case(entry, segmenter, wish, mark, Path(out))
+        record = segment_case(entry, trained, config, mark, Path(out))
         taken = time.perf_counter() - start - sum(made_up)
     return {"seconds": taken, "loading": loaded, "network": sum(seconds), "engine": record["engine"],
             "whole_because": record["whole_because"]}  # fmt: skip

@@ -33,11 +33,11 @@ from knee3d.inference.ensemble import ProbabilityWriter
 from knee3d.inference.trained_models import load_models
 from knee3d.lease import leased
 from knee3d.models.model_folder import is_trained
-from knee3d.networks import NETWORKS
+from knee3d.networks.architecture import NETWORKS
 from knee3d.postprocess.assessment import assess_case
 from knee3d.postprocess.decision import fused_labels
 from knee3d.report.tables import to_plain_json
-from knee3d.training.config import ResumeOptions, TrainConfig
+from knee3d.training.config import TrainConfig, TrainOptions
 from knee3d.training.training_view import training_view
 
 PLANES = [plane.value for plane in Plane]
@@ -79,21 +79,21 @@ class Preset:
     )
 
 
-_SMALL = TrainConfig(
+_SMALL = TrainConfig().with_options(
     epochs=3, learning_rate=1e-3, schedule="cosine", augment="none", foreground_fraction=0.8,
     precision="mixed_bfloat16",
 )  # fmt: skip
-_FULL = TrainConfig(batch_size=16, precision="mixed_bfloat16", xla=True)
+_FULL = TrainConfig().with_options(batch_size=16, precision="mixed_bfloat16", xla=True)
 PRESETS = {
     "small": Preset(
         _SMALL,
-        replace(_SMALL, network="unet3d", encoder=None, patch=(48, 48, 32), loss="dice-ce"),
+        _SMALL.with_options(network="unet3d", encoder=None, patch=(48, 48, 32), loss="dice-ce"),
         shown=0.35,
         step=16384,
         slower=("fcn", "pspnet"),
     ),
     "full": Preset(
-        _FULL, replace(_FULL, network="unet3d", encoder=None, batch_size=2, patch=(96, 96, 64), loss="dice-ce")
+        _FULL, _FULL.with_options(network="unet3d", encoder=None, batch_size=2, patch=(96, 96, 64), loss="dice-ce")
     ),
 }
 
@@ -183,7 +183,7 @@ class Study:
     def _train(self, models: Path, dataset: Path, views: Sequence[str], config: TrainConfig, planes: int) -> None:
         for view in views:
             shown = config if view == SOLID else self.shown(view, config, load_cases(dataset), planes)
-            api.train_views(dataset, [view], models, shown, api.TrainingLauncher(going=ResumeOptions(resume=True)))
+            api.train_views(dataset, [view], models, shown, TrainOptions(resume=True))
 
     def shown(self, view: str, config: TrainConfig, dataset: CaseCollection, planes: int) -> TrainConfig:
         """As many slices in an epoch and in a step as the preset shows."""
@@ -191,12 +191,14 @@ class Study:
             return config
         cases = dataset.of_split(Split.TRAIN)
         if view == OBLIQUE:
-            config = replace(config, spacing_mm=float(np.median([np.cbrt(np.prod(case.spacing_mm)) for case in cases])))
+            config = config.with_options(
+                spacing_mm=float(np.median([np.cbrt(np.prod(case.spacing_mm)) for case in cases]))
+            )
         seeing = training_view(view, config, cases)
         slices, height, width = np.array([stack.shape for stack in seeing.stacks(dataset, cases)]).T
         limit = round(self.preset.shown * planes * slices.sum() / max(1, len(seeing.turns)))
         batch = max(1, round(self.preset.step / np.average(height * width, weights=slices)))
-        return replace(config, limit_slices=limit, batch_size=batch)
+        return config.with_options(limit_slices=limit, batch_size=batch)
 
     def unet(self) -> Path:
         """The models folder of the U-Net of each plane, which is trained if it was not yet."""
@@ -225,11 +227,12 @@ def scored(study: Study, kind: str, models: Path, ways: Mapping[str, str], **sco
         kind: Of the knees.
         models: With fusion.json, if fusion is among the ways.
         ways: Name in the evaluation to what it is called in the study.
-        scoring: See `api.EvaluationConfig`.
+        scoring: Arguments of `KneeModel.evaluate`.
     """
     out = study.folder / "evaluation" / models.name
     dataset = study.dataset(kind)
-    summary = api.evaluate(dataset, models, Split.TEST, out, api.EvaluationConfig(pictures=False, **scoring))
+    test = api.Dataset.load(dataset).test
+    summary = api.KneeModel(models).evaluate(test, out, pictures=False, **scoring).summary
     patients = {case.name: case.patient for case in load_cases(dataset).cases}
     cases = list(summary["cases"].values())
     return [
@@ -256,7 +259,7 @@ def scored_among(study: Study, models: Path, ways: Mapping[str, Callable[[str], 
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     for case in cases:
         seen: dict[str, Volume] = {}
-        trained.ensemble.opinion(dataset.image(case), case.name, keep=ProbabilityWriter(np.float32, seen.__setitem__))
+        trained.ensemble.predict(dataset.image(case), case.name, keep=ProbabilityWriter(np.float32, seen.__setitem__))
         for way, is_chosen in ways.items():
             chosen = {view: said for view, said in seen.items() if is_chosen(view)}
             labels = fused_labels(chosen, dict.fromkeys(chosen, 1 / len(chosen)))
@@ -364,9 +367,9 @@ def planes_cell(name: str, special: str | None = None) -> Callable[[Study], Line
 
     def run(study: Study) -> Lines:
         kind, called = (study.usual, name) if special is None else (special, f"{name}, {special}")
-        config = replace(study.preset.config, network=name)
+        config = study.preset.config.with_options(network=name)
         if name in study.preset.slower:
-            config = replace(config, learning_rate=config.learning_rate / 10)
+            config = config.with_options(learning_rate=config.optimizer.learning_rate / 10)
         models = study.trained(called, kind, PLANES, config)
         ways = {view: view for view in PLANES} | {"fused": "three planes, equal"}
         lines = scored(study, kind, models, ways)
@@ -380,11 +383,11 @@ def planes_cell(name: str, special: str | None = None) -> Callable[[Study], Line
 def fusion_cell(study: Study) -> Lines:
     """Other ways to fuse the planes of the U-Net."""
     models, dataset = study.together("unet-fused", study.unet()), study.dataset(study.usual)
-    ways = {"fitted": {}, "the paper's weights": {"weights": PAPER}, "weights for each tissue": {"per_class": True}}
+    ways = {"fitted": {}, "the paper's weights": {"weights": PAPER}, "weights for each tissue": {"per_tissue": True}}
     others = {"logarithmic": "logarithmic, equal", "vote": "vote", "STAPLE": "STAPLE"}
     lines: Lines = []
     for way, wanted in ways.items():
-        api.fit_fusion_of_models(dataset, models, api.FusionConfig(**wanted))
+        api.KneeModel(models).fit_fusion(dataset, **wanted)
         last = way == list(ways)[-1]
         lines += scored(study, study.usual, models, {"fused": way} | (others if last else {}), compare=last)
     return [line | {"network": "unet", "way": f"three planes, {line['way']}"} for line in lines]
@@ -397,7 +400,7 @@ def is_oblique(view: str) -> bool:
 
 def oblique_cell(study: Study) -> Lines:
     """Oblique directions, with one network for all, alone and beside the planes."""
-    config, name = replace(study.preset.config, directions=DIRECTIONS), "one network"
+    config, name = study.preset.config.with_options(directions=DIRECTIONS), "one network"
     models = study.trained("oblique", study.usual, [OBLIQUE], config, len(PLANES))
     both = study.together("planes and oblique", study.unet(), models)
     found = costs(study, both, DIRECTIONS)
@@ -416,7 +419,7 @@ def shared_cell(study: Study) -> Lines:
     models = study.trained("shared", study.usual, [SHARED], study.preset.config)
     ways = {view: f"{view}, one network for all" for view in PLANES} | {"fused": "three planes, one network, equal"}
     lines = scored(study, study.usual, models, ways)
-    found = {view: replace(cost, network=SHARED) for view, cost in costs(study, models).items()}
+    found = {view: cost.with_options(network=SHARED) for view, cost in costs(study, models).items()}
     cost = {view: summed([found[view]]) for view in found} | {"fused": summed(found.values())}
     return [line | {"network": "unet", **cost[way]} for way, line in zip(ways, lines, strict=True)]
 
@@ -454,7 +457,7 @@ def main() -> None:
     parser.add_argument("--encoder-weights", default="imagenet")
     given = parser.parse_args()
     preset = PRESETS[given.preset]
-    preset = replace(preset, config=replace(preset.config, encoder_weights=given.encoder_weights))
+    preset = replace(preset, config=preset.config.with_options(encoder_weights=given.encoder_weights))
     study = Study(given.folder, preset, given.dataset)
     with leased(given.folder):
         study.begin(given.preset)

@@ -17,7 +17,7 @@ from knee3d.geometry.plane import Plane
 from knee3d.geometry.resampling import oblique_grid
 from knee3d.geometry.volume import Volume
 from knee3d.labels.label_scheme import SCHEMES
-from knee3d.networks import NETWORKS, build_network
+from knee3d.networks.architecture import NETWORKS, build_network
 from knee3d.training.sampler import PatchSampler
 
 STEP = 3
@@ -66,7 +66,7 @@ def main() -> None:
     print("| trained | TFLOP a knee | EFLOP of training | hours |\n|---|---|---|---|")
     total = 0.0
     for name, tflop in a_knee.items():
-        work = 1e-6 * tflop * preset.config.epochs * (STEP * training + validation)
+        work = 1e-6 * tflop * preset.config.schedule.epochs * (STEP * training + validation)
         total += work
         print(f"| {name} | {tflop:.1f} | {work:.2f} | {1e6 * work / given.rate / 3600:.1f} |", flush=True)
     print(f"| all | | {total:.2f} | {1e6 * total / given.rate / 3600:.1f} |")

@@ -29,7 +29,7 @@ import knee3d.training  # noqa: F401, I001 sets how many threads TensorFlow has,
 from knee3d.dataset.case_collection import load_cases
 from knee3d.geometry.plane import Plane
 from knee3d.losses import LOSSES
-from knee3d.networks.augmentation import STRENGTHS, Augmentation, draw_augmentations
+from knee3d.networks.augmentation import STRENGTHS, DrawnAugmentation, draw_augmentations
 from knee3d.training.build_network import trainable_network
 from knee3d.training.config import TrainConfig
 from knee3d.training.input_pipeline import SamplingOrder, training_batches, with_waiting_time
@@ -107,7 +107,7 @@ def slices_per_second(batches: Iterator[tf.Tensor], limit: int) -> float:
 def augmented(slices: SampleIndex) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
     """Batches of which the first, again and again, is changed: what the changes alone take."""
     cutting = SliceSampler(CONTEXT)
-    change = Augmentation(STRENGTHS["medium"], [cutting.frame(one.shape, one.voxel_mm) for one in slices.stacks])
+    change = DrawnAugmentation(STRENGTHS["medium"], [cutting.frame(one.shape, one.voxel_mm) for one in slices.stacks])
     step = tf.function(lambda images, masks, stacks, drawn: change(images, masks, stacks, drawn))
     images, masks, stacks, _ = next(iter(training_batches(slices, cutting, BATCH, SamplingOrder(0), range(1))))
     for number in range(10_000):
@@ -136,16 +136,16 @@ def time_pipelines(slices: SampleIndex, rounds: int) -> dict[str, float]:
 
 def time_training(slices: SampleIndex, rounds: int) -> dict[str, float]:
     """Seconds of an epoch by knee3d and by fit from memory, and the share spent waiting, medians of the rounds."""
-    config = TrainConfig(encoder_weights="none", batch_size=BATCH)
-    loss = LOSSES[config.loss]
-    trainer = Trainer(trainable_network(CLASSES, config, None), loss, config.loss_background, len(slices.stacks))
+    config = TrainConfig().with_options(encoder_weights="none", batch_size=BATCH)
+    loss = LOSSES[config.optimizer.loss](background=config.optimizer.loss_background)
+    trainer = Trainer(trainable_network(CLASSES, config, None), loss, len(slices.stacks))
     stream = with_waiting_time(
         training_batches(slices, SliceSampler(CONTEXT), BATCH, SamplingOrder(0), range(2 * rounds + 2))
     ).repeat()
     batches = list(training_batches(slices, SliceSampler(CONTEXT), BATCH, SamplingOrder(0), range(1)))
     images, masks = (np.concatenate([batch[part] for batch in batches]) for part in range(2))
     twin = trainable_network(CLASSES, config, None)
-    twin.compile(keras.optimizers.Adam(1e-4), lambda truth, found: loss(truth, found, config.loss_background))
+    twin.compile(keras.optimizers.Adam(1e-4), loss)
     trainer.fit(stream, steps_per_epoch=1, shuffle=False, verbose=0)  # both are traced off the clock
     twin.fit(images[:BATCH], masks[:BATCH], batch_size=BATCH, verbose=0)
     measured = []

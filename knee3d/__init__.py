@@ -1,70 +1,110 @@
 """knee3d: trustworthy knee cartilage measurement from MRI.
 
-The plan of the house, one folder a room:
+    import knee3d
 
-    anatomy      what a volume is: planes, orientation, slices, tissues           numpy
-    dataset      from scanner to slices on disk, and made-up knees                pydicom, SimpleITK, OpenCV
-    learn        from slices to a SavedModel                                      TensorFlow and Keras, nowhere else
-    postprocess  from three opinions to one volume, and its scores                numpy, scipy
-    quantify     from labels to millimetres                                       scipy, VTK
-    models       a models folder: which networks, their fusion
-    launch       the same work on other machines                                  Ray, submitit
-    report       from numbers to pictures and tables                              matplotlib, pyvista
-    workflow     the journeys end to end: the only module that knows every room
-    cli          the commands: each parses, calls one function of workflow, says what happened
+    data = knee3d.prepare("knees.csv", "data/oai", scheme="compartments")
+    model = knee3d.train(data, "models", epochs=100, resume=True)
+    model.fit_fusion(data.val)
+    print(model.evaluate(data.test))
 
-`README.md` beside this file holds the types, the numbered decisions and their reasons.
+    image = knee3d.read("path/to/dicom")
+    result = model.segment(image)
+    result.measure().to_frame()
+    result.save("out/labels.nii.gz")
+    result.make_report("out/report.html")
+
+`knee3d.networks`, `knee3d.losses` and `knee3d.metrics` are parts for Keras users. Names are imported at their first
+use, so `import knee3d` imports neither TensorFlow nor VTK.
 """
 
-from pathlib import Path
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from knee3d.geometry.orientation import Side
-from knee3d.geometry.plane import Plane
-from knee3d.geometry.volume import Volume
-from knee3d.labels.label_scheme import SCHEMES, LabelScheme
-
 __version__ = "0.1.0"
-__all__ = ["SCHEMES", "Plane", "LabelScheme", "Side", "Volume", "__version__", "load", "read", "write"]
 
 if TYPE_CHECKING:
+    from knee3d import losses, metrics, networks
+    from knee3d.api.batch_segmentation import segment
+    from knee3d.api.data import make_phantom, prepare
+    from knee3d.api.dataset import Dataset
+    from knee3d.api.image_files import read, write
+    from knee3d.api.knee_model import KneeModel
+    from knee3d.api.measurements import measure
+    from knee3d.api.repeated_measures import compare, repeatability
+    from knee3d.api.reports import make_reports
+    from knee3d.api.segment_config import SegmentConfig
+    from knee3d.api.segmentation import Segmentation
+    from knee3d.api.training import train
     from knee3d.geometry.knee_image import KneeImage
-    from knee3d.inference.segmenter import Segmenter
+    from knee3d.geometry.orientation import Side
+    from knee3d.geometry.plane import Plane
+    from knee3d.geometry.volume import Volume
+    from knee3d.labels.label_scheme import LabelScheme
+    from knee3d.training.config import TrainConfig
+
+_HOME = {
+    "Dataset": "api.dataset",
+    "KneeImage": "geometry.knee_image",
+    "KneeModel": "api.knee_model",
+    "LabelScheme": "labels.label_scheme",
+    "Plane": "geometry.plane",
+    "SegmentConfig": "api.segment_config",
+    "Segmentation": "api.segmentation",
+    "Side": "geometry.orientation",
+    "TrainConfig": "training.config",
+    "Volume": "geometry.volume",
+    "compare": "api.repeated_measures",
+    "make_phantom": "api.data",
+    "make_reports": "api.reports",
+    "measure": "api.measurements",
+    "prepare": "api.data",
+    "read": "api.image_files",
+    "repeatability": "api.repeated_measures",
+    "segment": "api.batch_segmentation",
+    "train": "api.training",
+    "write": "api.image_files",
+}
+"""Public name to the module that defines it."""
+_SUBPACKAGES = ("losses", "metrics", "networks")
+
+__all__ = [
+    "Dataset",
+    "KneeImage",
+    "KneeModel",
+    "LabelScheme",
+    "Plane",
+    "SegmentConfig",
+    "Segmentation",
+    "Side",
+    "TrainConfig",
+    "Volume",
+    "compare",
+    "losses",
+    "make_phantom",
+    "make_reports",
+    "measure",
+    "metrics",
+    "networks",
+    "prepare",
+    "read",
+    "repeatability",
+    "segment",
+    "train",
+    "write",
+]
 
 
-def load(models: Path | str, **how: Any) -> "Segmenter":
-    """The networks of a models folder, ready to segment; see `inference.segmenter.load_segmenter`.
-
-    knee3d.load("models").segment(volume) gives labels on the volume's own grid, volumes in mm3, and flags of quality.
-    """
-    from knee3d.inference import segmenter
-
-    return segmenter.load_segmenter(models, **how)
-
-
-def read(path: Path | str, **choice: Any) -> "KneeImage":
-    """Read the image of a knee, with its side as far as DICOM tells it.
-
-    Args:
-        path: A folder of DICOM or a zip of it, or a NIfTI, NRRD, MHA, HDF5 or .npy file.
-        choice: `series`, `echo`, `spacing_mm`, `axes` and others where the path alone does not say, see
-            `io.image_source.ReadOptions`.
-    """
-    from knee3d.io.image_source import ReadOptions, read_image
-
-    return read_image(Path(path), ReadOptions(**choice))
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use (PEP 562)."""
+    if name in _SUBPACKAGES:
+        return import_module(f"knee3d.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'knee3d' has no attribute {name!r}")
+    value = getattr(import_module(f"knee3d.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
 
 
-def write(volume: Volume, path: Path | str) -> None:
-    """Save a volume, labels or any other, with its place in the patient.
-
-    Args:
-        volume: Three axes.
-        path: Ending in .nii, .nii.gz, .nrrd or .mha; the file appears whole or not at all.
-
-    Raises:
-        ValueError: The ending is another one, or the form cannot hold the volume.
-    """
-    from knee3d.io.volume_file import write_volume
-
-    write_volume(volume, Path(path))
+def __dir__() -> list[str]:
+    """Public names, for completion."""
+    return sorted({*globals(), *__all__})

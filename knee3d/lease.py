@@ -22,6 +22,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -29,7 +30,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from knee3d.atomic import partial_of, remove_partial
-from knee3d.threads import results_as_completed
 
 log = logging.getLogger(__name__)
 
@@ -183,16 +183,17 @@ def run_in_threads(work: Callable[[Item, bool], Result], jobs: int) -> Run[Item,
         jobs: Items at a time.
     """
 
-    def attempt(named: tuple[str, Item], late: bool) -> tuple[str, Result | None]:
-        name, item = named
-        try:
-            return name, work(item, late)
-        except LeaseHeldError:
-            return name, None
-
     def run(items: Mapping[str, Item], late: bool) -> Iterator[tuple[str, Result | None]]:
-        for done in results_as_completed(lambda named: attempt(named, late), items.items(), jobs):
-            yield done.result()
+        pool = ThreadPoolExecutor(jobs)
+        try:
+            names = {pool.submit(work, item, late): name for name, item in items.items()}
+            for done in as_completed(names):
+                try:
+                    yield names[done], done.result()
+                except LeaseHeldError:
+                    yield names[done], None
+        finally:  # what was not begun is dropped, and what was is waited for
+            pool.shutdown(wait=True, cancel_futures=True)
 
     return run
 

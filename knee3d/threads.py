@@ -1,5 +1,6 @@
 """Work shared out among threads, for what spends its time outside Python's lock."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TypeVar
@@ -20,3 +21,8 @@ def results_as_completed(work: Callable[[Item], Result], items: Iterable[Item], 
         yield from as_completed([pool.submit(work, item) for item in items])
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def cores() -> int:
+    """Number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -14,6 +14,7 @@ from filelock import FileLock
 from hypothesis import settings
 from skips import Skips
 
+from knee3d.api.data import write_phantom
 from knee3d.dataset.case_collection import Case, CaseCollection, Split, save_cases
 from knee3d.dataset.intensity import IntensityWindow
 from knee3d.dataset.png_slices import write_slices_in_background
@@ -33,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Skips(), "skips")
 
 
-SLOW = ("api", "cluster", "golden", "models", "networks", "test_losses.py", "training")
+SLOW = ("api", "cluster", "golden", "models", "networks", "test_losses.py", "test_metrics.py", "training")
 """Whose tests are all slow: collecting them alone takes seconds, as TensorFlow or Ray is imported."""
 
 
@@ -113,11 +114,9 @@ def cohort_of(made_once: MakeOnce) -> CohortOf:
     It takes the cohort, and a folder that gets a copy for a test that changes something; without one it is read only.
     """
 
-    from knee3d import api  # not before it is needed: it imports all that commands need
-
     def made(cohort: "CohortConfig", copy: Path | None = None) -> Path:
         name = "cohort-" + re.sub(r"\W+", "-", f"{cohort.knees} {cohort.shape} {cohort.seed}").strip("-")
-        there = made_once(name, lambda out: api.make_phantom(cohort, out, jobs=2))
+        there = made_once(name, lambda out: write_phantom(cohort, out, jobs=2))
         if copy is not None:
             shutil.copytree(there, copy, dirs_exist_ok=True)
         return (copy or there) / "knees.csv"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from knee3d.api import ImageSource, InputCase, SegmentJob
+from knee3d.api import InputCase, SegmentConfig
 from knee3d.api.segment_case import segment_case
 from knee3d.dataset.case_collection import Split
 from knee3d.dataset.manifest import ManifestRow, write_manifest
@@ -13,9 +13,8 @@ from knee3d.geometry.orientation import Side, mirror_left_right, to_canonical
 from knee3d.geometry.plane import Plane
 from knee3d.inference.ensemble import Ensemble
 from knee3d.inference.prediction import PlaneView
-from knee3d.inference.segmenter import Segmenter
 from knee3d.inference.trained_models import TrainedModels
-from knee3d.io.image_source import read_image
+from knee3d.io.image_source import ImageSource, read_image
 from knee3d.io.label_map_file import LABELS_FILE, write_label_map
 from knee3d.io.volume_file import write_volume
 from knee3d.labels.label_map import LABEL_MAPS, map_labels
@@ -77,5 +76,5 @@ def make_finished(
         folder = out / knee.case
         folder.mkdir(parents=True)
         entry = InputCase(knee.case, ImageSource(knee.image, knee.side), knee.patient)
-        segment_case(entry, Segmenter(trained), SegmentJob(out, form=form), "made up", folder)
+        segment_case(entry, trained, SegmentConfig(label_format=form), "made up", folder)
     return out

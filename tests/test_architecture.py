@@ -20,7 +20,7 @@ MAY_USE = {
     "phantom": {"geometry", "labels", "io", "dataset"},
     "networks": set(),
     "losses": set(),
-    "metrics": {"losses", "postprocess"},
+    "metrics": {"losses"},
     "models": {"geometry", "labels", "dataset", "networks", "postprocess"},
     "training": {"geometry", "labels", "dataset", "networks", "losses", "metrics", "models", "postprocess"},
     "inference": {"geometry", "labels", "dataset", "models", "postprocess", "morphometry"},
@@ -29,7 +29,7 @@ MAY_USE = {
     "report": {"geometry", "labels", "postprocess", "morphometry"},
     "cluster": set(),
 }
-SHARED = {"atomic", "lease", "progress", "records", "tensorflow_setup", "threads"}
+SHARED = {"atomic", "choices", "lease", "progress", "records", "tensorflow_setup", "threads"}
 # Frameworks and the only packages that may import them; whatever is not here, any package may use.
 KERAS = {"networks", "losses", "metrics", "models", "training", "tensorflow_setup"}
 USED_IN = {
@@ -59,9 +59,17 @@ def package(path: Path) -> str:
 
 
 def imports(path: Path) -> list[str]:
-    """Dotted names of everything that a module imports, wherever it stands."""
+    """Dotted names of everything that a module imports, wherever it stands, but for types alone."""
     names = []
+    for_types = {
+        id(inner)
+        for node in ast.walk(MODULES[path])
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
     for node in ast.walk(MODULES[path]):
+        if id(node) in for_types:
+            continue
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -84,26 +92,13 @@ def test_shared_modules_import_no_package():
         assert set(used) <= SHARED | ({"models"} if name == "tensorflow_setup" else set())
 
 
-def test_commands_leave_the_work_to_workflow():
-    """Beside it, the command line takes types to fill in and the table to show."""
-    modules = (PACKAGE / "cli").glob("*.py")
+def test_commands_and_demo_call_the_public_functions_only():
+    """Beside them, the command line takes lists of choices, the sets of names to fill in, and the tables to show."""
+    modules = [*(PACKAGE / "cli").glob("*.py"), PACKAGE / "demo.py"]
     names = {name for path in modules for name in imports(path) if name.startswith("knee3d.")}
     used = {name.rpartition(".")[0] for name in names if not name.startswith("knee3d.cli.")}
-    types = {
-        "knee3d.geometry.directions",
-        "knee3d.geometry.orientation",
-        "knee3d.geometry.plane",
-        "knee3d.labels.scheme_files",
-        "knee3d.labels.label_scheme",
-        "knee3d.dataset.case_collection",
-        "knee3d.io.label_files",
-        "knee3d.phantom.cohort",
-        "knee3d.dataset.preparation",
-        "knee3d.io.image_source",
-        "knee3d.dataset.split",
-        "knee3d.training.config",
-    }
-    assert used <= types | {"knee3d", "knee3d.demo", "knee3d.report.tables"}
+    types = {"knee3d.choices", "knee3d.geometry.orientation", "knee3d.geometry.plane", "knee3d.labels.label_scheme"}
+    assert used <= types | {"knee3d", "knee3d.api", "knee3d.demo", "knee3d.report.tables", "knee3d.dataset.split"}
 
 
 def test_frameworks_are_imported_in_their_packages_only():

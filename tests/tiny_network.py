@@ -1,11 +1,12 @@
 """A network of a thousand weights, trained in seconds: for tests of the way, not of what is learnt.
 
-Importing this module lets `TrainConfig(network="tiny")` be known in the process, a program that a test starts as well.
+Importing this module lets `TrainConfig().with_options(network="tiny")` be known in the process, a program that a test
+starts as well.
 """
 
 import keras
 
-from knee3d.networks import NETWORKS, Architecture
+from knee3d.networks.architecture import NETWORKS, Architecture
 from knee3d.networks.layers import UpSample
 
 TINY = "tiny"

@@ -34,7 +34,7 @@ def main(run: Path, out: Path) -> None:
     case = dataset.of_split(Split.TEST)[0]
     image = dataset.image(case)
     said: dict[str, Volume] = {}
-    opinion = trained.ensemble.opinion(image, case.name, keep=ProbabilityWriter(np.float32, said.__setitem__))
+    opinion = trained.ensemble.predict(image, case.name, keep=ProbabilityWriter(np.float32, said.__setitem__))
     figure = Figure(figsize=(4 * INCHES, 1.12 * INCHES), facecolor=PAPER, layout="constrained")
     panels = figure.subplots(1, 4)
     for panel, plane in zip(panels, Plane, strict=False):

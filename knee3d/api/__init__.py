@@ -1,52 +1,82 @@
-"""What users do, from start to end: with `knee3d.demo` the only package that uses all others."""
+"""What users do, from start to end: with `knee3d.demo` the only package that uses all others.
 
-from knee3d.api.batch_segmentation import ExecutionConfig, plan_cases, segment_cases
-from knee3d.api.case_report import ReportConfig
+`knee3d` exports the most important names. The others are for the command line and for whoever builds on knee3d.
+"""
+
+from knee3d.api.batch_segmentation import plan_cases, segment
 from knee3d.api.case_result import CaseResult
 from knee3d.api.data import audit_dataset, make_manifest, make_phantom, prepare, restore_volume
-from knee3d.api.evaluation import EvaluationConfig, evaluate, fit_fusion_of_models
+from knee3d.api.dataset import Dataset
+from knee3d.api.evaluation import Evaluation
+from knee3d.api.image_files import read, write
+from knee3d.api.knee_model import KneeModel
+from knee3d.api.measurements import Measurements, measure
 from knee3d.api.repeated_measures import ComparisonResult, RepeatabilityResult, compare, repeatability
-from knee3d.api.reports import find_report_inputs, make_reports
-from knee3d.api.segmentation_record import SegmentJob
-from knee3d.api.training import TrainingLauncher, cross_validate, export_models_to_onnx, train_views, write_card_page
+from knee3d.api.reports import make_reports
+from knee3d.api.segment_config import ExecutionConfig, SegmentConfig
+from knee3d.api.segmentation import Segmentation
+from knee3d.api.training import (
+    TrainExecution,
+    cross_validate,
+    encoder_weights_problem,
+    export_models_to_onnx,
+    train,
+    train_views,
+    write_card_page,
+)
 from knee3d.dataset.input_case import InputCase, find_cases
 from knee3d.dataset.inspection import inspect
-from knee3d.inference.segmenter import SegmentMethod
-from knee3d.io.image_source import ImageSource
-from knee3d.postprocess.cleaning import CleaningConfig
-from knee3d.postprocess.fusion_fit import FusionConfig
+from knee3d.io.image_source import ReadOptions
+from knee3d.training.config import (
+    AugmentationConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    SamplingConfig,
+    ScheduleConfig,
+    TrainConfig,
+    TrainOptions,
+)
 
 __all__ = [
-    "CleaningConfig",
-    "ComparisonResult",
-    "InputCase",
-    "TrainingLauncher",
-    "SegmentMethod",
+    "AugmentationConfig",
     "CaseResult",
-    "ReportConfig",
-    "RepeatabilityResult",
-    "EvaluationConfig",
-    "ImageSource",
-    "FusionConfig",
+    "ComparisonResult",
+    "Dataset",
+    "Evaluation",
     "ExecutionConfig",
-    "SegmentJob",
+    "InputCase",
+    "KneeModel",
+    "Measurements",
+    "NetworkConfig",
+    "OptimizerConfig",
+    "ReadOptions",
+    "RepeatabilityResult",
+    "SamplingConfig",
+    "ScheduleConfig",
+    "SegmentConfig",
+    "Segmentation",
+    "TrainConfig",
+    "TrainExecution",
+    "TrainOptions",
     "audit_dataset",
-    "write_card_page",
     "compare",
     "cross_validate",
-    "evaluate",
+    "encoder_weights_problem",
     "export_models_to_onnx",
-    "fit_fusion_of_models",
-    "inspect",
     "find_cases",
-    "find_report_inputs",
+    "inspect",
+    "make_manifest",
     "make_phantom",
+    "make_reports",
+    "measure",
     "plan_cases",
     "prepare",
-    "make_reports",
+    "read",
     "repeatability",
     "restore_volume",
-    "segment_cases",
-    "make_manifest",
+    "segment",
+    "train",
     "train_views",
+    "write",
+    "write_card_page",
 ]

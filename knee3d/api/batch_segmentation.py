@@ -16,8 +16,8 @@ import math
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,16 +31,17 @@ from knee3d.api.case_result import (
     checking_disk_space,
     one_line_error,
 )
-from knee3d.api.segment_case import VOLUMES, ModelsError, load_segmenter, segment_case
-from knee3d.api.segmentation_record import RECORD, SegmentJob, find_finished_record, load_record, refuse_foreign_folder
+from knee3d.api.segment_case import VOLUMES, ModelsError, load_networks, segment_case
+from knee3d.api.segment_config import ExecutionConfig, SegmentConfig
+from knee3d.api.segmentation_record import RECORD, find_finished_record, load_record, refuse_foreign_folder
 from knee3d.atomic import whole_folder
 from knee3d.cluster import ClusterError
 from knee3d.cluster.ray_jobs import pool_on_ray
-from knee3d.dataset.input_case import InputCase
-from knee3d.inference.segmenter import Segmenter
-from knee3d.inference.trained_models import load_models, models_fingerprint
+from knee3d.dataset.input_case import InputCase, find_cases
+from knee3d.geometry.orientation import Side
+from knee3d.inference.trained_models import TrainedModels, load_models, models_fingerprint
 from knee3d.io.dicom.series import find_slice_grids
-from knee3d.io.image_source import ImageSource, read_image
+from knee3d.io.image_source import DEFAULT_OPTIONS, ImageSource, ReadOptions, read_image
 from knee3d.io.label_files import check_label_format
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.labels.laterality import agreed_side, check_side
@@ -58,105 +59,142 @@ VOLUMES_HEADER = b"case,tissue,volume_mm3"
 _TOLD = ("side", "volumes_mm3", "flags", "whole_because", "engine")
 
 
-@dataclass(frozen=True)
-class ExecutionConfig:
-    """Where and how knees are worked on.
+def segment(
+    knees: Path | str | Sequence[InputCase],
+    models: Path | str,
+    out: Path | str = "segmentation",
+    *,
+    config: SegmentConfig = SegmentConfig(),  # noqa: B008 it is frozen
+    execution: ExecutionConfig = ExecutionConfig(),  # noqa: B008 it is frozen
+    name: str | None = None,
+    side: Side | str = Side.UNKNOWN,
+    options: ReadOptions = DEFAULT_OPTIONS,
+) -> list[CaseResult]:
+    """Segment knees into folders: labels on the grid of each image, volumes, a picture, quality flags.
 
-    Attributes:
-        launcher: "local" or "ray".
-        address: Address of the Ray cluster, see `cluster.ray_jobs`.
-        retries: How often a knee whose worker on the Ray cluster was lost is tried again.
-        jobs: Knees at a time here: while one is computed others are read and written.
-        overwrite: Whether to replace what was made of a knee before this run began.
+    An interrupted call goes on where it stopped. Several processes that share a disk may make the same call: each knee
+    is done once. A knee that fails does not stop the others.
+
+    Args:
+        knees: One knee (a folder of DICOM, a zip of it, or a NIfTI, NRRD, MHA or HDF5 file), a folder of knees, a table
+            (knees.csv), or the result of `find_cases`.
+        models: The models folder, as `train` fills it.
+        out: The folder that gets a folder for each knee.
+        config: How knees are segmented.
+        execution: Where, and by how many workers.
+        name: The name of a single knee in the results. None takes that of its path.
+        side: "R" or "L", where a single knee's file does not tell.
+        options: What the paths of images do not say.
+
+    Returns:
+        A result for each knee: "done", "kept" (finished before) or "failed", with its record.
+
+    Raises:
+        FileNotFoundError: There is no knee, or no trained network.
+        ValueError: Results would lie where they must not, or a setting has a wrong value.
+
+    Example:
+        >>> results = segment("knees.csv", "models", "labels", config=SegmentConfig(fast=True))       # doctest: +SKIP
+        >>> [one.case for one in results if one.status == "failed"]                                   # doctest: +SKIP
+        []
     """
-
-    launcher: str = "local"
-    address: str | None = None
-    retries: int = 2
-    jobs: int = 2
-    overwrite: bool = False
+    cases = find_cases(Path(knees), name, Side(side), options) if isinstance(knees, Path | str) else knees
+    return segment_cases(cases, Path(models), Path(out), config, execution)
 
 
 def segment_cases(
-    entries: Sequence[InputCase], wish: SegmentJob, out: Path, where: ExecutionConfig = ExecutionConfig()
-) -> list[CaseResult]:  # noqa: B008
+    cases: Sequence[InputCase], models: Path, out: Path, config: SegmentConfig, execution: ExecutionConfig
+) -> list[CaseResult]:
     """Segment knees into folders, each of which appears when it is complete.
 
-    Knees that were finished before, or by another process meanwhile, with the same content, networks and settings, are
-    kept. It returns when no other process works on any of them. A knee that fails stops no other; networks that cannot
-    be used, a cluster that is lost and a full disk fail all that are not finished by then.
+    Knees that were finished before, or by another process meanwhile, from the same content, networks and settings, are
+    kept. The function returns when no other process works on any of them. A knee that fails does not stop the others.
+    Networks that cannot be used, a cluster that is lost and a full disk fail all knees that are not finished by then.
 
     Args:
-        entries: The knees.
-        wish: What is to be made of them.
-        out: Gets a folder for each, see the top of this module.
-        where: Where they are worked on.
+        cases: The knees.
+        models: The models folder.
+        out: The folder that gets a folder for each knee, see the top of this module.
+        config: How knees are segmented.
+        execution: Where, and by how many workers.
 
     Returns:
-        What became of each, in the order of `entries`.
+        A result for each knee, in the order of `cases`.
 
     Raises:
         ValueError: There is no trained network, or results would lie where they must not.
     """
-    _check_places(entries, wish, out)
-    wish = replace(wish, models=wish.models.absolute())
-    mark = models_fingerprint(wish.models, wish.planes, wish.oblique)
+    _check_places(cases, out, config)
+    models = models.absolute()
+    fingerprint = models_fingerprint(models, config.planes, config.oblique_views)
     found: dict[str, CaseResult] = {}
     out.mkdir(parents=True, exist_ok=True)
-    cases = {entry.case: entry for entry in entries}
-    diary = RunLog(out / LOG)
-    diary.note(event="begin", knee3d=__version__, knees=len(entries), models=mark, settings=wish.settings)
+    by_name = {case.case: case for case in cases}
+    run_log = RunLog(out / LOG)
+    run_log.note(
+        event="begin", knee3d=__version__, knees=len(cases), models=fingerprint, settings=config.to_json()
+    )  # fmt: skip
     try:
-        remove_leftovers(out, [VOLUMES, LOG, *cases])
-        with progress("knees", len(entries)) as advance:
-            for case, outcome in _outcomes(cases, wish, mark, out, where):
-                found[case] = outcome
-                _report(outcome, diary)
+        remove_leftovers(out, [VOLUMES, LOG, *by_name])
+        worker = CaseWorker(models, config, fingerprint, out, disk_time(out) if execution.overwrite else None)
+        with progress("knees", len(cases)) as advance, _runner(worker, len(cases), execution) as run:
+            for name, result in share_work(_with_absolute_paths(by_name), run):
+                if isinstance(result, ModelsError | DiskFullError):
+                    raise result
+                if not isinstance(result, CaseResult):
+                    result = CaseResult(name, "failed", one_line_error(result))
+                found[name] = result
+                _report(result, run_log)
                 advance(1)
     except (ModelsError, DiskFullError, ClusterError) as error:
         log.error("%s", error)
-        for case in cases:
-            found.setdefault(case, CaseResult(case, "failed", one_line_error(error)))
+        for name in by_name:
+            found.setdefault(name, CaseResult(name, "failed", one_line_error(error)))
     finally:  # also where it was interrupted
-        remove_leftovers(out, [VOLUMES, LOG, *cases])
-        outcomes = [found[case] for case in cases if case in found]
-        _end(outcomes, len(entries), out, diary)
-    return outcomes
+        remove_leftovers(out, [VOLUMES, LOG, *by_name])
+        results = [found[name] for name in by_name if name in found]
+        _end(results, len(cases), out, run_log)
+    return results
 
 
 def plan_cases(
-    entries: Sequence[InputCase], wish: SegmentJob, out: Path, overwrite: bool = False
+    cases: Sequence[InputCase], models: Path, out: Path, config: SegmentConfig, overwrite: bool = False
 ) -> list[tuple[InputCase, str, bool]]:
-    """What `segment_cases` would do with each knee, and whether it would; nothing is computed.
+    """Say what `segment_cases` would do with each knee. Nothing is computed.
 
     Args:
-        entries: The knees.
-        wish: What is to be made of them.
-        out: Where.
-        overwrite: As in `ExecutionConfig`.
+        cases: The knees.
+        models: The models folder.
+        out: The folder of the results.
+        config: How knees are segmented.
+        overwrite: Whether results that are there would be replaced.
+
+    Returns:
+        Each knee, what would be done with it in words, and whether that would succeed as far as can be seen.
 
     Raises:
         ValueError: As `segment_cases`.
     """
-    _check_places(entries, wish, out)
-    mark, found = models_fingerprint(wish.models, wish.planes, wish.oblique), []
-    scheme = scheme_of(wish.models, wish.planes, wish.oblique)
-    with progress("looking", len(entries)) as advance:
-        for entry in entries:
+    _check_places(cases, out, config)
+    fingerprint, found = models_fingerprint(models, config.planes, config.oblique_views), []
+    scheme = scheme_of(models, config.planes, config.oblique_views)
+    worker = CaseWorker(models, config, fingerprint, out, math.inf if overwrite else None)
+    with progress("looking", len(cases)) as advance:
+        for case in cases:
             try:
-                check_label_format(wish.form, entry.source.path)
-                known = _known(entry, wish, mark, out, math.inf if overwrite else None)
+                check_label_format(config.label_format, case.source.path)
+                known = worker.known_record(case)
                 if known is None:
-                    _check_readable(entry.source, scheme)
-                found.append((entry, "finished, to be kept" if known else "to be segmented", True))
+                    _check_readable(case.source, scheme)
+                found.append((case, "finished, to be kept" if known else "to be segmented", True))
             except (ValueError, OSError) as error:
-                found.append((entry, f"problem: {error}", False))
+                found.append((case, f"problem: {error}", False))
             advance(1)
     return found
 
 
 def _check_readable(source: ImageSource, scheme: LabelScheme | None) -> None:
-    """Refuse what cannot be segmented: of folders of DICOM by their headers, of others by reading them.
+    """Refuse what cannot be segmented: folders of DICOM by their headers, other files by reading them.
 
     Raises:
         ValueError: As `read_image`; or the side is contradicted, or not known where classes need it.
@@ -170,127 +208,140 @@ def _check_readable(source: ImageSource, scheme: LabelScheme | None) -> None:
         check_side(side, scheme)
 
 
-def _check_places(entries: Sequence[InputCase], wish: SegmentJob, out: Path) -> None:
+def _check_places(cases: Sequence[InputCase], out: Path, config: SegmentConfig) -> None:
     """Refuse what would go wrong for all knees.
 
     Raises:
-        ValueError: A knee is called as a file of ours, results would lie among the images of one, volumes.csv is
-            someone else's, the only knee cannot have labels of this form, or `out` cannot be written.
+        ValueError: A knee has the name of a file of the results, results would lie among the images of a knee,
+            volumes.csv is someone else's, the only knee cannot have labels of this format, or `out` cannot be written.
     """
     check_writable(out)
-    for entry in entries:
-        image = entry.source.path.resolve()
-        if entry.case.lower() in (VOLUMES, LOG):
-            raise ValueError(f"no knee can be called {entry.case}: that is a file of the results")
+    for case in cases:
+        image = case.source.path.resolve()
+        if case.case.lower() in (VOLUMES, LOG):
+            raise ValueError(f"no knee can be called {case.case}: that is a file of the results")
         if image.is_dir() and out.resolve().is_relative_to(image):
-            raise ValueError(f"{out} lies among the images of {entry.case}; give another --out")
+            raise ValueError(f"{out} lies among the images of {case.case}; give another --out")
     table = out / VOLUMES
     if table.exists() and not (table.is_file() and table.read_bytes().startswith(VOLUMES_HEADER)):
         raise ValueError(f"{table} is there and is not knee3d's; give another --out")
-    if len(entries) == 1:
-        check_label_format(wish.form, entries[0].source.path)
+    if len(cases) == 1:
+        check_label_format(config.label_format, cases[0].source.path)
 
 
-def _outcomes(
-    cases: Mapping[str, InputCase], wish: SegmentJob, mark: str, out: Path, where: ExecutionConfig
-) -> Iterator[tuple[str, CaseResult]]:
-    """Of each knee, as they come."""
-    since = disk_time(out) if where.overwrite else None
-    if where.launcher != "ray":
-        yield from share_work(cases, run_in_threads(_Work(wish, mark, out, since), where.jobs))
+def _with_absolute_paths(cases: Mapping[str, InputCase]) -> dict[str, InputCase]:
+    return {
+        name: replace(case, source=replace(case.source, path=case.source.path.absolute()))
+        for name, case in cases.items()
+    }
+
+
+@contextmanager
+def _runner(worker: CaseWorker, count: int, execution: ExecutionConfig) -> Iterator[Any]:
+    """What `share_work` calls: threads of this process, or workers of a Ray cluster."""
+    if execution.launcher != "ray":
+        yield run_in_threads(worker, execution.jobs)
         return
     try:
         from knee3d.models.backend import choose_backend
 
-        engine = choose_backend(wish.precision, wish.device)
+        backend = choose_backend(worker.config.precision, worker.config.device)
         # What is wrong with the networks is said before machines are asked.
-        load_models(wish.models, planes=wish.planes, oblique=wish.oblique)
+        load_models(worker.models, planes=worker.config.planes, oblique=worker.config.oblique_views)
     except Exception as error:
         raise ModelsError(str(error)) from error
-    there = {case: replace(entry, source=replace(entry.source, path=entry.source.path.absolute()))
-             for case, entry in cases.items()}  # fmt: skip
-    make = partial(_work_elsewhere, wish, mark, out.absolute(), since, engine)
-    with pool_on_ray(make, len(cases), where.address, where.retries) as run:
-        for case, outcome in share_work(there, run):
-            if isinstance(outcome, ModelsError | DiskFullError):
-                raise outcome
-            yield (
-                case,
-                outcome if isinstance(outcome, CaseResult) else CaseResult(case, "failed", one_line_error(outcome)),
-            )
+    make = partial(_worker_elsewhere, replace(worker, out=worker.out.absolute(), backend=backend))
+    with pool_on_ray(make, count, execution.address, execution.retries) as run:
+        yield run
 
 
-class _Work:
-    """Segments one knee after the other, each under its lease; the networks are loaded when there is a knee to do."""
+@dataclass(frozen=True)
+class CaseWorker:
+    """Segments one knee after the other, each under its lease. Networks are loaded when there is a knee to segment.
 
-    def __init__(
-        self, wish: SegmentJob, mark: str, out: Path, since: float | None, engine: Backend | None = None
-    ) -> None:
-        self._wish, self._mark, self._out, self._since, self._engine = wish, mark, out, since, engine
-        self._segmenter: Segmenter | None = None
-        self._first = threading.Lock()
+    Attributes:
+        models: The models folder.
+        config: How knees are segmented.
+        fingerprint: The `models_fingerprint` of the networks when the run began.
+        out: The folder of the results.
+        since: Results that are older than this time, in seconds by the clock of the disk, are replaced. None keeps all.
+        backend: What computes the networks; None chooses one.
+    """
 
-    def __call__(self, entry: InputCase, take_over: bool) -> CaseResult:
-        """What becomes of a knee.
+    models: Path
+    config: SegmentConfig
+    fingerprint: str
+    out: Path
+    since: float | None = None
+    backend: Backend | None = None
+    _networks: list[TrainedModels] = field(default_factory=list, repr=False, compare=False)
+    _first: Any = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def __call__(self, case: InputCase, take_over: bool) -> CaseResult:
+        """Segment a knee, or keep what is there.
 
         Args:
-            entry: The knee.
+            case: The knee.
             take_over: Whether to take its lease from a process that is gone.
 
         Raises:
-            Held: Another process works on it, or took it over meanwhile.
-            BadModels: No knee can be segmented.
-            NoRoom: No knee can be written.
+            LeaseHeldError: Another process works on it, or took it over meanwhile.
+            ModelsError: No knee can be segmented.
+            DiskFullError: No knee can be written.
         """
-        folder = self._out / entry.case
+        folder = self.out / case.case
         try:
-            known = self._known(entry)
+            known = self.known_record(case)
             if known is None:
-                with checking_disk_space(self._out), leased(folder, take_over) as lease:
-                    known = self._known(entry)  # another process may have finished it just now
+                with checking_disk_space(self.out), leased(folder, take_over) as lease:
+                    known = self.known_record(case)  # another process may have finished it just now
                     if known is None:
-                        segmenter = self._loaded()
-                        with whole_folder(folder) as partial, checking_disk_space(self._out):
-                            record = segment_case(entry, segmenter, self._wish, self._mark, partial)
-                            _check_still_free(folder, self._since is not None)
+                        trained = self._trained()
+                        with whole_folder(folder) as partial, checking_disk_space(self.out):
+                            record = segment_case(case, trained, self.config, self.fingerprint, partial)
+                            _check_still_free(folder, self.since is not None)
                             lease.check()
-                        return CaseResult(entry.case, "done", record=record)
-            return CaseResult(entry.case, "kept", record=known)
+                        return CaseResult(case.case, "done", record=record)
+            return CaseResult(case.case, "kept", record=known)
         except (LeaseHeldError, ModelsError, DiskFullError):
             raise
         except Exception as error:  # whatever it is, it is this knee's, and thousands may wait behind it
-            log.debug("%s", entry.case, exc_info=True)
-            return CaseResult(entry.case, "failed", one_line_error(error))
+            log.debug("%s", case.case, exc_info=True)
+            return CaseResult(case.case, "failed", one_line_error(error))
 
-    def _known(self, entry: InputCase) -> dict[str, Any] | None:
-        return _known(entry, self._wish, self._mark, self._out, self._since)
+    def known_record(self, case: InputCase) -> dict[str, Any] | None:
+        """The record of a knee that is finished; None where there is none, or one that is to be replaced.
 
-    def _loaded(self) -> Segmenter:
+        Raises:
+            ValueError: As `find_finished_record`.
+        """
+        if self.since is not None:
+            refuse_foreign_folder(self.out / case.case)
+            record = self.out / case.case / RECORD
+            if not record.is_file() or record.stat().st_mtime < self.since:
+                return None
+        return find_finished_record(case, self.config, self.fingerprint, self.out)
+
+    def _trained(self) -> TrainedModels:
         with self._first:
-            if self._segmenter is None:
-                self._segmenter = load_segmenter(self._wish, self._mark, self._engine)
-            return self._segmenter
+            if not self._networks:
+                self._networks.append(load_networks(self.models, self.config, self.fingerprint, self.backend))
+            return self._networks[0]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What travels to another machine: settings, and no networks."""
+        return CaseWorker, (self.models, self.config, self.fingerprint, self.out, self.since, self.backend)
 
 
-def _work_elsewhere(wish: SegmentJob, mark: str, out: Path, since: float | None, engine: Backend) -> _Work:
-    """What a worker of a cluster does.
+def _worker_elsewhere(worker: CaseWorker) -> CaseWorker:
+    """Check on another machine that the worker can work there.
 
     Raises:
-        LaunchError: The output folder is not there.
+        ClusterError: The output folder is not there.
     """
-    if not out.is_dir():
-        raise ClusterError(f"{socket.gethostname()} has no {out}: it must lie on a disk that all machines share")
-    return _Work(wish, mark, out, since, engine)
-
-
-def _known(entry: InputCase, wish: SegmentJob, models: str, out: Path, since: float | None) -> dict[str, Any] | None:
-    """As `find_finished_record`; None for a record older than `since`, by the clock of the disk: it is replaced."""
-    if since is not None:
-        refuse_foreign_folder(out / entry.case)
-        record = out / entry.case / RECORD
-        if not record.is_file() or record.stat().st_mtime < since:
-            return None
-    return find_finished_record(entry, wish, models, out)
+    if not worker.out.is_dir():
+        raise ClusterError(f"{socket.gethostname()} has no {worker.out}: it must lie on a disk that all machines share")
+    return worker
 
 
 def _check_still_free(folder: Path, overwrite: bool) -> None:
@@ -305,25 +356,25 @@ def _check_still_free(folder: Path, overwrite: bool) -> None:
         raise ValueError(f"{folder} was made by someone else meanwhile; it is left as it is")
 
 
-def _report(outcome: CaseResult, diary: RunLog) -> None:
-    record = outcome.record
-    diary.note(
+def _report(result: CaseResult, run_log: RunLog) -> None:
+    record = result.record
+    run_log.note(
         event="knee",
-        case=outcome.case,
-        status=outcome.status,
-        **({"message": outcome.message} if outcome.message else {}),
+        case=result.case,
+        status=result.status,
+        **({"message": result.message} if result.message else {}),
         **{key: record[key] for key in _TOLD if key in record},
     )
-    if outcome.status == "failed":
-        log.error("%s: %s", outcome.case, outcome.message)
-    if outcome.status == "done":
+    if result.status == "failed":
+        log.error("%s: %s", result.case, result.message)
+    if result.status == "done":
         if record["flags"]:
-            log.warning("%s: %s", outcome.case, "; ".join(record["flags"]))
+            log.warning("%s: %s", result.case, "; ".join(record["flags"]))
         if record["whole_because"]:
-            log.info("%s: computed whole, as %s", outcome.case, record["whole_because"])
+            log.info("%s: computed whole, as %s", result.case, record["whole_because"])
 
 
-def _end(outcomes: Sequence[CaseResult], knees: int, out: Path, diary: RunLog) -> None:
+def _end(outcomes: Sequence[CaseResult], knees: int, out: Path, run_log: RunLog) -> None:
     records = {one.case: one.record for one in outcomes if one.record}
     try:
         with locked(out / VOLUMES):  # or a process could write what it read before another one finished a knee
@@ -335,7 +386,7 @@ def _end(outcomes: Sequence[CaseResult], knees: int, out: Path, diary: RunLog) -
         log.warning("knees were computed in different ways (%s): give --precision for the same", "; ".join(engines))
     counts = {status: sum(one.status == status for one in outcomes) for status in ("done", "kept", "failed")}
     interrupted = len(outcomes) < knees
-    diary.note(event="interrupted" if interrupted else "end", **counts)
+    run_log.note(event="interrupted" if interrupted else "end", **counts)
 
 
 def _write_volumes(out: Path, known: Mapping[str, Mapping[str, Any]]) -> None:

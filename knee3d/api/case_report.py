@@ -31,7 +31,9 @@ from knee3d.api.segmented_case import (
     score_views,
 )
 from knee3d.atomic import whole_folder
+from knee3d.choices import MESH_FORMATS, check_choice
 from knee3d.dataset.input_case import file_digest
+from knee3d.geometry.orientation import Side, axis_codes, from_canonical
 from knee3d.geometry.view_names import FUSED
 from knee3d.geometry.volume import Volume
 from knee3d.io.volume_file import write_volume
@@ -46,6 +48,7 @@ from knee3d.postprocess.confusion_matrix import OverlapScores
 from knee3d.records import VERSION, changed_settings, check_version, settings_before
 
 if TYPE_CHECKING:
+    from knee3d.api.segmentation import Segmentation
     from knee3d.morphometry.mesh import Mesh
     from knee3d.report.page import KneePage
 
@@ -68,20 +71,28 @@ class ReportConfig:
 
     Attributes:
         meshes: Format of the surfaces: "ply", "stl" or "vtp".
-        keep: Share of their triangles that is kept.
+        keep: Share of the triangles of surfaces that is kept, in (0, 1].
+
+    Raises:
+        ValueError: There is no such format, or the share is not above 0 and at most 1.
     """
 
     meshes: str = "ply"
     keep: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_choice("meshes", self.meshes, MESH_FORMATS)
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep must be above 0 and at most 1, got {self.keep}")
 
-def write_case_report(folder: Path, given: SegmentedCase, wish: ReportConfig, lease: Lease) -> dict[str, Any]:
+
+def write_case_report(folder: Path, given: SegmentedCase, config: ReportConfig, lease: Lease) -> dict[str, Any]:
     """Fill FOLDER/report; returns what its report.json holds.
 
     Args:
         folder: Of the finished knee.
         given: What there is of it.
-        wish: How.
+        config: How the report is made.
         lease: Lease on the folder.
 
     Raises:
@@ -93,21 +104,11 @@ def write_case_report(folder: Path, given: SegmentedCase, wish: ReportConfig, le
     image = load_image(given.entry, given.side) if given.entry else None
     labels = load_labels(folder, given, image)
     fused, views = load_probabilities(folder, labels, given.scheme)
-    findings = measure_knee(labels, given.scheme, given.side, fused)
-    surfaces, said = _surfaces(labels, given.scheme, fused, wish.keep)
-    findings = replace(findings, notes=(*findings.notes, *said))
-    made = ReportContent(
-        image.shown if image else None,
-        labels,
-        findings,
-        thickness_map(labels, given.scheme, findings.interfaces),
-        {name: interface.mesh() for name, interface in findings.interfaces.items()},
-        surfaces,
-        probability_maps(labels, fused, views),
-        score_views(given, image, {**views, FUSED: labels}),
-    )
+    shown = image.shown if image else None
+    made = report_content(labels, given.scheme, given.side, shown, fused, views, keep=config.keep)
+    made = replace(made, scores=score_views(given, image, {**views, FUSED: labels}))
     with whole_folder(folder / REPORT) as partial:
-        _write(folder, given, made, wish, partial)
+        _write(folder, given, made, config, partial)
         quality = json.loads((folder / "quality.json").read_text())
         record = {
             VERSION: FORM,
@@ -116,11 +117,11 @@ def write_case_report(folder: Path, given: SegmentedCase, wish: ReportConfig, le
             "side": given.side.value,
             "flags": list(given.record["flags"]),
             "unchecked": given.record.get("unchecked", ""),
-            "notes": list(findings.notes),
+            "notes": list(made.findings.notes),
             "quality": {name: quality[name] for name in ("inter_view_dice", "predictive_entropy")},
             SEEN: given.record.get(SEEN, ""),
             "truth": made.scores is not None,
-            **origin_of_report(given, wish),
+            **origin_of_report(given, config),
             "files": report_digests(partial),
         }
         write_json(record, partial / REPORT_RECORD)
@@ -133,12 +134,12 @@ def fingerprint_of_results(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def origin_of_report(given: SegmentedCase, wish: ReportConfig) -> dict[str, Any]:
+def origin_of_report(given: SegmentedCase, config: ReportConfig) -> dict[str, Any]:
     """All that a report is made of, ready for its record.
 
     Args:
         given: What there is of the knee.
-        wish: How the report is made.
+        config: How the report is made.
 
     Returns:
         Keys of the record: "results", "image" (whether it was at hand), "mask" and "mask_labels" (digests, empty where
@@ -150,14 +151,14 @@ def origin_of_report(given: SegmentedCase, wish: ReportConfig) -> dict[str, Any]
         "image": given.entry is not None,
         "mask": file_digest(given.mask) if given.mask else "",
         "mask_labels": hashlib.sha256(json.dumps(names).encode()).hexdigest() if names else "",
-        "settings": asdict(wish),
+        "settings": asdict(config),
     }
 
 
-def same_origin(record: Mapping[str, Any], origin: Mapping[str, Any], wish: ReportConfig) -> bool:
+def same_origin(record: Mapping[str, Any], origin: Mapping[str, Any], config: ReportConfig) -> bool:
     """Whether a report was made of the same as it would be made of now; see `records` on older versions."""
     check_version(record, FORM)
-    default = type(wish)()
+    default = type(config)()
     others = all(record[name] == value for name, value in origin.items() if name != "settings")
     return others and not changed_settings(
         record["settings"], origin["settings"], settings_before(asdict(default), default)
@@ -195,6 +196,62 @@ class ReportContent:
     scores: Mapping[str, OverlapScores] | None
 
 
+def report_content(
+    labels: Volume,
+    scheme: LabelScheme,
+    side: Side,
+    image: Volume | None,
+    fused: Volume | None,
+    views: Mapping[str, Volume],
+    keep: float = 1.0,
+) -> ReportContent:
+    """Measure a knee, and make all that its report shows.
+
+    Args:
+        labels: (i, j, k) classes of the scheme.
+        scheme: The meaning of the labels.
+        side: The side of the knee.
+        image: (i, j, k) uint8 on the grid of the labels; None where it is not at hand.
+        fused: (*part, classes) uint8 probabilities around the tissue; None where there are none.
+        views: Name of each view to its own labels.
+        keep: Share of the triangles of surfaces that is kept, in (0, 1].
+    """
+    findings = measure_knee(labels, scheme, side, fused)
+    surfaces, notes = _surfaces(labels, scheme, fused, keep)
+    findings = replace(findings, notes=(*findings.notes, *notes))
+    return ReportContent(
+        image,
+        labels,
+        findings,
+        thickness_map(labels, scheme, findings.interfaces),
+        {name: interface.mesh() for name, interface in findings.interfaces.items()},
+        surfaces,
+        probability_maps(labels, fused, views),
+        None,
+    )
+
+
+def write_segmentation_page(found: Segmentation, path: Path) -> Path:
+    """Write the page of a knee that was just segmented; returns the path.
+
+    Args:
+        found: The segmentation.
+        path: The HTML file, which appears whole or not at all.
+    """
+    from knee3d.report.page import write_page
+
+    image = found.labels.with_array(
+        from_canonical(found.network_image, axis_codes(found.labels.affine), found.side).array
+    )
+    made = report_content(found.labels, found.scheme, found.side, image, found.probabilities, found.view_labels)
+    page = _page(found.name, found.side, found.scheme, made, found.picture())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_page(
+        replace(page, flags=found.quality.flags, unchecked=found.quality.unchecked, made=dict(found.made_by)), path
+    )
+    return path
+
+
 def _surfaces(
     labels: Volume, scheme: LabelScheme, fused: Volume | None, keep: float
 ) -> tuple[dict[str, Mesh], list[str]]:
@@ -215,7 +272,7 @@ def _surfaces(
     return found, notes
 
 
-def _write(folder: Path, given: SegmentedCase, made: ReportContent, wish: ReportConfig, out: Path) -> None:
+def _write(folder: Path, given: SegmentedCase, made: ReportContent, config: ReportConfig, out: Path) -> None:
     from knee3d.morphometry.mesh_files import write_surfaces
     from knee3d.report.confusion_figure import confusion_figure
     from knee3d.report.label_tables import write_freesurfer_table, write_itksnap_table
@@ -230,42 +287,45 @@ def _write(folder: Path, given: SegmentedCase, made: ReportContent, wish: Report
     write_freesurfer_table(out / "labels_lut.txt", given.scheme)
     meshes, colours = out / "meshes", {tissue.name: tissue.colour for tissue in given.scheme.tissues}
     for name, surface in made.surfaces.items():
-        write_surfaces(meshes / f"{_file_name(name)}.{wish.meshes}", {name: surface}, colours)
+        write_surfaces(meshes / f"{_file_name(name)}.{config.meshes}", {name: surface}, colours)
     for name, surface in made.interfaces.items():
         write_surfaces(meshes / f"{_file_name(name)}_thickness.vtp", {name: surface}, colours, (THICKNESS,))
     if made.surfaces:
         write_surfaces(meshes / "scene.ply", made.surfaces, colours)
     if made.scores:
         confusion_figure(made.scores, out / "confusion.pdf")
-    write_page(_page(folder, given, made), out / PAGE)
+    record = given.record
+    page = replace(
+        _page(case, given.side, given.scheme, made, (folder / "overview.png").read_bytes()),
+        scores=None if made.scores is None else {view: _dice(one) for view, one in made.scores.items()},
+        confusion=made.scores,
+        flags=record["flags"],
+        unchecked=record.get("unchecked", ""),
+        made=_made(record),
+        seen=SEEN_WORDS.get(record.get(SEEN, ""), ""),
+    )
+    write_page(page, out / PAGE)
 
 
-def _page(folder: Path, given: SegmentedCase, made: ReportContent) -> KneePage:
+def _page(case: str, side: Side, scheme: LabelScheme, made: ReportContent, overview: bytes) -> KneePage:
     from knee3d.report.page import KneePage
     from knee3d.report.subregion_picture import regions_picture
 
-    record, findings = given.record, made.findings
-    pictures = {"overview": (folder / "overview.png").read_bytes()}
+    findings = made.findings
+    pictures = {"overview": overview}
     if findings.landmarks is not None:
         pictures["parts of cartilage"] = regions_picture(findings.interfaces, findings.landmarks)
-    scores = made.scores
     return KneePage(
-        case=record["case"],
-        side=given.side.value,
+        case=case,
+        side=side.value,
         image=made.image,
         labels=made.labels.with_array(made.labels.array.astype(np.uint8, copy=False)),
-        scheme=given.scheme,
+        scheme=scheme,
         meshes=made.surfaces,
         thickness=made.interfaces,
         maps={**made.maps, **_overlay(made)},
         measures=findings.measures,
-        scores=None if scores is None else {view: _dice(one) for view, one in scores.items()},
-        confusion=scores,
-        flags=record["flags"],
-        unchecked=record.get("unchecked", ""),
         notes=findings.notes,
-        made=_made(record),
-        seen=SEEN_WORDS.get(record.get(SEEN, ""), ""),
         pictures=pictures,
     )
 

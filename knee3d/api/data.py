@@ -12,6 +12,7 @@ import numpy as np
 
 from knee3d import __version__
 from knee3d.api.case_result import is_utf8
+from knee3d.api.dataset import Dataset
 from knee3d.api.segmentation_record import check_output_folder
 from knee3d.atomic import NO_ROOM
 from knee3d.dataset.audit import audit_case, audit_summary, flag_outliers
@@ -20,12 +21,15 @@ from knee3d.dataset.discovery import discover_cases
 from knee3d.dataset.manifest import ManifestRow, read_manifest, write_manifest
 from knee3d.dataset.preparation import PrepareConfig, assign_splits, load_finished_case, prepare_knees
 from knee3d.geometry.orientation import from_canonical
+from knee3d.io.image_source import DEFAULT_OPTIONS, ReadOptions
 from knee3d.io.label_map_file import LABELS_FILE, read_label_map
 from knee3d.io.volume_file import write_volume
 from knee3d.labels.label_scheme import LabelScheme
+from knee3d.labels.scheme_files import find_scheme
 from knee3d.lease import leased, locked, remove_leftovers
 from knee3d.phantom.cohort import TABLE_FILE, CohortConfig, write_cohort
 from knee3d.progress import progress
+from knee3d.threads import cores
 
 log = logging.getLogger(__name__)
 
@@ -33,20 +37,64 @@ AUDIT = ("audit.json", "index.html", "cases.csv")
 """Files of an audit, that first by which the others are known."""
 
 
-def make_phantom(cohort: CohortConfig, folder: Path, jobs: int) -> Path:
-    """Write a made-up cohort; see `phantom.cohort.write_cohort`. Returns the path of its knees.csv."""
+def make_phantom(
+    out: Path | str,
+    *,
+    knees: int = 8,
+    shape: tuple[int, int, int] | None = None,
+    seed: int = 0,
+    from_labels: Sequence[Path | str] = (),
+    deform: float = 1.0,
+    retests: int = 0,
+    letter: str = "P",
+    jobs: int | None = None,
+) -> Path:
+    """Make a cohort of knees up: DICOM series, masks and a table, as if from a scanner and an expert.
+
+    Right and left knees take turns. The first patient comes back for a follow-up visit with less cartilage.
+
+    Args:
+        out: The folder that gets knees.csv, labels.json and a folder for each knee.
+        knees: Number of patients, one knee each.
+        shape: Voxels along inferior, posterior and left. None keeps those of a label map; without one it is
+            (128, 128, 96).
+        seed: Seed of shapes, intensities, positions and noise.
+        from_labels: Label files of right knees, numbered as pymskt does, that are deformed. None of them: the anatomy
+            is parametric.
+        deform: How far label maps are deformed; 0 keeps them as they are.
+        retests: Number of patients, from the first on, who are scanned twice with nothing lost.
+        letter: First letter of the patients' names; cohorts of different people need different ones.
+        jobs: Knees at a time. None takes one for each core.
+
+    Returns:
+        The path of knees.csv.
+
+    Raises:
+        ValueError: There is no knee, the shape is too small, or there are more retests than knees.
+
+    Example:
+        >>> make_phantom("cohort", knees=8, shape=(64, 64, 48), seed=1)        # doctest: +SKIP
+        PosixPath('cohort/knees.csv')
+    """
+    cohort = CohortConfig(knees, shape, seed, tuple(map(Path, from_labels)), deform, retests, letter)
+    return write_phantom(cohort, Path(out), jobs or cores())
+
+
+def write_phantom(cohort: CohortConfig, out: Path, jobs: int) -> Path:
+    """Write a made-up cohort, see `phantom.cohort.write_cohort`. Returns the path of its knees.csv."""
     with progress("making knees", len(cohort.visits)) as advance:
-        for _ in write_cohort(cohort, folder, jobs):
+        for _ in write_cohort(cohort, out, jobs):
             advance(1)
-    return folder / TABLE_FILE
+    return out / TABLE_FILE
 
 
-def make_manifest(folder: Path, out: Path) -> tuple[str, ...]:
+def make_manifest(folder: Path | str, out: Path | str) -> tuple[str, ...]:
     """Write the table of the knees in a folder; see `case_collection.discovery`. Returns notes on what was guessed.
 
     Raises:
         FileExistsError: There is a table already; it may have been corrected by hand.
     """
+    folder, out = Path(folder), Path(out)
     if out.exists():
         raise FileExistsError(f"{out} exists and may have been corrected by hand; give another -o, or remove it")
     found = discover_cases(folder)
@@ -77,7 +125,56 @@ def restore_volume(folder: Path, case: str, out: Path, mask: bool) -> None:
     write_volume(from_canonical(volume, chosen.source_axes, chosen.side), out)
 
 
-def prepare(table: Path, folder: Path, preparation: PrepareConfig, labels: str | None, jobs: int) -> CaseCollection:
+def prepare(
+    table: Path | str,
+    folder: Path | str,
+    *,
+    scheme: LabelScheme | str = "cartilage",
+    labels: str | None = None,
+    split: tuple[float, float, float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+    bits: int = 8,
+    options: ReadOptions = DEFAULT_OPTIONS,
+    jobs: int | None = None,
+) -> Dataset:
+    """Turn knees into PNG slices in the axial, coronal and sagittal planes.
+
+    An interrupted call goes on where it stopped. Several processes that share a disk may make the same call.
+
+    Args:
+        table: CSV with the columns case, patient, visit, side, image and mask, and optionally split and series.
+        folder: The folder of the dataset. What an earlier call or another process finished there is kept.
+        scheme: Classes of the masks: a scheme, a JSON file of one, or its name: "cartilage", "compartments", "iwoai" or
+            "bones".
+        labels: Meaning of the values of masks: a name, such as "pymskt", or a file. None takes labels.json beside the
+            table.
+        split: Shares of the patients for training, validation and test, adding up to 1.
+        seed: Seed of the split.
+        bits: Bits of a pixel of the images, 8 or 16. Networks see 8.
+        options: What the paths of images do not say.
+        jobs: Knees at a time. None takes one for each core.
+
+    Returns:
+        The dataset, with every knee of the table.
+
+    Raises:
+        ValueError: Some knees cannot be prepared (said after all others were), a patient would be in two splits, or
+            the folder is the dataset of another table or scheme.
+        OSError: There is no room left.
+
+    Example:
+        >>> data = prepare("knees.csv", "data/oai", scheme="compartments")        # doctest: +SKIP
+        >>> data                                                                  # doctest: +SKIP
+        Dataset('data/oai', 350 train, 75 val, 75 test; compartments: femoral cartilage, tibial cartilage, ...)
+    """
+    known = find_scheme(scheme) if isinstance(scheme, str) else scheme
+    config = PrepareConfig(known, None, split, seed, options, bits)
+    return Dataset.of(prepare_dataset(Path(table), Path(folder), config, labels, jobs or cores()))
+
+
+def prepare_dataset(
+    table: Path, folder: Path, preparation: PrepareConfig, labels: str | None, jobs: int
+) -> CaseCollection:
     """Knees of a table -> a dataset of PNG slices.
 
     Any number of processes on machines with a common disk may do it at the same time. Each returns when all is done.
@@ -181,7 +278,7 @@ def _warn_of_splits(known: CaseCollection, dataset: CaseCollection, table: Path)
         )  # fmt: skip
 
 
-def audit_dataset(folder: Path, out: Path) -> dict[str, Any]:
+def audit_dataset(folder: Path | str, out: Path | str) -> dict[str, Any]:
     """Look a prepared dataset over.
 
     Args:
@@ -198,6 +295,7 @@ def audit_dataset(folder: Path, out: Path) -> dict[str, Any]:
     from knee3d.report.overview_figure import mask_figure
     from knee3d.report.tables import write_json
 
+    folder, out = Path(folder), Path(out)
     record, page, table_of_all = (out / name for name in AUDIT)
     check_output_folder(out, record.name, (page.name, table_of_all.name))
     dataset = load_cases(folder)

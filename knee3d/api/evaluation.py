@@ -1,5 +1,7 @@
 """Journeys from trained planes to their fusion and its scores."""
 
+from __future__ import annotations
+
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -7,12 +9,13 @@ from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from knee3d.api.dataset import Dataset
 from knee3d.atomic import whole_file
-from knee3d.dataset.case_collection import Case, CaseCollection, Split, load_cases
+from knee3d.dataset.case_collection import Case, Split
 from knee3d.geometry.view_names import FUSED
 from knee3d.geometry.volume import Volume
 from knee3d.inference.ensemble import EnsemblePrediction, ProbabilityWriter
@@ -35,28 +38,35 @@ from knee3d.postprocess.quality import (
 )
 from knee3d.progress import progress
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 log = logging.getLogger(__name__)
 
 
-def fit_fusion_of_models(folder: Path, models: Path, wanted: FusionConfig | None = None, oblique: int = 0) -> Fusion:
-    """Fit fusion weights on the validation split and write them beside the models.
+def fit_fusion_of_models(data: Dataset, models: Path, config: FusionConfig, oblique: int = 0) -> Fusion:
+    """Fit fusion weights on validation knees and write them beside the models.
 
-    Of the folds of a cross-validation each knee is looked at by the fold that was validated on it, as nnU-Net fits its
+    Of the folds of a cross-validation each knee is predicted by the fold that was validated on it, as nnU-Net fits its
     ensembles, and all knees of training and validation count.
 
     What the networks say of each knee is kept in a folder beside the weights, fusion.evidence, as far as fusion depends
-    on it, so that a killed run goes on, and other ways of fusion need no networks.
+    on it, so that a killed run goes on, and other rules of fusion need no networks.
 
     Args:
-        folder: The dataset's.
-        models: The networks'; gets their `fusion_path`.
-        wanted: How; the paper's way by default.
-        oblique: How many oblique views there are beside the planes, see `models.load_models`.
+        data: The knees; those of the validation split are taken.
+        models: The models folder; it gets its `fusion_path`.
+        config: How the weights are fitted.
+        oblique: Number of oblique views beside the planes.
+
+    Returns:
+        The weights and the Dice that they reach.
 
     Raises:
         ValueError: A validation patient was trained on, or tested on, or there is no tissue to fit on.
     """
-    dataset, fitted = load_cases(folder), fusion_path(models, oblique)
+    dataset, fitted = Dataset.load(data.folder), fusion_path(models, oblique)
+    wanted = {case.name for case in data.cases}
     evidence = fitted.with_suffix(".evidence")
     if evidence.exists() and not evidence.is_dir():
         raise ValueError(f"{evidence} is a file, where fuse keeps a folder; move it away")
@@ -68,18 +78,22 @@ def fit_fusion_of_models(folder: Path, models: Path, wanted: FusionConfig | None
     paths: list[Path] = []
     for home in homes:
         trained = load_models(home, fused=False, oblique=oblique)
-        mine = _validated(dataset, trained) if len(homes) > 1 else dataset.of_split(Split.VAL)
-        check_dataset_matches(dataset, trained, mine, (Split.TRAIN,))
-        check_not_tested(dataset, trained, mine)
+        mine = _validated(dataset, trained) if len(homes) > 1 else list(dataset.of_split(Split.VAL))
+        mine = [case for case in mine if case.name in wanted]
+        if mine:
+            check_dataset_matches(dataset, trained, mine, (Split.TRAIN,))
+            check_not_tested(dataset, trained, mine)
         _of_other_voxels(dataset, trained, mine)
         cases += mine
         paths += [_observed(dataset, case, trained, evidence) for case in mine]
     if not cases:
-        raise ValueError(f"no knee of {folder} was a validation knee of the folds in {models}; nothing to fit on")
+        raise ValueError(
+            f"no knee that was given of {data.folder} is a validation knee of {models}; there is nothing to fit on"
+        )
     for old in set(evidence.glob(f"*-{'[0-9a-f]' * 16}.npz")) - set(paths):  # others are not ours
         old.unlink()
         _seen(old).unlink(missing_ok=True)
-    fusion = fit_fusion(paths, wanted or FusionConfig())
+    fusion = fit_fusion(paths, config)
     known = [case for case in dataset.cases if case.labelled and case.split in (Split.TRAIN, Split.VAL)]
     masks = _mask_extents(dataset, known, evidence / "masks.json")
     reference = quality_reference(masks, [_kept(_seen(path), _are_numbers) for path in paths])
@@ -88,7 +102,7 @@ def fit_fusion_of_models(folder: Path, models: Path, wanted: FusionConfig | None
     return fusion
 
 
-def _validated(dataset: CaseCollection, trained: TrainedModels) -> list[Case]:
+def _validated(dataset: Dataset, trained: TrainedModels) -> list[Case]:
     """The knees that the networks of a fold were validated on."""
     known = [case for case in dataset.cases if case.labelled and case.split in (Split.TRAIN, Split.VAL)]
     validated = (
@@ -97,13 +111,13 @@ def _validated(dataset: CaseCollection, trained: TrainedModels) -> list[Case]:
     return [case for case in known if case.patient in validated]
 
 
-def _observed(dataset: CaseCollection, case: Case, trained: TrainedModels, evidence: Path) -> Path:
+def _observed(dataset: Dataset, case: Case, trained: TrainedModels, evidence: Path) -> Path:
     """The file of what networks say of a knee, as far as fusion depends on it; made unless it is there."""
     path = evidence / f"{case.name}-{trained.mark_with(case.fingerprint)}.npz"
     if not (path.is_file() and _seen(path).is_file()):
         views: dict[str, Volume] = {}
         keep = ProbabilityWriter(np.float32, views.__setitem__)
-        looks = trained.ensemble.opinion(dataset.image(case), f"fusing {case.name}", keep=keep).looks
+        looks = trained.ensemble.predict(dataset.image(case), f"fusing {case.name}", keep=keep).view_predictions
         path.parent.mkdir(exist_ok=True)
         _keep([inter_view_dice([*looks.values()]), mean_predictive_entropy([*looks.values()])], _seen(path))
         find_candidates(dataset.mask(case), views, case.patient).save(path)
@@ -114,7 +128,7 @@ def _seen(evidence: Path) -> Path:
     return evidence.with_suffix(".json")
 
 
-def _mask_extents(dataset: CaseCollection, cases: Sequence[Case], cache: Path) -> list[dict[str, tuple[float, float]]]:
+def _mask_extents(dataset: Dataset, cases: Sequence[Case], cache: Path) -> list[dict[str, tuple[float, float]]]:
     """`label_extents` of each mask; masks that were measured before are not read again."""
     known: dict[str, dict[str, tuple[float, float]]] = _kept(cache, _are_extents) if cache.is_file() else {}
     with progress("measuring masks", len(cases)) as advance:
@@ -155,11 +169,11 @@ def _kept(path: Path, is_right: Callable[[Any], bool]) -> Any:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What an evaluation has beside the planes and their fusion.
+    """What an evaluation scores beside the planes and their fusion.
 
     Attributes:
         compare: Whether to score other ways of fusion too: the plain mean, the logarithmic pool, votes and STAPLE.
-        cleaning: What the fusion is scored without, in a row of its own.
+        cleaning: Pieces and holes that are removed from the fusion, which is then scored in a row of its own.
         surfaces: Whether to measure distances between surfaces.
         pictures: Whether to draw each case.
     """
@@ -170,73 +184,122 @@ class EvaluationConfig:
     pictures: bool = True
 
 
-def evaluate(
-    folder: Path,
-    models: Path,
-    split: Split,
-    out: Path,
-    scoring: EvaluationConfig = EvaluationConfig(),  # noqa: B008 it is frozen
-    oblique: int = 0,
-) -> dict[str, Any]:
-    """Score each plane and the fusion against the masks of a split.
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Scores of each view and of the fusion.
+
+    Attributes:
+        summary: What scores.json holds, see `report.tables.evaluation_summary`.
+    """
+
+    summary: Mapping[str, Any]
+
+    @property
+    def dice(self) -> dict[str, float]:
+        """Dice of the fusion over all cases pooled, in [0, 1]: each tissue, "foreground" and "mean"; NaN if unknown."""
+        fused = self.summary["fused"]["dice"]
+        return {name: float("nan") if value is None else value for name, value in fused.items()}
+
+    def to_frame(self) -> pd.DataFrame:
+        """All scores as a table in long form.
+
+        Returns:
+            Columns case ("pooled" over cases and their "mean" among them), view, tissue, measure, value, low and high,
+            the ends of the 95 % interval.
+        """
+        import pandas as pd
+
+        from knee3d.report.tables import SCORES_COLUMNS, scores_rows
+
+        return pd.DataFrame(scores_rows(self.summary), columns=list(SCORES_COLUMNS))
+
+    def __str__(self) -> str:
+        """The tables that `knee3d evaluate` prints."""
+        from knee3d.report.tables import as_text, means_table, scores_table
+
+        return as_text(scores_table(self.summary), means_table(self.summary))
+
+    def __repr__(self) -> str:
+        dice = ", ".join(f"{name} {value:.3f}" for name, value in self.dice.items())
+        return f"Evaluation({self.summary['split']}, {len(self.summary['cases'])} cases, fused Dice: {dice})"
+
+    def _repr_html_(self) -> str:
+        """The pooled Dice as a table, for notebooks."""
+        frame = self.to_frame()
+        pooled = frame[(frame.case == "pooled") & (frame.measure == "dice")]
+        return str(pooled.pivot(index="view", columns="tissue", values="value").to_html(float_format="{:.4f}".format))
+
+
+def evaluate_models(
+    data: Dataset, models: Path, out: Path | None, config: EvaluationConfig, oblique: int = 0
+) -> Evaluation:
+    """Score each view and the fusion against the masks of knees of one split.
 
     Args:
-        folder: The dataset's.
-        models: The networks', with their `fusion_path`.
-        split: Which cases.
-        out: Gets scores.json, scores.csv, confusion.png, and overview/<case>.png with prediction and truth.
-        scoring: What else is scored. Comparing keeps the probabilities of all planes in memory.
-        oblique: How many oblique views there are beside the planes, see `models.load_models`.
+        data: The knees; where they are of several splits, those of the test split are taken.
+        models: The models folder, with its `fusion_path`.
+        out: The folder that gets scores.json, scores.csv, confusion.png, and overview/<case>.png with prediction and
+            truth. None writes nothing.
+        config: What else is scored. Comparing keeps the probabilities of all planes in memory.
+        oblique: Number of oblique views beside the planes.
 
     Returns:
-        What scores.json holds, see `report.tables.evaluation_summary`.
+        The scores.
 
     Raises:
         ValueError: A patient of the val or test split was trained on, or one of the test split validated on.
     """
-    from knee3d.report.confusion_figure import confusion_figure
     from knee3d.report.overview_figure import overview_figure
-    from knee3d.report.tables import evaluation_summary, to_plain_json, write_json, write_scores_csv
+    from knee3d.report.tables import evaluation_summary, to_plain_json
 
-    dataset, trained = load_cases(folder), load_models(models, oblique=oblique)
-    cases = dataset.of_split(split)
+    dataset, trained = Dataset.load(data.folder), load_models(models, oblique=oblique)
+    splits = {case.split for case in data.cases if case.labelled}
+    split = splits.pop() if len(splits) == 1 else Split.TEST
+    cases = data.of_split(split)
     unseen = {Split.TEST: (Split.TRAIN, Split.VAL), Split.VAL: (Split.TRAIN,)}.get(split, ())
     check_dataset_matches(dataset, trained, cases, unseen)
     others = _of_other_voxels(dataset, trained, cases)
     assessed: dict[str, dict[str, CaseAssessment]] = {}
     qualities: dict[str, QualityReport] = {}
+    names = dataset.scheme.names
     for case in cases:
         image, truth = dataset.image(case), dataset.mask(case)
         kept: dict[str, Volume] = {}
-        keep = ProbabilityWriter(np.float32, kept.__setitem__) if scoring.compare else None
-        opinion = trained.ensemble.opinion(image, f"evaluating {case.name}", keep=keep)
-        found = _ways(opinion, kept, scoring, dataset.scheme)
-        names = dataset.scheme.names
-        qualities[case.name] = check_quality(opinion.labels, opinion.looks, names, trained.reference)
-        mine = {way: assess_case(truth, labels, names, scoring.surfaces) for way, labels in found.items()}
+        keep = ProbabilityWriter(np.float32, kept.__setitem__) if config.compare else None
+        found = trained.ensemble.predict(image, f"evaluating {case.name}", keep=keep)
+        ways = _ways(found, kept, config, dataset.scheme)
+        qualities[case.name] = check_quality(found.labels, found.view_predictions, names, trained.reference)
+        mine = {way: assess_case(truth, labels, names, config.surfaces) for way, labels in ways.items()}
         assessed[case.name] = mine
-        if scoring.pictures:
+        if config.pictures and out is not None:
             picture = out / "overview" / f"{case.name}.png"
-            overview_figure(image, found[FUSED], dataset.scheme, picture, case.name, truth)
+            overview_figure(image, ways[FUSED], dataset.scheme, picture, case.name, truth)
         flags = "".join(f"; {flag}" for flag in qualities[case.name].flags)
         log.info("%s: fused foreground Dice %.4f%s", case.name, mine[FUSED].scores.foreground_dice, flags)
-    patients = {case.name: case.patient for case in cases}
     summary = {
         "split": split.value,
         "weights": dict(trained.ensemble.weights),
-        "cleaning": asdict(scoring.cleaning),
-        **evaluation_summary(assessed, patients),
+        "cleaning": asdict(config.cleaning),
+        **evaluation_summary(assessed, {case.name: case.patient for case in cases}),
         "other_voxels": others,
         "quality": {name: to_plain_json(asdict(one)) for name, one in qualities.items()},
     }
+    if out is not None:
+        _write(summary, assessed, out)
+    return Evaluation(summary)
+
+
+def _write(summary: Mapping[str, Any], assessed: Mapping[str, Mapping[str, CaseAssessment]], out: Path) -> None:
+    from knee3d.report.confusion_figure import confusion_figure
+    from knee3d.report.tables import write_json, write_scores_csv
+
     pooled = {way: [mine[way].scores for mine in assessed.values()] for way in next(iter(assessed.values()))}
     confusion_figure({way: reduce(add, scores) for way, scores in pooled.items()}, out / "confusion.png")
     write_scores_csv(summary, out / "scores.csv")
     write_json(summary, out / "scores.json")
-    return summary
 
 
-def _of_other_voxels(dataset: CaseCollection, trained: TrainedModels, cases: Sequence[Case]) -> dict[str, str]:
+def _of_other_voxels(dataset: Dataset, trained: TrainedModels, cases: Sequence[Case]) -> dict[str, str]:
     """Cases whose voxels the networks do not know, and what is wrong with them, which is also warned of."""
     said = {case.name: trained.of_other_voxels(case.spacing_mm) for case in cases}
     found = {name: words for name, words in said.items() if words}
@@ -246,14 +309,14 @@ def _of_other_voxels(dataset: CaseCollection, trained: TrainedModels, cases: Seq
 
 
 def _ways(
-    opinion: EnsemblePrediction, views: Mapping[str, Volume], scoring: EvaluationConfig, scheme: LabelScheme
+    prediction: EnsemblePrediction, views: Mapping[str, Volume], config: EvaluationConfig, scheme: LabelScheme
 ) -> dict[str, Volume]:
     """Labels of each plane by itself, of the fusion, and of the other ways that are to be scored."""
-    alone = {name: one.labels for name, one in opinion.looks.items()}
-    found = alone | {FUSED: opinion.labels}
-    if scoring.cleaning:
-        found["fused, cleaned"] = clean_labels(opinion.labels, scoring.cleaning, scheme.pieces)
-    if scoring.compare:
+    alone = {name: one.labels for name, one in prediction.view_predictions.items()}
+    found = alone | {FUSED: prediction.labels}
+    if config.cleaning:
+        found["fused, cleaned"] = clean_labels(prediction.labels, config.cleaning, scheme.pieces)
+    if config.compare:
         equal = dict.fromkeys(views, 1 / len(views))
         others = {"mean": "linear", "logarithmic": "log", "vote": "vote"}
         found |= {way: fused_labels(views, equal, rule) for way, rule in others.items()}

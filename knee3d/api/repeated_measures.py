@@ -1,6 +1,6 @@
 """The journeys from measured knees to how well measures repeat, and to what has changed.
 
-reproducibility: OUT/reproducibility.json  reproducibility.csv  bland-altman.pdf
+repeatability: OUT/repeatability.json  repeatability.csv  bland-altman.pdf
 compare:         OUT/compare.json  compare.csv
 """
 
@@ -20,11 +20,12 @@ from knee3d.morphometry.change import measurement_changes
 from knee3d.morphometry.repeatability import pair_measurements, repeatability_statistics
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.table import Table
 
 log = logging.getLogger(__name__)
 
-REPRODUCIBILITY = ("reproducibility.json", "reproducibility.csv", "bland-altman.pdf")
+REPEATABILITY = ("repeatability.json", "repeatability.csv", "bland-altman.pdf")
 COMPARISON = ("compare.json", "compare.csv")
 """Files of results, those first by which the others are known."""
 COLUMNS = ("first", "second")
@@ -37,15 +38,25 @@ class RepeatabilityResult:
     """How well measures repeat.
 
     Attributes:
-        summary: What reproducibility.json holds; its "pairs" are empty where none could be read.
+        summary: What repeatability.json holds; its "pairs" are empty where none could be read.
         failures: Row of the table to why its pair could not be used.
     """
 
     summary: Mapping[str, Any]
     failures: Mapping[str, str]
 
+    def to_frame(self) -> pd.DataFrame:
+        """The statistics as a table.
+
+        Returns:
+            A row for each tissue, region and measure: bias, limits of agreement, RMS-CV, SDC and ICC with intervals.
+        """
+        import pandas as pd
+
+        return pd.DataFrame([dict(row) for row in self.summary["measures"]])
+
     def table(self) -> Table:
-        """For the terminal."""
+        """The statistics as a table of rich, for the terminal."""
         from knee3d.report.repeatability import repeatability_table
 
         return repeatability_table(self.summary["measures"])
@@ -62,6 +73,21 @@ class ComparisonResult:
 
     summary: Mapping[str, Any]
     failures: Mapping[str, str]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The changes as a table.
+
+        Returns:
+            A row for each knee, tissue, region and measure: both values, their change, and whether it is beyond error.
+        """
+        import pandas as pd
+
+        rows = [
+            {"baseline": knee["baseline"], "followup": knee["followup"], **row}
+            for knee in self.summary["knees"]
+            for row in knee["changes"]
+        ]
+        return pd.DataFrame(rows)
 
     def table(self) -> Table:
         """For the terminal: all of one knee, or of several what they have in common."""
@@ -88,13 +114,13 @@ class RepeatedPair:
     patient: str = ""
 
 
-def repeatability(table: Path, out: Path) -> RepeatabilityResult:
+def repeatability(table: Path | str, out: Path | str = "repeatability") -> RepeatabilityResult:
     """Read knees that were measured twice, and say how well measures repeat. A pair that fails stops no other.
 
     Args:
         table: CSV with the columns first and second, paths of knees' folders or of their tables of measures, relative
             to it, and optionally patient.
-        out: Gets reproducibility.json, reproducibility.csv and bland-altman.pdf; nothing where no pair can be used.
+        out: Gets repeatability.json, repeatability.csv and bland-altman.pdf; nothing where no pair can be used.
 
     Raises:
         FileNotFoundError: There is no table.
@@ -103,7 +129,8 @@ def repeatability(table: Path, out: Path) -> RepeatabilityResult:
     from knee3d.report.repeatability import bland_altman_figure, repeatability_rows, write_repeatability_csv
     from knee3d.report.tables import to_plain_json, write_json
 
-    _check_place(out, REPRODUCIBILITY)
+    table, out = Path(table), Path(out)
+    _check_place(out, REPEATABILITY)
     pairs, failures = _pairs(table)
     numbers = pair_measurements([(pair.first.measures, pair.second.measures) for pair in pairs])
     found = {quantity: repeatability_statistics(first, second) for quantity, (first, second) in numbers.items()}
@@ -121,7 +148,7 @@ def repeatability(table: Path, out: Path) -> RepeatabilityResult:
     for note in notes:
         log.warning("%s", note)
     if pairs:
-        record, table_of_all, plots = (out / name for name in REPRODUCIBILITY)
+        record, table_of_all, plots = (out / name for name in REPEATABILITY)
         write_json(summary, record)
         write_repeatability_csv(rows, table_of_all)
         if any(one.pairs for one in found.values()):
@@ -129,13 +156,15 @@ def repeatability(table: Path, out: Path) -> RepeatabilityResult:
     return RepeatabilityResult(summary, failures)
 
 
-def compare(baseline: Path, followup: Path, error: Path | None = None, out: Path | None = None) -> ComparisonResult:
+def compare(
+    baseline: Path | str, followup: Path | str, *, error: Path | str | None = None, out: Path | str | None = None
+) -> ComparisonResult:
     """Say what has changed of a knee, or of several, between two visits.
 
     Args:
         baseline: The folder of a knee, a table of measures, or a folder of knees' folders.
         followup: The same of the later visit. Knees are matched by name; two single knees need none.
-        error: A reproducibility.json, by which change is told from error.
+        error: A repeatability.json, by which change is told from error.
         out: Gets compare.json and compare.csv; None writes nothing.
 
     Raises:
@@ -147,9 +176,11 @@ def compare(baseline: Path, followup: Path, error: Path | None = None, out: Path
     from knee3d.report.repeatability import read_smallest_detectable_changes
     from knee3d.report.tables import to_plain_json, write_json
 
+    baseline, followup = Path(baseline), Path(followup)
+    out = None if out is None else Path(out)
     if out is not None:
         _check_place(out, COMPARISON)
-    smallest, of_error = read_smallest_detectable_changes(error) if error is not None else (None, {})
+    smallest, of_error = read_smallest_detectable_changes(Path(error)) if error is not None else (None, {})
     pairs, failures = _matched(timepoints_at(baseline), timepoints_at(followup))
     for case, why in failures.items():
         log.error("%s %s", case, why)

@@ -86,7 +86,46 @@ def find_report_inputs(
 
 
 def make_reports(
-    results: Path, knees: ReportInputs, wish: ReportConfig, overwrite: bool = False, jobs: int = 1
+    results: Path | str,
+    knees: Path | str | None = None,
+    *,
+    meshes: str = "ply",
+    keep: float = 1.0,
+    labels: str | None = None,
+    options: ReadOptions = DEFAULT_OPTIONS,
+    overwrite: bool = False,
+    jobs: int = 1,
+) -> list[CaseResult]:
+    """Measure segmented knees in mm3 and mm, and make a page of each that opens in a browser, from disk.
+
+    A report that is there and was made of the same is kept. A knee that fails does not stop the others.
+
+    Args:
+        results: What `segment` filled: a folder of knees, or the folder of one.
+        knees: What was segmented: a knee, a folder of knees, or a table, which may name masks to score against. None:
+            the pages have no MR image.
+        meshes: Format of the surfaces: "ply", "stl" or "vtp".
+        keep: Share of the triangles of surfaces that is kept, in (0, 1].
+        labels: Meaning of the values of masks: a name, such as "pymskt", or a file.
+        options: What the paths of images do not say.
+        overwrite: Whether to replace reports that were made before this call.
+        jobs: Knees at a time.
+
+    Returns:
+        A result for each knee: "done", "kept" or "failed".
+
+    Raises:
+        ValueError: There is no segmented knee, or a setting has a wrong value.
+
+    Example:
+        >>> make_reports("labels", "knees.csv")        # doctest: +SKIP
+    """
+    inputs = find_report_inputs(None if knees is None else Path(knees), labels, options)
+    return write_reports(Path(results), inputs, ReportConfig(meshes, keep), overwrite, jobs)
+
+
+def write_reports(
+    results: Path, knees: ReportInputs, config: ReportConfig, overwrite: bool = False, jobs: int = 1
 ) -> list[CaseResult]:
     """Measure finished knees, and make a page of each and one of all.
 
@@ -97,7 +136,7 @@ def make_reports(
     Args:
         results: What `segment` filled: a folder of knees, or the folder of one.
         knees: Where their images lie; without, pages show labels and surfaces alone.
-        wish: How reports are made.
+        config: How reports are made.
         overwrite: Whether to replace those that were made before this run began.
         jobs: Knees at a time.
 
@@ -116,10 +155,10 @@ def make_reports(
         try:
             with checking_disk_space(folder), leased(folder.resolve(), take_over) as lease:
                 given = _given(folder, knees, single=len(folders) == 1)
-                known = _known(folder, given, wish, since)
+                known = _known(folder, given, config, since)
                 if known is None and knees.entries and given.entry is None:
                     log.warning("%s: its image is not among those given; the page goes without", folder.name)
-                record = known or write_case_report(folder, given, wish, lease)
+                record = known or write_case_report(folder, given, config, lease)
             return CaseResult(folder.name, "kept" if known else "done", record=record)
         except (LeaseHeldError, DiskFullError):
             raise
@@ -195,7 +234,7 @@ def _given(folder: Path, knees: ReportInputs, single: bool) -> SegmentedCase:
     return SegmentedCase(record, entry, mask, numbering)
 
 
-def _known(folder: Path, given: SegmentedCase, wish: ReportConfig, since: float) -> dict[str, Any] | None:
+def _known(folder: Path, given: SegmentedCase, config: ReportConfig, since: float) -> dict[str, Any] | None:
     """The record of a report that was made of the same, or of more, after a time; None where there is none."""
     path = folder / REPORT / REPORT_RECORD
     try:
@@ -205,7 +244,7 @@ def _known(folder: Path, given: SegmentedCase, wish: ReportConfig, since: float)
         results = fingerprint_of_results(given.record)
         if report_digests(folder / REPORT) != record["files"] or record["results"] != results:
             return None
-        if same_origin(record, origin_of_report(given, wish), wish):
+        if same_origin(record, origin_of_report(given, config), config):
             return record
         more = _made_of_more(record, given)
     except (OSError, ValueError, KeyError, TypeError):

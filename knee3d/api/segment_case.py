@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from knee3d import __version__
-from knee3d.api.segmentation_record import FORM, RECORD, SEEN, SOURCE, SegmentJob, file_digests, input_record
+from knee3d.api.segment_config import SegmentConfig
+from knee3d.api.segment_image import check_window_rule, segment_image
+from knee3d.api.segmentation import Segmentation
+from knee3d.api.segmentation_record import FORM, RECORD, SEEN, SOURCE, file_digests, input_record
 from knee3d.dataset.input_case import InputCase, content_fingerprint, stat_fingerprint
 from knee3d.geometry.view_names import FUSED
 from knee3d.geometry.volume import Volume
 from knee3d.inference.ensemble import ProbabilityWriter
-from knee3d.inference.segmenter import Segmentation, Segmenter
-from knee3d.inference.trained_models import load_models, models_fingerprint
+from knee3d.inference.trained_models import TrainedModels, load_models, models_fingerprint
 from knee3d.io.image_source import read_image
 from knee3d.io.label_files import check_label_format, write_labels
 from knee3d.io.label_map_file import LABELS_FILE, write_label_map
@@ -44,42 +46,51 @@ class ModelsError(ValueError):
     """The networks cannot be used: no knee can be segmented."""
 
 
-def load_segmenter(wish: SegmentJob, mark: str, engine: Backend | None = None) -> Segmenter:
-    """The networks, on an engine; by default the one that the wish leads to.
+def load_networks(
+    models: Path, config: SegmentConfig, fingerprint: str, backend: Backend | None = None
+) -> TrainedModels:
+    """Load the networks of a models folder, ready to segment.
 
     Args:
-        wish: Which networks, and how.
-        mark: What `models_fingerprint` said of them when the run began.
-        engine: What computes them.
+        models: The models folder.
+        config: Which networks, and how they are computed.
+        fingerprint: What `models_fingerprint` gave when the run began.
+        backend: What computes them. None chooses one as the config says.
 
     Raises:
-        BadModels: They cannot be read, do not go together, or were changed since.
+        ModelsError: They cannot be read, do not go together, or were changed since the run began.
     """
     try:
         from knee3d.models.backend import choose_backend, gpu_names
         from knee3d.models.devices import describe_devices
 
-        engine = engine or choose_backend(wish.precision, wish.device)
-        gpus = [] if "CPU" in (engine.device or "") else gpu_names()
-        log.info("computing with %s, on %s", engine, describe_devices(gpus))
-        trained = load_models(wish.models, planes=wish.planes, engine=engine, oblique=wish.oblique)
-        changed = models_fingerprint(wish.models, wish.planes, wish.oblique) != mark
+        backend = backend or choose_backend(config.precision, config.device)
+        gpus = [] if "CPU" in (backend.device or "") else gpu_names()
+        log.info("computing with %s, on %s", backend, describe_devices(gpus))
+        trained = load_models(models, planes=config.planes, engine=backend, oblique=config.oblique_views)
+        check_window_rule(trained)
+        changed = models_fingerprint(models, config.planes, config.oblique_views) != fingerprint
     except Exception as error:  # frameworks have errors of their own for damaged files
-        raise ModelsError(str(error) or f"{wish.models}: {type(error).__name__}") from error
+        raise ModelsError(str(error) or f"{models}: {type(error).__name__}") from error
     if changed:
-        raise ModelsError(f"{wish.models} was changed since the run began; run it again")
-    return Segmenter(trained, wish.method, str(engine))
+        raise ModelsError(f"{models} was changed since the run began; run it again")
+    return trained
 
 
-def segment_case(entry: InputCase, segmenter: Segmenter, wish: SegmentJob, mark: str, folder: Path) -> dict[str, Any]:
-    """Fill a folder with all that is made of a knee; returns what its segmentation.json holds.
+def segment_case(
+    case: InputCase, trained: TrainedModels, config: SegmentConfig, fingerprint: str, folder: Path
+) -> dict[str, Any]:
+    """Segment a knee and fill a folder with its results.
 
     Args:
-        entry: The knee.
-        segmenter: The networks.
-        wish: What is to be made of it.
-        mark: The networks' `models_fingerprint`.
-        folder: An empty one.
+        case: The knee.
+        trained: The networks.
+        config: How.
+        fingerprint: The `models_fingerprint` of the networks.
+        folder: An empty folder, which gets the results.
+
+    Returns:
+        What its segmentation.json holds.
 
     Raises:
         ValueError: The image cannot be read, its side contradicts what the user says, its voxels are of another size
@@ -87,36 +98,36 @@ def segment_case(entry: InputCase, segmenter: Segmenter, wish: SegmentJob, mark:
     """
     from knee3d.report.tables import write_json
 
-    source, case, trained = entry.source, entry.case, segmenter.trained
-    check_label_format(wish.form, source.path)
+    source = case.source
+    check_label_format(config.label_format, source.path)
     content = content_fingerprint(source.path)
-    volume = read_image(source.path, source.choice)
-    side = agreed_side(source.side, volume.side)
-    names = _class_names(segmenter.trained.scheme)
+    image = read_image(source.path, source.choice)
+    image = replace(image, side=agreed_side(source.side, image.side), name=case.case)
+    names = _class_names(trained.scheme)
 
     def keep(view: str, probabilities: Volume) -> None:
         write_probabilities(probabilities, names, view, folder / PROBABILITIES / f"{view}.h5")
 
-    kept = ProbabilityWriter(np.float16, keep) if wish.probabilities else None
-    found = segmenter.segment(volume, side, f"segmenting {case}", kept)
-    _write(found, replace(entry, source=replace(source, side=side)), wish.form, folder)
+    kept = ProbabilityWriter(np.float16, keep) if config.save_probabilities else None
+    found = segment_image(image, trained, config, kept)
+    _write(found, replace(case, source=replace(source, side=image.side)), config.label_format, folder)
     (folder / SOURCE).write_text(stat_fingerprint(source.path))
     if content_fingerprint(source.path) != content:
         raise ValueError(f"{source.path} was changed while it was segmented; run it again")
     record = {
         VERSION: FORM,
         "knee3d": __version__,
-        "case": case,
-        "side": side.value,
-        SEEN: next((split.value for split, known in trained.patients.items() if entry.patient in known), ""),
+        "case": case.case,
+        "side": image.side.value,
+        SEEN: next((split.value for split, known in trained.patients.items() if case.patient in known), ""),
         "scheme": scheme_to_json(found.scheme),
-        **input_record(content, source, wish, mark),
+        **input_record(content, source, config, fingerprint),
         "models": dict(trained.marks),
         "weights": dict(trained.ensemble.weights),
-        "engine": segmenter.engine,
-        "whole_because": found.whole,
-        "shape": list(volume.shape),
-        "spacing_mm": volume.spacing_mm.round(5).tolist(),
+        "engine": trained.computed_by,
+        "whole_because": found.computed_whole_because,
+        "shape": list(image.shape),
+        "spacing_mm": image.spacing_mm.round(5).tolist(),
         "volumes_mm3": dict(found.volumes_mm3),
         "flags": list(found.quality.flags),
         "unchecked": found.quality.unchecked,
@@ -130,14 +141,14 @@ def _write(found: Segmentation, entry: InputCase, form: str, folder: Path) -> No
     from knee3d.report.overview_figure import overview_figure
     from knee3d.report.tables import write_json, write_volumes_csv
 
-    if found.fused is not None:
-        write_probabilities(found.fused, _class_names(found.scheme), FUSED, folder / OPINION, found.views)
+    if found.probabilities is not None:
+        write_probabilities(found.probabilities, _class_names(found.scheme), FUSED, folder / OPINION, found.view_labels)
     write_labels(found.labels, found.scheme, entry.source, form, folder, entry.case)
     write_label_map(folder / LABELS_FILE, dict(enumerate(found.scheme.names, start=1)))
     write_json(asdict(found.quality), folder / "quality.json")
     write_volumes_csv(folder / VOLUMES, {entry.case: found.volumes_mm3})
     with _drawing:
-        overview_figure(found.image, found.canonical, found.scheme, folder / "overview.png", entry.case)
+        overview_figure(found.network_image, found.network_labels, found.scheme, folder / "overview.png", entry.case)
 
 
 def _class_names(scheme: LabelScheme) -> tuple[str, ...]:

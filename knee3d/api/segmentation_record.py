@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from knee3d.api.segment_config import SegmentConfig
 from knee3d.dataset.input_case import InputCase, content_fingerprint, file_digest, stat_fingerprint
 from knee3d.geometry.orientation import Side
-from knee3d.inference.segmenter import SegmentMethod
 from knee3d.io.image_source import ImageSource, ReadOptions
 from knee3d.io.label_files import LABEL_FORMATS
 from knee3d.labels.scheme_files import scheme_from_json
@@ -28,46 +27,13 @@ SOURCE = ".source"
 """File in the folder of a knee with the `stat_fingerprint` of its image. An unchanged image is not read again."""
 
 
-@dataclass(frozen=True)
-class SegmentJob:
-    """What is to be made of each knee.
-
-    Attributes:
-        models: The networks' folder.
-        planes: Names of those that look at the knee, see `models.trained_views`; none is every one.
-        method: How labels are found.
-        precision: See `models.backend.choose_backend`.
-        device: See `models.backend.check_device`.
-        form: Of the labels, one of `io.label_files.LABEL_FORMATS`.
-        probabilities: Whether to write those of each view.
-        oblique: How many oblique views look at the knee beside the planes.
-    """
-
-    models: Path
-    planes: tuple[str, ...] = ()
-    method: SegmentMethod = field(default_factory=SegmentMethod)
-    precision: str = "auto"
-    device: str | None = None
-    form: str = "nifti"
-    probabilities: bool = False
-    oblique: int = 0
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What results depend on beside the networks, ready for JSON."""
-        content = asdict(self)
-        for name in ("models", "planes", "device"):  # the fingerprint of the networks has the first two
-            del content[name]
-        return {**content.pop("method"), **content}
-
-
-def input_record(content: str, source: ImageSource, wish: SegmentJob, fingerprint: str) -> dict[str, Any]:
+def input_record(content: str, source: ImageSource, config: SegmentConfig, fingerprint: str) -> dict[str, Any]:
     """All that the labels of a knee depend on, ready for its record.
 
     Args:
         content: `content_fingerprint` of the image.
         source: What the user says of it.
-        wish: What is made of it.
+        config: How it is segmented.
         fingerprint: Of the networks and their fusion, `models.models_fingerprint`.
 
     Returns:
@@ -78,22 +44,20 @@ def input_record(content: str, source: ImageSource, wish: SegmentJob, fingerprin
         "side_given": source.side.value,
         "selection": source.choice.settings,
         "models_fingerprint": fingerprint,
-        "settings": wish.settings,
+        "settings": config.to_json(),
     }
 
 
 def _differences(
-    record: Mapping[str, Any], origin: Mapping[str, Any], wish: SegmentJob, choice: ReadOptions
+    record: Mapping[str, Any], origin: Mapping[str, Any], config: SegmentConfig, choice: ReadOptions
 ) -> list[str]:
     """What a finished knee was made of otherwise than it would be now, in words; see `records` on older versions."""
     if record["input"] != origin["input"]:
         return ["another image"]
     found = ["another side"] if record["side_given"] != origin["side_given"] else []
     found += ["other models"] if record["models_fingerprint"] != origin["models_fingerprint"] else []
-    default = replace(type(wish)(wish.models), method=type(wish.method)())
-    settings = changed_settings(
-        record["settings"], origin["settings"], settings_before(default.settings, default, default.method)
-    )
+    default = type(config)()
+    settings = changed_settings(record["settings"], origin["settings"], settings_before(default.to_json(), default))
     nothing = type(choice)()
     settings += changed_settings(record["selection"], origin["selection"], settings_before(nothing.settings, nothing))
     return [*found, *([f"other settings ({', '.join(settings)})"] if settings else [])]
@@ -109,12 +73,12 @@ def file_digests(folder: Path) -> dict[str, str]:
     return {str(name): "" if name.suffix == ".png" else file_digest(folder / name) for name in names}
 
 
-def find_finished_record(entry: InputCase, wish: SegmentJob, models: str, out: Path) -> dict[str, Any] | None:
+def find_finished_record(entry: InputCase, config: SegmentConfig, models: str, out: Path) -> dict[str, Any] | None:
     """The record of a knee that was made of the same, its files still what they were; None where there is none.
 
     Args:
         entry: The knee.
-        wish: What is to be made of it.
+        config: How it is segmented.
         models: `models.models_fingerprint`.
         out: Where its folder would lie.
 
@@ -128,8 +92,8 @@ def find_finished_record(entry: InputCase, wish: SegmentJob, models: str, out: P
     record = load_record(folder)
     if record is None:
         return None
-    origin = input_record(known_content_fingerprint(entry.source.path, folder, record), entry.source, wish, models)
-    differ = _differences(record, origin, wish, entry.source.choice)
+    origin = input_record(known_content_fingerprint(entry.source.path, folder, record), entry.source, config, models)
+    differ = _differences(record, origin, config, entry.source.choice)
     if differ:
         raise ValueError(f"{folder} was made of {' and '.join(differ)}; give --overwrite, or another --out")
     check_unchanged(folder, record, "give --overwrite to make it again, or another --out")
@@ -214,7 +178,7 @@ def _is_whole(record: Mapping[str, Any]) -> bool:
     files = all(isinstance(one, str) for one in record["files"].values())
     volumes = all(isinstance(mm3, float) and math.isfinite(mm3) for mm3 in record["volumes_mm3"].values())
     scheme_from_json(record["scheme"])
-    known = record["side"] in list(Side) and record["settings"]["form"] in LABEL_FORMATS
+    known = record["side"] in list(Side) and record["settings"]["label_format"] in LABEL_FORMATS
     mappings = all(isinstance(record[key], dict) for key in ("models", "weights", "settings", "selection"))
     sizes = all(len(record[key]) == 3 and all(size > 0 for size in record[key]) for key in ("shape", "spacing_mm"))
     return texts and flags and files and volumes and known and mappings and sizes

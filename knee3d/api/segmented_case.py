@@ -72,7 +72,7 @@ def load_labels(folder: Path, given: SegmentedCase, image: ShownImage | None) ->
     Raises:
         ValueError: They cannot be read, are not on the image's grid, or are DICOM-SEG without an image.
     """
-    form = given.record["settings"]["form"]
+    form = given.record["settings"]["label_format"]
     labels = read_labels(folder, given.scheme, form)
     if image is not None:
         return reorient(labels, axis_codes(image.source.affine)).padded_to(image.source)

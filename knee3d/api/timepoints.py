@@ -14,7 +14,7 @@ from knee3d.morphometry.measure import Measurement
 from knee3d.report.measures_files import read_measures_csv
 
 MEASURES = "measures.csv"
-_NO_MATTER = ("form", "probabilities")
+_NO_MATTER = ("label_format", "save_probabilities")
 """Settings that say what is written, and not what is found."""
 _MARK = 12
 """Characters of a network's fingerprint that are shown."""

@@ -9,7 +9,7 @@ from knee3d import __version__
 from knee3d.cli.data import audit, inspect, phantom, prepare, restore, table
 from knee3d.cli.fusion import evaluate, fuse
 from knee3d.cli.options import Group
-from knee3d.cli.repeatability import compare, reproducibility
+from knee3d.cli.repeated_measures import compare, repeatability
 from knee3d.cli.segmentation import demo, report, segment
 from knee3d.cli.training import card, export, train
 
@@ -32,7 +32,7 @@ def main() -> None:
 
 for _command in (
     phantom, inspect, table, prepare, restore, audit, train, card, export, fuse, evaluate, segment, report,
-    reproducibility, compare, demo,
+    repeatability, compare, demo,
 ):  # fmt: skip
     main.add_command(_command)
 

@@ -25,15 +25,14 @@ from knee3d.cli.options import (
     with_owners,
 )
 from knee3d.labels.label_scheme import SCHEMES
-from knee3d.labels.scheme_files import find_scheme
 
 
 @click.command(cls=Command)
 @click.argument("out", type=FOLDER)
 @click.option("--knees", type=click.IntRange(1), default=8, help="Patients, one knee each.")
 @click.option("--shape", type=Numbers(int, "64,64,48"), metavar="I,P,L", help="Voxels down, back, left [128,128,96].")
-@click.option("--from-labels", "sources", type=FILE, multiple=True, help="Label map to deform (repeat for more).")
-@click.option("--deform", "strength", type=click.FloatRange(0), default=1.0, help="How much; 0 keeps them exactly.")
+@click.option("--from-labels", type=FILE, multiple=True, help="Label map to deform (repeat for more).")
+@click.option("--deform", type=click.FloatRange(0), default=1.0, help="How much; 0 keeps them exactly.")
 @click.option("--retests", type=click.IntRange(0), default=0, help="Patients scanned twice at once.")
 @seed_option
 @jobs_option
@@ -52,10 +51,8 @@ def phantom(out: Path, knees: int, **options: Any) -> None:
     knee3d phantom cohort --knees 8 --from-labels knee_a.nrrd --from-labels knee_b.nrrd
     """
     from knee3d import api
-    from knee3d.phantom.cohort import CohortConfig
 
-    jobs = options.pop("jobs")
-    table = api.make_phantom(CohortConfig(knees, **options), out, jobs)
+    table = api.make_phantom(out, knees=knees, **options)
     retests = f", {options['retests']} retests" if options["retests"] else ""
     click.echo(f"{knees} knees and a follow-up{retests} in {table}")
 
@@ -170,13 +167,18 @@ def prepare(table: Path, dataset: Path, **options: Any) -> None:
     knee3d prepare knees.csv data/oai --scheme compartments --split 0.7,0.15,0.15 --seed 1
     """
     from knee3d import api
-    from knee3d.dataset.preparation import PrepareConfig
 
-    choice = choice_of(options)
-    preparation = PrepareConfig(
-        find_scheme(options["scheme"]), None, options["split"], options["seed"], choice, int(options["bits"])
+    prepared = api.prepare(
+        table,
+        dataset,
+        scheme=options["scheme"],
+        labels=options["labels"],
+        split=options["split"],
+        seed=options["seed"],
+        bits=int(options["bits"]),
+        options=choice_of(options),
+        jobs=options["jobs"],
     )
-    prepared = api.prepare(table, dataset, preparation, options["labels"], options["jobs"])
     counts = Counter(case.split or "unlabelled" for case in prepared.cases)
     click.echo(f"{dataset}: {', '.join(f'{number} {split}' for split, number in counts.items())}")
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from knee3d.choices import FUSION_OBJECTIVES, FUSION_RULES, SPLITS
 from knee3d.cli.options import (
     FOLDER,
     Command,
@@ -23,13 +24,13 @@ from knee3d.cli.options import (
 @models_option
 @click.option(
     "--objective",
-    type=click.Choice(["foreground", "tissues"]),
+    type=click.Choice(FUSION_OBJECTIVES),
     default="foreground",
     help="What to maximise: Dice of any tissue against background, as in the paper, or the tissues' mean Dice.",
 )
 @click.option(
     "--rule",
-    type=click.Choice(["linear", "log", "vote"]),
+    type=click.Choice(FUSION_RULES),
     default="linear",
     help="Weighted mean of probabilities, as in the paper, or of their logarithms, or votes.",
 )
@@ -40,11 +41,13 @@ from knee3d.cli.options import (
     metavar="VIEW VALUE",
     help="Of all views, adding up to 1 [fitted].",
 )
-@click.option("--per-tissue", "per_class", is_flag=True, help="Weights for each tissue, where Dice gains.")
+@click.option("--per-tissue", is_flag=True, help="Weights for each tissue, where Dice gains.")
 @click.option("--thresholds", is_flag=True, help="A threshold for each tissue, where Dice gains.")
 @views_option
 @seed_option
-def fuse(dataset: Path, models: Path, weight: tuple[tuple[str, float], ...], oblique: int, **options: Any) -> None:
+def fuse(
+    dataset: Path, models: Path, weight: tuple[tuple[str, float], ...], oblique_views: int, **options: Any
+) -> None:
     """Fit the weights of F = wc*C + wa*A + ws*S on the validation patients.
 
     A grid over all weights and a finer search around the best of it find them. The 95 % intervals are a bootstrap over
@@ -62,9 +65,9 @@ def fuse(dataset: Path, models: Path, weight: tuple[tuple[str, float], ...], obl
     twice = [view for view, count in Counter(view for view, _ in weight).items() if count > 1]
     if twice:
         raise click.BadParameter(f"{', '.join(twice)} is given more than once", param_hint="--weight")
-    fusion = api.fit_fusion_of_models(
-        dataset, models, api.FusionConfig(weights=dict(weight) or None, **options), oblique
-    )
+    data = api.Dataset.load(dataset)
+    model = api.KneeModel(models, api.SegmentConfig(oblique_views=oblique_views))
+    fusion = model.fit_fusion(data, weights=dict(weight) or None, **options)
     for view, given in fusion.weights.items():
         each = " ".join(f"{value:.4f}" for value in (given if isinstance(given, tuple) else (given,)))
         low, high = fusion.intervals.get(view, (None, None))
@@ -78,7 +81,7 @@ def fuse(dataset: Path, models: Path, weight: tuple[tuple[str, float], ...], obl
 @click.command(cls=Command)
 @click.argument("dataset", type=FOLDER)
 @models_option
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test")
+@click.option("--split", type=click.Choice(SPLITS), default="test")
 @click.option("--out", type=FOLDER, default="evaluation")
 @remove_option
 @fill_option
@@ -86,7 +89,7 @@ def fuse(dataset: Path, models: Path, weight: tuple[tuple[str, float], ...], obl
 @views_option
 @click.option("--surfaces/--no-surfaces", default=True, help="Measure distances of surfaces.")
 @click.option("--pictures/--no-pictures", default=True, help="Draw each case.")
-def evaluate(dataset: Path, models: Path, split: str, out: Path, oblique: int, **options: Any) -> None:
+def evaluate(dataset: Path, models: Path, split: str, out: Path, oblique_views: int, **options: Any) -> None:
     """Score each plane and their fusion: overlap, volume, distances of surfaces, for each tissue and all.
 
     Pooled over cases, and as means over cases with 95 % intervals over patients. With --remove-below or --fill-below
@@ -97,9 +100,9 @@ def evaluate(dataset: Path, models: Path, split: str, out: Path, oblique: int, *
     knee3d evaluate data/oai --split val --remove-below 50 --fill-below 5 --compare --out validation
     """
     from knee3d import api
-    from knee3d.dataset.case_collection import Split
 
-    cleaning = api.CleaningConfig(options.pop("remove_below"), options.pop("fill_below"))
-    scoring = api.EvaluationConfig(cleaning=cleaning, **options)
-    show_scores(api.evaluate(dataset, models, Split(split), out, scoring, oblique))
-    click.echo(f"{out}/scores.json  scores.csv  confusion.png{'  overview/' if scoring.pictures else ''}")
+    cleaning = {name: options.pop(name) for name in ("remove_below_mm3", "fill_below_mm3")}
+    data = getattr(api.Dataset.load(dataset), split)
+    model = api.KneeModel(models, api.SegmentConfig(oblique_views=oblique_views, **cleaning))
+    show_scores(model.evaluate(data, out, **options).summary)
+    click.echo(f"{out}/scores.json  scores.csv  confusion.png{'  overview/' if options['pictures'] else ''}")

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from knee3d.geometry.plane import Plane
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from knee3d.io.image_source import ReadOptions
+    from knee3d.api import ReadOptions
 
 VIEWS = (*(plane.value for plane in Plane), "volume")
 """What has a name of its own; oblique views are numbered."""
@@ -40,7 +40,7 @@ def choice_options(command: Any) -> Any:
 
 def choice_of(options: dict[str, Any]) -> "ReadOptions":
     """What `choice_options` were set to."""
-    from knee3d.io.image_source import ReadOptions
+    from knee3d.api import ReadOptions
 
     told = {field.name: options.get(field.name, field.default) for field in fields(ReadOptions)}
     return ReadOptions(**told | {"axes": told["axes"].upper()})
@@ -186,7 +186,7 @@ models_option = click.option(
 )
 views_option = click.option(
     "--views",
-    "oblique",
+    "oblique_views",
     type=ObliqueViews(),
     default=0,
     show_default=False,
@@ -198,10 +198,20 @@ jobs_option = click.option(
 )
 seed_option = click.option("--seed", type=click.IntRange(0), default=0)
 remove_option = click.option(
-    "--remove-below", type=click.FloatRange(0), default=0.0, metavar="MM3", help="Drop smaller pieces of a tissue."
+    "--remove-below",
+    "remove_below_mm3",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="MM3",
+    help="Drop smaller pieces of a tissue.",
 )
 fill_option = click.option(
-    "--fill-below", type=click.FloatRange(0), default=0.0, metavar="MM3", help="Fill smaller holes within a tissue."
+    "--fill-below",
+    "fill_below_mm3",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="MM3",
+    help="Fill smaller holes within a tissue.",
 )
 spacing_option = click.option(
     "--spacing",
@@ -249,7 +259,7 @@ def show(*tables: "Table") -> None:
         console.print(table)
 
 
-def show_scores(summary: dict[str, Any]) -> None:
+def show_scores(summary: Mapping[str, Any]) -> None:
     """Print the tables of an evaluation."""
     from knee3d.report.tables import means_table, scores_table
 

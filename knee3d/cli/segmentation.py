@@ -2,11 +2,13 @@
 
 import logging
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from knee3d.choices import INFERENCE_PRECISIONS, LABEL_FORMATS, MESH_FORMATS
 from knee3d.cli.options import (
     FOLDER,
     NONE_DONE,
@@ -47,19 +49,19 @@ if TYPE_CHECKING:
 @click.option("--fast", is_flag=True, help="Compute only where a quick look finds tissue; whole where that is unsure.")
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
+    type=click.Choice(INFERENCE_PRECISIONS),
     default="auto",
     help="auto: bfloat16 if the processor has it, which is timed. float32: the same labels on every machine.",
 )
 @click.option("--device", metavar="cpu|gpu:N", help="What computes [the first GPU, or the processor].")
 @click.option(
     "--format",
-    "form",
-    type=click.Choice(["nifti", "nrrd", "mha", "seg-nrrd", "dicom-seg"]),
+    "label_format",
+    type=click.Choice(LABEL_FORMATS),
     default="nifti",
     help="Of the labels; seg-nrrd is 3D Slicer's, with names and colours.",
 )
-@click.option("--save-probabilities", "probabilities", is_flag=True, help="Of each view, as float16 in HDF5.")
+@click.option("--save-probabilities", is_flag=True, help="Of each view, as float16 in HDF5.")
 @click.option(
     "--keep-largest", is_flag=True, help="Of each tissue, keep the largest piece, or as many as a knee has (tibial 2)."
 )
@@ -107,24 +109,24 @@ def segment(knees: Path, models: Path, out: Path, **options: Any) -> None:
 
     if options["quiet"]:
         logging.getLogger("knee3d").setLevel(logging.ERROR)
-    choice = choice_of(options)
-    entries = api.find_cases(knees, options["case"], Side(options["side"] or ""), choice)
-    cleaning = api.CleaningConfig(options["remove_below"], options["fill_below"], options["keep_largest"])
-    method = api.SegmentMethod(options["fast"], cleaning, options["any_spacing"])
-    kept = {name: options[name] for name in ("precision", "device", "form", "probabilities", "oblique")}
-    wish = api.SegmentJob(models, tuple(dict.fromkeys(options["planes"])), method, **kept)
+    config = api.SegmentConfig(**{field.name: options[field.name] for field in fields(api.SegmentConfig)})
+    cases = api.find_cases(knees, options["case"], Side(options["side"] or ""), choice_of(options))
     if options["dry_run"]:
-        planned = api.plan_cases(entries, wish, out, overwrite=not options["resume"])
-        for entry, words, _ in planned:
-            click.echo(f"{entry.case:<24} {entry.source.side or '?'}  {words}  {entry.source.path}")
-        if not all(entry.source.side for entry, *_ in planned):
-            click.echo("?: the side is read from the image when it is segmented, where that knows it")
-        problems = [entry.case for entry, _, well in planned if not well]
-        leave(problems, len(planned) - len(problems))
+        _tell_plan(api.plan_cases(cases, models, out, config, overwrite=not options["resume"]))
         return
     told = {name: options[name] for name in ("launcher", "address", "retries", "jobs")}
-    where = api.ExecutionConfig(**told, overwrite=not options["resume"])
-    _tell(api.segment_cases(entries, wish, out, where), out, options["quiet"])
+    execution = api.ExecutionConfig(**told, overwrite=not options["resume"])
+    _tell(api.segment(cases, models, out, config=config, execution=execution), out, options["quiet"])
+
+
+def _tell_plan(planned: "list[tuple[api.InputCase, str, bool]]") -> None:
+    """Say what would be done with each knee, and leave with the exit code for it."""
+    for case, words, _ in planned:
+        click.echo(f"{case.case:<24} {case.source.side or '?'}  {words}  {case.source.path}")
+    if not all(case.source.side for case, *_ in planned):
+        click.echo("?: the side is read from the image when it is segmented, where that knows it")
+    problems = [case.case for case, _, well in planned if not well]
+    leave(problems, len(planned) - len(problems))
 
 
 def _tell(outcomes: "list[api.CaseResult]", out: Path, quiet: bool) -> None:
@@ -146,12 +148,12 @@ def _tell(outcomes: "list[api.CaseResult]", out: Path, quiet: bool) -> None:
 @click.argument("knees", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--meshes",
-    type=click.Choice(["ply", "stl", "vtp"]),
+    type=click.Choice(MESH_FORMATS),
     default="ply",
     help="Format of the surfaces, in RAS mm; a scene of all of them is written as PLY as well.",
 )
 @click.option("--keep", type=click.FloatRange(0.01, 1), default=1.0, help="Share of the surfaces' triangles to keep.")
-@click.option("--labels", "numbering", help="What values of masks mean: a name such as pymskt, or a JSON file.")
+@click.option("--labels", help="What values of masks mean: a name such as pymskt, or a JSON file.")
 @choice_options
 @resume_option
 @click.option("--jobs", type=click.IntRange(1), default=1, help="Knees at a time.")
@@ -171,9 +173,16 @@ def report(results: Path, knees: Path | None, **options: Any) -> None:
     """
     from knee3d import api
 
-    wish = api.ReportConfig(options["meshes"], options["keep"])
-    images = api.find_report_inputs(knees, options["numbering"], choice_of(options))
-    outcomes = api.make_reports(results, images, wish, not options["resume"], options["jobs"])
+    outcomes = api.make_reports(
+        results,
+        knees,
+        meshes=options["meshes"],
+        keep=options["keep"],
+        labels=options["labels"],
+        options=choice_of(options),
+        overwrite=not options["resume"],
+        jobs=options["jobs"],
+    )
     failures = [one.case for one in outcomes if one.status == "failed"]
     done = len(outcomes) - len(failures)
     if done:
@@ -196,12 +205,12 @@ def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> None:
     from knee3d.demo import demo as run
 
     scores, loss = run(out, encoder_weights, seed, jobs)
-    show_scores(scores)
+    show_scores(scores.summary)
     click.echo(f"scores    {out}/evaluation/scores.json")
     click.echo(f"pictures  {out}/evaluation/confusion.png  {out}/evaluation/overview/")
     # The environment that knee3d is in need not be active.
     click.echo(f"curves    {Path(sys.executable).with_name('tensorboard')} --logdir {out}/models")
-    click.echo(f"repeated  {out}/reproducibility/reproducibility.csv  bland-altman.pdf")
+    click.echo(f"repeated  {out}/repeatability/repeatability.csv  bland-altman.pdf")
     click.echo(f"change    {out}/change/compare.csv")
     click.echo(f"          {loss}")
     click.echo(f"reports   {out}/segmentation/index.html")

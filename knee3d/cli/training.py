@@ -1,12 +1,23 @@
 """Commands from slices to trained networks, to their cards, and to ONNX."""
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from knee3d.choices import (
+    AUGMENTATIONS,
+    DIRECTION_SETS,
+    ENCODERS,
+    LOSSES,
+    NETWORKS,
+    OPTIMIZERS,
+    SCHEDULES,
+    TRAINING_PRECISIONS,
+    VOLUME_NETWORK,
+)
 from knee3d.cli.options import (
+    FILE,
     FOLDER,
     Command,
     Numbers,
@@ -15,19 +26,8 @@ from knee3d.cli.options import (
     seed_option,
     weights_option,
 )
-from knee3d.geometry.directions import SPREADS
 from knee3d.geometry.plane import Plane
 
-if TYPE_CHECKING:
-    from knee3d import api
-    from knee3d.training.config import ResumeOptions
-
-NETWORKS = ["unet", "fcn", "deconvnet", "deeplab", "segnet", "pspnet", "fpn", "linknet", "unet3d"]
-SOLID = "unet3d"
-"""Of them the one that sees patches of the volume."""
-ENCODERS = ["vgg16", "vgg19", "resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2",
-            *(f"efficientnetb{number}" for number in range(5))]  # fmt: skip
-LOSSES = ["dice", "dice-ce", "generalised-dice", "tversky", "focal-tversky"]
 PLANES = [plane.value for plane in Plane]
 OTHER_VIEWS = ["shared", "oblique", "volume"]
 
@@ -53,6 +53,11 @@ class NetworkName(click.ParamType):
     "unet3d sees  [default: all; volume for unet3d]",
 )
 @models_option
+@click.option(
+    "--config",
+    type=FILE,
+    help="Settings: a TOML file such as MODELS/<plane>/train.toml, which each training writes. Options win.",
+)
 @click.option(
     "--network",
     type=NetworkName(),
@@ -80,7 +85,7 @@ class NetworkName(click.ParamType):
 )
 @click.option(
     "--spread",
-    type=click.Choice(list(SPREADS)),
+    type=click.Choice(DIRECTION_SETS),
     default="sphere",
     help="Of the directions: over the half sphere, or around the long axis, which all slices then contain.",
 )
@@ -98,7 +103,7 @@ class NetworkName(click.ParamType):
 @click.option("--batch-size", type=click.IntRange(1), default=2, help="Over all GPUs together; at least one for each.")
 @click.option(
     "--optimizer",
-    type=click.Choice(["adam", "adamw", "sgd"]),
+    type=click.Choice(OPTIMIZERS),
     default="adam",
     help="sgd has Nesterov's momentum of 0.99 and wants a --learning-rate of about 0.01.",
 )
@@ -111,7 +116,7 @@ class NetworkName(click.ParamType):
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-4)
 @click.option(
     "--schedule",
-    type=click.Choice(["plateau", "cosine", "polynomial", "constant"]),
+    type=click.Choice(SCHEDULES),
     default="plateau",
     help="Learning rate: lower when validation stalls; along half a cosine; polynomial, rate * (1 - epoch/epochs)^0.9; "
     "or constant.",
@@ -148,7 +153,7 @@ class NetworkName(click.ParamType):
 )
 @click.option(
     "--augment",
-    type=click.Choice(["none", "light", "medium", "strong"]),
+    type=click.Choice(AUGMENTATIONS),
     default="medium",
     help="Change training pairs at random.",
 )
@@ -159,7 +164,7 @@ class NetworkName(click.ParamType):
 )
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
+    type=click.Choice(TRAINING_PRECISIONS),
     default="float32",
     help="Of the arithmetic; weights are float32 always.",
 )
@@ -204,7 +209,7 @@ class NetworkName(click.ParamType):
     help="How often a lost worker is replaced by one that goes on from its last checkpoint.",
 )
 @seed_option
-def train(dataset: Path, plane: str | None, models: Path, **options: Any) -> None:
+def train(dataset: Path, plane: str | None, models: Path, config: Path | None, **options: Any) -> None:
     """Train one network per plane on the slices in DATASET.
 
     Defaults are the paper's: VGG16-UNet, soft Dice, Adam 1e-4, batch 2, 100 epochs, ReduceLROnPlateau; and medium
@@ -222,6 +227,7 @@ def train(dataset: Path, plane: str | None, models: Path, **options: Any) -> Non
     knee3d-train data/oai --plane shared --models models-shared
     knee3d-train data/new --init models --models models-new --learning-rate 3e-5
     knee3d-train data/oai --epochs 200 --resume
+    knee3d-train data/new --config models/sagittal/train.toml --batch-size 8 --models models-new
     knee3d-train data/oai --network fpn --encoder efficientnetb0 --models models-fpn
     knee3d-train data/oai --loss dice-ce --augment strong --foreground-fraction 0.7 --stop-patience 20
     knee3d-train data/oai --launcher ray --address 10.0.0.1:6379
@@ -230,23 +236,24 @@ def train(dataset: Path, plane: str | None, models: Path, **options: Any) -> Non
     """
     from knee3d import api
     from knee3d.dataset.split import Folds
-    from knee3d.training.config import ResumeOptions, TrainConfig, TrainingExtras
 
-    plane = plane or ("volume" if options["network"] == SOLID else "all")
-    views = PLANES if plane == "all" else [plane]
-    _refuse_idle_options(options["network"] == SOLID, plane == "oblique", options["encoder_weights"])
-    going = ResumeOptions(**{name: options.pop(name) for name in ("overwrite", "resume", "cache")})
-    launcher = _launcher(going, **{name: options.pop(name) for name in ("launcher", "address", "retries", "slurm")})
-    launcher = replace(launcher, extras=TrainingExtras(licence=options.pop("licence")))
-    folds, fold = options.pop("folds"), options.pop("fold")
-    config = TrainConfig(**options)
+    settings = api.TrainConfig.from_toml(config) if config else api.TrainConfig()
+    names = [name for name in settings.options if name in options]
+    given = {name: options[name] for name in names if not config or _is_given(name)}
+    settings = settings.with_options(**given)
+    plane = plane or ("volume" if settings.network.network == VOLUME_NETWORK else "all")
+    told = api.TrainOptions(**{name: options[name] for name in ("resume", "overwrite", "cache", "licence")})
+    parts = [option.partition("=") for option in options["slurm"]]
+    slurm = {name: value if equals else True for name, equals, value in parts}
+    execution = api.TrainExecution(options["launcher"], options["address"], options["retries"], slurm)
+    folds, fold = options["folds"], options["fold"]
     if folds is None:
         if fold is not None:
             raise click.UsageError("--fold needs --folds, how many there are")
-        for folder in api.train_views(dataset, views, models, config, launcher):
+        for folder in api.train_views(dataset, plane, models, settings, told, execution):
             click.echo(f"{folder}")
         return
-    summary = api.cross_validate(dataset, views, models, config, Folds(folds, fold), launcher)
+    summary = api.cross_validate(dataset, plane, models, settings, Folds(folds, fold), told, execution)
     for name, scores in summary["planes"].items():
         spread = "" if scores["sd"] is None else f" \N{PLUS-MINUS SIGN} {scores['sd']:.4f}"
         done = len(scores["val_dice"])
@@ -254,41 +261,9 @@ def train(dataset: Path, plane: str | None, models: Path, **options: Any) -> Non
     click.echo(f"{models}/folds.json")
 
 
-def _refuse_idle_options(solid: bool, oblique: bool, encoder_weights: str) -> None:
-    """Refuse options that say nothing of what is trained, rather than let anyone believe that they do.
-
-    Raises:
-        UsageError: Names the option.
-    """
-    of_oblique, of_slices = "is of oblique slices, --plane oblique", f"is of slices; {SOLID} sees the volume"
-    idle = {
-        "patch": (not solid, f"is of --network {SOLID}"),
-        "directions": (not oblique, of_oblique),
-        "spread": (not oblique, of_oblique),
-        "spacing_mm": (not oblique, f"{of_oblique}; planes are seen as they were prepared"),
-        "context": (solid, of_slices),
-        "freeze_encoder_epochs": (solid, of_slices),
-        "encoder_weights": (solid and encoder_weights not in ("imagenet", "none"), of_slices),
-    }
-    context = click.get_current_context()
-    for option in context.command.params:
-        refused, why = idle.get(option.name or "", (False, ""))
-        if refused and context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{option.opts[0]} {why}")
-
-
-def _launcher(
-    going: "ResumeOptions", launcher: str, address: str | None, retries: int, slurm: tuple[str, ...]
-) -> "api.TrainingLauncher":
-    from knee3d import api
-
-    if launcher != "ray" and address is not None:
-        raise click.UsageError("--address needs --launcher ray")
-    if launcher != "slurm" and slurm:
-        raise click.UsageError("--slurm needs --launcher slurm")
-    parts = [option.partition("=") for option in slurm]
-    given = {name: value if equals else True for name, equals, value in parts}
-    return api.TrainingLauncher(launcher, address, retries, given, going)
+def _is_given(option: str) -> bool:
+    """Whether an option is on the command line."""
+    return click.get_current_context().get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
 
 
 @click.command(cls=Command)

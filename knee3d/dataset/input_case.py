@@ -59,7 +59,7 @@ def find_cases(
         return tuple(InputCase(knee.case, source, knee.patient) for knee, source in zip(knees, sources, strict=True))
     if case and safe_case_name(case) != case:
         raise ValueError(f"case {case!r} cannot be a folder's name; use letters, digits, '.', '_' and '-'")
-    one = (InputCase(case or _name(path), ImageSource(path, side, choice)),)
+    one = (InputCase(case or case_name(path), ImageSource(path, side, choice)),)
     if path.is_file() or is_dicom_folder(path) or choice.series is not None:
         return one
     discovery = discover_cases(path)
@@ -111,7 +111,7 @@ def file_digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _name(path: Path) -> str:
+def case_name(path: Path) -> str:
     """What a path is called, or, where that is only what it holds, such as dicom, the nearest folder above it."""
     whole = Path(os.path.abspath(path))  # a link has its own name
     names = [whole.name if path.is_dir() else file_stem(whole), *(folder.name for folder in whole.parents)]

@@ -24,11 +24,11 @@ class ProbabilityWriter:
 
     Attributes:
         dtype: In which they are gathered, (*shape, classes).
-        take: Called with the view's name and its volume when it is complete.
+        write: Called with the view's name and its volume when it is complete.
     """
 
     dtype: Any
-    take: Callable[[str, Volume], object]
+    write: Callable[[str, Volume], object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +39,12 @@ class EnsemblePrediction:
         fused: Probabilities of all views together, (*shape, classes) float32; where only a region was looked at, of the
             box that holds it.
         labels: What they amount to, uint8, of the whole image.
-        looks: View name to what is kept of it.
+        view_predictions: View name to the labels and the entropy of that view.
     """
 
     fused: Volume
     labels: Volume
-    looks: Mapping[str, ViewPrediction]
+    view_predictions: Mapping[str, ViewPrediction]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Ensemble:
         """Background included."""
         return next(iter(self.views.values())).predictor.classes
 
-    def opinion(
+    def predict(
         self, image: Volume, title: str, region: np.ndarray | None = None, keep: ProbabilityWriter | None = None
     ) -> EnsemblePrediction:
         """Look at a knee in one view after the other, under a progress bar.
@@ -99,23 +99,23 @@ class Ensemble:
         box = _box(image, region)
         grid, inside = image.part(box), None if region is None else region[box]
         pool = BlendAccumulator(grid, self.classes, self.weights, self.rule)
-        looks = {}
+        predictions = {}
         with progress(title, sum(view.steps(image) for view in self.views.values())) as advance:
             for name, view in self.views.items():
-                looking = ViewAccumulator(grid, inside)
+                accumulator = ViewAccumulator(grid, inside)
                 kept = None if keep is None else _background(image, self.classes, keep.dtype)
                 for index, part in view.parts(image, region, advance):
                     here = _counted_from(box, index)
                     pool.add(name, here, part)
-                    looking.add(here, part)
+                    accumulator.add(here, part)
                     if kept is not None:
                         kept[index] = part
-                look = looking.look()
-                looks[name] = replace(look, labels=look.labels.padded_to(image))
+                one = accumulator.result()
+                predictions[name] = replace(one, labels=one.labels.padded_to(image))
                 if keep is not None and kept is not None:
-                    keep.take(name, image.with_array(kept))
+                    keep.write(name, image.with_array(kept))
         fused = pool.finish(inside)
-        return EnsemblePrediction(fused, decide_labels(fused, self.thresholds).padded_to(image), looks)
+        return EnsemblePrediction(fused, decide_labels(fused, self.thresholds).padded_to(image), predictions)
 
 
 def _box(image: Volume, region: np.ndarray | None) -> Box:

@@ -77,12 +77,22 @@ def stack_neighbours(stack: np.ndarray, centres: Sequence[int] | range, context:
 
 
 def predict_slices(predictor: Predictor, slices: np.ndarray) -> np.ndarray:
-    """The predictor's answer.
+    """The probabilities that a network gives for slices.
+
+    Args:
+        predictor: The network.
+        slices: (n, height, width, 2 * context + 1) uint8.
+
+    Returns:
+        (n, height, width, classes) float32.
 
     Raises:
-        ValueError: It has another shape than it should.
+        ValueError: The network returns another shape.
     """
-    predicted = predictor(slices)
+    return _checked(predictor(slices), slices, predictor)
+
+
+def _checked(predicted: np.ndarray, slices: np.ndarray, predictor: Classifier) -> np.ndarray:
     expected = (*slices.shape[:3], predictor.classes)
     if predicted.shape != expected:
         raise ValueError(f"the predictor returned {predicted.shape}, not {expected}")
@@ -137,9 +147,18 @@ class PlaneView:
         """
         stack, done = _stack(image, self.plane), 0
         for slab, part in self._groups(stack, region):
+            answers = self._known_answers(slab, part)
+            new = [position for position in slab if position not in answers]
+            if new:
+                outer = widen_to_stride(part, *stack.shape[1:])
+                rows, columns = (slice_relative_to(side, wider) for side, wider in zip(part, outer, strict=True))
+                slices = stack_neighbours(stack[:, *outer], new, self.predictor.context)
+                computed = _checked(self.predictor(slices), slices, self.predictor)[:, rows, columns]
+                answers.update(zip(new, computed, strict=True))
+            whole = computed if len(new) == len(slab) else np.stack([answers[position] for position in slab])
             index: list[slice] = [*part]
             index.insert(self.plane.axis, slice(slab.start, slab.stop))
-            yield tuple(index), np.moveaxis(self._predicted(stack, slab, part), 0, self.plane.axis)
+            yield tuple(index), np.moveaxis(whole, 0, self.plane.axis)
             advance(slab.stop - done)
             done = slab.stop
         advance(len(stack) - done)
@@ -152,20 +171,10 @@ class PlaneView:
         fresh = ~np.isin(np.arange(count), list(self.known.slices))
         return group_slices(np.moveaxis(region, self.plane.axis, 0), fresh, BATCH_PIXELS)
 
-    def _predicted(self, stack: np.ndarray, slab: range, part: Rectangle) -> np.ndarray:
-        """What the network says of a rectangle of slices, (slices, height, width, classes), seen in a wider one."""
+    def _known_answers(self, slab: range, part: Rectangle) -> dict[int, np.ndarray]:
+        """Position to the probabilities of a rectangle of slices, where they are known already."""
         known = {position: self.known.cut(position, part) for position in slab}
-        answers = {position: answer for position, answer in known.items() if answer is not None}
-        new = [position for position in slab if position not in answers]
-        if new:
-            outer = widen_to_stride(part, *stack.shape[1:])
-            rows, columns = (slice_relative_to(side, wider) for side, wider in zip(part, outer, strict=True))
-            slices = stack_neighbours(stack[:, *outer], new, self.predictor.context)
-            computed = predict_slices(self.predictor, slices)[:, rows, columns]
-            if not answers:
-                return computed
-            answers.update(zip(new, computed, strict=True))
-        return np.stack([answers[position] for position in slab])
+        return {position: answer for position, answer in known.items() if answer is not None}
 
     def sample(self, image: Volume, positions: Sequence[int], part: Rectangle) -> Iterator[tuple[int, np.ndarray]]:
         """Some slices: their positions and (height, width, classes) of a part, in axes as `to_slices` has them.

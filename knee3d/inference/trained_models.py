@@ -57,6 +57,7 @@ class TrainedModels:
         reference: What `fuse` saw, for flags of quality; None before.
         window_rule: The name of the way in which the windows of their training images were found.
         whole_only: Folders of networks that must see whole slices, see `networks.Architecture`.
+        computed_by: What computes the networks, in words, such as "tensorflow, float32".
     """
 
     ensemble: Ensemble
@@ -67,6 +68,7 @@ class TrainedModels:
     reference: QualityReference | None
     window_rule: str = WINDOW_RULE
     whole_only: tuple[str, ...] = ()
+    computed_by: str = ""
 
     @property
     def planes(self) -> dict[str, PlaneView]:
@@ -153,7 +155,9 @@ def load_models(
     whole_only = tuple(
         name for name, ones in cards.items() if any(card.get("whole_slices_only", False) for card in ones.values())
     )
-    return TrainedModels(ensemble, schemes.pop(), patients, spacing, marks, reference, rules.pop(), whole_only)
+    return TrainedModels(
+        ensemble, schemes.pop(), patients, spacing, marks, reference, rules.pop(), whole_only, str(engine or "")
+    )
 
 
 def _check_shared(models: Path, cards: "Mapping[str, Cards]") -> None:

@@ -1,15 +1,17 @@
 """Random changes of (image, mask) pairs: one geometry for both, linear for the image, nearest for the mask.
 
-What is random is drawn where batches are made (`draw_augmentations`), a row of numbers for each slice, so that it does
-not depend on
-which device changes the slice. `augment` is a function of these numbers, and runs within the training step, on the
-device. There is no left-right flip: labels name sides. The set is nnU-Net's (Isensee et al. 2021), without its
+`Augmentation` is a Keras layer for anyone's data or model; it draws its random numbers itself. In knee3d's own training
+they are drawn where batches are made (`draw_augmentations`), a row of numbers for each slice, so that they do not
+depend on which device changes the slice (`DrawnAugmentation`). Both call `augment`, a function of these numbers.
+
+There is no left-right flip: labels name sides. The set of changes is nnU-Net's (Isensee et al. 2021), without its
 mirroring, and with the slowly varying brightness of a surface coil.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -31,21 +33,29 @@ KEYS_A = -0.5
 
 @dataclass(frozen=True)
 class AugmentationStrength:
-    """The most that each change does; what is drawn lies evenly below it, on either side where there are two.
+    """The largest amount of each change.
+
+    What is drawn for a slice is spread evenly between 0 and this amount, on both sides of 0 where there are two; for
+    `elastic` and `bias` it is normally distributed. An amount of 0 switches its change off.
 
     Attributes:
-        rotation_deg: Degrees, in mm: pixels need not be square.
-        scale: Zoom, as a share.
-        shift: Share of height and width.
-        elastic: Standard deviation of the displacement of a coarse grid's nodes, as a share of the height in mm.
-        gamma: Logarithm of the exponent.
-        contrast: Share of the pixel value.
-        brightness: Grey levels.
-        bias: Logarithm of a smooth factor, as standard deviation at the nodes of a coarse grid.
+        rotation_deg: Rotation in degrees, in millimetres: pixels need not be square.
+        scale: Zoom, as a share of the size.
+        shift: Shift, as a share of height and width.
+        elastic: Standard deviation of the displacement of the nodes of a coarse grid, as a share of the height in mm.
+        gamma: Natural logarithm of the exponent of pixel values in [0, 1].
+        contrast: Change of pixel values, as a share of them.
+        brightness: Grey levels, out of 255, that are added.
+        bias: Natural logarithm of a smooth factor, as standard deviation at the nodes of a coarse grid.
         noise: Standard deviation of Gaussian noise in grey levels.
-        blur: Standard deviation of a Gaussian in pixels.
-        coarse: Factor by which resolution is lowered and raised again, above 1.
-        often: Share of the slices that get noise, of those that get blur, and of those that get lower resolution.
+        blur: Standard deviation of a Gaussian filter in pixels.
+        coarse: Factor by which the resolution is lowered and raised again; 1 or less switches it off.
+        often: Share of the slices, in [0, 1], that get noise, of those that get blur, and of those that get lower
+            resolution.
+
+    Example:
+        >>> light = STRENGTHS["light"]
+        >>> augment = Augmentation(dataclasses.replace(light, rotation_deg=3))  # doctest: +SKIP
     """
 
     rotation_deg: float
@@ -68,7 +78,7 @@ STRENGTHS: Mapping[str, AugmentationStrength | None] = {
     "medium": AugmentationStrength(10, 0.1, 0.05, 0.008, 0.2, 0.15, 20, 0.15, 8, 1.0, 1.5, 0.2),
     "strong": AugmentationStrength(20, 0.2, 0.1, 0.015, 0.35, 0.3, 30, 0.3, 15, 1.5, 2.0, 0.3),
 }
-"""Presets of `--augment`."""
+"""Presets of `Augmentation` and of `--augment`."""
 
 
 def draw_augmentations(seed: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
@@ -85,8 +95,109 @@ def draw_augmentations(seed: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     )
 
 
+@keras.saving.register_keras_serializable(package="knee3d")
 class Augmentation(keras.layers.Layer):
-    """Changes batches, on the device that trains with them; see `augment`.
+    """Random changes of (image, mask) pairs: one geometry for both, and other intensities for the image.
+
+    Call it with images and masks, `images, masks = augment(images, masks)`. Each pair gets changes of its own. It works
+    eagerly, in a model, and in `tf.data.Dataset.map`, before or after batching; batched it is faster. It changes pairs
+    unless it is called with `training=False`, or within a model that is.
+
+    Args:
+        strength: How much: a key of `STRENGTHS`, "none", "light", "medium" or "strong", or an `AugmentationStrength` of
+            your own. "medium" is the default of knee3d's own training.
+        aspect: How many times as wide as high a pixel is, above 0. The default 1 means square pixels. Rotations turn
+            millimetres, and need it.
+        seed: An integer that fixes the random numbers; None draws one.
+        **kwargs: `name` and others that every Keras layer takes.
+
+    Raises:
+        ValueError: There is no such strength, or the aspect is not above 0.
+
+    Example:
+        >>> augment = Augmentation("light", seed=1)
+        >>> images, masks = augment(np.zeros((2, 32, 32, 3), np.uint8), np.zeros((2, 32, 32), np.uint8))
+        >>> images.shape, masks.shape
+        (TensorShape([2, 32, 32, 3]), TensorShape([2, 32, 32]))
+        >>> slices = slices.map(augment)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        strength: str | AugmentationStrength = "medium",
+        *,
+        aspect: float = 1.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**({"trainable": False, "autocast": False} | kwargs))
+        if isinstance(strength, str) and strength not in STRENGTHS:
+            raise ValueError(f"unknown strength {strength!r}; there are: {', '.join(STRENGTHS)}")
+        if not 0 < aspect < math.inf:
+            raise ValueError(f"aspect must be above 0, got {aspect}")
+        self.strength, self.aspect, self.seed = strength, float(aspect), seed
+        self.supports_jit = False  # how many slices are blurred is not known beforehand
+        with keras.device("cpu:0"):  # tf.data, which computes on the CPU, may not read it elsewhere
+            self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, images: tf.Tensor, masks: tf.Tensor, training: bool = True) -> tuple[tf.Tensor, tf.Tensor]:
+        """Change each pair of a batch, or one pair.
+
+        Args:
+            images: uint8 slices, (batch, height, width, channels), or patches, (batch, inferior, posterior, left); the
+                channels of a slice, and the planes of a patch, are changed alike, but for their noise. One slice or
+                patch comes without the first axis.
+            masks: Integer classes, (batch, height, width), or with a last axis of length 1, or of patches as the images
+                are.
+            training: Whether to change anything; True changes each pair.
+
+        Returns:
+            Images and masks of the same shapes and dtypes. What comes in from outside the slice is 0: black, and
+            background.
+
+        Raises:
+            ValueError: The images are not uint8, or have another number of axes.
+        """
+        if images.dtype not in ("uint8", tf.uint8) or len(images.shape) not in (3, 4):
+            raise ValueError(
+                f"images are uint8 with 3 or 4 axes, got {images.dtype} of shape {tuple(images.shape)}; see "
+                "`Augmentation.call`"
+            )
+        strength = STRENGTHS[self.strength] if isinstance(self.strength, str) else self.strength
+        if strength is None or not training:
+            return images, masks
+        if len(images.shape) == 3:
+            images, masks = self._changed(images[None], masks[None], strength)
+            return images[0], masks[0]
+        return self._changed(images, masks, strength)
+
+    def _changed(
+        self, images: tf.Tensor, masks: tf.Tensor, strength: AugmentationStrength
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        shape = tf.shape(images)
+        frame = tf.stack([tf.cast(shape[1], tf.float32), tf.cast(shape[2], tf.float32), self.aspect])
+        drawn = draw_augmentations(self.seed_generator.next(), shape[0])
+        return augment(images, masks, tf.repeat(frame[None], shape[0], axis=0), drawn, strength)
+
+    def compute_output_shape(self, images_shape: tuple, masks_shape: tuple) -> tuple[tuple, tuple]:
+        """The shapes that come in."""
+        return images_shape, masks_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """What is needed to build the layer again."""
+        strength = self.strength if isinstance(self.strength, str) else asdict(self.strength)
+        return super().get_config() | {"strength": strength, "aspect": self.aspect, "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Augmentation":
+        """Build the layer from what `get_config` gave."""
+        strength = config["strength"]
+        strength = AugmentationStrength(**strength) if isinstance(strength, dict) else strength
+        return cls(**(config | {"strength": strength}))
+
+
+class DrawnAugmentation(keras.layers.Layer):
+    """Changes batches by numbers that were drawn before, on the device that trains with them; see `augment`.
 
     Args:
         strength: How much.

@@ -136,14 +136,17 @@ def load_encoder(model: keras.Model, encoder: str, weights: str | None) -> None:
         weights: See `encoder_model`; None leaves all as it is.
 
     Raises:
-        OSError, ValueError, KeyError: The weights are not those of this encoder.
+        ValueError: The weights are not those of this encoder.
     """
     if weights is None:
         return
     mine = {layer.name: layer for layer in model._flatten_layers()}
-    for layer in encoder_model(encoder, weights).layers:
-        if layer.weights and layer.name in mine:
-            mine[layer.name].set_weights(layer.get_weights())
+    try:
+        for layer in encoder_model(encoder, weights).layers:
+            if layer.weights and layer.name in mine:
+                mine[layer.name].set_weights(layer.get_weights())
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"encoder weights {weights} do not fit {encoder}: {error}") from error
 
 
 def set_encoder_trainable(model: keras.Model, encoder: str, learn: bool) -> bool:

@@ -107,7 +107,7 @@ class ViewAccumulator:
         self._entropy += float(predictive_entropy(part[tissue]).sum(dtype=np.float64))
         self._count += int(np.count_nonzero(tissue))
 
-    def look(self) -> ViewPrediction:
+    def result(self) -> ViewPrediction:
         """What was seen."""
         return ViewPrediction(
             self._grid.with_array(self._labels), self._entropy / self._count if self._count else float("nan")

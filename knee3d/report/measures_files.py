@@ -107,29 +107,32 @@ def _number(text: str, where: str) -> float:
     return value
 
 
-def write_measures_json(path: Path, case: str, side: Side, scheme: LabelScheme, findings: KneeMeasurements) -> None:
-    """Write measures with their units, notes, and whether the bone-cartilage interface was inferred.
+def measures_record(case: str, side: Side, scheme: LabelScheme, found: KneeMeasurements) -> dict[str, Any]:
+    """What measures.json holds: numbers with their units, notes, and how the bone-cartilage interface was found.
 
     Args:
-        path: The JSON file.
-        case: Name of the knee.
-        side: Which.
-        scheme: Of the labels.
-        findings: What was measured; what is not known becomes null.
+        case: The name of the knee.
+        side: The side of the knee.
+        scheme: The meaning of the labels.
+        found: What was measured. A number that is not known is NaN.
     """
-    content = {
+    return {
         "format": "knee3d measures",
         "version": VERSION,
         "knee3d": __version__,
         "case": case,
         "side": side.value,
         "scheme": scheme.name,
-        "interface": {name: "inferred" if one.inferred else "bone" for name, one in findings.interfaces.items()},
-        "parts_along": findings.landmarks and ("knee" if findings.landmarks.own_axes else "image"),
-        "notes": list(findings.notes),
+        "interface": {name: "inferred" if one.inferred else "bone" for name, one in found.interfaces.items()},
+        "parts_along": found.landmarks and ("knee" if found.landmarks.own_axes else "image"),
+        "notes": list(found.notes),
         "measures": [
             {"tissue": one.tissue, "region": one.region, "measure": one.measure, "unit": one.unit, "value": one.value}
-            for one in findings.measures
+            for one in found.measures
         ],
     }
-    write_json(content, path)
+
+
+def write_measures_json(path: Path, case: str, side: Side, scheme: LabelScheme, found: KneeMeasurements) -> None:
+    """Write `measures_record` to a file, whole or not at all; what is not known becomes null."""
+    write_json(measures_record(case, side, scheme, found), path)

@@ -69,7 +69,7 @@ def write_repeatability_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> No
 
 
 def read_smallest_detectable_changes(path: Path) -> tuple[dict[Quantity, SmallestDetectableChange], dict[str, str]]:
-    """Read the smallest detectable changes of a reproducibility.json, and how its knees were made.
+    """Read the smallest detectable changes of a repeatability.json, and how its knees were made.
 
     Returns:
         What was measured to the smallest change of it; and what `made_by` holds there.
@@ -79,7 +79,7 @@ def read_smallest_detectable_changes(path: Path) -> tuple[dict[Quantity, Smalles
         ValueError: It is not such a file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; knee3d reproducibility writes it")
+        raise FileNotFoundError(f"{path} does not exist; knee3d repeatability writes it")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         found = {}
@@ -93,7 +93,7 @@ def read_smallest_detectable_changes(path: Path) -> tuple[dict[Quantity, Smalles
             found[tissue, region, measure] = SmallestDetectableChange(sdc, low, high, int(row["pairs"]))
         made_by = {str(name): str(words) for name, words in content["made_by"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no reproducibility.json of knee3d ({error}); make it again") from error
+        raise ValueError(f"{path} is no repeatability.json of knee3d ({error}); make it again") from error
     return found, made_by
 
 

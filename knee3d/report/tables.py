@@ -1,6 +1,7 @@
 """Scores and volumes as JSON, CSV and a table for the terminal."""
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table
 
 from knee3d.atomic import whole_file
@@ -156,12 +158,15 @@ def write_text(text: str, path: Path) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_scores_csv(summary: Mapping[str, Any], path: Path) -> None:
-    """Write an `evaluation_summary` in long form: case, view, tissue, measure, value, low, high.
+SCORES_COLUMNS = ("case", "view", "tissue", "measure", "value", "low", "high")
+
+
+def scores_rows(summary: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """An `evaluation_summary` in long form, the columns of `SCORES_COLUMNS`.
 
     Cases come first, then "pooled", then the "mean" over cases, which alone has the ends of its interval, low and
     high. Measures are those of `CaseAssessment.measures`, and accuracy, kappa, miou_classes and miou_foreground of
-    "all". What cannot be said is empty.
+    "all". What is not known is None.
 
     Raises:
         ValueError: A case is itself named "pooled" or "mean".
@@ -169,19 +174,41 @@ def write_scores_csv(summary: Mapping[str, Any], path: Path) -> None:
     for name in (POOLED, MEANS):
         if name in summary["cases"]:
             raise ValueError(f"a case named {name!r} cannot be told from the {name} rows; give it another name")
-    rows = [
+    rows: list[tuple[Any, ...]] = [
         (case, view, tissue, measure, value, None, None)
         for case, views in [*summary["cases"].items(), (POOLED, _pooled_views(summary))]
         for view, numbers in views.items()
         for tissue, measure, value in _long_form(numbers)
     ]
-    rows += [
+    return rows + [
         (MEANS, view, tissue, measure, *(interval[key] for key in ("mean", "low", "high")))
         for view, measures in summary["means"].items()
         for measure, tissues in measures.items()
         for tissue, interval in tissues.items()
     ]
-    write_csv(path, ("case", "view", "tissue", "measure", "value", "low", "high"), rows)
+
+
+def write_scores_csv(summary: Mapping[str, Any], path: Path) -> None:
+    """Write `scores_rows` of an `evaluation_summary`; what is not known is empty.
+
+    Raises:
+        ValueError: A case is itself named "pooled" or "mean".
+    """
+    write_csv(path, SCORES_COLUMNS, scores_rows(summary))
+
+
+def as_text(*tables: Table, width: int = 120) -> str:
+    """Tables as plain text, for `print`.
+
+    Args:
+        tables: Tables of rich.
+        width: Characters of a line.
+    """
+    text = io.StringIO()
+    console = Console(file=text, width=width, no_color=True)
+    for table in tables:
+        console.print(table)
+    return text.getvalue()
 
 
 def write_volumes_csv(path: Path, volumes_mm3: Mapping[str, Mapping[str, float]]) -> None:

@@ -1,3 +1,4 @@
-"""Train networks: from PNG slices through `tf.data` and Keras' `fit` to a folder with a SavedModel."""
+"""Train networks: from PNG slices through `tf.data` and Keras' `fit` to a folder with a SavedModel.
 
-import knee3d.tensorflow_setup  # noqa: F401
+Modules that need Keras import `knee3d.tensorflow_setup` first; `config` needs no framework.
+"""

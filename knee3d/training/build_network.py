@@ -1,9 +1,11 @@
 """A network ready to learn: weights, precision, batch normalisation, optimizer."""
 
+import knee3d.tensorflow_setup  # noqa: F401
+
 import keras
 import tensorflow as tf
 
-from knee3d.networks import build_network
+from knee3d.networks.architecture import build_network
 from knee3d.networks.encoder import load_encoder
 from knee3d.training.config import TrainConfig
 
@@ -21,7 +23,7 @@ def untrained_network(classes: int, config: TrainConfig, precision: str = "float
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
-        return build_network(config.network, classes, config.context, config.encoder)
+        return build_network(config.network.network, classes, config.network.context, config.network.encoder)
     finally:
         keras.config.set_dtype_policy(before)
 
@@ -32,16 +34,13 @@ def trainable_network(classes: int, config: TrainConfig, encoder_weights: str | 
     Raises:
         ValueError: The weights are not those of the encoder.
     """
-    model = untrained_network(classes, config, config.precision)
-    try:
-        load_encoder(model, str(config.encoder), encoder_weights)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"encoder weights {encoder_weights} do not fit {config.encoder}: {error}") from error
-    _match_running_statistics(model, config.batch_size)
+    model = untrained_network(classes, config, config.optimizer.precision)
+    load_encoder(model, str(config.network.encoder), encoder_weights)
+    _match_running_statistics(model, config.sampling.batch_size)
     optimizer = make_optimizer(config)
-    if config.ema is not None:
-        optimizer.use_ema, optimizer.ema_momentum = True, config.ema
-    if config.precision == "mixed_float16":
+    if config.optimizer.ema is not None:
+        optimizer.use_ema, optimizer.ema_momentum = True, config.optimizer.ema
+    if config.optimizer.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)
     model.compile(optimizer=optimizer, auto_scale_loss=False)
@@ -50,13 +49,13 @@ def trainable_network(classes: int, config: TrainConfig, encoder_weights: str | 
 
 def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
     """Keras' optimizer of some settings, new."""
-    rate, decay = config.learning_rate, config.weight_decay
-    if isinstance(config.optimizer, keras.optimizers.Optimizer):
-        return type(config.optimizer).from_config(config.optimizer.get_config())
+    rate, decay = config.optimizer.learning_rate, config.optimizer.weight_decay
+    if isinstance(config.optimizer.optimizer, keras.optimizers.Optimizer):
+        return type(config.optimizer.optimizer).from_config(config.optimizer.optimizer.get_config())
     moments = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
-    if config.optimizer == "sgd":
+    if config.optimizer.optimizer == "sgd":
         return keras.optimizers.SGD(rate, momentum=0.99, nesterov=True, weight_decay=decay)
-    if config.optimizer == "adamw":
+    if config.optimizer.optimizer == "adamw":
         return keras.optimizers.AdamW(rate, **moments, **({} if decay is None else {"weight_decay": decay}))
     return keras.optimizers.Adam(rate, **moments, weight_decay=decay)
 

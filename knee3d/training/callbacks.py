@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import knee3d.tensorflow_setup  # noqa: F401
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -219,7 +221,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
             ValueError: The loss is no number.
         """
         if not all(math.isfinite(logs[name]) for name in ("loss", "val_loss", MONITORED)):
-            half = self._config.precision == "mixed_float16"
+            half = self._config.optimizer.precision == "mixed_float16"
             raise ValueError(
                 f"the loss became NaN in epoch {epoch + 1}; try a lower --learning-rate or --clip-norm 1"
                 + ("; or --precision mixed_bfloat16, which has more range" if half else "")

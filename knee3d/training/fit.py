@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import knee3d.tensorflow_setup  # noqa: F401
+
 import keras
 import tensorflow as tf
 
@@ -12,7 +14,7 @@ from knee3d.labels.label_scheme import LabelScheme
 from knee3d.losses import LOSSES
 from knee3d.models.backend import gpu_names
 from knee3d.models.devices import describe_devices
-from knee3d.networks.augmentation import STRENGTHS, Augmentation
+from knee3d.networks.augmentation import STRENGTHS, DrawnAugmentation
 from knee3d.training import input_pipeline
 from knee3d.training.callbacks import (
     REMEMBERED,
@@ -24,7 +26,7 @@ from knee3d.training.callbacks import (
     SeedDropout,
     replay_history,
 )
-from knee3d.training.config import TrainConfig, TrainingExtras
+from knee3d.training.config import TrainConfig, TrainOptions
 from knee3d.training.sample_index import SampleIndex, volume_reader
 from knee3d.training.sampler import Sampler
 from knee3d.training.schedule import schedule_callbacks
@@ -46,7 +48,7 @@ class FitTask:
         cutting: What the network is shown of a stack at a time.
         train: What an epoch of training sees.
         val: What an epoch of validation sees.
-        extras: The user's callbacks, and pictures.
+        options: The user's callbacks, and pictures.
     """
 
     name: str
@@ -55,7 +57,7 @@ class FitTask:
     cutting: Sampler
     train: SampleIndex
     val: SampleIndex
-    extras: TrainingExtras = TrainingExtras()
+    options: TrainOptions = TrainOptions()
 
 
 def fit_network(
@@ -79,33 +81,37 @@ def fit_network(
     devices = model.distribute_strategy
     log.info("%s: computing on %s", task.name, describe_devices(gpu_names(), devices.num_replicas_in_sync))
     deciding = schedule_callbacks(
-        config.learning_rate,
-        config.epochs,
-        config.schedule,
-        config.warmup_epochs,
-        config.plateau,
-        config.stop_patience,
+        config.optimizer.learning_rate,
+        config.schedule.epochs,
+        config.schedule.schedule,
+        config.schedule.warmup_epochs,
+        config.schedule.plateau,
+        config.schedule.stop_patience,
     )
     if history:
         log.info("%s: going on after epoch %d", task.name, len(history))
-    deciding += [one for one in task.extras.callbacks if isinstance(one, REMEMBERED)]
-    if replay_history(deciding, model, history) or len(history) >= config.epochs:
-        if len(history) < config.epochs:
+    deciding += [one for one in task.options.callbacks if isinstance(one, REMEMBERED)]
+    if replay_history(deciding, model, history) or len(history) >= config.schedule.epochs:
+        if len(history) < config.schedule.epochs:
             log.info("%s: ended early, after epoch %d", task.name, len(history))
         return
-    strength, cut = STRENGTHS[config.augment], task.cutting
+    strength, cut = STRENGTHS[config.augmentation.augment], task.cutting
     frames = [cut.frame(stack.shape, stack.voxel_mm) for stack in task.train.stacks]
-    augmentation = None if strength is None else Augmentation(strength, frames)
+    augmentation = None if strength is None else DrawnAugmentation(strength, frames)
     with devices.scope():
-        learning = StepOptions(config.clip_norm, config.xla, augmentation)
-        trainer = Trainer(model, LOSSES[config.loss], config.loss_background, len(task.val.stacks), learning)
+        learning = StepOptions(config.optimizer.clip_norm, config.optimizer.xla, augmentation)
+        loss = LOSSES[config.optimizer.loss](background=config.optimizer.loss_background)
+        trainer = Trainer(model, loss, len(task.val.stacks), learning)
     count, done = devices.num_replicas_in_sync, len(history)
-    steps = task.train.steps(config.batch_size, count)
+    batch_size = config.sampling.batch_size
+    steps = task.train.steps(batch_size, count)
     if not steps:
         raise ValueError(f"{task.train.count} training {task.cutting.called} are too few for {count} devices")
-    table = EpochTable(task.name, task.cutting.called, steps, task.train.count, config.epochs)
+    table = EpochTable(task.name, task.cutting.called, steps, task.train.count, config.schedule.epochs)
     try:
-        board = TensorBoard(run.folder / "logs", task.scheme, task.val.stacks, task.cutting, task.extras.draw_confusion)
+        board = TensorBoard(
+            run.folder / "logs", task.scheme, task.val.stacks, task.cutting, task.options.draw_confusion
+        )
         first = next(iter(_stream(task, range(1), None)))
         board.start(model, config.settings, augmentation(*first) if augmentation else first[:2])
         ours = [
@@ -113,23 +119,23 @@ def fit_network(
             ReplayHistory(deciding, history),
             RunningAverage(inside=bool(history)),
             SeedDropout(config.seed),
-            FreezeEncoder(str(config.encoder), config.freeze_encoder_epochs),
+            FreezeEncoder(str(config.network.encoder), config.schedule.freeze_encoder_epochs),
             table,
-            *(one for one in task.extras.callbacks if not isinstance(one, REMEMBERED)),
+            *(one for one in task.options.callbacks if not isinstance(one, REMEMBERED)),
             board,
             SaveCheckpoints(run, history, config, check),
         ]
         trainer.fit(
             _dealt(
-                input_pipeline.with_waiting_time(_stream(task, range(done, config.epochs), cache)),
+                input_pipeline.with_waiting_time(_stream(task, range(done, config.schedule.epochs), cache)),
                 input_pipeline.split_training_batches,
                 devices,
             ),
             validation_data=_dealt(_check(task, cache), input_pipeline.split_over_devices, devices),
-            epochs=config.epochs,
+            epochs=config.schedule.epochs,
             initial_epoch=done,
             steps_per_epoch=steps,
-            validation_steps=task.val.steps(config.batch_size),
+            validation_steps=task.val.steps(batch_size),
             callbacks=ours,
             shuffle=False,
             verbose=0,
@@ -139,7 +145,7 @@ def fit_network(
         _warn_of_missed(task, trainer)
     except tf.errors.ResourceExhaustedError as error:
         raise ValueError(
-            f"out of memory with --batch-size {config.batch_size}; try --batch-size {max(config.batch_size // 2, 1)}, "
+            f"out of memory with --batch-size {batch_size}; try --batch-size {max(batch_size // 2, 1)}, "
             "--precision mixed_bfloat16, or see less at a time: a smaller --context, or --patch of unet3d"
         ) from error
     except tf.errors.OpError as error:
@@ -160,14 +166,14 @@ def _warn_of_missed(task: FitTask, trainer: Trainer) -> None:
 
 def _stream(task: FitTask, epochs: range, cache: str | None) -> tf.data.Dataset:
     config = task.config
-    order = input_pipeline.SamplingOrder(config.seed, config.foreground_fraction)
+    order = input_pipeline.SamplingOrder(config.seed, config.sampling.foreground_fraction)
     read = volume_reader(task.train.stacks, cache)
-    return input_pipeline.training_batches(task.train, task.cutting, config.batch_size, order, epochs, read)
+    return input_pipeline.training_batches(task.train, task.cutting, config.sampling.batch_size, order, epochs, read)
 
 
 def _check(task: FitTask, cache: str | None) -> tf.data.Dataset:
     return input_pipeline.validation_batches(
-        task.val, task.cutting, task.config.batch_size, volume_reader(task.val.stacks, cache)
+        task.val, task.cutting, task.config.sampling.batch_size, volume_reader(task.val.stacks, cache)
     )
 
 

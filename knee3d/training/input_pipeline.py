@@ -12,11 +12,14 @@ about 30 ready, 1.5 GB at OAI size.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import knee3d.tensorflow_setup  # noqa: F401
+
 import tensorflow as tf
 
 from knee3d.networks.augmentation import draw_augmentations
-from knee3d.training.sample_index import SampleIndex, VolumeReader, ragged_tensor, volume_reader
+from knee3d.training.sample_index import SampleIndex, VolumeReader, index_samples, ragged_tensor, volume_reader
 from knee3d.training.sampler import Sampler
+from knee3d.training.slice_stack import Stack
 
 STACKS_AT_ONCE = 8
 READ_AHEAD = 2
@@ -63,6 +66,47 @@ def training_batches(
         size. Where sizes differ all the same, from knee to knee or among oblique directions, slices are padded with 0
         below and to the right.
     """
+    numbers = tf.data.Dataset.range(epochs.start, epochs.stop)
+    stream = _epochs(visits, cutting, batch_size, order, numbers, read)
+    known = tf.data.experimental.assert_cardinality(len(epochs) * visits.steps(batch_size))
+    return _untuned(stream.apply(known).prefetch(READ_AHEAD))
+
+
+def slice_batches(
+    stacks: Sequence[Stack], sampler: Sampler, batch_size: int, seed: int | None = None, cache: str | None = None
+) -> tf.data.Dataset:
+    """Stream one epoch of slices and masks, for any Keras model. Each iteration over the stream is an epoch.
+
+    Args:
+        stacks: Slices and masks of each knee.
+        sampler: What a network sees at a time, such as a slice between its neighbours.
+        batch_size: Slices in a batch; the last batch may be smaller.
+        seed: Seed of the order of slices, which is another one in each epoch. None keeps the order of the files.
+        cache: See `sample_index.volume_reader`.
+
+    Returns:
+        Batches of (images, masks): uint8 (batch, height, width, 2 * context + 1) and uint8 (batch, height, width).
+    """
+    index = index_samples(stacks, sampler)
+    read = volume_reader(index.stacks, cache)
+    if seed is None:
+        batches = validation_batches(index, sampler, batch_size, read)
+    else:
+        numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
+        stream = _epochs(index, sampler, batch_size, SamplingOrder(seed), numbers, read)
+        batches = stream.apply(tf.data.experimental.assert_cardinality(index.steps(batch_size)))
+    return _untuned(batches.map(lambda images, masks, *_: (images, masks)).prefetch(READ_AHEAD))
+
+
+def _epochs(
+    visits: SampleIndex,
+    cutting: Sampler,
+    batch_size: int,
+    order: SamplingOrder,
+    numbers: tf.data.Dataset,
+    read: VolumeReader | None,
+) -> tf.data.Dataset:
+    """The batches of the epochs of some numbers, int64, as `training_batches` has them."""
     read = read or volume_reader(visits.stacks)
     places = ragged_tensor(visits.places, tf.int32)
 
@@ -93,9 +137,7 @@ def training_batches(
             )
         )
 
-    stream = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch)
-    known = tf.data.experimental.assert_cardinality(len(epochs) * visits.steps(batch_size))
-    return _untuned(stream.apply(known).prefetch(READ_AHEAD))
+    return numbers.flat_map(one_epoch)
 
 
 def _of_one_plane(stream: tf.data.Dataset, planes: Sequence[int], batch_size: int, cutting: Sampler) -> tf.data.Dataset:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import knee3d.tensorflow_setup  # noqa: F401
+
 import keras
 
 from knee3d.dataset.case_collection import CaseCollection, Split

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import knee3d.tensorflow_setup  # noqa: F401
+
 import numpy as np
 import tensorflow as tf
 

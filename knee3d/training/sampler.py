@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import knee3d.tensorflow_setup  # noqa: F401
+
 import numpy as np
 import tensorflow as tf
 

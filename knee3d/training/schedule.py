@@ -6,6 +6,8 @@ Keras' callbacks decide. Their memory is no file of its own: it is rebuilt by sh
 
 import math
 
+import knee3d.tensorflow_setup  # noqa: F401
+
 import keras
 
 MONITORED = "val_knee_loss"

@@ -19,7 +19,7 @@ from knee3d.models.model_card import (
 )
 from knee3d.models.saved_model import export_saved_model
 from knee3d.training.build_network import untrained_network
-from knee3d.training.config import ResumeOptions, TrainConfig
+from knee3d.training.config import TrainConfig, TrainOptions
 from knee3d.training.training_card import card_differences
 from knee3d.training.training_folder import TrainingFolder
 
@@ -29,7 +29,7 @@ def card_of_plane(card: Mapping[str, Any], plane: Plane, network: str = "") -> d
     return {**card, "plane": plane.value, ALL_PLANES: True, SHARED_NETWORK: network}
 
 
-def check_plane_folders(models: Path, card: Mapping[str, Any], config: TrainConfig, going: ResumeOptions) -> None:
+def check_plane_folders(models: Path, card: Mapping[str, Any], config: TrainConfig, options: TrainOptions) -> None:
     """Refuse to train for all planes where a plane has a network of its own.
 
     Raises:
@@ -39,7 +39,7 @@ def check_plane_folders(models: Path, card: Mapping[str, Any], config: TrainConf
         folder = model_folder(models, plane)
         TrainingFolder(folder).check_ours()
         there = TrainingFolder(folder).card
-        if going.overwrite:
+        if options.overwrite:
             continue
         if TrainingFolder(training_folder_of(models, plane)).checkpoints:
             raise ValueError(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import knee3d.tensorflow_setup  # noqa: F401
+
 import keras
 import numpy as np
 import tensorflow as tf

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import knee3d.tensorflow_setup  # noqa: F401
+
 import keras
 
 from knee3d.atomic import replace_folder, whole_file
@@ -16,18 +18,18 @@ from knee3d.geometry.view_names import SHARED
 from knee3d.lease import BEAT_S, STALE_S, Lease, leased
 from knee3d.models.model_card import load_card, model_folder, saved_model_description, training_folder_of
 from knee3d.models.saved_model import export_saved_model
-from knee3d.networks import is_custom_network
+from knee3d.networks.architecture import is_custom_network
 from knee3d.networks.custom_network import structure_fingerprint
 from knee3d.networks.encoder import find_encoder_weights
 from knee3d.training.build_network import trainable_network, untrained_network
-from knee3d.training.config import ResumeOptions, TrainConfig, TrainingExtras
+from knee3d.training.config import TrainConfig, TrainOptions, check_idle_settings
 from knee3d.training.fit import FitTask, fit_network
 from knee3d.training.pretrained import PretrainedNetwork, find_pretrained, inherit_patients, load_matching_layers
 from knee3d.training.sample_index import index_samples
 from knee3d.training.shared_network import check_plane_folders, export_planes
 from knee3d.training.trainer import distribution_strategy
 from knee3d.training.training_card import card_differences, new_model_card
-from knee3d.training.training_folder import TrainingFolder, software_environment
+from knee3d.training.training_folder import SETTINGS, TrainingFolder, software_environment
 from knee3d.training.training_view import TrainingView, training_view
 
 log = logging.getLogger(__name__)
@@ -38,8 +40,7 @@ def train_view(
     view: Plane | str,
     models: Path,
     config: TrainConfig,
-    going: ResumeOptions = ResumeOptions(),  # noqa: B008 it is frozen
-    extras: TrainingExtras = TrainingExtras(),  # noqa: B008
+    options: TrainOptions = TrainOptions(),  # noqa: B008 it is frozen
 ) -> Path:
     """Train one view's network and export it.
 
@@ -49,14 +50,13 @@ def train_view(
             planes.
         models: Folder of all networks; this one goes to its own folder in it.
         config: How.
-        going: What to do about what is there already.
-        extras: Callbacks, and pictures.
+        options: What to do about what is there already, callbacks, licence.
 
     Returns:
         The model's folder: `card.json`, `saved_model/`, and what `run` says but for the checkpoints. While it is
         being
         trained it is called `<view>.training`, so that an interruption costs no finished model. A view whose card
-        says the same settings and data is left alone; to one with fewer epochs `going.resume` adds those that it
+        says the same settings and data is left alone; to one with fewer epochs `options.resume` adds those that it
         lacks.
 
     Raises:
@@ -65,32 +65,33 @@ def train_view(
             split is empty, memory ran out, or the loss became NaN.
         EncoderWeightsError: See `find_encoder_weights`.
     """
-    devices = distribution_strategy(min(config.batch_size, config.limit_slices or config.batch_size))
+    batch_size, limit = config.sampling.batch_size, config.sampling.limit_slices
+    devices = distribution_strategy(min(batch_size, limit or batch_size))
     folder = model_folder(models, view)
-    seeing, card, pretrained = _planned(dataset, folder.name, config, extras)
-    if _is_done(models, view, card, config, going):
+    seeing, card, pretrained = _planned(dataset, folder.name, config, options)
+    if _is_done(models, view, card, config, options):
         return folder
-    weights = None if pretrained else find_encoder_weights(config.encoder_weights, str(config.encoder))
+    weights = None if pretrained else find_encoder_weights(config.network.encoder_weights, str(config.network.encoder))
     run, finished = TrainingFolder(training_folder_of(models, view)), TrainingFolder(folder)
-    longer = going.resume and _only_shorter(finished.card, card, config)
+    longer = options.resume and _only_shorter(finished.card, card, config)
     if longer:
         card = {"licence": (finished.card or {}).get("licence", "")} | card
     train, val = (
-        index_samples(seeing.stacks(dataset, dataset.of_split(split)), seeing.cutting, config.limit_slices)
+        index_samples(seeing.stacks(dataset, dataset.of_split(split)), seeing.cutting, limit)
         for split in (Split.TRAIN, Split.VAL)
     )
-    task = FitTask(seeing.name, dataset.scheme, config, seeing.cutting, train, val, extras)
+    task = FitTask(seeing.name, dataset.scheme, config, seeing.cutting, train, val, options)
     with _alone(run) as lease:
-        _begin(run, card, config, going)
+        _begin(run, card, config, options)
         gc.collect()  # the network of the view before refers to itself, and Python would let go of it too late
         keras.utils.set_random_seed(config.seed)
         with devices.scope():
             model = trainable_network(dataset.scheme.classes, config, weights)
         if pretrained:
             load_matching_layers(model, pretrained, card["classes"])
-        if longer and not run.checkpoints and (finished.last.is_file() or not going.overwrite):
+        if longer and not run.checkpoints and (finished.last.is_file() or not options.overwrite):
             run.go_on_from(finished, model)
-        fit_network(model, task, run, going.cache, lease.check)
+        fit_network(model, task, run, options.cache, lease.check)
         _finish(run, model, card, task)
         lease.check()
         replace_folder(run.folder, folder)
@@ -101,18 +102,19 @@ def train_view(
 
 
 def _planned(
-    dataset: CaseCollection, view: str, config: TrainConfig, extras: TrainingExtras
+    dataset: CaseCollection, view: str, config: TrainConfig, options: TrainOptions
 ) -> tuple[TrainingView, dict[str, Any], PretrainedNetwork | None]:
     """How knees are shown, the card before training, and the network to begin with."""
+    check_idle_settings(config, view)
     seeing = training_view(view, config, dataset.of_split(Split.TRAIN))
     card = new_model_card(dataset, seeing, config.settings)
-    if extras.licence:
-        card["licence"] = extras.licence
-    if is_custom_network(config.network):
+    if options.licence:
+        card["licence"] = options.licence
+    if is_custom_network(config.network.network):
         card["structure"] = structure_fingerprint(untrained_network(dataset.scheme.classes, config))
-    if config.init is None:
+    if config.network.init is None:
         return seeing, card, None
-    pretrained = find_pretrained(config.init, view)
+    pretrained = find_pretrained(config.network.init, view)
     return seeing, inherit_patients(card, pretrained, dataset), pretrained
 
 
@@ -121,8 +123,7 @@ def prepare_training_folder(
     view: Plane | str,
     models: Path,
     config: TrainConfig,
-    going: ResumeOptions,
-    extras: TrainingExtras,
+    options: TrainOptions,
 ) -> bool:
     """Do here what comes before a training elsewhere, which then goes on in `training_folder_of` with `resume`.
 
@@ -132,12 +133,12 @@ def prepare_training_folder(
     Raises:
         ValueError: As `train_view`.
     """
-    _, card, _ = _planned(dataset, model_folder(models, view).name, config, extras)
-    if _is_done(models, view, card, config, going):
+    _, card, _ = _planned(dataset, model_folder(models, view).name, config, options)
+    if _is_done(models, view, card, config, options):
         return False
     run = TrainingFolder(training_folder_of(models, view))
     with _alone(run):
-        _begin(run, card, config, going)
+        _begin(run, card, config, options)
     return True
 
 
@@ -146,7 +147,7 @@ def _alone(run: TrainingFolder) -> AbstractContextManager[Lease]:
     return leased(run.folder, patience_s=STALE_S + BEAT_S)
 
 
-def _is_done(models: Path, view: Plane | str, card: dict[str, Any], config: TrainConfig, going: ResumeOptions) -> bool:
+def _is_done(models: Path, view: Plane | str, card: dict[str, Any], config: TrainConfig, options: TrainOptions) -> bool:
     """Whether the view was trained so before.
 
     Raises:
@@ -154,25 +155,25 @@ def _is_done(models: Path, view: Plane | str, card: dict[str, Any], config: Trai
     """
     folder, default = model_folder(models, view), type(config)()
     if folder.name == SHARED:
-        check_plane_folders(models, card, config, going)
+        check_plane_folders(models, card, config, options)
     for one in (folder, training_folder_of(models, view)):
         TrainingFolder(one).check_ours()
-    if (going.overwrite and not going.resume) or not (folder / "card.json").exists():
+    if (options.overwrite and not options.resume) or not (folder / "card.json").exists():
         return False
     under_way = TrainingFolder(training_folder_of(models, view)).card
-    if going.resume and under_way is not None and not card_differences(under_way, card, default):
+    if options.resume and under_way is not None and not card_differences(under_way, card, default):
         return False  # begun with `overwrite`, and interrupted
     try:
         there = load_card(models, view)
     except ValueError as error:
-        if going.overwrite:
+        if options.overwrite:
             return False
         raise ValueError(f"{error}, with --overwrite") from error
     differ = card_differences(there, card, default)
     shorter = bool(differ) and _only_shorter(there, card, config)
     if shorter:
         TrainingFolder(folder).tidy()  # of a process that was killed before it could
-    if differ and (going.overwrite or (shorter and going.resume)):
+    if differ and (options.overwrite or (shorter and options.resume)):
         return False
     if differ:
         raise ValueError(_how_to_go_on(folder, there, differ, shorter))
@@ -185,7 +186,7 @@ def _how_to_go_on(folder: Path, there: dict[str, Any], differ: str, shorter: boo
     if shorter:
         return (
             f"{folder} was trained for {there['settings']['epochs']} epochs; to add the others say --resume, in Python "
-            "Going(resume=True); to train anew --overwrite"
+            "resume=True; to train anew --overwrite"
         )
     return (
         f"{folder} holds a model with other {differ}; choose another --models or give --overwrite, with --resume to "
@@ -210,10 +211,10 @@ def _only_shorter(there: dict[str, Any] | None, card: dict[str, Any], config: Tr
     except (KeyError, TypeError, ValueError):
         return False
     longer = {**card, "settings": {**card["settings"], "epochs": epochs}}
-    return epochs < config.epochs and not card_differences(there or {}, longer, type(config)())
+    return epochs < config.schedule.epochs and not card_differences(there or {}, longer, type(config)())
 
 
-def _begin(run: TrainingFolder, card: dict[str, Any], config: TrainConfig, going: ResumeOptions) -> None:
+def _begin(run: TrainingFolder, card: dict[str, Any], config: TrainConfig, options: TrainOptions) -> None:
     """Make the folder ready: to go on in it, or empty.
 
     Raises:
@@ -222,17 +223,17 @@ def _begin(run: TrainingFolder, card: dict[str, Any], config: TrainConfig, going
     run.folder.mkdir(parents=True, exist_ok=True)
     there = run.card
     differ = card_differences(there or {}, card, type(config)())
-    anew = going.overwrite and (differ or not going.resume)
+    anew = options.overwrite and (differ or not options.resume)
     if run.checkpoints and not anew and there is None:
         raise ValueError(
             f"{run.folder} holds checkpoints, but its card.json cannot be read, so that nobody knows of what; bring it "
             "back, or begin anew with --overwrite"
         )
-    if run.checkpoints and not going.overwrite and not going.resume:
+    if run.checkpoints and not options.overwrite and not options.resume:
         raise ValueError(
             f"{run.folder} holds an interrupted training; go on with --resume, or begin anew with --overwrite"
         )
-    if run.checkpoints and going.resume and not going.overwrite and differ:
+    if run.checkpoints and options.resume and not options.overwrite and differ:
         raise ValueError(
             f"{run.folder} holds a training with other {differ}; go on with those, or begin anew with --overwrite"
         )
@@ -245,7 +246,8 @@ def _begin(run: TrainingFolder, card: dict[str, Any], config: TrainConfig, going
     if run.checkpoints and run.read_json("environment.json") not in (None, now):
         log.warning("the versions or devices are not those that this training began with; see environment.json")
     run.write_json("card.json", card)
-    run.write_json("config.json", card["settings"])
+    with whole_file(run.folder / SETTINGS) as partial:
+        partial.write_text(config.to_toml())
     run.write_json("cases.json", {key: card[key] for key in ("cases", "patients", "data")})
     run.write_json("environment.json", now)
 

@@ -1,19 +1,22 @@
 """A network under training by Keras' own `fit`, on one device or all GPUs of a machine.
 
-Every device computes the loss of the whole batch (`losses.Loss`), so that several train what one would. Sums over all
-slices of a knee are kept as metrics, and scores and `val_knee_loss` are computed of them.
+Every device computes the loss of the whole batch (`losses.OverlapLoss`), so that several train what one would. Sums
+over all slices of a knee are kept as metrics, and scores and `val_knee_loss` are computed of them.
 """
 
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import knee3d.tensorflow_setup  # noqa: F401
+
 import keras
 import tensorflow as tf
 
-from knee3d.losses import Loss, sums_of
-from knee3d.metrics import KneeScores, TissueDice
-from knee3d.networks.augmentation import Augmentation
+from knee3d.losses import OverlapLoss, sum_over_replicas, sums_of
+from knee3d.metrics import Dice
+from knee3d.networks.augmentation import DrawnAugmentation
+from knee3d.training.knee_scores import KneeScores
 
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 """Slices, their masks, and the number of each slice's stack, -1 for what only fills a batch up."""
@@ -42,14 +45,6 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(devices)
 
 
-def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
-    """Inside a replica: the sum over all replicas, with its gradient."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return value
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
-
-
 @dataclass(frozen=True, eq=False)
 class StepOptions:
     """What a step of training does beside going down the loss.
@@ -62,7 +57,7 @@ class StepOptions:
 
     clip_norm: float | None = None
     xla: bool = False
-    augmentation: Augmentation | None = None
+    augmentation: DrawnAugmentation | None = None
 
 
 class Trainer(keras.Model):
@@ -71,21 +66,21 @@ class Trainer(keras.Model):
     Args:
         network: Compiled with its optimizer, uint8 slices -> probabilities, built in the scope of
             `distribution_strategy()`.
-        loss: See `losses`.
-        background: Whether the loss counts it.
-        knees: Stacks of validation.
+        loss: One of `losses`.
+        knees: Number of stacks of validation.
         learning: What else a step of training does.
     """
 
     def __init__(
-        self, network: keras.Model, loss: Loss, background: bool, knees: int, learning: StepOptions | None = None
+        self, network: keras.Model, loss: OverlapLoss, knees: int, learning: StepOptions | None = None
     ) -> None:
         super().__init__(name="trainer")
         self.network = network
-        self._loss, self._background, self._learning = loss, background, learning or StepOptions()
+        self._loss, self._learning = loss, learning or StepOptions()
         classes = network.output_shape[-1]
-        self.train_metrics = (keras.metrics.Mean("loss"), TissueDice(classes), keras.metrics.Sum("waited", "float64"))
-        self.knees = KneeScores(knees, classes, loss, background)
+        dice = Dice(classes, dtype="float32")  # as metrics.csv has always had it, digit for digit
+        self.train_metrics = (keras.metrics.Mean("loss"), dice, keras.metrics.Sum("waited", "float64"))
+        self.knees = KneeScores(knees, classes, loss)
         self.val_metrics = (keras.metrics.Mean("loss"), self.knees)
         self._validating = False
         self.built = True
@@ -138,7 +133,7 @@ class Trainer(keras.Model):
         variables = self.network.trainable_variables
         with tf.GradientTape() as tape:
             probabilities = self.network(images, training=True)
-            value = self._loss(masks, probabilities, self._background, sum_over_replicas)
+            value = self._loss.call(masks, probabilities)  # of the whole batch, on every device
             scaled = self.optimizer.scale_loss(value / replicas)
         gradients = tape.gradient(scaled, [variable.value for variable in variables])
         if self._learning.clip_norm is not None:
@@ -154,11 +149,11 @@ class Trainer(keras.Model):
         """Score a batch."""
         images, masks, owners = data
         probabilities = self.network(images, training=False)
-        sums = sums_of(masks, probabilities, self._loss.surprise)
+        sums = sums_of(masks, probabilities, self._loss.cross_entropy)
         mine = tf.cast(owners >= 0, tf.float32)
         summed = sum_over_replicas(tf.reduce_sum(sums * mine[:, None, None], axis=0))
         mean, knees = self.val_metrics
-        mean.update_state(self._loss.of_sums(summed, self._background), sample_weight=tf.reduce_sum(mine))
+        mean.update_state(self._loss.of_sums(summed), sample_weight=tf.reduce_sum(mine))
         knees.update_state(owners, masks, probabilities, sums)
         return {"loss": mean.result(), **knees.result()}
 

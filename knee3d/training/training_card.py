@@ -10,7 +10,7 @@ from knee3d.dataset.case_collection import Case, CaseCollection, Split
 from knee3d.labels.scheme_files import scheme_to_json
 from knee3d.models.model_card import ALL_PLANES, FORM
 from knee3d.records import VERSION, changed_settings, settings_before
-from knee3d.training.config import TrainConfig
+from knee3d.training.config import PARTS, TrainConfig
 from knee3d.training.sampler import PatchSampler
 from knee3d.training.training_view import TrainingView
 
@@ -74,5 +74,9 @@ def card_differences(there: Mapping[str, Any], wanted: Mapping[str, Any], defaul
     settings = there.get("settings")
     if not isinstance(settings, Mapping):
         return " and ".join([*found, "settings"])
-    names = changed_settings(settings, wanted["settings"], settings_before(default.settings, default))
+    names = changed_settings(
+        settings,
+        wanted["settings"],
+        settings_before(default.settings, default, *(getattr(default, part) for part in PARTS)),
+    )
     return " and ".join([*found, *([f"settings ({', '.join(names)})"] if names else [])])

@@ -1,6 +1,6 @@
 """The folder of one plane's training: what is written while it runs, and how it goes on after an interruption.
 
-config.json         settings
+train.toml          settings; knee3d-train --config takes them
 environment.json    versions, devices, the commit of knee3d
 cases.json          which cases and patients, in which split
 metrics.csv         one line an epoch
@@ -27,6 +27,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+import knee3d.tensorflow_setup  # noqa: F401
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -37,6 +39,7 @@ from knee3d.atomic import whole_file
 log = logging.getLogger(__name__)
 
 LAST = "last_epoch.keras"
+SETTINGS = "train.toml"
 HISTORY = "knee3d-history.json"
 WEIGHTS = "model.weights.h5"
 """Where Keras keeps those of network and optimizer in a .keras file."""
@@ -47,7 +50,7 @@ DAMAGE = (
 NO_FAULT_OF_THE_SYSTEM = (None, errno.ENOENT, errno.EINVAL)
 """Of an OSError: HDF5 gives none for damage, and a place before the file's beginning is invalid."""
 FILES = {
-    "config.json", "environment.json", "cases.json", "metrics.csv", "logs", "checkpoints", "best.keras", LAST,
+    SETTINGS, "environment.json", "cases.json", "metrics.csv", "logs", "checkpoints", "best.keras", LAST,
     "card.json", "model.keras", "saved_model", "curves.png",
 }  # fmt: skip
 """What a training leaves, and `card` beside it."""

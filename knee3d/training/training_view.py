@@ -11,8 +11,8 @@ from knee3d.dataset.case_collection import Case, CaseCollection
 from knee3d.geometry.directions import view_rotations
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.view_names import COARSEST_MM, FINEST_MM, OBLIQUE, SHARED, SOLID
-from knee3d.networks import NETWORKS, network_name
-from knee3d.training.config import PATCH, TrainConfig
+from knee3d.networks.architecture import NETWORKS, find_architecture
+from knee3d.training.config import PATCH, TrainConfig, network_name
 from knee3d.training.sampler import PatchSampler, Sampler, SliceSampler
 from knee3d.training.slice_stack import ObliqueStack, PlaneStack, Stack
 
@@ -56,38 +56,41 @@ def training_view(name: str, config: TrainConfig, cases: Sequence[Case]) -> Trai
 
     Args:
         name: A plane's, "shared": one network for all planes, "volume", or "oblique": one network for
-            `config.directions` directions.
+            `config.sampling.directions` directions.
         config: How it is trained.
         cases: Of training: spacing and patch are the median's.
 
     Raises:
         ValueError: There is no such view, or the network cannot have it.
     """
-    solid = config.architecture.solid
+    architecture, name_of_network = find_architecture(config.network.network), network_name(config.network.network)
+    solid = architecture.solid
     if solid != (name == SOLID):
         others = f"any view but {SOLID}" if not solid else SOLID
-        raise ValueError(f"--network {network_name(config.network)} takes {others}, not --plane {name}")
+        raise ValueError(f"--network {name_of_network} takes {others}, not --plane {name}")
     spacings = np.array([case.spacing_mm for case in cases])
     middle = np.median(spacings, axis=0)
     if solid:
-        patch = config.patch or _patch_within(cases)
+        patch = config.sampling.patch or _patch_within(cases)
         if min(patch) < _DEEPEST:
             raise ValueError(f"a patch has {_DEEPEST} voxels or more each way, got {patch}; give a larger --patch")
-        if config.precision != "float32" and np.prod(np.ceil(np.array(patch) / _DEEPEST)) < _LEAST_VOXELS:
+        if config.optimizer.precision != "float32" and np.prod(np.ceil(np.array(patch) / _DEEPEST)) < _LEAST_VOXELS:
             raise ValueError(
-                f"patches of {patch} voxels are too small for {config.precision}: on CPUs TensorFlow then gives NaN; "
-                "say --precision float32, or a larger --patch"
+                f"patches of {patch} voxels are too small for {config.optimizer.precision}: on CPUs TensorFlow "
+                "then gives NaN; say --precision float32, or a larger --patch"
             )
         return TrainingView(name, PatchSampler(patch), middle)
-    cutting, whole = SliceSampler(config.context), config.architecture.whole
+    cutting, whole = SliceSampler(config.network.context), architecture.whole
     if name in PLANES or name == SHARED:
         return TrainingView(name, cutting, middle, whole=whole)
     if name != OBLIQUE:
         raise ValueError(f"there is no view {name!r}; there are {', '.join(PLANES)}, {SHARED}, {OBLIQUE} and {SOLID}")
-    spacing = config.spacing_mm or np.median(spacings.min(axis=1))
+    spacing = config.sampling.spacing_mm or np.median(spacings.min(axis=1))
     if not FINEST_MM <= spacing <= COARSEST_MM:
         raise ValueError(f"--spacing of oblique slices is {FINEST_MM} to {COARSEST_MM} mm, got {spacing:g}")
-    return TrainingView(name, cutting, np.full(3, spacing), view_rotations(config.spread, config.directions), whole)
+    return TrainingView(
+        name, cutting, np.full(3, spacing), view_rotations(config.sampling.spread, config.sampling.directions), whole
+    )
 
 
 def _patch_within(cases: Sequence[Case]) -> tuple[int, int, int]:

@@ -37,7 +37,7 @@ def test_the_demo_ends_with_scores_and_pictures(tiny, tmp_path, monkeypatch, cap
         assert (knee / "labels.nii.gz").is_file()
         assert (knee / "overview.png").is_file()
         assert (knee / "report" / "report.html").is_file()
-    for name in ("segmentation/index.html", "reproducibility/bland-altman.pdf", "change/compare.csv"):
+    for name in ("segmentation/index.html", "repeatability/bland-altman.pdf", "change/compare.csv"):
         assert (tmp_path / "demo" / name).is_file()
     caplog.clear()
     with caplog.at_level("INFO", "knee3d"):

@@ -63,14 +63,14 @@ def test_their_probabilities_are_averaged(balls, folds):
 
 def test_each_knee_is_fitted_on_by_the_fold_that_has_not_seen_it(balls, folds, monkeypatch):
     looked = []
-    opinion = type(load_models(folds, fused=False).ensemble).opinion
+    opinion = type(load_models(folds, fused=False).ensemble).predict
 
     def watched(self, image, title, **options):
         looked.append((title, self))
         return opinion(self, image, title, **options)
 
-    monkeypatch.setattr("knee3d.inference.ensemble.Ensemble.opinion", watched)
-    fusion = api.fit_fusion_of_models(balls.folder, folds)
+    monkeypatch.setattr("knee3d.inference.ensemble.Ensemble.predict", watched)
+    fusion = api.KneeModel(folds).fit_fusion(balls.folder)
     slices = np.full((1, 20, 24, 3), 135, np.uint8)  # between the two brightnesses
     for title, ensemble in looked:
         patient = next(case.patient for case in balls.cases if title.endswith(case.name))
@@ -85,7 +85,7 @@ def test_each_knee_is_fitted_on_by_the_fold_that_has_not_seen_it(balls, folds, m
 
 
 def test_segment_and_evaluate_take_the_folder(balls, folds, tmp_path):
-    api.fit_fusion_of_models(balls.folder, folds)
+    api.KneeModel(folds).fit_fusion(balls.folder)
     before = models_fingerprint(folds)
     command = [
         "evaluate",
@@ -116,7 +116,7 @@ def test_folds_that_are_not_all_there_are_said(balls, folds, caplog):
         load_models(folds, fused=False)
     assert f"{TWO[1].value} is not trained in folds 1 of 2; the others are averaged" in caplog.text
     with pytest.raises(ValueError, match="sagittal is not trained in folds 1 of 2 of .*; train them first"):
-        api.fit_fusion_of_models(balls.folder, folds)
+        api.KneeModel(folds).fit_fusion(balls.folder)
 
 
 def test_folds_that_do_not_go_together_are_refused(balls, folds):
@@ -148,12 +148,12 @@ def test_patients_of_a_network_before_the_folds_are_not_taken_for_theirs(balls, 
     """Each fold began with a network that was validated on P0, whom fold 1 was trained on."""
     for number, patients in DEALT.items():
         tell_patients(folds / f"fold-{number}-of-2", patients | {"val": [*patients["val"], "P0"]})
-    api.fit_fusion_of_models(balls.folder, folds)
+    api.KneeModel(folds).fit_fusion(balls.folder)
     assert json.loads((folds / "fusion.json").read_text())["fitted_on"]["cases"] == ["ball1", "ball0", "ball2"]
 
 
 def test_knees_that_no_fold_was_validated_on_cannot_be_fitted_on(balls, folds):
     for home in network_folders(folds):
         tell_patients(home, {"train": ["Q0"], "val": ["Q1"]})
-    with pytest.raises(ValueError, match="no knee of .* was a validation knee of the folds in"):
-        api.fit_fusion_of_models(balls.folder, folds)
+    with pytest.raises(ValueError, match="no knee that was given of .* is a validation knee of"):
+        api.KneeModel(folds).fit_fusion(balls.folder)

@@ -12,7 +12,9 @@ from as_seen import run_as_seen
 from click.testing import Result
 from made_up_models import make_models, make_network, make_volume_network
 
-from knee3d import api
+from knee3d.api.data import write_phantom
+from knee3d.api.segment_config import SegmentConfig
+from knee3d.api.segment_image import segment_image
 from knee3d.dataset.manifest import read_manifest
 from knee3d.dataset.preparation import network_image
 from knee3d.geometry.directions import radial_directions, sphere_directions
@@ -21,7 +23,6 @@ from knee3d.geometry.plane import Plane
 from knee3d.geometry.view_names import OBLIQUE
 from knee3d.inference.oblique_view import ObliqueView
 from knee3d.inference.prediction import PlaneView
-from knee3d.inference.segmenter import Segmenter, SegmentMethod
 from knee3d.inference.trained_models import load_models, models_fingerprint
 from knee3d.io.image_source import read_image
 from knee3d.io.probability_file import read_probabilities
@@ -42,7 +43,7 @@ def place(made_once) -> Path:
 
 
 def make_place(folder: Path) -> None:
-    table = api.make_phantom(CohortConfig(3, (64, 60, 56), seed=1), folder / "cohort", jobs=2)
+    table = write_phantom(CohortConfig(3, (64, 60, 56), seed=1), folder / "cohort", jobs=2)
     image = read_image(read_manifest(table)[0].image)
     spacing = to_canonical(image).spacing_mm
     make_models(folder / "planes-only", tuple(spacing.tolist()))
@@ -88,12 +89,12 @@ def test_labels_are_much_as_they_are_without_and_the_record_names_all_views(plac
         record = record_of(tmp_path / "all", case)
         assert record["weights"] == pytest.approx(dict.fromkeys(NAMES, 1 / 7))
         assert set(record["models"]) == {*PLANES, OBLIQUE}
-        assert record["settings"]["oblique"] == 4
+        assert record["settings"]["oblique_views"] == 4
         for name in NAMES:
             view, _ = read_probabilities(tmp_path / "all" / case / "probabilities" / f"{name}.h5")
             assert view.same_grid(after)
             assert dice(confusion_matrix(before.array, (view.array[..., 1] > 0.5).astype(np.uint8), 2))[1] > 0.8
-    assert record_of(tmp_path / "planes")["settings"]["oblique"] == 0
+    assert record_of(tmp_path / "planes")["settings"]["oblique_views"] == 0
 
 
 def test_some_planes_and_oblique_views_share_the_weights(place, tmp_path):
@@ -105,13 +106,12 @@ def test_some_planes_and_oblique_views_share_the_weights(place, tmp_path):
 
 def test_fast_is_the_same_where_the_quick_look_is_sure(place):
     volume = read_image(read_manifest(place / "cohort" / "knees.csv")[0].image)
-    side = volume.side
     away = np.linalg.norm(np.indices((100, 110, 90)).T - [40, 60, 45], axis=-1).T
     shell = np.random.default_rng(0).normal(50, 5, away.shape) + 200 * ((away < 14) & (away > 11))
     image = type(volume)(shell.astype(np.int16), volume.affine)
     trained = load_models(place / "models", oblique=2)
-    whole, fast = (Segmenter(trained, SegmentMethod(fast=fast)).segment(image, side) for fast in (False, True))
-    assert fast.whole == ""
+    whole, fast = (segment_image(image, trained, SegmentConfig(fast=fast)) for fast in (False, True))
+    assert fast.computed_whole_because == ""
     assert whole.labels.array.any()
     np.testing.assert_array_equal(fast.labels.array, whole.labels.array)
 
@@ -157,7 +157,7 @@ def test_knees_of_another_number_of_views_are_not_kept_silently(place, tmp_path)
         refused = run(*words, *other)
         assert refused.exit_code == 2
         assert "--overwrite" in said(refused)
-    assert record_of(tmp_path)["settings"]["oblique"] == 2
+    assert record_of(tmp_path)["settings"]["oblique_views"] == 2
 
 
 def test_another_oblique_network_is_other_models(place, tmp_path):

@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 from finished_knees import make_cohort, make_finished
 
-from knee3d import api
 from knee3d.api.case_report import ReportConfig
-from knee3d.api.reports import find_report_inputs, make_reports
-from knee3d.api.segmentation_record import RECORD, SegmentJob, find_finished_record, load_record
+from knee3d.api.data import prepare_dataset
+from knee3d.api.reports import find_report_inputs, write_reports
+from knee3d.api.segment_config import SegmentConfig
+from knee3d.api.segmentation_record import RECORD, find_finished_record, load_record
 from knee3d.dataset.input_case import find_cases
 from knee3d.dataset.preparation import PrepareConfig
 from knee3d.geometry.orientation import Side
 from knee3d.geometry.plane import Plane
-from knee3d.inference.segmenter import SegmentMethod
 from knee3d.io.image_source import ReadOptions
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.phantom.cohort import CohortConfig
 from knee3d.records import BEFORE, VERSION, changed_settings, check_version, complete_settings, settings_before
-from knee3d.training.config import ResumeOptions, TrainConfig
+from knee3d.training.config import ScheduleConfig, TrainConfig, TrainOptions
 from knee3d.training.train_view import train_view
 
 
@@ -60,28 +60,41 @@ def test_a_record_of_a_later_version_is_refused(version, known):
 
 
 @dataclass(frozen=True)
-class LaterConfig(TrainConfig):
+class LaterSchedule(ScheduleConfig):
     smooth: float = 0.0
     careful: bool = field(default=True, metadata={BEFORE: False})
+
+
+@dataclass(frozen=True)
+class LaterTraining(TrainConfig):
+    schedule: LaterSchedule = LaterSchedule()
+
+    @property
+    def options(self) -> dict:
+        return {**super().options, "smooth": self.schedule.smooth, "careful": self.schedule.careful}
+
+
+def later(**options: object) -> TrainConfig:
+    """Settings of a version that knows two more."""
+    own = {name: options.pop(name) for name in ("smooth", "careful") if name in options}
+    training = LaterTraining().with_options(**options)
+    return replace(training, schedule=replace(training.schedule, **own))
 
 
 @pytest.mark.slow
 def test_a_trained_model_is_recognised_by_a_version_with_more_options(balls, tiny, tmp_path):
     common = {"network": tiny, "encoder_weights": "none", "epochs": 1, "batch_size": 8, "limit_slices": 8}
-    folder = train_view(balls, Plane.AXIAL, tmp_path, TrainConfig(**common))
+    folder = train_view(balls, Plane.AXIAL, tmp_path, TrainConfig().with_options(**common))
     card = (folder / "card.json").read_bytes()
-    train_view(balls, Plane.AXIAL, tmp_path, LaterConfig(**common, careful=False))
+    train_view(balls, Plane.AXIAL, tmp_path, later(**common, careful=False))
     assert (folder / "card.json").read_bytes() == card
     for other, name in (({"careful": True}, "careful"), ({"careful": False, "smooth": 1.0}, "smooth")):
         with pytest.raises(ValueError, match=rf"settings \({name}\).*--overwrite"):
-            train_view(balls, Plane.AXIAL, tmp_path, LaterConfig(**common, **other))
+            train_view(balls, Plane.AXIAL, tmp_path, later(**common, **other))
     with pytest.raises(ValueError, match="--overwrite"):
-        train_view(balls, Plane.AXIAL, tmp_path, TrainConfig(**common, seed=1), ResumeOptions(resume=True))
-
-
-@dataclass(frozen=True)
-class LaterMethod(SegmentMethod):
-    smooth: float = 0.0
+        train_view(
+            balls, Plane.AXIAL, tmp_path, TrainConfig().with_options(**common, seed=1), TrainOptions(resume=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +115,7 @@ def test_a_dataset_is_recognised_by_a_version_with_more_options(cohort_of, tmp_p
     def made(**options: object) -> dict[str, tuple[str, int]]:
         """Case to its fingerprint, and the time at which it was made."""
         kind = LaterPreparation if options else PrepareConfig
-        dataset = api.prepare(table, tmp_path / "d", kind(scheme, None, fractions, **options), None, jobs=2)
+        dataset = prepare_dataset(table, tmp_path / "d", kind(scheme, None, fractions, **options), None, jobs=2)
         return {case.name: (case.fingerprint, (dataset.folder / case.name / "case.json").stat().st_mtime_ns)
                 for case in dataset.cases}  # fmt: skip
 
@@ -115,7 +128,8 @@ def test_a_dataset_is_recognised_by_a_version_with_more_options(cohort_of, tmp_p
 
 
 @dataclass(frozen=True)
-class LaterWish(SegmentJob):
+class LaterConfig(SegmentConfig):
+    smooth: float = 0.0
     careful: bool = field(default=True, metadata={BEFORE: False})
 
 
@@ -133,11 +147,11 @@ def results(made_once) -> Path:
 def test_a_finished_knee_is_recognised_by_a_version_with_more_options(results):
     entry = find_cases(results.parent / "cohort" / "knees.csv")[0]
     entry = replace(entry, source=replace(entry.source, choice=LaterChoice()))
-    wish = LaterWish(results, method=LaterMethod(), careful=False)
+    wish = LaterConfig(careful=False)
     assert find_finished_record(entry, wish, "made up", results) == load_record(results / entry.case)
     others = {
         "careful": (entry, replace(wish, careful=True)),
-        "smooth": (entry, replace(wish, method=LaterMethod(smooth=1.0))),
+        "smooth": (entry, replace(wish, smooth=1.0)),
         "coil": (replace(entry, source=replace(entry.source, choice=LaterChoice(coil="1"))), wish),
     }
     for name, (knee, asked) in others.items():
@@ -162,6 +176,6 @@ class LaterReportWish(ReportConfig):
 @pytest.mark.slow
 def test_a_report_is_recognised_by_a_version_with_more_options(results):
     knees = find_report_inputs(results.parent / "cohort" / "knees.csv")
-    assert {one.status for one in make_reports(results, knees, ReportConfig())} == {"done"}
-    assert {one.status for one in make_reports(results, knees, LaterReportWish(careful=False))} == {"kept"}
-    assert {one.status for one in make_reports(results, knees, LaterReportWish())} == {"done"}
+    assert {one.status for one in write_reports(results, knees, ReportConfig())} == {"done"}
+    assert {one.status for one in write_reports(results, knees, LaterReportWish(careful=False))} == {"kept"}
+    assert {one.status for one in write_reports(results, knees, LaterReportWish())} == {"done"}

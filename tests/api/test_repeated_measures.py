@@ -22,7 +22,7 @@ from knee3d.phantom.cohort import LOSS
 from knee3d.report.measures_files import write_measures_csv
 
 PLATES = (FEMORAL, MEDIAL_TIBIAL, LATERAL_TIBIAL, PATELLAR)
-SETTINGS = {"fast": False, "cleaning": {"remove_below": 0.0}, "form": "nifti", "probabilities": False}
+SETTINGS = {"fast": False, "remove_below_mm3": 0.0, "label_format": "nifti", "save_probabilities": False}
 
 
 def knee(folder: Path, volume: float, **record: object) -> Path:
@@ -60,9 +60,9 @@ REPEATED = ((10_000, 10_100), (12_000, 11_900), (9_000, 9_050), (11_000, 11_020)
 
 @pytest.fixture
 def error(tmp_path) -> Path:
-    done = run("reproducibility", pairs(tmp_path / "retests", *REPEATED), "--out", tmp_path / "error")
+    done = run("repeatability", pairs(tmp_path / "retests", *REPEATED), "--out", tmp_path / "error")
     assert done.exit_code == 0, done.output
-    return tmp_path / "error" / "reproducibility.json"
+    return tmp_path / "error" / "repeatability.json"
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -108,9 +108,9 @@ def test_pairs_that_cannot_be_used_are_named_and_the_rest_is_done(tmp_path):
         "0a,,": "needs both first and second",
     }
     table.write_text(table.read_text() + "\n".join(wrong) + "\n")
-    done = run("reproducibility", table, "--out", tmp_path / "out")
+    done = run("repeatability", table, "--out", tmp_path / "out")
     assert done.exit_code == 1
-    failures = json.loads((tmp_path / "out" / "reproducibility.json").read_text())["failures"]
+    failures = json.loads((tmp_path / "out" / "repeatability.json").read_text())["failures"]
     assert len(failures) == len(wrong)
     for (name, why), words, line in zip(failures.items(), wrong.values(), range(6, 99), strict=False):
         assert name == f"line {line}"
@@ -120,16 +120,16 @@ def test_pairs_that_cannot_be_used_are_named_and_the_rest_is_done(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["reproducibility.json", "reproducibility.csv", "bland-altman.pdf"])
+@pytest.mark.parametrize("name", ["repeatability.json", "repeatability.csv", "bland-altman.pdf"])
 def test_files_of_someone_else_are_not_replaced_and_own_ones_are(tmp_path, error, name):
     table, out = tmp_path / "retests" / "retests.csv", tmp_path / "out"
     out.mkdir()
     (out / name).write_text("[1]")
-    done = run("reproducibility", table, "--out", out)
+    done = run("repeatability", table, "--out", out)
     assert done.exit_code == 2
     assert f"{name} is there and is not knee3d's" in done.output
     assert [path.read_text() for path in out.iterdir()] == ["[1]"]
-    assert run("reproducibility", table, "--out", error.parent).exit_code == 0
+    assert run("repeatability", table, "--out", error.parent).exit_code == 0
     before = tmp_path / "retests" / "0a"
     (out / name).rename(out / "compare.csv")
     refused = run("compare", before, before, "--out", out)
@@ -141,7 +141,7 @@ def test_files_of_someone_else_are_not_replaced_and_own_ones_are(tmp_path, error
 
 def test_no_pair_at_all_is_code_2_and_writes_nothing(tmp_path):
     (tmp_path / "retests.csv").write_text("first,second\nx,y\n")
-    done = run("reproducibility", tmp_path / "retests.csv", "--out", tmp_path / "out")
+    done = run("repeatability", tmp_path / "retests.csv", "--out", tmp_path / "out")
     assert done.exit_code == 2
     assert "x does not exist" in done.output
     assert not (tmp_path / "out").exists()
@@ -154,7 +154,7 @@ def test_no_pair_at_all_is_code_2_and_writes_nothing(tmp_path):
 )  # fmt: skip
 def test_a_table_that_is_none_is_one_line_and_code_2(tmp_path, text, words):
     (tmp_path / "retests.csv").write_bytes(text)
-    done = run("reproducibility", tmp_path / "retests.csv", "--out", tmp_path / "out")
+    done = run("repeatability", tmp_path / "retests.csv", "--out", tmp_path / "out")
     assert done.exit_code == 2
     assert words in done.output
     assert done.output.count("\n") == 1
@@ -216,8 +216,8 @@ def test_knees_that_cannot_be_compared_are_refused_in_a_line(tmp_path, other, wo
         ({"weights": {"one": 0.5}}, "fusion weight one 1.0000 and 0.5000"),
         ({"settings": SETTINGS | {"fast": True}}, "setting fast false and true"),
         (
-            {"settings": SETTINGS | {"cleaning": {"remove_below": 9.0}}},
-            "setting cleaning remove_below 0.0000 and 9.0000",
+            {"settings": SETTINGS | {"remove_below_mm3": 9.0}},
+            "setting remove_below_mm3 0.0000 and 9.0000",
         ),
         ({"spacing_mm": [0.36, 0.36, 1.5]}, "voxels 0.36 x 0.36 x 0.70 mm and 0.36 x 0.36 x 1.50 mm"),
         ({"side": ""}, "the side of after is not known"),
@@ -234,7 +234,10 @@ def test_what_was_made_otherwise_is_a_warning_that_names_both(tmp_path, caplog, 
 
 def test_what_makes_no_difference_is_no_warning(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
-    same = {"settings": SETTINGS | {"form": "nrrd", "probabilities": True}, "spacing_mm": [0.36, 0.36, 0.7]}
+    same = {
+        "settings": SETTINGS | {"label_format": "nrrd", "save_probabilities": True},
+        "spacing_mm": [0.36, 0.36, 0.7],
+    }
     api.compare(knee(tmp_path / "before", 10_000), knee(tmp_path / "after", 9_000, **same))
     assert not caplog.records
 
@@ -251,7 +254,7 @@ def test_parts_along_other_axes_are_a_warning(tmp_path, caplog):
 def test_an_error_of_other_networks_is_a_warning(tmp_path, error, caplog):
     other = {"models": {"one": "b" * 64}}
     both = (knee(tmp_path / "before", 10_000, **other), knee(tmp_path / "after", 9_000, **other))
-    api.compare(*both, error)
+    api.compare(*both, error=error)
     assert "the error was measured of knees made differently: network one aaaaaaaaaaaa and bbbbbbbbbbbb" in caplog.text
 
 
@@ -347,17 +350,17 @@ def make_cohort(folder: Path) -> None:
 def test_the_planted_loss_is_found_within_the_error(cohort, tmp_path, start):
     """Also from the retest, whose voxels lie otherwise in the knee than those of the follow-up."""
     api.repeatability(cohort / "retests.csv", tmp_path / "error")
-    error = tmp_path / "error" / "reproducibility.json"
+    error = tmp_path / "error" / "repeatability.json"
     measured = {row["tissue"]: row for row in json.loads(error.read_text())["measures"]}
     assert all(0.01 < measured[plate]["rms_cv_percent"] < 5 for plate in PLATES)
-    found = api.compare(cohort / f"P001-{start}", cohort / "P001-follow-up", error)
+    found = api.compare(cohort / f"P001-{start}", cohort / "P001-follow-up", error=error)
     changes = {row["tissue"]: row for row in found.summary["knees"][0]["changes"]}
     (truth,) = api.compare(cohort / "P001-baseline", cohort / "P001-follow-up").summary["knees"]
     for row in truth["changes"]:
         tissue, planted = row["tissue"], -LOSS * row["baseline"] if row["tissue"] in PLATES else 0
         assert abs(changes[tissue]["change"] - planted) <= max(measured[tissue]["sdc"], 1)  # mm3: voxels are whole
         assert changes[tissue]["verdict"].startswith("beyond" if tissue in PLATES else "within"), tissue
-    again = api.compare(cohort / "P001-baseline", cohort / "P001-retest", error)
+    again = api.compare(cohort / "P001-baseline", cohort / "P001-retest", error=error)
     verdicts = {row["tissue"]: row["verdict"] for row in again.summary["knees"][0]["changes"]}
     assert all(verdict.startswith("within") for verdict in verdicts.values()), verdicts
     assert MEDIAL_MENISCUS in verdicts

@@ -162,7 +162,7 @@ def test_the_page_tells_the_truth_flags_and_how_it_was_made(place):
     assert record["input"] in page
     assert "inferred" in page
     assert "foreground" in page
-    assert "fast no, cleaning (remove below mm3 0.0, fill below mm3 0.0, keep largest no), any spacing no" in page
+    assert "fast no, keep largest no, remove below mm3 0.0, fill below mm3 0.0, any spacing no" in page
     assert "{" not in page.partition("How it was made</h2>")[2].partition("</section>")[0]
     assert str(place) not in page
     assert f"Not checked: {record['unchecked']}." in page

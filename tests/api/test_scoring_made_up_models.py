@@ -11,7 +11,7 @@ from knee3d.geometry.plane import Plane
 from knee3d.inference.trained_models import load_models
 from knee3d.models.fusion_file import fusion_path
 
-PLAIN = api.EvaluationConfig(surfaces=False, pictures=False)
+PLAIN = {"surfaces": False, "pictures": False}
 
 
 @pytest.fixture
@@ -22,22 +22,27 @@ def models(balls, tmp_path):
 
 def test_voxels_of_another_size_are_warned_of_and_written_down(balls, tmp_path, caplog):
     coarse = make_models(tmp_path / "models", tuple(2 * balls.cases[0].spacing_mm), brightness=120)
-    summary = api.evaluate(balls.folder, coarse, Split.TEST, tmp_path / "out", PLAIN)
+    summary = api.KneeModel(coarse).evaluate(api.Dataset.load(balls.folder).test, tmp_path / "out", **PLAIN).summary
     (case,) = balls.of_split(Split.TEST)
     assert "anatomy of another size" in summary["other_voxels"][case.name]
     assert json.loads((tmp_path / "out" / "scores.json").read_text())["other_voxels"] == summary["other_voxels"]
     assert f"{case.name}: voxels of" in caplog.text
     caplog.clear()
-    api.fit_fusion_of_models(balls.folder, coarse)
+    api.KneeModel(coarse).fit_fusion(balls.folder)
     assert f"{balls.of_split(Split.VAL)[0].name}: voxels of" in caplog.text
 
 
 def test_pictures_are_drawn_unless_not_wanted(balls, models, tmp_path, monkeypatch):
     monkeypatch.setattr("knee3d.report.overview_figure.overview_figure", lambda *args: args[3].write_bytes(b""))
     (tmp_path / "drawn" / "overview").mkdir(parents=True)
-    assert api.evaluate(balls.folder, models, Split.TEST, tmp_path / "plain", PLAIN)["other_voxels"] == {}
+    assert (
+        api.KneeModel(models)
+        .evaluate(api.Dataset.load(balls.folder).test, tmp_path / "plain", **PLAIN)
+        .summary["other_voxels"]
+        == {}
+    )
     assert not (tmp_path / "plain" / "overview").exists()
-    api.evaluate(balls.folder, models, Split.TEST, tmp_path / "drawn", api.EvaluationConfig(surfaces=False))
+    api.KneeModel(models).evaluate(api.Dataset.load(balls.folder).test, tmp_path / "drawn", surfaces=False)
     assert len(list((tmp_path / "drawn" / "overview").iterdir())) == 1
 
 
@@ -50,7 +55,7 @@ def test_pictures_are_drawn_unless_not_wanted(balls, models, tmp_path, monkeypat
     ],
 )
 def test_weights_that_do_not_fit_name_their_file(balls, models, change, words):
-    api.fit_fusion_of_models(balls.folder, models)
+    api.KneeModel(models).fit_fusion(balls.folder)
     path = fusion_path(models, 0)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ValueError, match=words):
@@ -60,12 +65,12 @@ def test_weights_that_do_not_fit_name_their_file(balls, models, change, words):
 def test_evidence_that_is_none_is_one_clear_line(balls, models):
     (models / "fusion.evidence").write_text("")
     with pytest.raises(ValueError, match="is a file, where fuse keeps a folder"):
-        api.fit_fusion_of_models(balls.folder, models)
+        api.KneeModel(models).fit_fusion(balls.folder)
     (models / "fusion.evidence").unlink()
-    api.fit_fusion_of_models(balls.folder, models)
+    api.KneeModel(models).fit_fusion(balls.folder)
     (models / "fusion.evidence" / "masks.json").write_text("[]")
     with pytest.raises(ValueError, match=r"masks\.json is damaged"):
-        api.fit_fusion_of_models(balls.folder, models)
+        api.KneeModel(models).fit_fusion(balls.folder)
 
 
 def test_weights_cut_off_are_one_clear_line(models):

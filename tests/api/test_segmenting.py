@@ -23,14 +23,16 @@ import knee3d
 from knee3d import api
 from knee3d import lease as leases
 from knee3d.api import batch_segmentation, segment_case, segmentation_record
+from knee3d.api.segment_config import SegmentConfig
+from knee3d.api.segment_image import segment_image
 from knee3d.dataset.manifest import read_manifest, write_manifest
 from knee3d.dataset.preparation import network_image
+from knee3d.geometry.knee_image import KneeImage
 from knee3d.geometry.orientation import Side, axis_codes, to_canonical
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.volume import Volume
 from knee3d.inference.ensemble import Ensemble
 from knee3d.inference.prediction import stack_neighbours
-from knee3d.inference.segmenter import Segmenter, SegmentMethod
 from knee3d.inference.trained_models import load_models, models_fingerprint
 from knee3d.io.image_source import read_image
 from knee3d.io.probability_file import read_probabilities
@@ -163,13 +165,13 @@ def test_a_damaged_record_fails_its_own_knee_only(place, tmp_path, plainly, dama
 def test_a_knee_that_is_changed_while_it_is_segmented_is_not_recorded(place, tmp_path, plainly, monkeypatch):
     cohort = tmp_path / "cohort"
     shutil.copytree(place / "cohort", cohort)
-    opinion = Ensemble.opinion
+    opinion = Ensemble.predict
 
     def change_and_look(self: Ensemble, *args: Any, **options: Any) -> Any:
         (cohort / "P001-baseline" / "dicom" / "IM0001.dcm").write_bytes(b"another")
         return opinion(self, *args, **options)
 
-    monkeypatch.setattr(Ensemble, "opinion", change_and_look)
+    monkeypatch.setattr(Ensemble, "predict", change_and_look)
     done = run(cohort / "P001-baseline" / "dicom", "--models", place / "models", "--out", tmp_path / "out")
     assert done.exit_code == 2
     assert "was changed while it was segmented" in done.output
@@ -193,14 +195,14 @@ def test_models_that_are_changed_during_a_run_are_not_used(place, tmp_path, plai
 
 
 def test_a_folder_that_comes_meanwhile_is_left_alone(place, tmp_path, plainly, monkeypatch):
-    opinion = Ensemble.opinion
+    opinion = Ensemble.predict
 
     def come_between(self: Ensemble, *args: Any, **options: Any) -> Any:
         (tmp_path / "k").mkdir(exist_ok=True)
         (tmp_path / "k" / "mine.txt").write_text("mine")
         return opinion(self, *args, **options)
 
-    monkeypatch.setattr(Ensemble, "opinion", come_between)
+    monkeypatch.setattr(Ensemble, "predict", come_between)
     knee = place / "cohort" / "P001-baseline" / "dicom"
     done = run(knee, "--models", place / "models", "--out", tmp_path, "--case", "k")
     assert done.exit_code == 2
@@ -239,7 +241,7 @@ def test_a_folder_that_is_not_ours_is_never_replaced(place, tmp_path, plainly):
 
 
 def test_a_dry_run_computes_and_writes_nothing(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(Ensemble, "opinion", lambda *args, **options: pytest.fail("computed"))
+    monkeypatch.setattr(Ensemble, "predict", lambda *args, **options: pytest.fail("computed"))
     shown = run(place / "cohort", "--models", place / "models", "--out", tmp_path / "out", "--dry-run")
     assert shown.exit_code == 0, shown.output
     assert shown.output.count("to be segmented") == 4
@@ -378,8 +380,8 @@ def test_whole_mode_is_the_plain_loop_voxel_for_voxel(place):
         said = keras.Model(inputs, model(inputs)).predict(seen, batch_size=2, verbose=0)
         fused[plane.value] = image.with_array(np.moveaxis(said, 0, plane.axis))
     expected = decide_labels(blend(fused.items(), trained.ensemble.weights))
-    found = Segmenter(trained).segment(*read_image(entries(place)[0].source.path))
-    np.testing.assert_array_equal(found.canonical.array, expected.array)
+    found = segment_image(read_image(entries(place)[0].source.path), trained, SegmentConfig())
+    np.testing.assert_array_equal(found.network_labels.array, expected.array)
     assert 0 < np.count_nonzero(expected.array) < expected.array.size / 2
 
 
@@ -391,21 +393,21 @@ def test_fast_is_exact_for_networks_that_see_little_and_says_when_it_is_not_sure
     shell = 250 * ((away < 14) & (away > 11))
     trained = load_models(place / "models")
     alone = Volume(shell.astype(np.int16), volume.affine)
-    whole = Segmenter(trained).segment(alone, side)
-    fast = Segmenter(trained, SegmentMethod(fast=True)).segment(alone, side)
-    assert fast.whole == ""
+    whole = segment_image(KneeImage(alone.array, alone.affine, side), trained, SegmentConfig())
+    fast = segment_image(KneeImage(alone.array, alone.affine, side), trained, SegmentConfig(fast=True))
+    assert fast.computed_whole_because == ""
     assert whole.labels.array.any()
     np.testing.assert_array_equal(fast.labels.array, whole.labels.array)
-    full = Segmenter(trained, SegmentMethod(fast=True)).segment(volume, side)
-    assert full.whole
-    np.testing.assert_array_equal(full.labels.array, Segmenter(trained).segment(volume, side).labels.array)
+    full = segment_image(volume, trained, SegmentConfig(fast=True))
+    assert full.computed_whole_because
+    np.testing.assert_array_equal(full.labels.array, segment_image(volume, trained, SegmentConfig()).labels.array)
 
 
 @pytest.mark.parametrize("side", [Side.RIGHT, Side.LEFT])
 def test_probabilities_lie_on_the_grid_of_the_image(place, tmp_path, plainly, side):
     entry = next(one for one in entries(place) if one.source.side is side)
-    wish = api.SegmentJob(place / "models", probabilities=True, precision="float32")
-    (made,) = api.segment_cases([entry], wish, tmp_path)
+    config = SegmentConfig(save_probabilities=True, precision="float32")
+    (made,) = api.segment([entry], place / "models", tmp_path, config=config)
     assert made.status == "done", made.message
     labels = read_volume(tmp_path / entry.case / "labels.nii.gz")
     views = {}
@@ -422,16 +424,16 @@ def test_probabilities_lie_on_the_grid_of_the_image(place, tmp_path, plainly, si
 
 
 def test_three_lines_in_a_notebook(place, tmp_path):
-    image, side = knee3d.read(entries(place)[0].source.path)
-    found = knee3d.load(place / "models", precision="float32").segment(image, side)
+    image = knee3d.read(entries(place)[0].source.path)
+    found = knee3d.KneeModel.load(place / "models", precision="float32").segment(image)
     assert found.labels.same_grid(image)
     assert found.volumes_mm3["cartilage"] == pytest.approx(np.count_nonzero(found.labels.array) * image.voxel_mm3)
     knee3d.write(found.labels, tmp_path / "labels.nii.gz")
-    again, _ = knee3d.read(tmp_path / "labels.nii.gz")
+    again = knee3d.read(tmp_path / "labels.nii.gz")
     assert again.same_grid(image)
     np.testing.assert_array_equal(again.array, found.labels.array)
     with pytest.raises(ValueError, match="there is no device gpu:7"):
-        knee3d.load(place / "models", device="gpu:7")
+        knee3d.KneeModel.load(place / "models", device="gpu:7").segment(image)
 
 
 def test_knees_of_other_processes_are_waited_for_and_not_done_again(place, tmp_path, plainly, monkeypatch):
@@ -465,7 +467,7 @@ def test_a_lease_that_is_lost_leaves_the_knee_to_whoever_has_it(place, tmp_path,
     """Suspended while it computes; the other one finishes, or is killed."""
     knee, models = place / "cohort" / "P001-baseline" / "dicom", ("--models", place / "models")
     assert run(knee, *models, "--out", tmp_path / "other", "--case", "k").exit_code == 0
-    opinion = Ensemble.opinion
+    opinion = Ensemble.predict
     for ends, words in ((True, "0 done, 1 kept"), (False, "1 done, 0 kept")):
         out, seen = tmp_path / str(ends), []
 
@@ -477,7 +479,7 @@ def test_a_lease_that_is_lost_leaves_the_knee_to_whoever_has_it(place, tmp_path,
             seen.append(1)
             return opinion(self, *args, **options)
 
-        monkeypatch.setattr(Ensemble, "opinion", suspended)
+        monkeypatch.setattr(Ensemble, "predict", suspended)
         monkeypatch.setattr(leases, "PAUSE_S", 0.01)
         done = run(knee, *models, "--out", out, "--case", "k")
         assert done.exit_code == 0, done.output
@@ -516,13 +518,13 @@ def test_an_image_that_is_as_it_was_is_not_read_again(place, tmp_path, plainly, 
 def test_killed_at_any_change_it_goes_on_to_the_same_bytes(place, tmp_path, plainly, monkeypatch):
     """Also where the killed process is this one, whose leases are then as old as may be."""
     monkeypatch.setattr(leases, "STALE_S", -1.0)
-    wish = api.SegmentJob(place / "models", precision="float32")
-    loaded = segment_case.load_segmenter(wish, models_fingerprint(place / "models"))
-    monkeypatch.setattr(batch_segmentation, "load_segmenter", lambda *args: loaded)
+    models, config = place / "models", SegmentConfig(precision="float32")
+    loaded = segment_case.load_networks(models, config, models_fingerprint(models))
+    monkeypatch.setattr(batch_segmentation, "load_networks", lambda *args: loaded)
     knees = entries(place)[:2]
 
     def work(out: Path) -> None:
-        made = api.segment_cases(knees, wish, out, api.ExecutionConfig(jobs=1))
+        made = api.segment(knees, models, out, config=config, execution=api.ExecutionConfig(jobs=1))
         assert {one.status for one in made} <= {"done", "kept"}
 
     count = changes_of(lambda: work(tmp_path / "whole"), tmp_path / "whole")
@@ -578,7 +580,7 @@ def test_a_full_disk_is_one_clear_line_and_finished_knees_stay(place, tmp_path):
 
 def test_a_place_where_nothing_can_be_written_is_said_before(place, tmp_path, monkeypatch):
     """Also by a dry run; the networks are not even loaded."""
-    monkeypatch.setattr("knee3d.api.batch_segmentation.load_segmenter", None)
+    monkeypatch.setattr("knee3d.api.batch_segmentation.load_networks", None)
     (tmp_path / "file").touch()
     words = (place / "cohort", "--models", place / "models", "--out")
     for out, said in ((tmp_path / "file", "is a file"), (tmp_path / "file" / "out", "is no folder"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from knee3d import api
+from knee3d.api.data import prepare_dataset, write_phantom
 from knee3d.dataset.case_collection import Split
 from knee3d.dataset.preparation import PrepareConfig
 from knee3d.labels.label_scheme import SCHEMES
@@ -69,9 +69,9 @@ def test_the_table_has_every_line_and_errors_do_not_cancel(answers, balls):
 def test_networks_are_shown_the_same_share_of_the_knees_in_as_many_steps(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(BENCHMARKS)
     study = importlib.import_module("study")
-    table = api.make_phantom(CohortConfig(3, (40, 30, 20)), tmp_path / "cohort", jobs=2)
+    table = write_phantom(CohortConfig(3, (40, 30, 20)), tmp_path / "cohort", jobs=2)
     preparation = PrepareConfig(SCHEMES["cartilage"], None, fractions=(0.4, 0.3, 0.3))
-    dataset = api.prepare(table, tmp_path / "dataset", preparation, None, jobs=2)
+    dataset = prepare_dataset(table, tmp_path / "dataset", preparation, None, jobs=2)
     shapes = np.array([case.shape for case in dataset.of_split(Split.TRAIN)])
     preset = replace(study.PRESETS["small"], shown=0.25, step=2400)
     small = study.Study(tmp_path, preset, dataset.folder)
@@ -79,11 +79,13 @@ def test_networks_are_shown_the_same_share_of_the_knees_in_as_many_steps(monkeyp
     assert set(small.kinds).isdisjoint(study.SHAPES)  # nothing is said of their voxels that is true of rendered ones
     for axis, (plane, batch) in enumerate(zip(study.PLANES, (4, 3, 2), strict=True)):
         seen = small.shown(plane, preset.config, dataset, 1)
-        assert seen.limit_slices == round(0.25 * shapes[:, axis].sum())
-        assert seen.batch_size == batch
-    one, all_three = (small.shown("oblique", replace(preset.config, directions=6), dataset, count) for count in (1, 3))
+        assert seen.sampling.limit_slices == round(0.25 * shapes[:, axis].sum())
+        assert seen.sampling.batch_size == batch
+    one, all_three = (
+        small.shown("oblique", preset.config.with_options(directions=6), dataset, count) for count in (1, 3)
+    )
     voxels = [np.prod(case.spacing_mm) for case in dataset.of_split(Split.TRAIN)]
     assert one.spacing_mm**3 == pytest.approx(np.median(voxels), rel=1e-6)
-    assert all_three.limit_slices == pytest.approx(3 * one.limit_slices, abs=2)
+    assert all_three.sampling.limit_slices == pytest.approx(3 * one.sampling.limit_slices, abs=2)
     full = replace(small, preset=study.PRESETS["full"])
     assert full.shown("oblique", full.preset.config, dataset, 3) is full.preset.config

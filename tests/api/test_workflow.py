@@ -18,6 +18,7 @@ from real_knees import has_label_maps
 from test_identity import betrayed, plant
 
 from knee3d import api
+from knee3d.api.data import prepare_dataset, write_phantom
 from knee3d.cli import main
 from knee3d.dataset.case_collection import CaseCollection, Split, load_cases, save_cases
 from knee3d.dataset.intensity import WINDOW_RULE, to_pixels
@@ -31,7 +32,7 @@ from knee3d.geometry.volume import Volume
 from knee3d.inference.ensemble import Ensemble, EnsemblePrediction
 from knee3d.inference.trained_models import load_models
 from knee3d.io.dicom.segmentation import read_segmentation
-from knee3d.io.image_source import ReadOptions, read_image
+from knee3d.io.image_source import ImageSource, ReadOptions, read_image
 from knee3d.io.label_files import LABEL_FORMATS
 from knee3d.io.volume_file import read_volume, write_volume
 from knee3d.labels.label_map import LABEL_MAPS, map_labels
@@ -52,9 +53,9 @@ def journey(tiny, made_once) -> Path:
 
 
 def make_journey(network: str, out: Path) -> None:
-    table = api.make_phantom(CohortConfig(5, (32, 32, 32), seed=1), out / "cohort", jobs=2)
-    api.prepare(table, out / "dataset", PREPARATION, None, jobs=2)
-    config = train_view.TrainConfig(
+    table = write_phantom(CohortConfig(5, (32, 32, 32), seed=1), out / "cohort", jobs=2)
+    prepare_dataset(table, out / "dataset", PREPARATION, None, jobs=2)
+    config = train_view.TrainConfig().with_options(
         network=network,
         encoder_weights="none",
         epochs=1,
@@ -63,17 +64,16 @@ def make_journey(network: str, out: Path) -> None:
         limit_slices=32,
         augment="none",
     )
-    folders = api.train_views(out / "dataset", list(Plane), out / "models", config)
+    folders = api.train_views(out / "dataset", list(Plane), out / "models", config, api.TrainOptions())
     assert [folder.name for folder in folders] == [plane.value for plane in Plane]
-    api.fit_fusion_of_models(out / "dataset", out / "models")
+    api.KneeModel(out / "models").fit_fusion(out / "dataset")
 
 
 def segment_one(
     image: Path, models: Path, out: Path, case: str, side: Side = Side.UNKNOWN, **wishes: Any
 ) -> api.CaseResult:
-    (made,) = api.segment_cases(
-        [api.InputCase(case, api.ImageSource(image, side))], api.SegmentJob(models, **wishes), out
-    )
+    cases = [api.InputCase(case, ImageSource(image, side))]
+    (made,) = api.segment(cases, models, out, config=api.SegmentConfig(**wishes))
     return made
 
 
@@ -91,7 +91,7 @@ def test_prepared_knees_are_split_by_patient(journey):
 def test_fusion_weights_are_kept_by_plane_and_fitted_on_validation_only(journey, tmp_path):
     models = tmp_path / "models"
     shutil.copytree(journey / "models", models)
-    fusion = api.fit_fusion_of_models(journey / "dataset", models)
+    fusion = api.KneeModel(models).fit_fusion(journey / "dataset")
     written = json.loads((models / "fusion.json").read_text())
     assert written["weights"] == dict(fusion.weights)
     assert set(written["weights"]) == {plane.value for plane in Plane}
@@ -108,7 +108,7 @@ def test_a_killed_fuse_goes_on_and_another_way_needs_no_networks(journey, tmp_pa
     (models / "fusion.json").unlink(missing_ok=True)
     validation = load_cases(journey / "dataset").of_split(Split.VAL)
     looked_at: list[str] = []
-    opinion = Ensemble.opinion
+    opinion = Ensemble.predict
 
     def killed_at_the_last(self: Ensemble, image: Volume, title: str, **options: Any) -> EnsemblePrediction:
         looked_at.append(title)
@@ -116,21 +116,21 @@ def test_a_killed_fuse_goes_on_and_another_way_needs_no_networks(journey, tmp_pa
             raise KeyboardInterrupt
         return opinion(self, image, title, **options)
 
-    monkeypatch.setattr(Ensemble, "opinion", killed_at_the_last)
+    monkeypatch.setattr(Ensemble, "predict", killed_at_the_last)
     with pytest.raises(KeyboardInterrupt):
-        api.fit_fusion_of_models(journey / "dataset", models)
+        api.KneeModel(models).fit_fusion(journey / "dataset")
     assert not (models / "fusion.json").exists()
     assert len(list((models / "fusion.evidence").glob("*.npz"))) == len(validation) - 1
-    fusion = api.fit_fusion_of_models(journey / "dataset", models)
+    fusion = api.KneeModel(models).fit_fusion(journey / "dataset")
     assert len(looked_at) == len(validation) + 1
-    other = api.fit_fusion_of_models(journey / "dataset", models, api.FusionConfig("tissues", "vote", seed=4))
+    other = api.KneeModel(models).fit_fusion(journey / "dataset", objective="tissues", rule="vote", seed=4)
     assert len(looked_at) == len(validation) + 1
     assert (fusion.rule, other.rule, other.objective) == ("linear", "vote", "tissues")
     assert load_models(models).ensemble.rule == "vote"
     broken = next((models / "fusion.evidence").glob("*.npz"))
     broken.write_bytes(broken.read_bytes()[:-100])
     with pytest.raises(ValueError, match=rf"{broken.name} is damaged .*delete it"):
-        api.fit_fusion_of_models(journey / "dataset", models)
+        api.KneeModel(models).fit_fusion(journey / "dataset")
 
 
 @pytest.mark.slow
@@ -159,7 +159,7 @@ def test_the_papers_weights_by_hand_from_the_command_line(journey, tmp_path):
 def test_a_fusion_older_than_its_networks_is_warned_of(journey, tmp_path, caplog):
     models = tmp_path / "models"
     shutil.copytree(journey / "models", models)
-    api.fit_fusion_of_models(journey / "dataset", models)
+    api.KneeModel(models).fit_fusion(journey / "dataset")
     load_models(models)
     assert "older" not in caplog.text
     content = json.loads((models / "fusion.json").read_text())
@@ -178,12 +178,12 @@ def test_weights_are_not_fitted_on_patients_who_were_test_patients(journey, tmp_
         (tmp_path / case.name).symlink_to(journey / "dataset" / case.name)
     save_cases(CaseCollection(tmp_path, dataset.scheme, cases))
     with pytest.raises(ValueError, match="they may have been tested on"):
-        api.fit_fusion_of_models(tmp_path, journey / "models")
+        api.KneeModel(journey / "models").fit_fusion(tmp_path)
 
 
 @pytest.mark.slow
 def test_an_evaluation_is_numbers_and_pictures_of_unseen_knees(journey, tmp_path):
-    summary = api.evaluate(journey / "dataset", journey / "models", Split.TEST, tmp_path)
+    summary = api.KneeModel(journey / "models").evaluate(api.Dataset.load(journey / "dataset").test, tmp_path).summary
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores == summary
     names = [*PREPARATION.scheme.names, "foreground"]
@@ -203,8 +203,10 @@ def test_an_evaluation_is_numbers_and_pictures_of_unseen_knees(journey, tmp_path
 
 @pytest.mark.slow
 def test_other_ways_of_fusion_and_a_cleaned_one_are_scored_beside_it(journey, tmp_path):
-    scoring = api.EvaluationConfig(compare=True, cleaning=api.CleaningConfig(30.0, 5.0), surfaces=False, pictures=False)
-    summary = api.evaluate(journey / "dataset", journey / "models", Split.VAL, tmp_path, scoring)
+    cleaning = api.SegmentConfig(remove_below_mm3=30.0, fill_below_mm3=5.0)
+    model = api.KneeModel(journey / "models", cleaning)
+    data = api.Dataset.load(journey / "dataset").val
+    summary = model.evaluate(data, tmp_path, compare=True, surfaces=False, pictures=False).summary
     assert not (tmp_path / "overview").exists()
     assert summary["other_voxels"] == {}
     ways = {*(plane.value for plane in Plane), "fused, cleaned", "mean", "logarithmic", "vote", "STAPLE"}
@@ -229,11 +231,11 @@ def test_patients_that_were_trained_on_are_not_tested_on(journey, tmp_path):
         (tmp_path / "leaky" / case.name).symlink_to(journey / "dataset" / case.name)
     save_cases(CaseCollection(tmp_path / "leaky", dataset.scheme, cases))
     with pytest.raises(ValueError, match="were in the train split when the models, or those"):
-        api.evaluate(tmp_path / "leaky", journey / "models", Split.TEST, tmp_path / "out")
+        api.KneeModel(journey / "models").evaluate(api.Dataset.load(tmp_path / "leaky").test, tmp_path / "out")
     other = CaseCollection(tmp_path / "leaky", SCHEMES["bones"], cases)
     save_cases(other)
     with pytest.raises(ValueError, match="scheme bones, the models compartments"):
-        api.fit_fusion_of_models(tmp_path / "leaky", journey / "models")
+        api.KneeModel(journey / "models").fit_fusion(tmp_path / "leaky")
 
 
 def with_window_rule(dataset: CaseCollection, folder: Path, *names: str) -> CaseCollection:
@@ -253,15 +255,19 @@ def test_images_and_networks_of_different_windows_do_not_go_together(journey, tm
     (tmp_path / "all").mkdir()
     with_window_rule(dataset, tmp_path / "all", *names)
     for refused in (
-        lambda: api.fit_fusion_of_models(tmp_path / "all", journey / "models"),
-        lambda: api.evaluate(tmp_path / "all", journey / "models", Split.TEST, tmp_path / "out"),
+        lambda: api.KneeModel(journey / "models").fit_fusion(tmp_path / "all"),
+        lambda: (
+            api.KneeModel(journey / "models")
+            .evaluate(api.Dataset.load(tmp_path / "all").test, tmp_path / "out")
+            .summary
+        ),
     ):
         with pytest.raises(ValueError, match=r"all are windowed by the rule 'another'.*prepare it again"):
             refused()
     (tmp_path / "some").mkdir()
     with_window_rule(dataset, tmp_path / "some", names[0])
     with pytest.raises(ValueError, match=r"some has images windowed by different rules; run knee3d prepare again"):
-        api.fit_fusion_of_models(tmp_path / "some", journey / "models")
+        api.KneeModel(journey / "models").fit_fusion(tmp_path / "some")
 
 
 @pytest.mark.slow
@@ -283,13 +289,13 @@ def test_networks_of_another_window_segment_nothing(journey, tmp_path):
 @pytest.mark.slow
 def test_cases_of_another_window_are_prepared_again(cohort_of, tmp_path):
     table = cohort_of(CohortConfig(3, (16, 16, 16)), tmp_path / "cohort")
-    first = api.prepare(table, tmp_path / "d", replace(PREPARATION, fractions=(1, 0, 0)), None, jobs=2)
+    first = prepare_dataset(table, tmp_path / "d", replace(PREPARATION, fractions=(1, 0, 0)), None, jobs=2)
     path = tmp_path / "d" / first.cases[0].name / "case.json"
     content = json.loads(path.read_text())
     assert content["window"].pop("rule") == WINDOW_RULE
     path.write_text(json.dumps(content))
     others = [(tmp_path / "d" / case.name / "case.json").stat().st_mtime_ns for case in first.cases[1:]]
-    again = api.prepare(table, tmp_path / "d", replace(PREPARATION, fractions=(1, 0, 0)), None, jobs=2)
+    again = prepare_dataset(table, tmp_path / "d", replace(PREPARATION, fractions=(1, 0, 0)), None, jobs=2)
     assert again.window_rule == WINDOW_RULE
     assert json.loads(path.read_text())["window"]["rule"] == WINDOW_RULE
     assert [(tmp_path / "d" / case.name / "case.json").stat().st_mtime_ns for case in first.cases[1:]] == others
@@ -299,7 +305,7 @@ def test_cases_of_another_window_are_prepared_again(cohort_of, tmp_path):
 @pytest.mark.parametrize(("side", "form"), [(Side.RIGHT, "nifti"), (Side.LEFT, "nrrd"), (Side.LEFT, "dicom-seg")])
 def test_labels_come_back_on_the_inputs_own_grid(journey, tmp_path, side, form):
     knee = next(knee for knee in read_manifest(journey / "cohort" / "knees.csv") if knee.side is side)
-    volumes = segment_one(knee.image, journey / "models", tmp_path, "someone", form=form).record["volumes_mm3"]
+    volumes = segment_one(knee.image, journey / "models", tmp_path, "someone", label_format=form).record["volumes_mm3"]
     image = read_image(knee.image)
     out = tmp_path / "someone"
     path = out / LABEL_FORMATS[form]
@@ -329,7 +335,7 @@ def test_results_do_not_say_whose_knee_it_is(journey, tmp_path):
         plant(image)
         image.StudyInstanceUID, image.FrameOfReferenceUID = "1.2.3", "1.2.4"
         pydicom.dcmwrite(path, image)
-    segment_one(tmp_path / "dicom", journey / "models", tmp_path / "out", "someone", form="dicom-seg")
+    segment_one(tmp_path / "dicom", journey / "models", tmp_path / "out", "someone", label_format="dicom-seg")
     assert betrayed(tmp_path / "out") == []
 
 
@@ -345,8 +351,9 @@ def test_voxels_of_another_size_than_in_training_are_refused(journey, tmp_path, 
     assert "while the networks know" in refused.message
     assert "--any-spacing" in refused.message
     assert not (tmp_path / "out" / "finer").exists()
-    anyhow = api.SegmentMethod(any_spacing=True)
-    taken = segment_one(tmp_path / "finer.nii.gz", journey / "models", tmp_path / "out", "f", Side.RIGHT, method=anyhow)
+    taken = segment_one(
+        tmp_path / "finer.nii.gz", journey / "models", tmp_path / "out", "f", Side.RIGHT, any_spacing=True
+    )
     assert taken.status == "done"
     assert "do not trust the labels" in caplog.text
 
@@ -398,7 +405,7 @@ def test_bad_knees_are_listed_and_good_ones_kept(cohort_of, tmp_path):
     slices = sorted((tmp_path / "cohort" / "P002-baseline" / "dicom").iterdir())
     slices[3].unlink()
     with pytest.raises(ValueError, match=r"1 of 4 knees could not be prepared:\n.*P002-baseline.*mm apart"):
-        api.prepare(table, tmp_path / "dataset", PREPARATION, None, jobs=2)
+        prepare_dataset(table, tmp_path / "dataset", PREPARATION, None, jobs=2)
     kept = load_cases(tmp_path / "dataset")
     assert sorted(case.name for case in kept.cases) == ["P001-baseline", "P001-follow-up", "P003-baseline"]
 
@@ -406,15 +413,15 @@ def test_bad_knees_are_listed_and_good_ones_kept(cohort_of, tmp_path):
 def test_a_table_may_lose_knees_but_not_all_of_them(cohort_of, tmp_path, caplog):
     table = cohort_of(CohortConfig(3, (16, 16, 16)), tmp_path / "cohort")
     split = replace(PREPARATION, fractions=(1, 0, 0))
-    api.prepare(table, tmp_path / "d", split, None, jobs=2)
+    prepare_dataset(table, tmp_path / "d", split, None, jobs=2)
     lines = table.read_text().splitlines(keepends=True)
     table.write_text("".join(lines[:3]))
-    dataset = api.prepare(table, tmp_path / "d", split, None, jobs=2)
+    dataset = prepare_dataset(table, tmp_path / "d", split, None, jobs=2)
     assert [case.name for case in dataset.cases] == ["P001-baseline", "P002-baseline"]
     assert "2 cases are not in" in caplog.text
     table.write_text("".join([lines[0], lines[3].replace("P003-baseline,", "other,", 1)]))
     with pytest.raises(ValueError, match="holds 2 cases, none of which is in"):
-        api.prepare(table, tmp_path / "d", split, None, jobs=2)
+        prepare_dataset(table, tmp_path / "d", split, None, jobs=2)
     assert len(load_cases(tmp_path / "d").cases) == 2
 
 
@@ -423,20 +430,20 @@ def test_a_finished_dataset_keeps_its_scheme_and_says_who_changes_split(cohort_o
         return {case.name: (case.fingerprint, case.split) for case in dataset.cases}
 
     table = cohort_of(CohortConfig(4, (16, 16, 16)), tmp_path / "cohort")
-    first = api.prepare(table, tmp_path / "d", PREPARATION, None, jobs=2)
+    first = prepare_dataset(table, tmp_path / "d", PREPARATION, None, jobs=2)
     other = next(scheme for scheme in SCHEMES.values() if scheme.name != PREPARATION.scheme.name)
     with pytest.raises(ValueError, match=f"has masks of the scheme {PREPARATION.scheme.name}.*give another folder"):
-        api.prepare(table, tmp_path / "d", replace(PREPARATION, scheme=other), None, jobs=2)
+        prepare_dataset(table, tmp_path / "d", replace(PREPARATION, scheme=other), None, jobs=2)
     assert told(load_cases(tmp_path / "d")) == told(first)
-    assert told(api.prepare(table, tmp_path / "d", PREPARATION, None, jobs=2)) == told(first)
+    assert told(prepare_dataset(table, tmp_path / "d", PREPARATION, None, jobs=2)) == told(first)
     assert "in another split" not in caplog.text
-    again = api.prepare(table, tmp_path / "d", replace(PREPARATION, fractions=(1, 0, 0)), None, jobs=2)
+    again = prepare_dataset(table, tmp_path / "d", replace(PREPARATION, fractions=(1, 0, 0)), None, jobs=2)
     moved = {case.patient for case in first.cases if case.split is not Split.TRAIN}
     assert {case.split for case in again.cases} == {Split.TRAIN}
     assert f"{len(moved)} of 4 patients are in another split than before" in caplog.text
     assert "were sliced again" not in caplog.text
     count = len(first.cases)
-    api.prepare(table, tmp_path / "d", replace(PREPARATION, fractions=(1, 0, 0), bits=16), None, jobs=2)
+    prepare_dataset(table, tmp_path / "d", replace(PREPARATION, fractions=(1, 0, 0), bits=16), None, jobs=2)
     assert f"{count} of {count} knees were sliced again" in caplog.text
 
 
@@ -446,20 +453,20 @@ def test_a_broken_run_keeps_the_splits_and_what_is_said_of_them(cohort_of, tmp_p
     unlabelled = lines[1].rsplit(",", 1)[0].replace("baseline", "again", 2) + ","
     shutil.copytree(table.parent / "P001-baseline", table.parent / "P001-again")
     table.write_text("\n".join([*lines, unlabelled]) + "\n")
-    first = api.prepare(table, tmp_path / "d", PREPARATION, None, jobs=2)
+    first = prepare_dataset(table, tmp_path / "d", PREPARATION, None, jobs=2)
     assert [case.split for case in first.cases if not case.labelled] == [Split.NONE]
-    api.prepare(table, tmp_path / "d", PREPARATION, None, jobs=2)
+    prepare_dataset(table, tmp_path / "d", PREPARATION, None, jobs=2)
     assert "another split" not in caplog.text
     table.write_text("\n".join([*lines, unlabelled, "new,new,,R,labels.json,"]) + "\n")
     other = replace(PREPARATION, fractions=(1, 0, 0), bits=16)
     with pytest.raises(ValueError, match="1 of 7 knees could not be prepared"):
-        api.prepare(table, tmp_path / "d", other, None, jobs=2)
+        prepare_dataset(table, tmp_path / "d", other, None, jobs=2)
     assert "6 of 6 knees were sliced again" in caplog.text
     broken = {case.name: case.split for case in load_cases(tmp_path / "d").cases}
     assert broken == {case.name: case.split for case in first.cases}
     caplog.clear()
     table.write_text("\n".join([*lines, unlabelled]) + "\n")
-    api.prepare(table, tmp_path / "d", other, None, jobs=2)
+    prepare_dataset(table, tmp_path / "d", other, None, jobs=2)
     moved = {case.patient for case in first.cases if case.split in (Split.VAL, Split.TEST)}
     assert f"{len(moved)} of 4 patients are in another split than before" in caplog.text
 
@@ -482,7 +489,9 @@ def test_real_dicom_is_prepared_and_segmented_voxel_for_voxel(journey, tmp_path,
     (tmp_path / "series").symlink_to(REAL_DICOM)
     table = tmp_path / "knees.csv"
     table.write_text("case,patient,visit,side,image,mask\nreal,R1,,,series,\n")
-    dataset = api.prepare(table, tmp_path / "dataset", replace(PREPARATION, choice=ReadOptions(echo="3")), None, jobs=1)
+    dataset = prepare_dataset(
+        table, tmp_path / "dataset", replace(PREPARATION, choice=ReadOptions(echo="3")), None, jobs=1
+    )
     case = dataset.cases[0]
     assert (case.side, case.labelled, case.split) == (Side.UNKNOWN, False, Split.NONE)
 
@@ -493,9 +502,9 @@ def test_real_dicom_is_prepared_and_segmented_voxel_for_voxel(journey, tmp_path,
         stack = read_slices(dataset.slice_paths(case, plane, "image"))
         np.testing.assert_array_equal(from_slices(stack, plane, case.affine).array, dataset.image(case).array)
 
-    source = api.ImageSource(tmp_path / "series", Side.RIGHT, ReadOptions(echo="3"))
-    wish = api.SegmentJob(journey / "models", method=api.SegmentMethod(any_spacing=True))
-    (made,) = api.segment_cases([api.InputCase("real", source)], wish, tmp_path / "out")
+    source = ImageSource(tmp_path / "series", Side.RIGHT, ReadOptions(echo="3"))
+    config = api.SegmentConfig(any_spacing=True)
+    (made,) = api.segment([api.InputCase("real", source)], journey / "models", tmp_path / "out", config=config)
     assert made.message == ""
     labels = read_volume(tmp_path / "out" / "real" / "labels.nii.gz")
     assert labels.same_grid(read_image(tmp_path / "series", ReadOptions(echo="3")))
@@ -508,10 +517,10 @@ def test_real_dicom_is_prepared_and_segmented_voxel_for_voxel(journey, tmp_path,
 def test_real_label_maps_survive_the_whole_way_to_png_and_back(tmp_path):
     """Every voxel and every mm3, through DICOM, NIfTI, mirroring and PNG, in a right and a left knee."""
     recipe = CohortConfig(2, sources=tuple(REAL_LABEL_MAPS), strength=0)
-    table = api.make_phantom(recipe, tmp_path / "cohort", jobs=1)
+    table = write_phantom(recipe, tmp_path / "cohort", jobs=1)
     scheme = SCHEMES["bones"]
     preparation = PrepareConfig(scheme, None, (0.5, 0.5, 0))
-    dataset = api.prepare(table, tmp_path / "dataset", preparation, None, jobs=1)
+    dataset = prepare_dataset(table, tmp_path / "dataset", preparation, None, jobs=1)
     for path, name in zip(REAL_LABEL_MAPS, ("P001-baseline", "P002-baseline"), strict=True):
         case = next(case for case in dataset.cases if case.name == name)
         source = to_canonical(read_volume(path))

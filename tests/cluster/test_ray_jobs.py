@@ -4,7 +4,6 @@ import json
 import os
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,13 +88,13 @@ def test_knees_on_a_cluster_that_loses_a_worker_are_those_made_here(cluster, coh
     bad = table.parent / "P002-baseline" / "dicom"
     sorted(bad.iterdir())[3].unlink()
     entries = api.find_cases(table)
-    wish = api.SegmentJob(models, precision="float32")
-    here = api.segment_cases(entries, wish, tmp_path / "here")
+    config = api.SegmentConfig(precision="float32")
+    here = api.segment(entries, models, tmp_path / "here", config=config)
     out = tmp_path / "there"
     where = api.ExecutionConfig("ray", cluster.address)
     killer = threading.Thread(target=kill_a_worker, args=(out,), daemon=True)
     killer.start()
-    there = api.segment_cases(entries, wish, out, where)
+    there = api.segment(entries, models, out, config=config, execution=where)
     killer.join()
     assert [one.status for one in there] == ["done", "failed", "done", "done"]
     assert [one.message for one in there] == [one.message for one in here]
@@ -103,7 +102,7 @@ def test_knees_on_a_cluster_that_loses_a_worker_are_those_made_here(cluster, coh
     assert contents(out) == contents(tmp_path / "here")
     assert (out / "volumes.csv").read_bytes() == (tmp_path / "here" / "volumes.csv").read_bytes()
     assert not list(out.glob(".*"))
-    again = api.segment_cases(entries, wish, out)  # wherever they were made
+    again = api.segment(entries, models, out, config=config)  # wherever they were made
     assert [one.status for one in again] == ["kept", "failed", "kept", "kept"]
 
 
@@ -120,13 +119,15 @@ def kill_a_worker(out: Path) -> None:
 
 @pytest.mark.nightly
 def test_planes_train_at_the_same_time_on_a_cluster(balls, cluster, tmp_path):
-    settings = config.TrainConfig(**SMALL, encoder_weights="none", epochs=1, batch_size=4, limit_slices=4)
-    planes, launcher = [Plane.SAGITTAL, Plane.AXIAL], api.TrainingLauncher("ray", cluster.address)
-    folders = api.train_views(balls.folder, planes, tmp_path, settings, launcher)
+    settings = config.TrainConfig().with_options(
+        **SMALL, encoder_weights="none", epochs=1, batch_size=4, limit_slices=4
+    )
+    planes, launcher = [Plane.SAGITTAL, Plane.AXIAL], api.TrainExecution("ray", cluster.address)
+    folders = api.train_views(balls.folder, planes, tmp_path, settings, api.TrainOptions(), launcher)
     assert folders == [tmp_path / plane.value for plane in planes]
     cards = [json.loads((folder / "card.json").read_text()) for folder in folders]
     assert all(card["scores"]["best_epoch"] == 1 for card in cards)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(plane.value for plane in planes)
-    missing = replace(settings, encoder_weights=str(tmp_path / "missing.h5"))
+    missing = settings.with_options(encoder_weights=str(tmp_path / "missing.h5"))
     with pytest.raises(ClusterError, match=rf"{Plane.CORONAL.value}: on .*missing\.h5"):
-        api.train_views(balls.folder, [Plane.CORONAL], tmp_path, missing, launcher)
+        api.train_views(balls.folder, [Plane.CORONAL], tmp_path, missing, api.TrainOptions(), launcher)

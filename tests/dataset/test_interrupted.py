@@ -12,8 +12,9 @@ from as_seen import run_as_seen
 from faults import changes_of, killed_at
 from small_disk import run_in_small_disk
 
-from knee3d import api, lease
+from knee3d import lease
 from knee3d.api import data
+from knee3d.api.data import prepare_dataset, write_phantom
 from knee3d.dataset import preparation
 from knee3d.dataset.case_collection import load_cases
 from knee3d.dataset.preparation import PrepareConfig
@@ -39,11 +40,11 @@ def contents(folder: Path) -> dict[str, str]:
 def test_killed_at_any_change_it_resumes_to_the_same_bytes(tmp_path, monkeypatch):
     """Also where the killed process is this one, whose leases are then as old as may be."""
     monkeypatch.setattr(lease, "STALE_S", -1.0)
-    table = api.make_phantom(CohortConfig(1, (16, 16, 16)), tmp_path / "cohort", jobs=1)
+    table = write_phantom(CohortConfig(1, (16, 16, 16)), tmp_path / "cohort", jobs=1)
     preparation = PrepareConfig(SCHEMES["compartments"], None, (1, 0, 0))
 
     def work(folder: Path) -> None:
-        api.prepare(table, folder, preparation, None, jobs=1)
+        prepare_dataset(table, folder, preparation, None, jobs=1)
 
     count = changes_of(lambda: work(tmp_path / "whole"), tmp_path / "whole")
     expected = contents(tmp_path / "whole")
@@ -66,12 +67,12 @@ def test_killed_at_any_change_it_resumes_to_the_same_bytes(tmp_path, monkeypatch
 @pytest.mark.slow
 def test_what_the_list_says_of_slices_does_not_outlive_them(table, tmp_path, monkeypatch):
     """Prepared again with other settings and interrupted: the list has no knee that is to be sliced again."""
-    before = api.prepare(table, tmp_path, PREPARATION, None, jobs=2)
+    before = prepare_dataset(table, tmp_path, PREPARATION, None, jobs=2)
     record = tmp_path / before.cases[0].name / "case.json"
     kept = record.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(preparation, "prepare_knee", lambda *args: pytest.fail("there is nothing to do"))
-        api.prepare(table, tmp_path, PREPARATION, None, jobs=2)
+        prepare_dataset(table, tmp_path, PREPARATION, None, jobs=2)
     prepare_knees = data.prepare_knees
 
     def interrupted(*args):
@@ -80,11 +81,11 @@ def test_what_the_list_says_of_slices_does_not_outlive_them(table, tmp_path, mon
 
     monkeypatch.setattr(data, "prepare_knees", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        api.prepare(table, tmp_path, replace(PREPARATION, bits=16), None, jobs=1)
+        prepare_dataset(table, tmp_path, replace(PREPARATION, bits=16), None, jobs=1)
     assert load_cases(tmp_path).cases == ()
     assert record.read_bytes() != kept
     monkeypatch.undo()
-    again = api.prepare(table, tmp_path, replace(PREPARATION, bits=16), None, jobs=2)
+    again = prepare_dataset(table, tmp_path, replace(PREPARATION, bits=16), None, jobs=2)
     assert len(again.cases) == len(before.cases)
 
 
@@ -103,7 +104,7 @@ def test_without_room_it_ends_in_one_line_and_goes_on_later(table, tmp_path):
     assert child.stderr.splitlines()[-1].startswith("Error: no room left")
     assert [path.name for path in (tmp_path / "d").iterdir()] in ([], ["cases.json"])
     assert run_as_seen(*words).exit_code == 0
-    api.prepare(table, tmp_path / "whole", PrepareConfig(SCHEMES["iwoai"], None), None, jobs=2)
+    prepare_dataset(table, tmp_path / "whole", PrepareConfig(SCHEMES["iwoai"], None), None, jobs=2)
     assert contents(tmp_path / "d") == contents(tmp_path / "whole")
 
 

@@ -17,6 +17,7 @@ import pyvista as pv
 from made_up_models import write_network
 
 from knee3d import api
+from knee3d.api.data import prepare_dataset
 from knee3d.dataset.case_collection import CaseCollection, Split
 from knee3d.dataset.manifest import ManifestRow, write_manifest
 from knee3d.dataset.png_slices import read_slices
@@ -95,13 +96,13 @@ def run_journey(folder: Path) -> dict[str, Any]:
         Name to digest (text), number, or mapping of such; ready for JSON.
     """
     table, models = write_cohort(folder / "cohort"), write_models(folder / "models")
-    dataset = api.prepare(table, folder / "dataset", PrepareConfig(SCHEME, None), None, jobs=2)
-    fitted = api.fit_fusion_of_models(folder / "dataset", models)
-    api.fit_fusion_of_models(folder / "dataset", models, api.FusionConfig(weights=WEIGHTS))
-    scores = api.evaluate(folder / "dataset", models, Split.TEST, folder / "scores")
-    wish = api.SegmentJob(models, precision="float32")
-    done = api.segment_cases(api.find_cases(table), wish, folder / "results")
-    done += api.make_reports(folder / "results", api.find_report_inputs(table), api.ReportConfig())
+    dataset = prepare_dataset(table, folder / "dataset", PrepareConfig(SCHEME, None), None, jobs=2)
+    fitted = api.KneeModel(models).fit_fusion(folder / "dataset")
+    api.KneeModel(models).fit_fusion(folder / "dataset", weights=WEIGHTS)
+    scores = api.KneeModel(models).evaluate(api.Dataset.load(folder / "dataset").test, folder / "scores").summary
+    config = api.SegmentConfig(precision="float32")
+    done = api.segment(table, models, folder / "results", config=config)
+    done += api.make_reports(folder / "results", table)
     assert [one.status for one in done] == ["done"] * 4, [one.message for one in done]
     return {
         "slices": _slices(dataset),

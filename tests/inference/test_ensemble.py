@@ -41,13 +41,13 @@ VIEWS = {plane.value: PlaneView(plane, Greys(shift)) for plane, shift in zip(Pla
 def test_parts_amount_to_whole_volumes_bit_by_bit(rule, monkeypatch):
     monkeypatch.setattr(prediction, "BATCH_PIXELS", 5000)
     whole = {name: predict_volume(IMAGE, view.plane, view.predictor) for name, view in VIEWS.items()}
-    opinion = Ensemble(VIEWS, WEIGHTS, rule).opinion(IMAGE, "looking")
+    opinion = Ensemble(VIEWS, WEIGHTS, rule).predict(IMAGE, "looking")
     np.testing.assert_array_equal(opinion.fused.array, blend(whole.items(), WEIGHTS, rule).array)
     np.testing.assert_array_equal(opinion.labels.array, decide_labels(opinion.fused).array)
     for name, view in whole.items():
-        np.testing.assert_array_equal(opinion.looks[name].labels.array, decide_labels(view).array)
-        doubt = predictive_entropy(view.array[opinion.looks[name].labels.array > 0]).mean()
-        assert opinion.looks[name].predictive_entropy == pytest.approx(doubt)
+        np.testing.assert_array_equal(opinion.view_predictions[name].labels.array, decide_labels(view).array)
+        doubt = predictive_entropy(view.array[opinion.view_predictions[name].labels.array > 0]).mean()
+        assert opinion.view_predictions[name].predictive_entropy == pytest.approx(doubt)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -55,7 +55,7 @@ def test_outside_of_a_region_all_is_background(rule):
     region = np.zeros(IMAGE.shape, dtype=bool)
     region[5:9, 10:30, 3:11] = region[20:28, 2:6, 12:20] = True
     ensemble = Ensemble(VIEWS, WEIGHTS, rule)
-    whole, part = ensemble.opinion(IMAGE, "whole"), ensemble.opinion(IMAGE, "part", region)
+    whole, part = ensemble.predict(IMAGE, "whole"), ensemble.predict(IMAGE, "part", region)
     # These networks see one voxel only, so that within the region nothing may change.
     box = slice(5, 28), slice(2, 30), slice(3, 20)
     assert part.fused.same_grid(IMAGE.part(box))
@@ -64,19 +64,19 @@ def test_outside_of_a_region_all_is_background(rule):
     np.testing.assert_allclose(part.fused.array[~within], [[1, 0, 0]] * np.count_nonzero(~within), atol=1e-6)
     assert not part.labels.array[~region].any()
     for name in VIEWS:
-        expected = np.where(region, whole.looks[name].labels.array, 0)
-        np.testing.assert_array_equal(part.looks[name].labels.array, expected)
+        expected = np.where(region, whole.view_predictions[name].labels.array, 0)
+        np.testing.assert_array_equal(part.view_predictions[name].labels.array, expected)
 
 
 def test_an_empty_region_is_all_background():
-    opinion = Ensemble(VIEWS, WEIGHTS).opinion(IMAGE, "nowhere", np.zeros(IMAGE.shape, dtype=bool))
+    opinion = Ensemble(VIEWS, WEIGHTS).predict(IMAGE, "nowhere", np.zeros(IMAGE.shape, dtype=bool))
     assert opinion.labels.same_grid(IMAGE)
     assert not opinion.labels.array.any()
 
 
 def test_each_view_is_handed_out_when_it_is_complete():
     kept = {}
-    Ensemble(VIEWS, WEIGHTS).opinion(IMAGE, "looking", keep=ProbabilityWriter(np.float16, kept.__setitem__))
+    Ensemble(VIEWS, WEIGHTS).predict(IMAGE, "looking", keep=ProbabilityWriter(np.float16, kept.__setitem__))
     assert list(kept) == list(VIEWS)
     for name, view in VIEWS.items():
         assert kept[name].array.dtype == np.float16
@@ -84,7 +84,7 @@ def test_each_view_is_handed_out_when_it_is_complete():
         np.testing.assert_allclose(kept[name].array, whole, atol=5e-4)
     region = np.zeros(IMAGE.shape, dtype=bool)
     region[:5] = True
-    Ensemble(VIEWS, WEIGHTS).opinion(IMAGE, "looking", region, ProbabilityWriter(np.float32, kept.__setitem__))
+    Ensemble(VIEWS, WEIGHTS).predict(IMAGE, "looking", region, ProbabilityWriter(np.float32, kept.__setitem__))
     for volume in kept.values():
         np.testing.assert_allclose(volume.array.sum(axis=-1), 1, atol=1e-5)
 
@@ -98,7 +98,7 @@ def test_memory_does_not_grow_with_the_number_of_views(monkeypatch):
     def peak(count: int) -> float:
         views = {str(number): PlaneView(Plane.SAGITTAL, Greys(0.0)) for number in range(count)}
         tracemalloc.start()
-        Ensemble(views, dict.fromkeys(views, 1 / count)).opinion(image, "looking")
+        Ensemble(views, dict.fromkeys(views, 1 / count)).predict(image, "looking")
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found / (image.array.size * 3 * 4)

@@ -149,10 +149,10 @@ def test_a_smooth_blob_is_found_where_it_is_from_every_side(affine):
     truth = (image.array > LIMIT).astype(np.uint8)
     assert 0.01 < truth.mean() < 0.3
     views = {f"view-{number}": ObliqueView(turn, 0.45, Sure()) for number, turn in enumerate(sphere_directions(6))}
-    opinion = Ensemble(views, dict.fromkeys(views, 1 / 6)).opinion(image, "looking")
+    opinion = Ensemble(views, dict.fromkeys(views, 1 / 6)).predict(image, "looking")
     assert dice(confusion_matrix(truth, opinion.labels.array, 2))[1] > 0.97
     np.testing.assert_allclose(opinion.fused.array.sum(axis=-1), 1, atol=1e-5)
-    for look in opinion.looks.values():
+    for look in opinion.view_predictions.values():
         assert dice(confusion_matrix(truth, look.labels.array, 2))[1] > 0.95
     # Only where the surface is do they differ.
     differ = opinion.labels.array != truth
@@ -175,7 +175,7 @@ def test_it_counts_among_planes_in_an_ensemble_with_a_region():
     views: dict[str, View] = {plane.value: PlaneView(plane, Sure()) for plane in Plane}
     views["turned"] = ObliqueView(sphere_directions(1)[0], 0.5, Sure())
     region = image.array > LIMIT - 60
-    opinion = Ensemble(views, dict.fromkeys(views, 0.25)).opinion(image, "looking", region)
+    opinion = Ensemble(views, dict.fromkeys(views, 0.25)).predict(image, "looking", region)
     assert dice(confusion_matrix(truth, opinion.labels.array, 2))[1] > 0.99
     assert not opinion.labels.array[~region].any()
 

@@ -66,7 +66,7 @@ def test_of_a_region_its_box_is_computed(box):
     found = put_together(PatchView(Brightness()), image, region)
     np.testing.assert_allclose(found[box][..., 1], image.array[box] / 255, atol=1e-5)
     assert np.isnan(found[~region]).all()
-    opinion = Ensemble({"volume": PatchView(Brightness())}, {"volume": 1.0}).opinion(image, "looking", region)
+    opinion = Ensemble({"volume": PatchView(Brightness())}, {"volume": 1.0}).predict(image, "looking", region)
     np.testing.assert_array_equal(opinion.labels.array, region & (image.array > 127))
 
 

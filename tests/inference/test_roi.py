@@ -62,7 +62,7 @@ def test_the_region_holds_all_tissue_with_a_margin_and_little_else():
 def test_labels_are_those_of_the_whole_knee():
     ensemble = Ensemble(views(), dict.fromkeys(views(), 1 / 3))
     region = localize_roi(JOINT, views()).region
-    fast, whole = ensemble.opinion(JOINT, "fast", region), ensemble.opinion(JOINT, "whole")
+    fast, whole = ensemble.predict(JOINT, "fast", region), ensemble.predict(JOINT, "whole")
     np.testing.assert_array_equal(fast.labels.array, whole.labels.array)
 
 
@@ -78,9 +78,9 @@ def test_slices_that_were_looked_at_are_not_computed_again():
     found = localize_roi(JOINT, counted)
     assert sum(seen) == sum(len(known.slices) for known in found.known.values())
     weights = dict.fromkeys(counted, 1 / 3)
-    whole = Ensemble(counted, weights).opinion(JOINT, "whole")
+    whole = Ensemble(counted, weights).predict(JOINT, "whole")
     seen.clear()
-    again = Ensemble(found.views(counted), weights).opinion(JOINT, "whole, with what is known")
+    again = Ensemble(found.views(counted), weights).predict(JOINT, "whole, with what is known")
     complete = [
         known
         for name, known in found.known.items()
@@ -90,7 +90,7 @@ def test_slices_that_were_looked_at_are_not_computed_again():
     assert sum(seen) == sum(SHAPE) - sum(len(known.slices) for known in complete)
     np.testing.assert_array_equal(again.fused.array, whole.fused.array)
     seen.clear()
-    part = Ensemble(found.views(counted), weights).opinion(JOINT, "region, with what is known", found.region)
+    part = Ensemble(found.views(counted), weights).predict(JOINT, "region, with what is known", found.region)
     assert sum(seen) < sum(np.count_nonzero(found.region.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
     np.testing.assert_array_equal(part.labels.array, whole.labels.array)
 

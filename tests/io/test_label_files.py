@@ -79,7 +79,7 @@ def test_dicom_segmentation_needs_dicom(tmp_path):
 
 
 def test_the_command_offers_every_form():
-    (option,) = (one for one in main.commands["segment"].params if one.name == "form")
+    (option,) = (one for one in main.commands["segment"].params if one.name == "label_format")
     assert list(option.type.choices) == list(LABEL_FORMATS)
 
 

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 from tiny_network import TINY
 
-from knee3d import networks
 from knee3d.cli import main
 from knee3d.geometry.plane import Plane
 from knee3d.models import onnx_export
+from knee3d.networks import architecture
 
 PLANE = Plane.CORONAL
 
@@ -26,7 +26,7 @@ def models(request, tmp_path_factory):
     """An untrained plane, as `train_view` would leave it."""
     folder = tmp_path_factory.mktemp("models") / PLANE.value
     folder.mkdir()
-    networks.build_network(TINY, 3, request.param).save(folder / "model.keras")
+    architecture.build_network(TINY, 3, request.param).save(folder / "model.keras")
     scheme = {"name": "two", "tissues": [{"name": "femoral"}, {"name": "tibial"}]}
     card = {"plane": PLANE.value, "classes": ["background", "femoral", "tibial"], "scheme": scheme, "window": {},
             "settings": {"context": request.param}, "knee3d": "0", "version": 1, "spacing_mm": [1, 1, 1],

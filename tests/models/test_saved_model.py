@@ -13,10 +13,10 @@ import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tiny_network import TINY
 
-from knee3d import networks
 from knee3d.inference.prediction import stack_neighbours
 from knee3d.models import backend, saved_model
 from knee3d.models.model_card import saved_model_description
+from knee3d.networks import architecture
 
 
 def small_network(context: int, classes: int = 3):
@@ -242,7 +242,7 @@ def test_it_tells_about_itself_to_whoever_asks(tmp_path):
 @pytest.mark.filterwarnings("ignore:.*tf.lite:UserWarning")
 def test_converters_read_it(tmp_path, name):
     """LiteRT's is the one that knows the fewest operations; Keras' own upsampling it does not read."""
-    network = networks.build_network(name, 4)
+    network = architecture.build_network(name, 4)
     saved_model.export_saved_model(network, tmp_path / "saved_model", {})
     converter = tf.lite.TFLiteConverter.from_saved_model(
         str(tmp_path / "saved_model"), signature_keys=["serving_default"]

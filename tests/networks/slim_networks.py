@@ -10,21 +10,21 @@ SetAttribute = Callable[[object, str, object], None]
 
 def narrow(set_attribute: SetAttribute) -> None:
     """Two networks have a layer of a hundred million weights, which is no matter of how they are trained."""
-    from knee3d.networks import deconvnet, fcn
+    from knee3d.networks import deconvnet_body, fcn_body
 
-    for module in (fcn, deconvnet):
+    for module in (fcn_body, deconvnet_body):
         set_attribute(module, "UNITS", 16)
 
 
 def slim(set_attribute: SetAttribute) -> None:
     """All networks that are built here, which those of `segmentation-models` are not; most blocks are one layer."""
-    from knee3d.networks import deconvnet, segnet, unet3d, vgg_blocks
+    from knee3d.networks import deconvnet_body, segnet_body, unet3d_body, vgg_blocks
 
     narrow(set_attribute)
-    for module in (vgg_blocks, deconvnet, segnet):
+    for module in (vgg_blocks, deconvnet_body, segnet_body):
         set_attribute(module, "FILTERS", (4, 4, 8, 8, 8))
         set_attribute(module, "CONVOLUTIONS", {"vgg16": (1, 1, 2, 1, 1)})
-    set_attribute(unet3d, "FILTERS", (2, 2, 4, 4))
+    set_attribute(unet3d_body, "FILTERS", (2, 2, 4, 4))
 
 
 def slim_library(set_attribute: SetAttribute) -> None:

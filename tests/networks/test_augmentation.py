@@ -2,11 +2,12 @@
 
 from dataclasses import fields, replace
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from knee3d.networks import augmentation as augmentation
+from knee3d.networks import Augmentation, augmentation
 
 MASKS = np.zeros((4, 40, 36), np.uint8)
 MASKS[:, 12:25, 10:22] = 3
@@ -76,7 +77,7 @@ def test_same_seed_same_pictures_and_pairs_differ(name):
     np.testing.assert_array_equal(first[1], again[1])
     assert not np.array_equal(first[0], other[0])
     assert len({image.tobytes() for image in first[0]}) == len(IMAGES)
-    layer = augmentation.Augmentation(strength, frames_of(MASKS).numpy())
+    layer = augmentation.DrawnAugmentation(strength, frames_of(MASKS).numpy())
     in_graph = tf.function(lambda drawn: layer(IMAGES, MASKS, np.arange(len(IMAGES)), drawn))
     found, _ = in_graph(augmentation.draw_augmentations(SEED, len(IMAGES)))
     np.testing.assert_allclose(found.numpy().astype(int), first[0], atol=1)
@@ -141,3 +142,104 @@ def test_what_lies_beyond_a_smaller_slice_stays_black():
         )
         assert not changed_images.numpy()[changed_masks.numpy() == 0].any()
         assert (changed_images.numpy()[changed_masks.numpy() == 1] > 0).mean() > 0.95
+
+
+def same(pairs, others) -> bool:
+    return all(np.array_equal(one, other) for one, other in zip(pairs, others, strict=True))
+
+
+def test_the_layer_changes_image_and_mask_alike_and_each_pair_by_itself():
+    augment = Augmentation(GEOMETRY, seed=1)
+    images, masks = augment(IMAGES, MASKS)
+    assert images.dtype == masks.dtype == np.uint8
+    assert images.shape == IMAGES.shape
+    assert ((images.numpy()[..., 1] >= 90) == (masks.numpy() == 3)).mean() > 0.995
+    assert len({mask.numpy().tobytes() for mask in masks}) == len(MASKS)
+    assert not same(augment(IMAGES, MASKS), (images, masks))  # new numbers at each call
+
+
+def test_a_seed_fixes_the_changes():
+    first, again, other = (Augmentation("medium", seed=seed) for seed in (1, 1, 2))
+    for _ in range(2):
+        pairs = first(IMAGES, MASKS)
+        assert same(again(IMAGES, MASKS), pairs)
+        assert not same(other(IMAGES, MASKS), pairs)
+    assert not same(Augmentation()(IMAGES, MASKS), Augmentation()(IMAGES, MASKS))
+
+
+def test_nothing_changes_outside_of_training():
+    assert same(Augmentation("strong")(IMAGES, MASKS, training=False), (IMAGES, MASKS))
+    assert same(Augmentation("none")(IMAGES, MASKS), (IMAGES, MASKS))
+    model = as_model(Augmentation("strong"))
+    assert same(model([IMAGES, MASKS], training=False), (IMAGES, MASKS))
+    assert not same(model([IMAGES, MASKS], training=True), (IMAGES, MASKS))
+
+
+def as_model(layer):
+    images, masks = keras.Input((40, 36, 3), dtype="uint8"), keras.Input((40, 36), dtype="uint8")
+    return keras.Model([images, masks], layer(images, masks))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
+def test_masks_of_any_integer_one_pair_and_patches(dtype):
+    masks = MASKS.astype(dtype)
+    expected = Augmentation("light", seed=1)(IMAGES, MASKS)
+    images, found = Augmentation("light", seed=1)(IMAGES, masks[..., None])
+    assert found.dtype == dtype
+    assert same((images, found[..., 0]), expected)
+    image, mask = Augmentation("light", seed=1)(IMAGES[0], masks[0])
+    assert image.shape == IMAGES.shape[1:]
+    assert mask.shape == MASKS.shape[1:]
+    patches = np.repeat(MASKS[..., None], 8, axis=-1)
+    moved, labels = Augmentation(GEOMETRY, seed=1)(patches * 60, patches.astype(dtype))
+    assert ((moved.numpy() >= 90) == (labels.numpy() == 3)).mean() > 0.995
+
+
+def test_inside_tf_data_before_and_after_batching():
+    slices = tf.data.Dataset.from_tensor_slices((IMAGES, MASKS))
+    for pairs in (slices.batch(4).map(Augmentation("medium", seed=1)), slices.map(Augmentation("medium")).batch(4)):
+        images, masks = next(iter(pairs))
+        assert images.shape == IMAGES.shape
+        assert masks.shape == MASKS.shape
+        assert not np.array_equal(images, IMAGES)
+    in_map = next(iter(slices.batch(4).map(Augmentation("medium", seed=1))))
+    eager = Augmentation("medium", seed=1)(IMAGES, MASKS)
+    np.testing.assert_allclose(in_map[0].numpy().astype(int), eager[0], atol=1)
+    np.testing.assert_array_equal(in_map[1], eager[1])
+    unknown = tf.data.Dataset.from_generator(
+        lambda: iter([(IMAGES, MASKS), (IMAGES[:2, :30], MASKS[:2, :30])]),
+        output_signature=(tf.TensorSpec((None, None, None, 3), tf.uint8), tf.TensorSpec((None, None, None), tf.uint8)),
+    ).map(Augmentation("strong"))
+    assert [tuple(images.shape) for images, _ in unknown] == [(4, 40, 36, 3), (2, 30, 36, 3)]
+
+
+def test_wide_pixels_are_turned_in_millimetres():
+    """A square in mm keeps its area; in square pixels it would be sheared beyond its slice."""
+    rows, columns = np.indices((81, 81)) - 40
+    square = (np.maximum(np.abs(rows), np.abs(columns * 1.92)) < 15).astype(np.uint8)
+    masks = np.stack([square] * 8)
+    _, turned = Augmentation(replace(NOTHING, rotation_deg=45), aspect=1.92, seed=0)(masks[..., None], masks)
+    for mask in turned.numpy():
+        inner = np.cov(np.stack([rows[mask > 0], columns[mask > 0] * 1.92]))
+        assert inner[0, 0] == pytest.approx(inner[1, 1], rel=0.06)
+
+
+@pytest.mark.parametrize("strength", ["medium", GEOMETRY])
+def test_the_layer_goes_through_a_file(strength, tmp_path):
+    layer = Augmentation(strength, aspect=1.5, seed=3, name="changes")
+    again = keras.layers.deserialize(keras.layers.serialize(layer))
+    assert again.get_config() == layer.get_config()
+    assert again.strength == strength
+    model = as_model(layer)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert same(loaded([IMAGES, MASKS], training=True), model([IMAGES, MASKS], training=True))
+
+
+def test_what_the_layer_cannot_change_is_refused():
+    with pytest.raises(ValueError, match="unknown strength 'mild'; there are: none, light, medium, strong"):
+        Augmentation("mild")
+    with pytest.raises(ValueError, match="aspect must be above 0, got 0"):
+        Augmentation(aspect=0)
+    with pytest.raises(ValueError, match="images are uint8 with 3 or 4 axes, got"):
+        Augmentation()(IMAGES.astype(np.float32), MASKS)

@@ -7,13 +7,12 @@ import keras
 import numpy as np
 import pytest
 
-from knee3d import networks
 from knee3d.models import saved_model
 from knee3d.models.model_card import load_card
-from knee3d.networks import custom_network
+from knee3d.networks import architecture, custom_network
 from knee3d.networks.encoder import NO_ENCODER
 from knee3d.training import train_view
-from knee3d.training.config import ResumeOptions, TrainConfig, TrainingExtras
+from knee3d.training.config import TrainConfig, TrainOptions
 
 pytestmark = pytest.mark.slow
 README = Path(__file__).parents[2] / "README.md"
@@ -55,7 +54,9 @@ def file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("choice", ["my_networks:small", "my_networks.py:small"])
 def test_a_network_by_name_is_trained_and_its_savedmodel_needs_no_file(file, balls, tmp_path, choice):
-    folder = train_view.train_view(balls, "axial", tmp_path / "models", TrainConfig(network=choice, **SMALL))
+    folder = train_view.train_view(
+        balls, "axial", tmp_path / "models", TrainConfig().with_options(network=choice, **SMALL)
+    )
     card = load_card(tmp_path / "models", "axial")
     assert card["settings"]["network"] == choice
     assert card["settings"]["encoder"] == NO_ENCODER
@@ -69,13 +70,13 @@ def test_a_network_by_name_is_trained_and_its_savedmodel_needs_no_file(file, bal
 
 
 def test_a_function_and_an_architecture_are_taken_too():
-    config = TrainConfig(network=small)
+    config = TrainConfig().with_options(network=small)
     assert config.settings["network"] == f"{__name__}:small"
-    model = networks.build_network(config.network, 3, context=2)
+    model = architecture.build_network(config.network.network, 3, context=2)
     assert model(np.zeros((2, 20, 50, 5), np.uint8)).shape == (2, 20, 50, 3)
-    part = networks.Architecture(lambda classes, encoder: small(classes), 4, (NO_ENCODER,))
-    assert not TrainConfig(network=part).architecture.whole
-    assert TrainConfig(network=networks.NETWORKS["fcn"]).settings["network"] == "fcn"
+    part = architecture.Architecture(lambda classes, encoder: small(classes), 4, (NO_ENCODER,))
+    assert not TrainConfig().with_options(network=part).architecture.whole
+    assert TrainConfig().with_options(network=architecture.NETWORKS["fcn"]).settings["network"] == "fcn"
 
 
 def of(*layers):
@@ -108,7 +109,7 @@ def of(*layers):
 )
 def test_what_is_no_network_of_slices_is_refused_before_training(body, reason):
     with pytest.raises(ValueError, match=reason):
-        networks.build_network(body, 3)
+        architecture.build_network(body, 3)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_what_is_no_network_of_slices_is_refused_before_training(body, reason):
 )
 def test_names_that_lead_nowhere_are_refused(file, choice, reason):
     with pytest.raises(ValueError, match=reason):
-        TrainConfig(network=choice)
+        TrainConfig().with_options(network=choice)
 
 
 def test_the_example_of_the_readme_runs(balls, tmp_path, monkeypatch):
@@ -145,27 +146,29 @@ def test_the_example_of_the_readme_runs(balls, tmp_path, monkeypatch):
 
 def test_a_function_that_was_changed_is_noticed(file, balls, tmp_path):
     """Its name is the same, as in a notebook whose cell is run again."""
-    models, wanted = tmp_path / "models", TrainConfig(network="my_networks.py:small", **SMALL)
+    models, wanted = tmp_path / "models", TrainConfig().with_options(network="my_networks.py:small", **SMALL)
     train_view.train_view(balls, "axial", models, wanted)
     train_view.train_view(balls, "axial", models, wanted)  # left alone
     elsewhere = tmp_path / "another folder"
     elsewhere.mkdir()
     (elsewhere / "my_networks.py").write_text(FILE)
-    train_view.train_view(balls, "axial", models, TrainConfig(network=f"{elsewhere}/my_networks.py:small", **SMALL))
+    train_view.train_view(
+        balls, "axial", models, TrainConfig().with_options(network=f"{elsewhere}/my_networks.py:small", **SMALL)
+    )
     file.write_text(FILE.replace("relu", "tanh"))
     custom_network.import_network_function.cache_clear()
     for more in ({}, {"epochs": 2}):
-        changed = TrainConfig(network="my_networks.py:small", **{**SMALL, **more})
+        changed = TrainConfig().with_options(network="my_networks.py:small", **{**SMALL, **more})
         with pytest.raises(ValueError, match="layers of the network, whose function has changed"):
-            train_view.train_view(balls, "axial", models, changed, ResumeOptions(resume=True))
+            train_view.train_view(balls, "axial", models, changed, TrainOptions(resume=True))
 
 
 def test_structures_differ_by_layers_and_connections_and_not_by_names():
-    told = custom_network.structure_fingerprint(networks.build_network(small, 3))
+    told = custom_network.structure_fingerprint(architecture.build_network(small, 3))
     assert (
-        custom_network.structure_fingerprint(networks.build_network(small, 3)) == told
+        custom_network.structure_fingerprint(architecture.build_network(small, 3)) == told
     )  # Keras has given other numbers
-    assert custom_network.structure_fingerprint(networks.build_network(small, 4)) != told
+    assert custom_network.structure_fingerprint(architecture.build_network(small, 4)) != told
 
     def skipping(classes):
         model = small(classes)
@@ -178,7 +181,13 @@ def test_structures_differ_by_layers_and_connections_and_not_by_names():
 
     assert (
         len(
-            {told, *(custom_network.structure_fingerprint(networks.build_network(one, 3)) for one in (skipping, other))}
+            {
+                told,
+                *(
+                    custom_network.structure_fingerprint(architecture.build_network(one, 3))
+                    for one in (skipping, other)
+                ),
+            }
         )
         == 3
     )
@@ -186,9 +195,9 @@ def test_structures_differ_by_layers_and_connections_and_not_by_names():
 
 def test_a_network_or_a_callback_of_another_kind_is_refused():
     with pytest.raises(ValueError, match="is no function that builds a network from the number of classes"):
-        TrainConfig(network=small(3))
+        TrainConfig().with_options(network=small(3))
     with pytest.raises(ValueError, match=r"callbacks are of keras.callbacks.Callback, not 'x'"):
-        TrainingExtras(callbacks=("x",))
+        TrainOptions(callbacks=("x",))
     with pytest.raises(ValueError, match="freeze_encoder_epochs: .*small has no encoder"):
-        TrainConfig(network=small, freeze_encoder_epochs=1)
-    assert TrainConfig(network=small).encoder_weights == "none"
+        TrainConfig().with_options(network=small, freeze_encoder_epochs=1)
+    assert TrainConfig().with_options(network=small).encoder_weights == "none"

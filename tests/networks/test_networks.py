@@ -12,15 +12,15 @@ import slim_networks
 import tensorflow as tf
 from tiny_network import TINY
 
-from knee3d import losses, networks
+from knee3d import losses
 from knee3d.cli import training as commands
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.view_names import SOLID
 from knee3d.inference.trained_models import load_models
 from knee3d.models import onnx_export, saved_model
+from knee3d.networks import architecture, unet3d_body
 from knee3d.networks import encoder as encoders
-from knee3d.networks import unet3d
-from knee3d.networks.segmentation_models_networks import segmentation_models
+from knee3d.networks.segmentation_models_bodies import segmentation_models
 from knee3d.training import build_network, config, train_view
 from knee3d.training import training_folder as runs
 from knee3d.training.trainer import Trainer
@@ -63,17 +63,17 @@ def slim_library(monkeypatch):
     slim_networks.slim_library(monkeypatch.setattr)
 
 
-NAMES = [name for name in networks.NETWORKS if name != TINY]
-FLAT = [name for name in NAMES if not networks.NETWORKS[name].solid]
+NAMES = [name for name in architecture.NETWORKS if name != TINY]
+FLAT = [name for name in NAMES if not architecture.NETWORKS[name].solid]
 
 
 def view_of(name: str) -> str:
-    return SOLID if networks.NETWORKS[name].solid else Plane.SAGITTAL.value
+    return SOLID if architecture.NETWORKS[name].solid else Plane.SAGITTAL.value
 
 
 def seen_by(name: str, *size: int) -> np.ndarray:
     """Two slices between their neighbours, or two patches."""
-    return noise(2, *size, 24 if networks.NETWORKS[name].solid else 3)
+    return noise(2, *size, 24 if architecture.NETWORKS[name].solid else 3)
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -89,7 +89,7 @@ def test_commands_offer_what_there_is():
 @pytest.mark.parametrize("name", NAMES)
 def test_slices_of_any_size_come_back_by_the_strides_of_the_paper_and_from_the_same_encoder(narrow, name, tmp_path):
     """In one test: a network takes seconds to be built."""
-    model = networks.build_network(name, CLASSES)
+    model = architecture.build_network(name, CLASSES)
     any_size_comes_back(model, name)
     strides_are_those_of_the_paper(model, name)
     if name in FLAT:
@@ -98,18 +98,18 @@ def test_slices_of_any_size_come_back_by_the_strides_of_the_paper_and_from_the_s
 
 def any_size_comes_back(model, name):
     """Of no multiple of the stride, of one, and of a pixel; patches are smaller than slices, as each is 24 deep."""
-    sizes = ((17, 30), (32, 24), (1, 1)) if networks.NETWORKS[name].solid else ((33, 70), (96, 96), (1, 1))
+    sizes = ((17, 30), (32, 24), (1, 1)) if architecture.NETWORKS[name].solid else ((33, 70), (96, 96), (1, 1))
     for size in sizes:
         shown = seen_by(name, *size)
         probabilities = np.asarray(model(shown))
-        assert probabilities.shape == (*shown.shape[: 4 if networks.NETWORKS[name].solid else 3], CLASSES)
+        assert probabilities.shape == (*shown.shape[: 4 if architecture.NETWORKS[name].solid else 3], CLASSES)
         assert probabilities.dtype == np.float32
         np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-5)
 
 
 def strides_are_those_of_the_paper(model, name):
     (body,) = (layer for layer in model.layers if isinstance(layer, keras.Model))
-    size = networks.NETWORKS[name].stride * 4
+    size = architecture.NETWORKS[name].stride * 4
     shape = (1, *[size] * (len(body.input_shape) - 2), body.input_shape[-1])
     outputs = [body.get_layer(layer).output for layer in STRIDES[name]]
     inside = [output[0] if isinstance(output, (tuple, list)) else output for output in outputs]
@@ -128,7 +128,7 @@ def strides_are_those_of_the_paper(model, name):
 )
 @pytest.mark.nightly
 def test_as_many_parameters_as_the_papers_say(name, classes, millions):
-    body = networks.NETWORKS[name].body(classes, "vgg16")
+    body = architecture.NETWORKS[name].body(classes, "vgg16")
     ours = [layer for layer in body.layers if name == "fcn" and isinstance(layer, keras.layers.BatchNormalization)]
     count = body.count_params() - sum(layer.count_params() for layer in ours)
     assert f"{count / 1e6:.0f}" == millions
@@ -138,14 +138,14 @@ def test_as_many_parameters_as_the_papers_say(name, classes, millions):
 
 def test_unet3d_has_every_parameter_of_the_paper():
     """Çiçek et al. 2016, section 2.1: 19069955, of three channels and three classes, without normalisation."""
-    body = unet3d.unet3d(3, channels=3)
+    body = unet3d_body.build_body(3, channels=3)
     inside = [layer for layer in body.layers if not isinstance(layer, keras.layers.GroupNormalization)]
     assert sum(layer.count_params() for layer in inside) == 19_069_955
 
 
 def test_unet3d_says_the_same_in_training_and_after_it_whatever_else_is_in_the_batch():
     """Running statistics of few patches were so wrong after short trainings that nothing was found."""
-    model = networks.build_network("unet3d", CLASSES)
+    model = architecture.build_network("unet3d", CLASSES)
     patches = np.random.default_rng(0).integers(0, 256, (2, 32, 24, 16), dtype=np.uint8)
     both = np.asarray(model(patches, training=True))
     np.testing.assert_allclose(np.asarray(model(patches[:1], training=False)), both[:1], atol=1e-6)
@@ -155,7 +155,7 @@ def test_pspnet_is_the_librarys():
     theirs = segmentation_models.PSPNet(
         "vgg16", input_shape=(96, 96, 3), classes=CLASSES, activation="linear", encoder_weights=None
     )
-    ours = networks.NETWORKS["pspnet"].body(CLASSES, "vgg16")
+    ours = architecture.NETWORKS["pspnet"].body(CLASSES, "vgg16")
     assert [weight.shape for weight in ours.weights] == [weight.shape for weight in theirs.weights]
     rng = np.random.default_rng(0)
     theirs.set_weights([rng.normal(0.1, 0.05, weight.shape) ** 2 for weight in theirs.weights])
@@ -187,7 +187,7 @@ def begins_with_the_encoder_of_all(model, name, path):
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="no ImageNet weights under ../shared")
 @pytest.mark.parametrize("name", ["segnet", "deeplab"])
 def test_imagenet_weights_come_from_keras_file(name):
-    model = build_network.trainable_network(2, config.TrainConfig(network=name), str(WEIGHTS))
+    model = build_network.trainable_network(2, config.TrainConfig().with_options(network=name), str(WEIGHTS))
     expected = keras.applications.VGG16(include_top=False, weights=str(WEIGHTS)).get_layer("block3_conv2").get_weights()
     found = next(layer for layer in model._flatten_layers() if layer.name == "block3_conv2").get_weights()
     np.testing.assert_array_equal(found[0], expected[0])
@@ -199,7 +199,7 @@ def test_weights_of_another_encoder_are_refused(tmp_path):
     with pytest.raises(ValueError, match="do not fit vgg16"):
         build_network.trainable_network(2, config.TrainConfig(), str(path))
     with pytest.raises(ValueError, match="segnet takes no encoder 'resnet18', only: vgg16, vgg19"):
-        config.TrainConfig(network="segnet", encoder="resnet18")
+        config.TrainConfig().with_options(network="segnet", encoder="resnet18")
 
 
 @pytest.mark.parametrize("encoder", encoders.ENCODERS)
@@ -218,7 +218,7 @@ def test_each_encoder_sees_the_pixels_it_knows(encoder):
     [("pspnet", "resnet18"), *(("unet", one) for one in ("vgg19", "resnet18", "mobilenetv2", "efficientnetb0"))],
 )
 def test_other_encoders_are_saved_and_exported(name, encoder, tmp_path):
-    model = networks.build_network(name, CLASSES, encoder=encoder)
+    model = architecture.build_network(name, CLASSES, encoder=encoder)
     model.save(tmp_path / "model.keras")
     slices = noise(1, 40, 50, 3)
     again = keras.models.load_model(tmp_path / "model.keras", compile=False)
@@ -232,7 +232,7 @@ def test_other_encoders_are_saved_and_exported(name, encoder, tmp_path):
 def test_onnx_takes_every_network(slim, slim_library, name, tmp_path):
     for package in onnx_export.PACKAGES:
         pytest.importorskip(package, reason=f"{package} is an extra and is not installed")
-    model = networks.build_network(name, CLASSES)
+    model = architecture.build_network(name, CLASSES)
     slices = seen_by(name, 33, 70)
     expected = np.asarray(model(slices))
     file = tmp_path / onnx_export.MODEL
@@ -244,7 +244,7 @@ def test_onnx_takes_every_network(slim, slim_library, name, tmp_path):
 
 def settings_of(name: str, **others) -> config.TrainConfig:
     common = {"encoder_weights": "none", "batch_size": 4, "limit_slices": 4, "patch": (24, 24, 24)}
-    return config.TrainConfig(network=name, **(common | others))
+    return config.TrainConfig().with_options(network=name, **(common | others))
 
 
 @pytest.mark.slow
@@ -259,7 +259,7 @@ def test_every_network_trains_and_segments(slim, balls, name, tmp_path, request)
     card = json.loads((tmp_path / view_of(name) / "card.json").read_text())
     assert card["whole_slices_only"] == (name in ("deeplab", "pspnet"))
     case = balls.cases[-1]
-    opinion = load_models(tmp_path, fused=False).ensemble.opinion(balls.image(case), "looking")
+    opinion = load_models(tmp_path, fused=False).ensemble.predict(balls.image(case), "looking")
     assert opinion.labels.shape == case.shape
     np.testing.assert_allclose(opinion.fused.array.sum(axis=-1), 1, atol=1e-5)
 
@@ -268,9 +268,9 @@ def test_every_network_trains_and_segments(slim, balls, name, tmp_path, request)
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="no ImageNet weights under ../shared")
 def test_fcn_finds_tissue_under_adam_and_soft_dice(narrow):
     """Its streams differ in size by thousands; whichever was largest once called everything background for good."""
-    settings = config.TrainConfig(network="fcn", encoder_weights=str(WEIGHTS), learning_rate=1e-3)
+    settings = config.TrainConfig().with_options(network="fcn", encoder_weights=str(WEIGHTS), learning_rate=1e-3)
     model = build_network.trainable_network(2, settings, str(WEIGHTS))
-    trainer = Trainer(model, losses.LOSSES["dice"], True, 1)
+    trainer = Trainer(model, losses.SoftDice(), 1)
     rng = np.random.default_rng(0)
     rows, columns = np.indices((64, 64))
     for _ in range(25):
@@ -302,7 +302,7 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(
         train_view.train_view(balls, view, tmp_path / "whole", settings)
     (folder,) = (tmp_path / "killed").iterdir()
     assert [path.name for path in runs.TrainingFolder(folder).checkpoints] == ["epoch-0001.keras"]
-    train_view.train_view(balls, view, tmp_path / "killed", settings, config.ResumeOptions(resume=True))
+    train_view.train_view(balls, view, tmp_path / "killed", settings, config.TrainOptions(resume=True))
     histories = [(tmp_path / one / view / "metrics.csv").read_text() for one in ("whole", "killed")]
     assert histories[0] == histories[1]  # of the second epoch, too, whichever was the best
     whole, killed = (keras.models.load_model(tmp_path / one / view / "model.keras") for one in ("whole", "killed"))

@@ -141,7 +141,7 @@ def test_certain_is_0_and_no_idea_is_1():
 def look_at(view: Volume) -> ViewPrediction:
     looking = ViewAccumulator(view)
     looking.add(..., view.array)
-    return looking.look()
+    return looking.result()
 
 
 def test_doubt_is_entropy_within_tissue():
@@ -191,8 +191,8 @@ def test_spoiled_inputs_lose_dice_and_gain_flags_together():
     def judged(image: np.ndarray, mask: np.ndarray, reference: QualityReference | None) -> tuple[float, QualityReport]:
         volume = Volume(np.clip(image, 0, 255).astype(np.uint8), np.eye(4))
         views = {plane.value: PlaneView(plane, network) for plane, network in networks.items()}
-        opinion = Ensemble(views, dict.fromkeys(views, 1 / 3)).opinion(volume, "looking")
-        found = check_quality(opinion.labels, opinion.looks, NAMES[:1], reference)
+        opinion = Ensemble(views, dict.fromkeys(views, 1 / 3)).predict(volume, "looking")
+        found = check_quality(opinion.labels, opinion.view_predictions, NAMES[:1], reference)
         return float(dice(confusion_matrix(mask, opinion.labels.array, 2))[1]), found
 
     good, first = judged(clean, truth, None)

@@ -95,9 +95,9 @@ def test_the_error_comes_back_from_json(found, tmp_path):
 )  # fmt: skip
 def test_what_is_no_error_is_refused(tmp_path, text):
     (tmp_path / "r.json").write_text(text)
-    with pytest.raises(ValueError, match=r"r\.json is no reproducibility\.json"):
+    with pytest.raises(ValueError, match=r"r\.json is no repeatability\.json"):
         read_smallest_detectable_changes(tmp_path / "r.json")
-    with pytest.raises(FileNotFoundError, match="knee3d reproducibility"):
+    with pytest.raises(FileNotFoundError, match="knee3d repeatability"):
         read_smallest_detectable_changes(tmp_path / "none.json")
 
 

@@ -208,15 +208,15 @@ def test_a_limit_takes_slices_evenly(balls, limit):
 MEMORY = """
 import resource, sys
 import knee3d.training
-from knee3d.training.input_pipeline import Order, training_batches
-from knee3d.training.sampler import SliceCutting
-from knee3d.training.sample_index import Visits
+from knee3d.training.input_pipeline import SamplingOrder, training_batches
+from knee3d.training.sampler import SliceSampler
+from knee3d.training.sample_index import SampleIndex
 from knee3d.training.slice_stack import PlaneStack
 folder, slices, cases = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 images, masks = (tuple(f"{folder}/{kind}-{i}.png" for i in range(slices)) for kind in ("image", "mask"))
 stacks = tuple(PlaneStack(str(i), str(i), (slices, 0, 0), (1, 1, 1), images, masks) for i in range(cases))
-listed = Visits(stacks, (tuple(range(slices)),) * cases)
-visited = sum(len(image) for image, *_ in training_batches(listed, SliceCutting(1), 8, Order(0), range(1)))
+listed = SampleIndex(stacks, (tuple(range(slices)),) * cases)
+visited = sum(len(image) for image, *_ in training_batches(listed, SliceSampler(1), 8, SamplingOrder(0), range(1)))
 assert visited == slices * cases
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
 """

@@ -35,18 +35,18 @@ if int(devices) > 1:
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(devices))
 from knee3d.geometry.plane import Plane
 from knee3d.dataset.case_collection import load_dataset
-from knee3d.training.config import ResumeOptions, TrainConfig
+from knee3d.training.config import TrainOptions, TrainConfig
 from knee3d.training.trainer import distribution_strategy
 from knee3d.training.train_view import train_view
 import tiny_network
-settings = TrainConfig(**json.loads(settings))
-train_view(load_dataset(Path(dataset)), Plane.SAGITTAL, Path(models), settings, ResumeOptions(resume=True))
+settings = TrainConfig().with_options(**json.loads(settings))
+train_view(load_dataset(Path(dataset)), Plane.SAGITTAL, Path(models), settings, TrainOptions(resume=True))
 print(distribution_strategy(settings.batch_size).num_replicas_in_sync)
 """
 
 
 def settings_of(**others):
-    return config.TrainConfig(**SMALL, **others)
+    return config.TrainConfig().with_options(**SMALL, **others)
 
 
 def start(balls, models, settings, devices=1):
@@ -74,7 +74,7 @@ def test_an_interruption_and_a_kill_change_nothing(balls, tmp_path, monkeypatch)
         "plateau_patience": 1, "augment": "medium", "foreground_fraction": 0.6, "freeze_encoder_epochs": 1,
         "clip_norm": 1.0, "stop_patience": 3, "ema": 0.9,
     }  # fmt: skip
-    train_view.train_view(balls, PLANE, tmp_path / "whole", config.TrainConfig(**settings))
+    train_view.train_view(balls, PLANE, tmp_path / "whole", config.TrainConfig().with_options(**settings))
     save = runs.TrainingFolder.save
 
     def save_and_stop(run, model, history):
@@ -84,7 +84,7 @@ def test_an_interruption_and_a_kill_change_nothing(balls, tmp_path, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(runs.TrainingFolder, "save", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
-            train_view.train_view(balls, PLANE, tmp_path / "killed", config.TrainConfig(**settings))
+            train_view.train_view(balls, PLANE, tmp_path / "killed", config.TrainConfig().with_options(**settings))
     checkpoints = tmp_path / "killed" / f"{PLANE.value}.training" / "checkpoints"
     assert [path.name for path in checkpoints.iterdir()] == ["epoch-0001.keras"]
     process = start(balls, tmp_path / "killed", settings)
@@ -94,7 +94,11 @@ def test_an_interruption_and_a_kill_change_nothing(balls, tmp_path, monkeypatch)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     train_view.train_view(
-        balls, PLANE, tmp_path / "killed", config.TrainConfig(**settings), config.ResumeOptions(resume=True)
+        balls,
+        PLANE,
+        tmp_path / "killed",
+        config.TrainConfig().with_options(**settings),
+        config.TrainOptions(resume=True),
     )
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
     assert len(metrics(tmp_path / "whole").splitlines()) == 4
@@ -108,16 +112,16 @@ import hashlib
 import numpy as np
 import knee3d.training
 import keras, tensorflow as tf
-from knee3d.training.build_network import build
+from knee3d.training.build_network import trainable_network
 from knee3d.training.config import TrainConfig
-from knee3d.losses import LOSSES
+from knee3d.losses import SoftDice
 from knee3d.training.trainer import Trainer
 keras.utils.set_random_seed(0)
-model = build(4, TrainConfig(batch_size=8, learning_rate=1e-3), None)
+model = trainable_network(4, TrainConfig().with_options(batch_size=8, learning_rate=1e-3), None)
 rng = np.random.default_rng(0)
 images, masks = rng.integers(0, 256, (8, 64, 64, 3), np.uint8), rng.integers(0, 4, (8, 64, 64), np.uint8)
 batches = tf.data.Dataset.from_tensors(((images, masks, np.zeros(8, np.int32), np.zeros((8, 1))), 0.0)).repeat(4)
-Trainer(model, LOSSES["dice"], True, 1).fit(batches, shuffle=False, verbose=0)
+Trainer(model, SoftDice(), 1).fit(batches, shuffle=False, verbose=0)
 print(hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights())).hexdigest())
 """
 
@@ -141,7 +145,7 @@ def test_two_devices_train_what_one_does(balls, tmp_path, network, rate, epochs)
         **SMALL, "network": network, "epochs": epochs, "batch_size": 3, "limit_slices": 8,
         "learning_rate": rate, "clip_norm": 1.0, "loss": "dice-ce",
     }  # fmt: skip
-    train_view.train_view(balls, PLANE, tmp_path / "one", config.TrainConfig(**settings))
+    train_view.train_view(balls, PLANE, tmp_path / "one", config.TrainConfig().with_options(**settings))
     assert finish(start(balls, tmp_path / "two", settings, devices=2)) == 2
     one, two = (
         np.genfromtxt(tmp_path / name / PLANE.value / "metrics.csv", delimiter=",", names=True)
@@ -177,7 +181,7 @@ def interrupted(balls, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs.TrainingFolder, "save", save_two)
         with pytest.raises(KeyboardInterrupt):
-            train_view.train_view(balls, PLANE, models, settings, config.ResumeOptions(overwrite=True))
+            train_view.train_view(balls, PLANE, models, settings, config.TrainOptions(overwrite=True))
     return models, settings, other
 
 
@@ -196,7 +200,7 @@ def test_an_interrupted_training_is_not_lost_by_accident(balls, tmp_path, half_d
         train_view.train_view(balls, PLANE, tmp_path, half_done)
     other = settings_of(epochs=5)
     with pytest.raises(ValueError, match=r"other settings \(epochs, .*go on with those"):
-        train_view.train_view(balls, PLANE, tmp_path, other, config.ResumeOptions(resume=True))
+        train_view.train_view(balls, PLANE, tmp_path, other, config.TrainOptions(resume=True))
 
 
 @pytest.mark.slow
@@ -218,7 +222,7 @@ def test_a_broken_checkpoint_gives_way_to_the_one_before_and_a_lost_best_epoch_t
 
     with pytest.MonkeyPatch.context() as patch, caplog.at_level("WARNING"):
         patch.setattr(runs.TrainingFolder, "save", save_without_best)
-        train_view.train_view(balls, PLANE, tmp_path, half_done, config.ResumeOptions(resume=True))
+        train_view.train_view(balls, PLANE, tmp_path, half_done, config.TrainOptions(resume=True))
     assert "epoch-0002.keras cannot be read" in caplog.text
     assert epochs == [2, 3]
     assert f"{folder}: taking epoch 3 instead" in caplog.text
@@ -247,9 +251,9 @@ def test_killed_while_it_replaces_a_model_or_finishes_it_goes_on(balls, tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(train_view, "replace_folder", stop)
         with pytest.raises(KeyboardInterrupt):
-            train_view.train_view(balls, PLANE, tmp_path, settings, config.ResumeOptions(resume=True))
+            train_view.train_view(balls, PLANE, tmp_path, settings, config.TrainOptions(resume=True))
     assert finished(tmp_path) == other
-    train_view.train_view(balls, PLANE, tmp_path, settings, config.ResumeOptions(resume=True))
+    train_view.train_view(balls, PLANE, tmp_path, settings, config.TrainOptions(resume=True))
     assert epochs == [3]  # the last of all; none was done twice
     assert finished(tmp_path) != other
     assert len(metrics(tmp_path).splitlines()) == 4
@@ -286,23 +290,23 @@ def test_files_of_others_are_not_removed(balls, tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"holds notes\.txt, which no training has put there"):
-        train_view.train_view(balls, PLANE, tmp_path, settings, config.ResumeOptions(overwrite=True))
+        train_view.train_view(balls, PLANE, tmp_path, settings, config.TrainOptions(overwrite=True))
     (tmp_path / name).rename(tmp_path / "elsewhere")
     (tmp_path / name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="a link or a file"):
-        train_view.train_view(balls, PLANE, tmp_path, settings, config.ResumeOptions(overwrite=True))
+        train_view.train_view(balls, PLANE, tmp_path, settings, config.TrainOptions(overwrite=True))
     assert (tmp_path / "elsewhere" / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.slow
 def test_overwriting_and_resuming_keeps_what_has_these_settings(balls, tmp_path, half_done):
-    train_view.train_view(balls, PLANE, tmp_path, half_done, config.ResumeOptions(resume=True, overwrite=True))
+    train_view.train_view(balls, PLANE, tmp_path, half_done, config.TrainOptions(resume=True, overwrite=True))
     done = (tmp_path / PLANE.value / "card.json").stat().st_mtime_ns
     assert len(metrics(tmp_path).splitlines()) == 4
-    train_view.train_view(balls, PLANE, tmp_path, half_done, config.ResumeOptions(resume=True, overwrite=True))
+    train_view.train_view(balls, PLANE, tmp_path, half_done, config.TrainOptions(resume=True, overwrite=True))
     assert (tmp_path / PLANE.value / "card.json").stat().st_mtime_ns == done
     other = settings_of(epochs=1, limit_slices=2)
-    train_view.train_view(balls, PLANE, tmp_path, other, config.ResumeOptions(resume=True, overwrite=True))
+    train_view.train_view(balls, PLANE, tmp_path, other, config.TrainOptions(resume=True, overwrite=True))
     assert len(metrics(tmp_path).splitlines()) == 2
 
 
@@ -317,10 +321,10 @@ def test_a_training_whose_card_is_lost_is_not_said_to_be_another(balls, tmp_path
     (checkpoints / "epoch-0001.keras").write_bytes(b"")
     settings = settings_of(epochs=1, limit_slices=2)
     with pytest.raises(ValueError, match=r"card\.json is not a readable model card .* with --overwrite"):
-        train_view.train_view(balls, PLANE, tmp_path, settings, config.ResumeOptions(resume=True))
+        train_view.train_view(balls, PLANE, tmp_path, settings, config.TrainOptions(resume=True))
     (tmp_path / PLANE.value / "card.json").unlink()
     with pytest.raises(ValueError, match=r"its card\.json cannot be read"):
-        train_view.train_view(balls, PLANE, tmp_path, settings, config.ResumeOptions(resume=True))
+        train_view.train_view(balls, PLANE, tmp_path, settings, config.TrainOptions(resume=True))
     assert (checkpoints / "epoch-0001.keras").exists()
 
 
@@ -330,32 +334,32 @@ import knee3d.training
 import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from knee3d.losses import LOSSES, Loss
-from knee3d.training.input_pipeline import timed, training_shares
-from knee3d.training.trainer import Trainer, strategy
+from knee3d.losses import SoftDice
+from knee3d.training.input_pipeline import split_training_batches, with_waiting_time
+from knee3d.training.trainer import Trainer, distribution_strategy
 
 @tf.custom_gradient
 def spoilt(found):
     second = tf.distribute.get_replica_context().replica_id_in_sync_group == 1
     return tf.identity(found), lambda slope: slope * tf.cast(tf.where(second, float("inf"), 1.0), slope.dtype)
 
-class Broken(Loss):
-    def __call__(self, truth, found, background, total):
-        return super().__call__(truth, spoilt(found), background, total)
+class Broken(SoftDice):
+    def call(self, y_true, y_pred):
+        return super().call(y_true, spoilt(y_pred))
 
-devices = strategy()
+devices = distribution_strategy()
 found = []
-for loss in (LOSSES["dice"], Broken(LOSSES["dice"].of_sums)):
+for loss in (SoftDice(), Broken()):
     with devices.scope():
         scores = keras.layers.Conv2D(2, 1, activation="softmax")
         model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Rescaling(1 / 255), scores])
         model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-3)))
         model.optimizer.build(model.trainable_variables)
-        trainer = Trainer(model, loss, True, 1)
+        trainer = Trainer(model, loss, 1)
     rng = np.random.default_rng(0)
     batch = rng.integers(0, 256, (2, 16, 16, 3), np.uint8), rng.integers(0, 2, (2, 16, 16), np.uint8), np.zeros(2, "i4")
     batch = (*batch, np.zeros((2, 1)))
-    stream = training_shares(timed(tf.data.Dataset.from_tensors(batch)), 2)
+    stream = split_training_batches(with_waiting_time(tf.data.Dataset.from_tensors(batch)), 2)
     before, scale = [w.numpy() for w in model.trainable_weights], float(model.optimizer.dynamic_scale.numpy())
     dealt = devices.distribute_datasets_from_function(lambda _: stream)
     trainer.fit(dealt, steps_per_epoch=1, shuffle=False, verbose=0)

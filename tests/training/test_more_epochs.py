@@ -26,11 +26,11 @@ SMALL = {
     "network": TINY, "encoder_weights": "none", "augment": "none", "limit_slices": 4, "batch_size": 4,
     "learning_rate": 1e-2,
 }  # fmt: skip
-RESUME = config.ResumeOptions(resume=True)
+RESUME = config.TrainOptions(resume=True)
 
 
 def settings(**others) -> config.TrainConfig:
-    return config.TrainConfig(**{**SMALL, **others})
+    return config.TrainConfig().with_options(**{**SMALL, **others})
 
 
 def weights_of(folder) -> list[np.ndarray]:
@@ -98,7 +98,7 @@ def test_more_epochs_after_an_interruption(balls, two_epochs, tmp_path):
     models = copied(two_epochs, tmp_path / "models")
     with pytest.raises(KeyboardInterrupt):
         train_view.train_view(
-            balls, PLANE, models, settings(epochs=4), RESUME, config.TrainingExtras(callbacks=(Stops(),))
+            balls, PLANE, models, settings(epochs=4), RESUME, config.TrainOptions(callbacks=(Stops(),))
         )
     assert model_card.load_card(models, PLANE)["settings"]["epochs"] == 2  # the finished one stays in use
     folder = train_view.train_view(balls, PLANE, models, settings(epochs=4), RESUME)
@@ -173,7 +173,7 @@ def test_a_beginning_that_flatters_or_is_none_is_refused(balls, two_epochs, tmp_
     assert "patients P0 of the test split were trained on" in caplog.text
     with pytest.raises(FileNotFoundError, match="holds no coronal network to begin with"):
         train_view.train_view(balls, Plane.CORONAL, tmp_path / "new", settings(epochs=1, init=str(two_epochs)))
-    other = trainable_network(2, config.TrainConfig(network="linknet", encoder="mobilenetv2"), None)
+    other = trainable_network(2, config.TrainConfig().with_options(network="linknet", encoder="mobilenetv2"), None)
     with pytest.raises(ValueError, match="no layer of the network in .* fits this one"):
         pretrained.load_matching_layers(other, first, first.card["classes"])
     assert not (tmp_path / "new").exists()
@@ -182,7 +182,7 @@ def test_a_beginning_that_flatters_or_is_none_is_refused(balls, two_epochs, tmp_
 def test_one_network_for_all_planes_fills_three_folders(balls, tmp_path, caplog):
     models = tmp_path / "models"
     wanted = settings(epochs=1, limit_slices=12)
-    train_view.train_view(balls, "shared", models, wanted, extras=config.TrainingExtras(licence="CC-BY-4.0"))
+    train_view.train_view(balls, "shared", models, wanted, options=config.TrainOptions(licence="CC-BY-4.0"))
     assert trained_views(models) == [plane.value for plane in Plane]
     assert not (models / "shared" / "saved_model").exists()
     shown = np.random.default_rng(0).integers(0, 256, (2, 20, 24, 3), np.uint8)
@@ -203,13 +203,13 @@ def test_one_network_for_all_planes_fills_three_folders(balls, tmp_path, caplog)
     # What an interruption has left out is made again, and nothing else.
     (models / Plane.AXIAL.value / "card.json").unlink()
     kept = (models / Plane.CORONAL.value / "card.json").stat().st_mtime_ns
-    train_view.train_view(balls, "shared", models, wanted, extras=config.TrainingExtras(licence="CC-BY-4.0"))
+    train_view.train_view(balls, "shared", models, wanted, options=config.TrainOptions(licence="CC-BY-4.0"))
     assert (models / Plane.AXIAL.value / "card.json").is_file()
     assert (models / Plane.CORONAL.value / "card.json").stat().st_mtime_ns == kept
     with pytest.raises(ValueError, match="other planes that share a network"):
         train_view.train_view(balls, Plane.AXIAL, models, wanted)
     with caplog.at_level(logging.WARNING):
-        train_view.train_view(balls, "shared", models, wanted, extras=config.TrainingExtras(licence="MIT"))
+        train_view.train_view(balls, "shared", models, wanted, options=config.TrainOptions(licence="MIT"))
     assert "the licence stays 'CC-BY-4.0'" in caplog.text
     page = api.write_card_page(models).read_text()
     assert "Licence: CC-BY-4.0" in page

@@ -33,7 +33,7 @@ WEIGHTS = Path(__file__).parents[3] / "shared" / "weights" / "vgg16_weights_tf_d
 # A Python that has TensorFlow and nothing of knee3d; CI makes one, elsewhere the tests' own serves, isolated.
 ELSEWHERE = os.environ.get("KNEE3D_TF_ONLY_PYTHON", sys.executable)
 SMALL = {"network": TINY, "encoder_weights": "none", "augment": "none"}
-CONFIG = config.TrainConfig(**SMALL, epochs=3, batch_size=4, learning_rate=1e-2)
+CONFIG = config.TrainConfig().with_options(**SMALL, epochs=3, batch_size=4, learning_rate=1e-2)
 PLANE = Plane.SAGITTAL
 
 PROGRAM = """
@@ -55,7 +55,7 @@ def models(balls, made_once) -> Path:
 
     return made_once(
         "models",
-        lambda out: train_view.train_view(balls, PLANE, out, CONFIG, extras=config.TrainingExtras(draw_confusion=draw)),
+        lambda out: train_view.train_view(balls, PLANE, out, CONFIG, options=config.TrainOptions(draw_confusion=draw)),
     )
 
 
@@ -133,7 +133,7 @@ def test_a_finished_plane_is_left_alone_and_another_one_protected(balls, models)
     before = model.stat().st_mtime_ns
     train_view.train_view(balls, PLANE, models, CONFIG)
     assert model.stat().st_mtime_ns == before
-    other = config.TrainConfig(**SMALL, epochs=1)
+    other = config.TrainConfig().with_options(**SMALL, epochs=1)
     with pytest.raises(ValueError, match="other settings.*--overwrite"):
         train_view.train_view(balls, PLANE, models, other)
     assert model.stat().st_mtime_ns == before
@@ -171,8 +171,10 @@ def test_a_saved_model_runs_where_only_tensorflow_is(balls, models, tmp_path):
     ids=["bfloat16", "float16", "xla"],
 )
 def test_other_contexts_and_other_arithmetic_learn_too(balls, tmp_path, choice):
-    going = config.ResumeOptions(cache=choice.pop("cache", None))
-    settings = config.TrainConfig(**SMALL, epochs=3, batch_size=4, learning_rate=1e-2, limit_slices=16, **choice)
+    going = config.TrainOptions(cache=choice.pop("cache", None))
+    settings = config.TrainConfig().with_options(
+        **SMALL, epochs=3, batch_size=4, learning_rate=1e-2, limit_slices=16, **choice
+    )
     train_view.train_view(balls, PLANE, tmp_path, settings, going)
     losses = np.genfromtxt(tmp_path / PLANE.value / "metrics.csv", delimiter=",", names=True)["loss"]
     assert losses[-1] < 0.8 * losses[0]
@@ -222,7 +224,7 @@ def test_a_slice_that_cannot_be_read_is_named_and_costs_no_model(balls, models, 
         lost.write_text("no picture")
     shutil.copytree(models, tmp_path / "models")
     with pytest.raises((ValueError, FileNotFoundError), match=str(lost)):
-        train_view.train_view(broken, PLANE, tmp_path / "models", CONFIG, config.ResumeOptions(overwrite=True))
+        train_view.train_view(broken, PLANE, tmp_path / "models", CONFIG, config.TrainOptions(overwrite=True))
     assert cards.load_card(tmp_path / "models", PLANE)["plane"] == PLANE.value
 
 
@@ -257,7 +259,7 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path):
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError, match="above 0|0 or more|between 0 and 1|unknown"):
-        config.TrainConfig(**wrong)
+        config.TrainConfig().with_options(**wrong)
 
 
 def test_models_that_are_not_there(tmp_path):
@@ -282,10 +284,10 @@ def test_models_that_are_not_there(tmp_path):
 
 @pytest.mark.slow
 def test_folds_are_trained_one_by_one_and_summed_up(balls, tmp_path):
-    settings = config.TrainConfig(**SMALL, epochs=1, limit_slices=2)
-    first = api.cross_validate(balls.folder, [PLANE], tmp_path, settings, Folds(2, only=1))
+    settings = config.TrainConfig().with_options(**SMALL, epochs=1, limit_slices=2)
+    first = api.cross_validate(balls.folder, [PLANE], tmp_path, settings, Folds(2, only=1), config.TrainOptions())
     assert first["planes"][PLANE.value]["sd"] is None
-    both = api.cross_validate(balls.folder, [PLANE], tmp_path, settings, Folds(2))
+    both = api.cross_validate(balls.folder, [PLANE], tmp_path, settings, Folds(2), config.TrainOptions())
     scores = [cards.load_card(tmp_path / f"fold-{fold}-of-2", PLANE) for fold in (1, 2)]
     dice = [card["scores"]["val_dice"] for card in scores]
     assert list(both["planes"][PLANE.value]["val_dice"].values()) == dice
@@ -363,20 +365,27 @@ class Bumps(keras.callbacks.Callback):
 @pytest.mark.slow
 def test_a_users_callbacks_hear_and_decide_also_after_an_interruption(balls, tmp_path):
     """A plateau of the user's goes on where it was: the learning rates are those of a training in one go."""
-    settings = config.TrainConfig(network=TINY, encoder_weights="none", augment="none", epochs=4, limit_slices=4,
-                                  schedule="constant", learning_rate=1e-3)  # fmt: skip
+    settings = config.TrainConfig().with_options(
+        network=TINY,
+        encoder_weights="none",
+        augment="none",
+        epochs=4,
+        limit_slices=4,
+        schedule="constant",
+        learning_rate=1e-3,
+    )
 
-    def extras() -> tuple[Bumps, config.TrainingExtras]:
+    def extras() -> tuple[Bumps, config.TrainOptions]:
         watched = {"monitor": "val_knee_loss", "mode": "min"}
         plateau = keras.callbacks.ReduceLROnPlateau(**watched, patience=1, min_delta=2.0, factor=0.5)
         bumps = Bumps(tmp_path / "whole", tmp_path / "two")
-        return bumps, config.TrainingExtras((plateau, bumps))
+        return bumps, config.TrainOptions((plateau, bumps))
 
     whole, brought = extras()
     train_view.train_view(balls, PLANE, tmp_path / "whole", settings, extras=brought)
     second, brought = extras()
     assert not (tmp_path / "two" / PLANE.value).exists()
-    train_view.train_view(balls, PLANE, tmp_path / "two", settings, config.ResumeOptions(resume=True), brought)
+    train_view.train_view(balls, PLANE, tmp_path / "two", settings, config.TrainOptions(resume=True), brought)
     assert (whole.heard, second.heard) == ([0, 1, 2, 3], [2, 3])
     told = [(tmp_path / name / PLANE.value / "metrics.csv").read_text() for name in ("whole", "two")]
     assert told[0] == told[1]

@@ -9,7 +9,6 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 
-from knee3d import networks
 from knee3d.cli import main
 from knee3d.dataset.case_collection import Split
 from knee3d.geometry.directions import radial_directions, sphere_directions
@@ -20,10 +19,11 @@ from knee3d.inference.patch_view import PatchView
 from knee3d.inference.trained_models import load_models
 from knee3d.models.fusion_file import fusion_files, fusion_path
 from knee3d.models.model_folder import trained_networks
+from knee3d.networks import architecture, unet3d_body
 from knee3d.postprocess.confusion_matrix import confusion_matrix, dice
 from knee3d.training import config, input_pipeline, sample_index, sampler, slice_stack, training_view
 
-UNET3D = config.TrainConfig(network="unet3d")
+UNET3D = config.TrainConfig().with_options(network="unet3d")
 
 
 def test_oblique_slices_are_those_that_the_view_cuts(balls):
@@ -54,7 +54,7 @@ def test_oblique_slices_are_those_that_the_view_cuts(balls):
 @pytest.mark.parametrize("cache", [None, "memory", "files"])
 def test_oblique_slices_stream(balls, tmp_path, cache):
     cases = balls.of_split(Split.TRAIN)
-    view = training_view.training_view("oblique", config.TrainConfig(directions=2, context=0), cases)
+    view = training_view.training_view("oblique", config.TrainConfig().with_options(directions=2, context=0), cases)
     assert view.spacing_mm.tolist() == [0.4] * 3
     listed = sample_index.index_samples(view.stacks(balls, cases), view.cutting)
     assert len({stack.key for stack in listed.stacks}) == len(listed.stacks) == 4
@@ -68,7 +68,7 @@ def test_oblique_slices_stream(balls, tmp_path, cache):
 
 
 def test_directions_and_spacing_are_those_of_the_settings(balls):
-    settings = config.TrainConfig(spacing_mm=0.7, spread="radial", directions=3)
+    settings = config.TrainConfig().with_options(spacing_mm=0.7, spread="radial", directions=3)
     view = training_view.training_view("oblique", settings, balls.of_split(Split.TRAIN))
     np.testing.assert_array_equal(view.turns, radial_directions(3))
     assert view.spacing_mm.tolist() == [0.7] * 3
@@ -85,7 +85,9 @@ def test_directions_and_spacing_are_those_of_the_settings(balls):
 )
 def test_what_no_network_sees_is_refused(balls, name, network, said):
     with pytest.raises(ValueError, match=said):
-        training_view.training_view(name, config.TrainConfig(network=network), balls.of_split(Split.TRAIN))
+        training_view.training_view(
+            name, config.TrainConfig().with_options(network=network), balls.of_split(Split.TRAIN)
+        )
 
 
 @pytest.mark.parametrize(
@@ -98,11 +100,11 @@ def test_what_no_network_sees_is_refused(balls, name, network, said):
 )
 def test_what_is_too_small_or_too_large_to_be_meant_is_refused(balls, name, settings, said):
     with pytest.raises(ValueError, match=said):
-        training_view.training_view(name, config.TrainConfig(**settings), balls.of_split(Split.TRAIN))
+        training_view.training_view(name, config.TrainConfig().with_options(**settings), balls.of_split(Split.TRAIN))
 
 
 def test_patches_too_small_for_half_precision_are_refused(balls):
-    small = config.TrainConfig(network="unet3d", patch=(16, 16, 16), precision="mixed_bfloat16")
+    small = config.TrainConfig().with_options(network="unet3d", patch=(16, 16, 16), precision="mixed_bfloat16")
     with pytest.raises(ValueError, match="too small for mixed_bfloat16.*--precision float32"):
         training_view.training_view("volume", small, balls.of_split(Split.TRAIN))
 
@@ -110,7 +112,7 @@ def test_patches_too_small_for_half_precision_are_refused(balls):
 def test_a_patch_is_no_larger_than_knees_need(balls):
     view = training_view.training_view("volume", UNET3D, balls.of_split(Split.TRAIN))
     assert view.cutting.patch == (24, 24, 16)
-    given = config.TrainConfig(network="unet3d", patch=(8, 8, 8))
+    given = config.TrainConfig().with_options(network="unet3d", patch=(8, 8, 8))
     assert training_view.training_view("volume", given, balls.of_split(Split.TRAIN)).cutting.patch == (8, 8, 8)
 
 
@@ -161,8 +163,8 @@ def tiny(classes, encoder):
 @pytest.mark.nightly
 def test_volume_and_oblique_networks_train_fuse_and_segment_as_planes_do(balls, tmp_path, monkeypatch):
     """From the command line: a network of patches, and one of two directions."""
-    monkeypatch.setitem(networks.NETWORKS, "unet", networks.Architecture(tiny, 1))
-    monkeypatch.setattr(networks.unet3d, "FILTERS", (4, 4))
+    monkeypatch.setitem(architecture.NETWORKS, "unet", architecture.Architecture(tiny, 1))
+    monkeypatch.setattr(unet3d_body, "FILTERS", (4, 4))
     models = tmp_path / "models"
     common = ["train", str(balls.folder), "--models", str(models), "--encoder-weights", "none", "--epochs", "8",
               "--batch-size", "4", "--learning-rate", "3e-2", "--augment", "none"]  # fmt: skip
@@ -185,7 +187,7 @@ def test_volume_and_oblique_networks_train_fuse_and_segment_as_planes_do(balls, 
         np.testing.assert_array_equal(trained.ensemble.views[f"oblique-{number}"].turn, turn)
         np.testing.assert_array_equal(known[number - 1], turn)
     case = balls.cases[-1]
-    opinion = trained.ensemble.opinion(balls.image(case), "looking")
+    opinion = trained.ensemble.predict(balls.image(case), "looking")
     assert dice(confusion_matrix(balls.mask(case).array, opinion.labels.array, 2))[1] > 0.5
     more = ["--models", str(models), "--views", "oblique:2"]
     fused = CliRunner().invoke(main, ["fuse", str(balls.folder), *more])

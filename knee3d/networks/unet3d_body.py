@@ -7,7 +7,7 @@ FILTERS = (32, 64, 128, 256)
 """Of the first convolution at each resolution; the second has twice as many on the way down."""
 
 
-def unet3d(classes: int, encoder: str = "none", channels: int = 1) -> keras.Model:
+def build_body(classes: int, encoder: str = "none", channels: int = 1) -> keras.Model:
     """See `Architecture.body`, with one more axis.
 
     Convolutions are padded by zeros, where the paper's shrink, so that scores come out for every voxel. Each patch is

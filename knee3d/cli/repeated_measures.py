@@ -9,18 +9,18 @@ from knee3d.cli.options import EXISTING, FILE, FOLDER, NONE_DONE, Command, count
 
 @click.command(cls=Command, failure=NONE_DONE)
 @click.argument("table", type=FILE)
-@click.option("--out", type=FOLDER, default="reproducibility")
-def reproducibility(table: Path, out: Path) -> None:
+@click.option("--out", type=FOLDER, default="repeatability")
+def repeatability(table: Path, out: Path) -> None:
     """Say how well measures repeat, from the knees in TABLE that were measured twice.
 
     TABLE is CSV with the columns first and second, the folders of segmented knees or their measures.csv, relative to
     it, and optionally patient. A pair is the same knee, scanned twice while nothing changed. For every tissue, region
     and measure: bias and 95 % limits of agreement, RMS-CV, smallest detectable change (SDC) and ICC(2,1), with plots as
-    PDF. knee3d compare takes reproducibility.json. The exit code is 0 if all pairs can be used, 1 if some can, 2 if
+    PDF. knee3d compare takes repeatability.json. The exit code is 0 if all pairs can be used, 1 if some can, 2 if
     none can.
 
     \b
-    knee3d reproducibility retests.csv --out reproducibility
+    knee3d repeatability retests.csv --out repeatability
     """
     from knee3d import api
 
@@ -35,7 +35,7 @@ def reproducibility(table: Path, out: Path) -> None:
 @click.command(cls=Command, failure=NONE_DONE)
 @click.argument("baseline", type=EXISTING)
 @click.argument("followup", type=EXISTING)
-@click.option("--error", type=FILE, help="reproducibility.json, which tells change from error.")
+@click.option("--error", type=FILE, help="repeatability.json, which tells change from error.")
 @click.option("--out", type=FOLDER, help="Gets compare.csv and compare.json [write nothing].")
 def compare(baseline: Path, followup: Path, error: Path | None, out: Path | None) -> None:
     """Say what has changed from BASELINE to FOLLOWUP.
@@ -47,17 +47,17 @@ def compare(baseline: Path, followup: Path, error: Path | None, out: Path | None
     sides or schemes are refused. The exit code is 0 if all knees can be compared, 1 if some can, 2 if none can.
 
     \b
-    knee3d compare labels/9001-00 labels/9001-12 --error reproducibility/reproducibility.json
-    knee3d compare baseline month12 --error reproducibility.json --out change
+    knee3d compare labels/9001-00 labels/9001-12 --error repeatability/repeatability.json
+    knee3d compare baseline month12 --error repeatability.json --out change
     """
     from knee3d import api
 
-    found = api.compare(baseline, followup, error, out)
+    found = api.compare(baseline, followup, error=error, out=out)
     knees = len(found.summary["knees"])
     if knees:
         show(found.table())
         if error is None:
-            click.echo("change cannot be told from error: give --error, which knee3d reproducibility makes of retests")
+            click.echo("change cannot be told from error: give --error, which knee3d repeatability makes of retests")
         if out is not None:
             click.echo(f"{out}/compare.csv  compare.json")
     leave(found.failures, knees)

@@ -10,7 +10,7 @@ UNITS = 4096
 """Of the two layers that were VGG's fully connected ones."""
 
 
-def deconvnet(classes: int, encoder: str) -> keras.Model:
+def build_body(classes: int, encoder: str) -> keras.Model:
     """See `Architecture.body`.
 
     fc6 keeps its 7 x 7 kernel and slides over the features, padded: of the paper's 224 pixels, which were one place for

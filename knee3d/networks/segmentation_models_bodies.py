@@ -10,17 +10,17 @@ from knee3d.networks.layers import UpSample
 STRIDE = 32
 
 
-def unet(classes: int, encoder: str) -> keras.Model:
+def unet_body(classes: int, encoder: str) -> keras.Model:
     """U-Net (Ronneberger et al. 2015) on an encoder: the paper's network. See `Architecture.body`."""
     return _built(segmentation_models.Unet, classes, encoder)
 
 
-def linknet(classes: int, encoder: str) -> keras.Model:
+def linknet_body(classes: int, encoder: str) -> keras.Model:
     """LinkNet (Chaurasia and Culurciello 2017). See `Architecture.body`."""
     return _built(segmentation_models.Linknet, classes, encoder)
 
 
-def fpn(classes: int, encoder: str) -> keras.Model:
+def fpn_body(classes: int, encoder: str) -> keras.Model:
     """Feature pyramid network (Lin et al. 2017; Kirillov et al. 2019). See `Architecture.body`."""
     return _built(segmentation_models.FPN, classes, encoder)
 

@@ -1,6 +1,6 @@
 """PSPNet (Zhao et al. 2017, Figure 3) as `segmentation-models` builds it, for slices of any size.
 
-The library's own is made for one size of slices; weight for weight it is this one (`tests/learn/test_networks.py`).
+The library's own is made for one size of slices; weight for weight it is this one (`tests/networks/test_networks.py`).
 """
 
 import keras
@@ -16,7 +16,7 @@ STRIDE = FEATURE_STRIDE * max(LEVELS)
 WIDTH = 512
 
 
-def pspnet(classes: int, encoder: str) -> keras.Model:
+def build_body(classes: int, encoder: str) -> keras.Model:
     """See `Architecture.body`.
 
     The encoder ends at stride 8, where the paper's goes on with dilated convolutions.

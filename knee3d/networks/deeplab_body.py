@@ -13,7 +13,7 @@ SKIP_WIDTH = 48
 DROPOUT = 0.1
 
 
-def deeplab(classes: int, encoder: str) -> keras.Model:
+def build_body(classes: int, encoder: str) -> keras.Model:
     """See `Architecture.body`.
 
     The paper's encoders are Xception and ResNet. Of VGG the last pooling is left out, which makes its stride 16, and

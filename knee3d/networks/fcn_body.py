@@ -11,7 +11,7 @@ UNITS = 4096
 DROPOUT = 0.5
 
 
-def fcn8s(classes: int, encoder: str) -> keras.Model:
+def build_body(classes: int, encoder: str) -> keras.Model:
     """See `Architecture.body`.
 
     Pixels are padded by zeros at each convolution instead of by 100 at the first, so that nothing need be cropped. Each

@@ -11,7 +11,7 @@ from knee3d.networks.vgg_blocks import CONVOLUTIONS, FILTERS, convolution_relu, 
 STRIDE = 32
 
 
-def segnet(classes: int, encoder: str) -> keras.Model:
+def build_body(classes: int, encoder: str) -> keras.Model:
     """See `Architecture.body`."""
     image = features = keras.Input((None, None, 3), name="image")
     indices = {}

@@ -1,0 +1,105 @@
+"""Measurements: what was measured of one knee, as a table. `measure` computes them from any label map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from knee3d.geometry.orientation import Side
+from knee3d.geometry.volume import Volume
+from knee3d.labels.label_scheme import LabelScheme
+from knee3d.labels.scheme_files import find_scheme
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from knee3d.morphometry.measure import Measurement
+    from knee3d.morphometry.measurement import KneeMeasurements
+
+
+@dataclass(frozen=True, eq=False)
+class Measurements:
+    """What was measured of one knee.
+
+    Attributes:
+        name: The name of the knee.
+        side: The side of the knee; empty where it is not known.
+        scheme: The meaning of the labels.
+        found: The numbers, the surfaces that they were measured on, and notes.
+    """
+
+    name: str
+    side: Side
+    scheme: LabelScheme
+    found: KneeMeasurements
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What could not be measured, or only with a limit, in words."""
+        return self.found.notes
+
+    def __iter__(self) -> Iterator[Measurement]:
+        return iter(self.found.measures)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The measurements as a table in long form.
+
+        Returns:
+            Columns case, tissue, region, measure, unit (mm3, mm2, mm or %) and value (float64; NaN where not known).
+        """
+        import pandas as pd
+
+        rows = [(self.name, one.tissue, one.region, one.measure, one.unit, float(one.value)) for one in self]
+        return pd.DataFrame(rows, columns=["case", "tissue", "region", "measure", "unit", "value"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The measurements as they stand in measures.json."""
+        from knee3d.report.measures_files import measures_record
+
+        return measures_record(self.name, self.side, self.scheme, self.found)
+
+    def __repr__(self) -> str:
+        tissues = list(dict.fromkeys(one.tissue for one in self))
+        return f"Measurements({self.name!r}, {len(self.found.measures)} numbers of {', '.join(tissues) or 'no tissue'})"
+
+    def _repr_html_(self) -> str:
+        """The table, for notebooks."""
+        return str(self.to_frame().to_html(index=False, na_rep="-", float_format=lambda value: f"{value:,.3f}"))
+
+
+def measure(
+    labels: Volume,
+    *,
+    scheme: LabelScheme | str,
+    side: Side | str = Side.UNKNOWN,
+    probabilities: Volume | None = None,
+    name: str = "knee",
+) -> Measurements:
+    """Measure volumes, thickness and areas of a label map.
+
+    Args:
+        labels: (i, j, k) integers, classes of the scheme, in any order of axes.
+        scheme: The meaning of the classes: a scheme, its name, such as "compartments", or a JSON file.
+        side: "R" or "L". An unknown side is taken as right, and a note says so: medial and lateral depend on it.
+        probabilities: (*part, classes) floats, or uint8 where 255 is 1, on a part of the labels' grid that holds all
+            tissue. Surfaces are then found finer than voxels. None measures the labels alone.
+        name: The name of the knee in tables.
+
+    Returns:
+        Volumes in mm3, areas in mm2, thickness in mm, of each tissue and of its subregions.
+
+    Raises:
+        ValueError: Labels are not of the scheme, or the probabilities lie on another grid.
+
+    Example:
+        >>> import numpy as np
+        >>> labels = Volume(np.ones((4, 4, 4), np.uint8), np.diag([0.5, 0.5, 2.0, 1.0]))
+        >>> measure(labels, scheme="cartilage", side="R").to_frame().value[0]
+        np.float64(32.0)
+    """
+    from knee3d.morphometry.measurement import measure_knee
+
+    known = find_scheme(scheme) if isinstance(scheme, str) else scheme
+    which = Side(side)
+    return Measurements(name, which, known, measure_knee(labels, known, which, probabilities))

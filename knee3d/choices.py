@@ -1,0 +1,59 @@
+"""Names that options can be set to, for the command line and for checks. Nothing of a framework is imported here.
+
+Tests compare each list with the table that it stands for.
+"""
+
+from collections.abc import Collection, Iterable
+
+NETWORKS = ("unet", "fcn", "deconvnet", "deeplab", "segnet", "pspnet", "fpn", "linknet", "unet3d")
+"""Architectures, keys of `networks.architecture.NETWORKS`."""
+VOLUME_NETWORK = "unet3d"
+"""The architecture that sees patches of the volume instead of slices."""
+ENCODERS = (
+    "vgg16", "vgg19", "resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2", "efficientnetb0",
+    "efficientnetb1", "efficientnetb2", "efficientnetb3", "efficientnetb4",
+)  # fmt: skip
+"""Encoders, keys of `networks.encoder.ENCODERS`."""
+NO_ENCODER = "none"
+"""The encoder of a network that has none."""
+NETWORK_ENCODERS = {
+    name: (NO_ENCODER,) if name == VOLUME_NETWORK else ENCODERS[:2] if name in ("fcn", "deconvnet", "deeplab", "segnet")
+    else ENCODERS
+    for name in NETWORKS
+}  # fmt: skip
+"""Architecture to the encoders that it takes; the first is its default."""
+OPTIMIZERS = ("adam", "adamw", "sgd")
+LOSSES = ("dice", "dice-ce", "generalised-dice", "tversky", "focal-tversky")
+SCHEDULES = ("plateau", "cosine", "polynomial", "constant")
+AUGMENTATIONS = ("none", "light", "medium", "strong")
+TRAINING_PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+INFERENCE_PRECISIONS = ("auto", "float32", "bfloat16")
+DIRECTION_SETS = ("sphere", "radial")
+"""Sets of directions of oblique slices, keys of `geometry.directions.SPREADS`."""
+LABEL_FORMATS = ("nifti", "nrrd", "mha", "seg-nrrd", "dicom-seg")
+MESH_FORMATS = ("ply", "stl", "vtp")
+FUSION_OBJECTIVES = ("foreground", "tissues")
+FUSION_RULES = ("linear", "log", "vote")
+SPLITS = ("train", "val", "test")
+PIXEL_BITS = (8, 16)
+
+
+def check_choice(name: str, value: object, known: Iterable[object]) -> None:
+    """Refuse a value that is none of the known ones.
+
+    Args:
+        name: Name of the setting, for the message.
+        value: Its value.
+        known: The values that it can have.
+
+    Raises:
+        ValueError: It has another value. The message lists the known ones.
+
+    Example:
+        >>> check_choice("loss", "dise", LOSSES)
+        Traceback (most recent call last):
+        ValueError: unknown loss 'dise'; there are: dice, dice-ce, generalised-dice, tversky, focal-tversky
+    """
+    values: Collection[object] = tuple(known)
+    if value not in values:
+        raise ValueError(f"unknown {name} {value!r}; there are: {', '.join(map(str, values))}")
