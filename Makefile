@@ -33,6 +33,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict --config-file= --ignore-missing-imports --follow-imports=silent docs/examples/journey.py
 
 # Not --quiet, with which warnings are no errors. Without the notice that Material for MkDocs prints of its end of life (D101).
 docs: setup

@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from knee3d import losses, metrics, networks
+    from knee3d import losses as losses
+    from knee3d import metrics as metrics
+    from knee3d import networks as networks
     from knee3d.api.batch_segmentation import segment
     from knee3d.api.data import make_phantom, prepare
     from knee3d.api.dataset import Dataset
@@ -79,12 +81,9 @@ __all__ = [
     "TrainConfig",
     "Volume",
     "compare",
-    "losses",
     "make_phantom",
     "make_reports",
     "measure",
-    "metrics",
-    "networks",
     "prepare",
     "read",
     "repeatability",

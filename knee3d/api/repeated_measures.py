@@ -115,16 +115,25 @@ class RepeatedPair:
 
 
 def repeatability(table: Path | str, out: Path | str = "repeatability") -> RepeatabilityResult:
-    """Read knees that were measured twice, and say how well measures repeat. A pair that fails stops no other.
+    """Compute how well measures repeat, from knees that were scanned and measured twice.
+
+    A pair that cannot be used does not stop the others.
 
     Args:
-        table: CSV with the columns first and second, paths of knees' folders or of their tables of measures, relative
-            to it, and optionally patient.
-        out: Gets repeatability.json, repeatability.csv and bland-altman.pdf; nothing where no pair can be used.
+        table: CSV with the columns first and second, and optionally patient. Each path is the folder of a measured knee
+            or its measures.csv, relative to the table.
+        out: The folder that gets repeatability.json, repeatability.csv and bland-altman.pdf. Nothing is written where
+            no pair can be used.
+
+    Returns:
+        Bias, 95 % limits of agreement, RMS-CV, smallest detectable change and ICC(2,1) of each measure.
 
     Raises:
         FileNotFoundError: There is no table.
         ValueError: It is not such a table, `out` is the folder of a knee, or it holds such files of someone else.
+
+    Example:
+        >>> repeatability("retests.csv", "repeatability").to_frame()       # doctest: +SKIP
     """
     from knee3d.report.repeatability import bland_altman_figure, repeatability_rows, write_repeatability_csv
     from knee3d.report.tables import to_plain_json, write_json
@@ -159,18 +168,25 @@ def repeatability(table: Path | str, out: Path | str = "repeatability") -> Repea
 def compare(
     baseline: Path | str, followup: Path | str, *, error: Path | str | None = None, out: Path | str | None = None
 ) -> ComparisonResult:
-    """Say what has changed of a knee, or of several, between two visits.
+    """Compute what has changed of one knee or several between two visits.
 
     Args:
-        baseline: The folder of a knee, a table of measures, or a folder of knees' folders.
-        followup: The same of the later visit. Knees are matched by name; two single knees need none.
-        error: A repeatability.json, by which change is told from error.
-        out: Gets compare.json and compare.csv; None writes nothing.
+        baseline: The folder of a measured knee, a measures.csv, or a folder of such folders.
+        followup: The same of the later visit. Several knees are matched by name.
+        error: A repeatability.json: a change is then compared with the smallest detectable change. None cannot tell
+            change from error.
+        out: The folder that gets compare.json and compare.csv. None writes nothing.
+
+    Returns:
+        Baseline, follow-up, change, change in percent, and a verdict for each measure of each knee.
 
     Raises:
         FileNotFoundError: There is nothing at a path.
         ValueError: A table or the error is wrong, no knee has the name of another, `out` is the folder of a knee or
             holds such files of someone else, or the only two knees differ in side or scheme.
+
+    Example:
+        >>> compare("labels/9001-00", "labels/9001-12").to_frame()       # doctest: +SKIP
     """
     from knee3d.report.change import change_rows, write_change_csv
     from knee3d.report.repeatability import read_smallest_detectable_changes

@@ -26,6 +26,10 @@ class Volume:
     Raises:
         ValueError: The array does not have 3 or 4 axes or is empty, or the affine is not an invertible (4, 4)
             matrix of finite numbers with last row 0 0 0 1.
+
+    Example:
+        >>> Volume(np.zeros((4, 5, 6)), np.diag([0.5, 0.5, 2.0, 1.0])).voxel_mm3
+        0.5
     """
 
     array: np.ndarray

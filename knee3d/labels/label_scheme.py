@@ -48,9 +48,13 @@ class LabelScheme:
     """A set of foreground classes. Class 0 is background; tissue i of `tissues` is class i + 1.
 
     Attributes:
-        name: Key in `SCHEMES`, or a user's, see `label_files.scheme_files`.
-        tissues: Foreground classes in order.
-        sided: Whether it names medial and lateral, so that a left-right flip would change the meaning of a label.
+        name: Name of the scheme: a key of `SCHEMES`, or that of a user's own, see `scheme_files`.
+        tissues: Foreground classes, in order.
+        sided: Whether classes are medial or lateral, so that a left-right flip would change the meaning of a label.
+
+    Example:
+        >>> SCHEMES["compartments"].names
+        ('femoral cartilage', 'tibial cartilage', 'patellar cartilage')
     """
 
     name: str
