@@ -13,7 +13,7 @@ def describe_devices(gpus: Sequence[str], used: int = 1) -> str:
         used: How many of them compute.
 
     Example:
-        >>> devices_in_words(["NVIDIA A100-SXM4-40GB"] * 4, 2)
+        >>> describe_devices(["NVIDIA A100-SXM4-40GB"] * 4, 2)
         '2 of 4 GPUs (NVIDIA A100-SXM4-40GB)'
     """
     if not gpus:

@@ -394,9 +394,9 @@ def _with_encoder(network: NetworkConfig, freeze_encoder_epochs: int) -> Network
     if encoder not in encoders:
         raise ValueError(f"{name} takes no encoder {encoder!r}, only: {', '.join(encoders)}")
     if encoder == NO_ENCODER and freeze_encoder_epochs:
-        raise ValueError(f"freeze_encoder_epochs: {name} has no encoder")
+        raise ValueError(f"--freeze-encoder-epochs is of networks with an encoder; {name} has none")
     if encoder == NO_ENCODER and network.encoder_weights not in ("imagenet", "none"):
-        raise ValueError(f"encoder_weights: {name} has no encoder")
+        raise ValueError(f"--encoder-weights is of networks with an encoder; {name} has none")
     weights = "none" if encoder == NO_ENCODER else network.encoder_weights
     return replace(network, encoder=encoder, encoder_weights=weights)
 

@@ -75,7 +75,7 @@ def test_a_function_and_an_architecture_are_taken_too():
     model = architecture.build_network(config.network.network, 3, context=2)
     assert model(np.zeros((2, 20, 50, 5), np.uint8)).shape == (2, 20, 50, 3)
     part = architecture.Architecture(lambda classes, encoder: small(classes), 4, (NO_ENCODER,))
-    assert not TrainConfig().with_options(network=part).architecture.whole
+    assert not architecture.find_architecture(TrainConfig().with_options(network=part).network.network).whole
     assert TrainConfig().with_options(network=architecture.NETWORKS["fcn"]).settings["network"] == "fcn"
 
 
@@ -198,6 +198,6 @@ def test_a_network_or_a_callback_of_another_kind_is_refused():
         TrainConfig().with_options(network=small(3))
     with pytest.raises(ValueError, match=r"callbacks are of keras.callbacks.Callback, not 'x'"):
         TrainOptions(callbacks=("x",))
-    with pytest.raises(ValueError, match="freeze_encoder_epochs: .*small has no encoder"):
+    with pytest.raises(ValueError, match="--freeze-encoder-epochs is of .*small has none"):
         TrainConfig().with_options(network=small, freeze_encoder_epochs=1)
-    assert TrainConfig().with_options(network=small).encoder_weights == "none"
+    assert TrainConfig().with_options(network=small).network.encoder_weights == "none"

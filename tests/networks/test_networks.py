@@ -12,8 +12,7 @@ import slim_networks
 import tensorflow as tf
 from tiny_network import TINY
 
-from knee3d import losses
-from knee3d.cli import training as commands
+from knee3d import choices, losses
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.view_names import SOLID
 from knee3d.inference.trained_models import load_models
@@ -81,8 +80,11 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def test_commands_offer_what_there_is():
-    assert NAMES == commands.NETWORKS
-    assert list(encoders.ENCODERS) == commands.ENCODERS
+    assert tuple(NAMES) == choices.NETWORKS
+    assert tuple(encoders.ENCODERS) == choices.ENCODERS
+    assert {name: one.encoders for name, one in architecture.NETWORKS.items() if name in NAMES} == dict(
+        choices.NETWORK_ENCODERS
+    )
 
 
 @pytest.mark.nightly
@@ -243,7 +245,8 @@ def test_onnx_takes_every_network(slim, slim_library, name, tmp_path):
 
 
 def settings_of(name: str, **others) -> config.TrainConfig:
-    common = {"encoder_weights": "none", "batch_size": 4, "limit_slices": 4, "patch": (24, 24, 24)}
+    common = {"encoder_weights": "none", "batch_size": 4, "limit_slices": 4}
+    common |= {"patch": (24, 24, 24)} if name == "unet3d" else {}
     return config.TrainConfig().with_options(network=name, **(common | others))
 
 

@@ -60,7 +60,7 @@ def test_more_epochs_are_as_if_all_had_been_asked_for_at_once(balls, two_epochs,
     train_view.train_view(balls, PLANE, tmp_path / "whole", settings(epochs=4))
     longer = copied(two_epochs, tmp_path / "longer")
     before = (longer / PLANE.value / "card.json").read_text()
-    with pytest.raises(ValueError, match=r"was trained for 2 epochs; to add the others say --resume, .*Going\(resume"):
+    with pytest.raises(ValueError, match=r"was trained for 2 epochs; to add the others say --resume, .*resume=True"):
         train_view.train_view(balls, PLANE, longer, settings(epochs=4))
     assert (longer / PLANE.value / "card.json").read_text() == before
     folder = train_view.train_view(balls, PLANE, longer, settings(epochs=4), RESUME)
@@ -98,7 +98,7 @@ def test_more_epochs_after_an_interruption(balls, two_epochs, tmp_path):
     models = copied(two_epochs, tmp_path / "models")
     with pytest.raises(KeyboardInterrupt):
         train_view.train_view(
-            balls, PLANE, models, settings(epochs=4), RESUME, config.TrainOptions(callbacks=(Stops(),))
+            balls, PLANE, models, settings(epochs=4), config.TrainOptions(resume=True, callbacks=(Stops(),))
         )
     assert model_card.load_card(models, PLANE)["settings"]["epochs"] == 2  # the finished one stays in use
     folder = train_view.train_view(balls, PLANE, models, settings(epochs=4), RESUME)

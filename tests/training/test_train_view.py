@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -82,7 +83,7 @@ def test_the_card_and_the_logs_tell_the_story(balls, models):
     assert inside.items() >= {"classes": card["classes"], "plane": PLANE.value, "scheme": "cartilage"}.items()
     assert not {"cases", "patients"} & set(inside)
     rows = (models / PLANE.value / "metrics.csv").read_text().splitlines()
-    assert len(rows) == 1 + CONFIG.epochs
+    assert len(rows) == 1 + CONFIG.schedule.epochs
     column = rows[0].split(",").index("val_dice")
     best = max(float(row.split(",")[column]) for row in rows[1:])
     assert card["scores"]["val_dice"] == pytest.approx(best)
@@ -114,7 +115,7 @@ def test_tensorboard_has_every_page(models):
     assert {"loss", "dice", "val_loss", "val_dice", "learning_rate", "slices_per_s", "waited", "confusion"} <= tags
     assert {"validation Dice/cartilage", "validation IoU/cartilage", "pairs as trained on, truth to the right"} <= tags
     assert {"validation: image, truth, prediction/0", "worst cases of validation/0"} <= tags
-    assert len(found.Tensors("val_dice")) == CONFIG.epochs
+    assert len(found.Tensors("val_dice")) == CONFIG.schedule.epochs
     assert found.Graph().node
     assert found.SummaryMetadata("_hparams_/session_start_info").plugin_data.plugin_name == "hparams"
 
@@ -379,13 +380,13 @@ def test_a_users_callbacks_hear_and_decide_also_after_an_interruption(balls, tmp
         watched = {"monitor": "val_knee_loss", "mode": "min"}
         plateau = keras.callbacks.ReduceLROnPlateau(**watched, patience=1, min_delta=2.0, factor=0.5)
         bumps = Bumps(tmp_path / "whole", tmp_path / "two")
-        return bumps, config.TrainOptions((plateau, bumps))
+        return bumps, config.TrainOptions(callbacks=(plateau, bumps))
 
     whole, brought = extras()
-    train_view.train_view(balls, PLANE, tmp_path / "whole", settings, extras=brought)
+    train_view.train_view(balls, PLANE, tmp_path / "whole", settings, brought)
     second, brought = extras()
     assert not (tmp_path / "two" / PLANE.value).exists()
-    train_view.train_view(balls, PLANE, tmp_path / "two", settings, config.TrainOptions(resume=True), brought)
+    train_view.train_view(balls, PLANE, tmp_path / "two", settings, replace(brought, resume=True))
     assert (whole.heard, second.heard) == ([0, 1, 2, 3], [2, 3])
     told = [(tmp_path / name / PLANE.value / "metrics.csv").read_text() for name in ("whole", "two")]
     assert told[0] == told[1]
