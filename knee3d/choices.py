@@ -1,4 +1,4 @@
-"""Names that options can be set to, for the command line and for checks. Nothing of a framework is imported here.
+"""Names that options can be set to, for the command line and for checks. It imports no framework.
 
 Tests compare each list with the table that it stands for.
 """

@@ -1,4 +1,4 @@
-"""The whole journey on a small made-up cohort: what `make demo` runs. It calls the public functions of knee3d only."""
+"""The demo: all steps on a small made-up cohort. It calls the public functions of knee3d only."""
 
 import logging
 from collections.abc import Mapping, Sequence

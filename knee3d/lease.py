@@ -1,4 +1,4 @@
-"""Leases: files and folders that one process at a time works on, among all on all machines with a common disk.
+"""Leases: let one process at a time work on a file or folder, among all processes on machines that share a disk.
 
 The lease on NAME is the folder .lease-NAME beside it. It holds one empty file, whose name is that of the holder:
 machine, process, and a random word, so that no two holders have the same name.
@@ -82,7 +82,7 @@ class Lease:
         """Renew the lease.
 
         Raises:
-            Lost: Another process may have it by now.
+            LeaseLostError: Another process may have it by now.
             OSError: The disk does not answer.
         """
         try:
@@ -109,8 +109,8 @@ def leased(path: Path, take_over: bool = True, patience_s: float = 0.0) -> Itera
         patience_s: How long to wait for a process of another machine, which may have died without a word.
 
     Raises:
-        Held: Another process holds the lease.
-        Lost: The block failed, and the lease was lost meanwhile: whoever has it now may have removed its files.
+        LeaseHeldError: Another process holds the lease.
+        LeaseLostError: The block failed and the lease was lost meanwhile: its new holder may have removed files.
     """
     end = time.monotonic() + patience_s
     while True:

@@ -1,4 +1,4 @@
-"""A progress bar on stderr for whatever takes over two seconds."""
+"""A progress bar on stderr for work of more than two seconds."""
 
 import logging
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Settings in JSON records, compared so that an upgrade of knee3d orphans nothing that an earlier version made.
+"""Compare the settings of JSON records across versions of knee3d.
 
 A record keeps every setting, by name, and the version of its own form. A later version of knee3d may know settings that
 an older record lacks. Such a setting counts as what the older version did: the default of its dataclass field, or the

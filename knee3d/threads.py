@@ -1,4 +1,4 @@
-"""Work shared out among threads, for what spends its time outside Python's lock."""
+"""Run work in threads."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""What users do, from start to end: with `knee3d.demo` the only package that uses all others.
+"""The public functions and classes of knee3d: the only package, beside `knee3d.demo`, that uses all others.
 
 `knee3d` exports the most important names. The others are for the command line and for whoever builds on knee3d.
 """

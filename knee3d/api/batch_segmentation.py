@@ -1,4 +1,4 @@
-"""The journey from knees to labels: one, a folder of them, or a table; here or on a Ray cluster.
+"""Segment one knee, a folder of knees or a table of knees, on this machine or on a Ray cluster.
 
 Any number of processes on machines with a common disk may do it at the same time: each knee is done by the one that
 gets its lease.

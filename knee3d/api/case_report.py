@@ -1,4 +1,4 @@
-"""One finished knee -> its report: measures, maps, meshes, a page that opens from disk.
+"""Make the report of one segmented knee: measures, maps, meshes, and a page that opens from disk.
 
 report.html         everything at a glance
 measures.csv .json  case, tissue, region, measure, unit, value; the JSON has a schema
@@ -96,7 +96,7 @@ def write_case_report(folder: Path, given: SegmentedCase, config: ReportConfig, 
         lease: Lease on the folder.
 
     Raises:
-        Lost: Another process has the lease now.
+        LeaseLostError: Another process has the lease now.
         ValueError: A file of it cannot be read, or does not fit the others.
     """
     from knee3d.report.tables import write_json

@@ -1,4 +1,4 @@
-"""What became of one knee of many, how to tell its own errors from those that stop them all, and the log of all."""
+"""CaseResult: the result of one knee of many. Errors of one knee and errors that stop all of them. The run log."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def checking_disk_space(out: Path) -> Iterator[None]:
     """Tell errors of a full disk from a knee's own, while what fills it is still there; not every library says so.
 
     Raises:
-        NoRoom: There was an error, and there is no room.
+        DiskFullError: There was an error, and there is no room.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Journeys from knees to a looked-over dataset."""
+"""Make phantoms and manifests, prepare a dataset, restore volumes from it, and audit it."""
 
 import logging
 from collections.abc import Sequence
@@ -286,7 +286,7 @@ def audit_dataset(folder: Path | str, out: Path | str) -> dict[str, Any]:
         out: Gets index.html, audit.json, cases.csv, and cases/<case>.png with the mask drawn.
 
     Returns:
-        What audit.json holds: the version, and see `case_collection.audit.summary_of`.
+        What audit.json holds: the version, and see `dataset.audit.audit_summary`.
 
     Raises:
         ValueError: A slice cannot be read, or `out` holds such files of someone else, or another process writes there.

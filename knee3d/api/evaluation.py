@@ -1,4 +1,4 @@
-"""Journeys from trained planes to their fusion and its scores."""
+"""Fit the fusion weights of trained networks, and score networks and fusion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journeys from measured knees to how well measures repeat, and to what has changed.
+"""Repeatability of measures, and change between two visits, from measured knees.
 
 repeatability: OUT/repeatability.json  repeatability.csv  bland-altman.pdf
 compare:         OUT/compare.json  compare.csv

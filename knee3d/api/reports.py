@@ -1,4 +1,4 @@
-"""The journey from finished segmentations to measures, meshes and pages.
+"""Make reports of segmented knees, and one page of all of them.
 
 RESULTS/index.html      all knees, the worst first
 RESULTS/measures.csv    of all knees, in long form

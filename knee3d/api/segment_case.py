@@ -1,4 +1,4 @@
-"""One knee -> its folder: labels, names, volumes, flags, a picture, and the record of what they were made of."""
+"""Segment one knee into a folder: labels, volumes, quality, a picture, and the record of what they were made of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One knee image -> its Segmentation, with networks that are loaded."""
+"""Segment one knee image with networks that are loaded."""
 
 from __future__ import annotations
 

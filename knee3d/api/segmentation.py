@@ -1,4 +1,4 @@
-"""Segmentation: the labels of one knee, what they were made of, and what can be done with them."""
+"""Segmentation: the labels of one knee. It can be measured, saved and shown."""
 
 from __future__ import annotations
 

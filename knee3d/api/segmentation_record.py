@@ -1,4 +1,4 @@
-"""What a finished knee's folder was made of: segmentation.json, by which it is recognised and kept, or refused."""
+"""segmentation.json: the record of what the results of a knee were made of. It decides what is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished knee read back: its image, labels, what the networks said, and the truth where it is known."""
+"""Read a segmented knee back: its image, labels, probabilities, and the mask where there is one."""
 
 from __future__ import annotations
 

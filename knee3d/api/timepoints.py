@@ -1,4 +1,4 @@
-"""Knees as they were measured once, read from their folders or tables, and whether two of them can be compared."""
+"""Timepoint: the measures of a knee at one visit, and checks whether two timepoints can be compared."""
 
 from __future__ import annotations
 

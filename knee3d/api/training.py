@@ -1,4 +1,4 @@
-"""Journeys from a dataset to trained networks: here, on a Ray cluster, or through Slurm."""
+"""Train the networks of views: on this machine, on a Ray cluster, or through Slurm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands: each parses, calls one function of `knee3d.api`, and says what happened.
+"""The commands. Each parses its options, calls one function of `knee3d.api`, and prints the result.
 
 What is slow to import is imported inside the commands, so that `--help` answers at once.
 """

@@ -1,4 +1,4 @@
-"""Commands from knees to slices."""
+"""Commands that prepare data: phantom, inspect, table, prepare, restore, audit."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Commands from trained networks to their fusion and its scores."""
+"""Commands that fuse planes and score them: fuse, evaluate."""
 
 from collections import Counter
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the commands share: how they fail, options, kinds of argument."""
+"""Options, argument types and error handling that several commands share."""
 
 import logging
 import os

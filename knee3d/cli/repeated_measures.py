@@ -1,4 +1,4 @@
-"""Commands from measures to how well they repeat, and to what has changed."""
+"""Commands for measures that were taken twice: repeatability, compare."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Commands from knees to labels, measures and pages, and the whole journey."""
+"""Commands that segment and measure: segment, report, demo."""
 
 import logging
 import sys

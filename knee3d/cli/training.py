@@ -1,4 +1,4 @@
-"""Commands from slices to trained networks, to their cards, and to ONNX."""
+"""Commands for networks: train, card, export."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The same work on other machines, of a Ray cluster or a Slurm cluster, that share a disk with this one."""
+"""Work on the machines of a Ray or Slurm cluster that share a disk with this one."""
 
 import logging
 import socket

@@ -1,4 +1,4 @@
-"""Workers on the machines of a Ray cluster, which share a disk for all that is read and written."""
+"""Run jobs on the machines of a Ray cluster."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ def run_on_ray(jobs: Sequence[ClusterJob], address: str | None, retries: int) ->
     """Run jobs at the same time on the machines of a cluster; for the arguments see `pool_on_ray`.
 
     Raises:
-        LaunchError: There is no such cluster, or jobs failed: names them, after all have ended.
+        ClusterError: There is no such cluster, or jobs failed: names them, after all have ended.
     """
     with pool_on_ray(lambda: lambda job, _: job.work() or job.folder, len(jobs), address, retries) as run:
         ended = dict(share_work({job.name: job for job in jobs}, run))
@@ -42,7 +42,7 @@ def pool_on_ray(make: Callable[[], Any], count: int, address: str | None, retrie
         retries: How often an item whose worker was lost is tried again.
 
     Raises:
-        LaunchError: There is no such cluster, or no worker is left.
+        ClusterError: There is no such cluster, or no worker is left.
     """
     given = {"env_vars": {WEIGHTS: str(Path(path).absolute())}} if (path := os.environ.get(WEIGHTS)) else None
     try:

@@ -1,4 +1,4 @@
-"""Jobs handed to Slurm through submitit, one of its jobs for each."""
+"""Run jobs through Slurm, by submitit."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ def run_on_slurm(jobs: Sequence[ClusterJob], folder: Path, options: Mapping[str,
         retries: How often a job whose time is over is put into the queue again; one that is preempted always is.
 
     Raises:
-        LaunchError: submitit is not installed, this machine has no Slurm, or Slurm refused a job.
+        ClusterError: submitit is not installed, this machine has no Slurm, or Slurm refused a job.
         ValueError: The time is no whole number of minutes.
     """
     try:

@@ -1,4 +1,4 @@
-"""What a prepared dataset holds, case by case, and which of it looks wrong."""
+"""Audit a prepared dataset: facts of each case, and outliers."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace

@@ -1,4 +1,4 @@
-"""Case: one prepared knee, and the dataset that holds them.
+"""Case: one prepared knee. CaseCollection: the prepared knees of a folder, and its cases.json.
 
 DATASET/cases.json                        geometry, window, split and label table: PNGs hold none of it
 DATASET/<case>/case.json                  the same of one knee, but for its split: what it was made of, as it appeared
@@ -60,7 +60,7 @@ class Case:
         labelled: Whether it has masks.
         fingerprint: Of the source files and settings: other slices have another one.
         source: A hash of the row of the table, and of the names, sizes and times of the files.
-        settings: How the slices were made, see `Preparation.settings`.
+        settings: How the slices were made, see `PrepareConfig.settings`.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A folder of knees without a table -> the rows of one, as far as the common layouts tell.
+"""Find the knees in a folder by the common layouts, as rows of a manifest.
 
     nnU-Net             imagesTr/NAME_0000.nii.gz, labelsTr/NAME.nii.gz (Ts likewise)
     IWOAI 2019          train_001_V00.im, train_001_V00.seg

@@ -1,4 +1,4 @@
-"""Whatever a user points at -> named sources: one knee, a folder of knees, or a table of them."""
+"""InputCase: a knee to be segmented. Find the knees of a path: one knee, a folder of knees, or a table."""
 
 import hashlib
 import logging

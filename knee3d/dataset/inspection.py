@@ -1,4 +1,4 @@
-"""What lies at a path: every volume that could be read from it, and what stands in the way of those that cannot."""
+"""List the volumes that can be read from a path, and the problems of those that cannot."""
 
 import logging
 import os
@@ -58,7 +58,7 @@ def _checked(path: Path, choice: ReadOptions) -> tuple[Volume, Side]:
     """An image that can be segmented, and its side.
 
     Raises:
-        ValueError: As `read_image` and `canonical_image`.
+        ValueError: As `read_image` and `network_image`.
     """
     volume = read_image(path, choice)
     check_one_knee(replace_padding(to_canonical(volume)))

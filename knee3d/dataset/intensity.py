@@ -1,4 +1,4 @@
-"""Intensities <-> pixels, and the window used. Training and inference both pass here.
+"""Convert intensities to pixels and back, with one intensity window for each volume.
 
 A pixel of 16 bits has the one of 8 bits as its upper byte, so that whoever drops the lower one, as decoders do, sees
 the same picture.

@@ -1,4 +1,4 @@
-"""knees.csv: the table by which knees come in, and the meaning of its masks' numbers."""
+"""Read and write knees.csv, the table of knees."""
 
 import codecs
 import csv

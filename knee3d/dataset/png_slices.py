@@ -1,4 +1,4 @@
-"""Slices <-> PNG files.
+"""Write slices as PNG files and read them.
 
 Images are grey of 8 bits, or 16 on request; masks are 8-bit grey, and a pixel is its class number. A palette would look
 nicer in a picture viewer, but decoders, `tf.io.decode_png` among them, turn palettes into colours and lose the numbers.

@@ -1,4 +1,4 @@
-"""Images and masks -> cases on disk, by the other modules of this package."""
+"""Prepare knees: images and masks become PNG slices and cases."""
 
 import hashlib
 import json
@@ -106,7 +106,7 @@ def prepare_knee(knee: ManifestRow, folder: Path, preparation: PrepareConfig, le
         The case, its split still empty.
 
     Raises:
-        Lost: Another process has the lease now.
+        LeaseLostError: Another process has the lease now.
         ValueError: Image or mask are unusable, do not lie on one grid, or contradict the table, or the case's folder is
             there and none of a dataset; says which case.
     """

@@ -1,4 +1,4 @@
-"""Patients -> train / val / test. A patient's visits and knees are never apart."""
+"""Split patients into training, validation and test, or into folds. All knees of a patient stay together."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace

@@ -1,1 +1,1 @@
-"""What a volume is: voxels with a place in the patient, planes, slices and sides. Numpy and scipy only."""
+"""Volumes with their place in the patient, planes, slices, orientation and resampling. Numpy and scipy only."""

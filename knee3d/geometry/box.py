@@ -1,4 +1,4 @@
-"""Boxes of voxels: the smallest that holds something, and how two of them lie to each other."""
+"""Boxes of voxels: bounding boxes and their intersections."""
 
 import numpy as np
 

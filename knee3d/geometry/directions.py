@@ -1,4 +1,4 @@
-"""From which directions oblique slices look at a knee, as rotations of the scanner's frame."""
+"""Sets of directions of oblique slices, as rotations of the scanner's frame."""
 
 from __future__ import annotations
 

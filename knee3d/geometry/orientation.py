@@ -1,4 +1,4 @@
-"""The one door between any axis order and knee3d's: (Inferior, Posterior, Left), as a right knee.
+"""Convert any order of axes to (Inferior, Posterior, Left) and back, and mirror left knees.
 
 Axis codes are three letters that say where each array index increases to, so that "IPL" is canonical, and a NIfTI
 file in nibabel's "RAS+" order is "RAS".

@@ -1,4 +1,4 @@
-"""The three planes of slicing: the one file that names them."""
+"""Plane: axial, coronal and sagittal. The only module that names them."""
 
 from enum import Enum
 

@@ -1,4 +1,4 @@
-"""Voxels of one grid -> another grid: linear for images, nearest for labels."""
+"""Resample a volume onto another grid: linear for images, nearest for labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volume <-> stack of slices, exact inverses of each other."""
+"""Cut a volume into a stack of slices along a plane, and put it together again."""
 
 import numpy as np
 

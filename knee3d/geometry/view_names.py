@@ -1,4 +1,4 @@
-"""Names of the views that are no anatomical plane; a view's network lies in a folder of that name."""
+"""Names of the views that are no plane. The network of a view lies in a folder of that name."""
 
 OBLIQUE = "oblique"
 """The folder of the network that was trained on oblique slices. Its views are called after it, and numbered."""

@@ -1,1 +1,1 @@
-"""From trained networks to the segmentation of a knee: views, their ensemble, and the region of interest."""
+"""Predict a knee with trained networks: views, their ensemble, and the region of interest."""

@@ -1,4 +1,4 @@
-"""Ensemble: the views of one knee and the weights of their opinions."""
+"""Ensemble: the views of one knee and their fusion weights. It predicts fused probabilities and labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A view along slices that lie anyhow: a canonical volume, a turn and a Predictor -> probabilities of its voxels.
+"""ObliqueView: predict a volume along slices of any direction.
 
 The image is resampled onto oblique slices and the network's answers are brought back to the image's voxels, both
 trilinearly and a few slices at a time: the oblique volume, several times as large as the image, is never held.

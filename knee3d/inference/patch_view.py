@@ -1,4 +1,4 @@
-"""A view of a whole volume: patches that overlap, each counting most in its middle -> probabilities, slab by slab."""
+"""PatchView: predict a volume from overlapping patches with Gaussian weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A view of a knee: a canonical volume and a Predictor -> probabilities, streamed batch by batch."""
+"""PlaneView: predict a volume along the slices of a plane, batch by batch. The protocols of predictors and views."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pixels of which slices go through a network together."""
+"""Choose which rectangle of which slices goes through a network together."""
 
 from collections.abc import Sequence
 

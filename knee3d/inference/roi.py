@@ -1,4 +1,4 @@
-"""Where in the image the tissue lies, from a few slices: what need not be computed at all.
+"""Find the region of interest of a knee from a few slices.
 
 A coarse look: every `SURVEY_MM` of each plane one slice goes through its network, at full resolution within the slice,
 because networks know tissue by its size in pixels. What they find, and `MARGIN_MM` around it, is the region that is

@@ -1,4 +1,4 @@
-"""The networks of a models folder, loaded: views that look at knees together, and whether scores would flatter them."""
+"""Load the networks of a models folder with their fusion weights. Check that scores would be fair."""
 
 import hashlib
 import json

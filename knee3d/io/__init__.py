@@ -1,1 +1,1 @@
-"""Files that hold images, masks, labels and probabilities: read and written."""
+"""Read and write files of images, masks, labels and probabilities."""

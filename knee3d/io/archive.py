@@ -1,4 +1,4 @@
-"""Zip archives of DICOM, as scanners and archives hand them out: unpacked for as long as they are read."""
+"""Extract zip archives of DICOM for as long as they are read."""
 
 import stat
 import tempfile

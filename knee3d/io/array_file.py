@@ -1,4 +1,4 @@
-"""Arrays that do not say how they lie in the body: HDF5 of the IWOAI 2019 challenge, and NumPy's .npy.
+"""Read arrays without geometry: HDF5 of the IWOAI 2019 challenge, and NumPy's .npy.
 
 The challenge has `.im` images and `.seg` masks with a channel for each tissue, under the key `data`. Their axes run as
 DOSMA, whose authors published them, orders sagittal volumes: from superior to inferior, anterior to posterior, left to
@@ -36,7 +36,7 @@ def read_array_file(path: Path, spacing_mm: tuple[float, float, float] | None, a
         knows.
 
     Raises:
-        BareArrayError: The file has another form, no such array, an absurdly large one, or spacing or axes are missing.
+        ArrayFileError: The file has another form, no such array, an absurdly large one, or spacing or axes are missing.
     """
     if spacing_mm is None:
         raise ArrayFileError(

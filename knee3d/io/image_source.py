@@ -1,4 +1,4 @@
-"""Whatever a user may call an image or a mask -> Volume: the door to all forms of file."""
+"""Read an image or a mask of any supported format. ReadOptions: what the path does not say."""
 
 import hashlib
 import logging
@@ -32,7 +32,7 @@ class ReadOptions(SeriesSelector):
     Attributes:
         spacing_mm: Three distances in mm between voxels along the axes of an array of HDF5 or NumPy, which does not
             know them; None for all other forms.
-        axes: Where the axes of such an array run to, see `read_bare_array`; empty for all other forms.
+        axes: Where the axes of such an array run to, see `read_array_file`; empty for all other forms.
 
     Raises:
         ValueError: A spacing is not above 0, or axes are not one each of R/L, A/P, S/I.
@@ -138,7 +138,7 @@ def read_image(path: Path, choice: ReadOptions = DEFAULT_OPTIONS) -> KneeImage:
     Raises:
         FileNotFoundError: There is nothing at `path`.
         ValueError: It cannot be taken as one volume (`DicomError`, `ArchiveError`, `VolumeFileError`,
-            `BareArrayError`), it is one slice of a DICOM series, or a series is asked of a file.
+            `ArrayFileError`), it is one slice of a DICOM series, or a series is asked of a file.
     """
     if is_dicom_source(path):
         with extracted_archive(path) as folder:

@@ -1,4 +1,4 @@
-"""Labels on their way out: on the grid of the image they are of, in the form that is asked for."""
+"""Write labels in the format that is asked for, on the grid of their image, and read them again."""
 
 from pathlib import Path
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""Masks with a channel for each tissue -> labels."""
+"""Convert masks with a channel for each tissue to labels."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""MATLAB file -> what its structures hold, read in a process of its own: SciPy's reader can crash on broken bytes.
+"""Read the structures of a MATLAB file in a process of its own, because SciPy's reader can crash.
 
 Run as a program it reads FILE and writes JSON.
 """
@@ -32,7 +32,7 @@ def read_matlab_structures(path: Path, key: str) -> list[dict[str, list]]:
         is no such variable or it holds no structures.
 
     Raises:
-        MatError: The file cannot be read.
+        MatlabFileError: The file cannot be read.
     """
     # -P: the folder of the program must not hide other packages behind the names of this room's modules.
     command = [sys.executable, "-P", __file__, str(path.resolve()), key]

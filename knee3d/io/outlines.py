@@ -1,4 +1,4 @@
-"""iMorphics' outlines of the OAI's tissues (MATLAB files) -> labels on the grid of the image they were drawn on.
+"""Read iMorphics' outlines of OAI tissues (MATLAB files) as labels on the grid of their image.
 
 `datastruct` has an entry for each sagittal slice, with a field for each tissue that holds its closed outlines as (n, 2)
 points or more columns: how far along a row and how far up from the bottom, in pixels, 0 at the picture's edge. Nothing
@@ -43,7 +43,7 @@ def read_outlines(path: Path, image: Volume, side: Side) -> tuple[Volume, LabelM
         wins.
 
     Raises:
-        ContourError: The file is unreadable, has other slices than the image, points beyond it, or no medial and
+        OutlineError: The file is unreadable, has other slices than the image, points beyond it, or no medial and
             lateral tissue; or the side is unknown.
         ValueError: Its medial and lateral tissues contradict each other.
     """

@@ -1,4 +1,4 @@
-"""The files that a path stands for: itself, all below it, or a header and its data."""
+"""List the files that a path stands for: itself, all below it, or a header and its data."""
 
 import glob
 import logging

@@ -1,4 +1,4 @@
-"""Probabilities of one view on disk: HDF5, compressed, in the axes and on the side of the image they are of.
+"""Read and write the probabilities of a view: compressed HDF5.
 
     probabilities   (*shape, classes) float16, or uint8, where 255 is 1
     its attributes  affine (4, 4): index to RAS mm;  classes: names, background first;  view: its name

@@ -1,4 +1,4 @@
-"""Segmentations of 3D Slicer (.seg.nrrd): NRRD whose header names each segment, its label value, and its layer.
+"""Read and write segmentations of 3D Slicer (.seg.nrrd).
 
 The header's fields are those of Slicer's vtkMRMLSegmentationStorageNode. Segments that overlap lie in several layers.
 """

@@ -1,4 +1,4 @@
-"""The fields of headers that are text: NRRD's, before an empty line, and MetaImage's, before the voxels."""
+"""Read the fields of text headers: NRRD and MetaImage."""
 
 from pathlib import Path
 

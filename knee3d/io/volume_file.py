@@ -1,4 +1,4 @@
-"""NIfTI, NRRD and MetaImage files <-> Volume.
+"""Read and write NIfTI, NRRD and MetaImage files.
 
 SimpleITK reads and writes. It thinks in LPS and in arrays with the slice first; a Volume is RAS and indexed (x, y, z).
 """

@@ -1,1 +1,1 @@
-"""What the numbers of a mask mean: label schemes, label maps, and on which side of the body a knee is."""
+"""Label schemes, label maps, and the side of the body that a knee is on."""

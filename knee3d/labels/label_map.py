@@ -1,4 +1,4 @@
-"""LabelMap: which numbers of a mask mean which tissue."""
+"""LabelMap: which number of a mask means which tissue."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

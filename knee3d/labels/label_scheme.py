@@ -1,4 +1,4 @@
-"""Label schemes: which tissues a network tells apart, their ids, names and colours. The only file that counts classes.
+"""LabelScheme: the tissues that a network tells apart, with names and colours. The built-in schemes.
 
 A mask on disk has its own numbering, described by a `LabelMap` (value -> tissue name). A scheme's class collects the
 source tissues that belong to it, so masks are mapped by name and never by number.

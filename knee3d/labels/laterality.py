@@ -1,4 +1,4 @@
-"""Which knee it is: what the user, the file and the mask say, and whether they agree."""
+"""Find the side of a knee from what the user, the file and the mask say, and check that they agree."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Label schemes of users: read from a JSON file, and kept in records.
+"""Read label schemes of users from JSON files, and keep schemes in records.
 
 A record names a built-in scheme and holds the whole of a user's, so that a dataset, a model or a result needs no other
 file to be understood.

@@ -1,4 +1,4 @@
-"""A models folder: one network per view of a knee, and the weights of their fusion.
+"""The models folder: the network of each view, its model card, and the fusion weights.
 
 MODELS/<plane>/         see `models.saved_model`
 MODELS/volume/          the same, of a network that sees patches of the volume

@@ -1,4 +1,4 @@
-"""How a trained network is computed: in float32 or bfloat16, and on which device.
+"""Backend: precision and device of inference. LoadedModel: a trained network that is ready to predict.
 
 The result is a `Predictor`: it takes uint8 slices and returns float32 probabilities.
 """

@@ -1,4 +1,4 @@
-"""Which devices compute, and whether a GPU is there that TensorFlow cannot use."""
+"""Describe the devices that compute, and find GPUs that TensorFlow cannot use."""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Float32 as it is written: without TF32, by which newer NVIDIA GPUs round factors to 10 bits."""
+"""Compute float32 exactly, without the TF32 of newer NVIDIA GPUs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""fusion.json, one for each set of views: how their opinions become labels, and what that was fitted on."""
+"""Read and write fusion.json: fusion weights and what they were fitted on."""
 
 import json
 import logging

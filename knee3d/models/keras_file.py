@@ -1,4 +1,4 @@
-"""model.keras: the network of a finished training as Keras keeps it, layers and weights, without an optimizer."""
+"""Read model.keras, the network of a finished training."""
 
 from pathlib import Path
 

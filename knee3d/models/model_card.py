@@ -1,4 +1,4 @@
-"""The model card: where a plane's network comes from, how it was trained, and how well it does."""
+"""Read model cards: where a network comes from, how it was trained, and how well it does."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Which networks lie in a models folder, or in the folders of its folds."""
+"""Find the trained networks of a models folder or of its folds, and their fingerprints."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Trained networks as ONNX files, each checked against the network before it is handed out."""
+"""Export trained networks to ONNX, and compare each with its network."""
 
 import gc
 import importlib.util

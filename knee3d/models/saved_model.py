@@ -1,4 +1,4 @@
-"""The wall between TensorFlow and numpy: what is exported, and how it is loaded again.
+"""Export networks as SavedModels and load them again.
 
 models/<plane>/saved_model/     tf.saved_model.load(...).serve(uint8 slices) -> float32 probabilities; see
 `export_saved_model` models/<plane>/card.json        what it was trained on, how, and how well
@@ -89,7 +89,7 @@ def export_saved_model(model: keras.Model, folder: Path, description: Mapping[st
 
 
 def _whole_stack(serve: Callable[[tf.Tensor], tf.Tensor], stack: tf.Tensor, channels: int | None) -> tf.Tensor:
-    """Batches of slices between their neighbours, the outermost repeated, as `postprocess.with_neighbours` does."""
+    """Batches of slices between their neighbours, the outermost repeated, as `prediction.stack_neighbours` does."""
     if channels is None:
         return serve(stack[None])[0]
     count = tf.shape(stack)[0]

@@ -1,1 +1,1 @@
-"""From labels to millimetres."""
+"""Measure labels in millimetres: volumes, thickness, subregions, meshes, repeatability and change."""

@@ -1,4 +1,4 @@
-"""What has changed of a knee between two visits, and whether that can be told from error."""
+"""Change of a knee between two visits, compared with the smallest detectable change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class SmallestDetectableChange:
-    """The smallest change that can be told from error, see `Agreement.sdc`.
+    """The smallest change that can be told from error, see `RepeatabilityStatistics.sdc`.
 
     Attributes:
         sdc: It; NaN where pairs do not suffice.

@@ -1,4 +1,4 @@
-"""The two condyles in femoral cartilage: the notch between them, and the knee's own axes, which they carry.
+"""Find the intercondylar notch and the axes of the knee from femoral cartilage.
 
 Medial runs through the centres of circles around the sagittal profiles of the two condyles, the cylinder axis of knee
 kinematics (Eckhoff et al. 2005, J Bone Joint Surg Am 87 Suppl 2:71; Yin et al. 2015, PLoS ONE 10:e0128877). Inferior is

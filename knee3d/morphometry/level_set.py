@@ -1,4 +1,4 @@
-"""Where a tissue ends, finer than voxels: a field of 0 to 1 that is 0.5 at its border."""
+"""The border of a tissue finer than voxels: a field of 0 to 1 that is 0.5 at the border."""
 
 import numpy as np
 from scipy import ndimage

@@ -1,4 +1,4 @@
-"""Measure: a number with its unit, of a tissue or a region of it."""
+"""Measurement: a number with its unit, of a tissue or of a region of it."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""All that is measured of one knee: volumes, thickness and areas, of each tissue and its parts."""
+"""Measure one knee: volumes, thickness and areas of each tissue and its subregions."""
 
 from __future__ import annotations
 

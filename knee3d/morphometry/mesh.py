@@ -1,4 +1,4 @@
-"""From voxels to a closed surface in the scanner's millimetres."""
+"""Closed surfaces of tissues in the scanner's millimetres."""
 
 import numpy as np
 import pyvista as pv

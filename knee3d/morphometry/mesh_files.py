@@ -1,4 +1,4 @@
-"""Surfaces of tissues as files: PLY, STL and VTP, in the scanner's millimetres, which each file says of itself.
+"""Write surfaces as PLY, STL and VTP files in the scanner's millimetres.
 
 The words are those that 3D Slicer looks for, `SPACE=RAS`: without them it takes a mesh for LPS and turns it about.
 Nothing in a file depends on when, where or by whom it was written: the same surfaces make the same bytes. They are made

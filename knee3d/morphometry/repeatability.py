@@ -1,4 +1,4 @@
-"""How well measures repeat: pairs of the same knees, measured twice while nothing changed.
+"""Repeatability of measures from pairs of measurements: bias, RMS-CV, SDC, ICC.
 
 The sources: Bland and Altman 1999 (Stat Methods Med Res 8:135) for bias and limits of agreement, Carkeet 2015 (Optom
 Vis Sci 92:e71) for the exact intervals of those limits, Gluer et al. 1995 (Osteoporos Int 5:262) for root mean squares

@@ -1,4 +1,4 @@
-"""Parts of cartilage plates as osteoarthritis trials report them: medial and lateral, trochlear, central, posterior.
+"""Subregions of cartilage plates: medial and lateral, trochlear, central, posterior.
 
 Wirth and Eckstein 2008 (IEEE Trans Med Imaging 27:737) and the nomenclature of Eckstein et al. 2006 (Osteoarthritis
 Cartilage 14:974): the femoral condyles begin behind the intercondylar notch; their central, weight-bearing part (cMF,

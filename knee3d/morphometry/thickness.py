@@ -1,4 +1,4 @@
-"""Thickness of a cartilage plate: from its bone outward along the normals of the bone-cartilage interface.
+"""Thickness of a cartilage plate along the normals of the bone-cartilage interface.
 
 From each corner of the interface a ray goes along the normal, and thickness is the length of the ray's first run
 within the cartilage, as in Maier et al. 2017 and pymskt (Gatti 2022). The field in which the run is measured is finer

@@ -1,4 +1,4 @@
-"""How much of each tissue there is."""
+"""Volumes of tissues in mm3."""
 
 import numpy as np
 from scipy import ndimage

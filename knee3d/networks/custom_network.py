@@ -1,4 +1,4 @@
-"""Networks of users: found by name, and checked before anything is trained."""
+"""Networks of users: import them by name, and check them before training."""
 
 import hashlib
 import importlib

@@ -1,4 +1,4 @@
-"""Encoders of `segmentation-models`: what pixels they were trained on, and where their first weights come from."""
+"""Encoders of `segmentation-models`: their pixel scaling and their first weights."""
 
 import os
 import warnings

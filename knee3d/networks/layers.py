@@ -1,4 +1,4 @@
-"""Layers that make raw PNG pixels of any size fit an ImageNet encoder, and its answer fit the pixels.
+"""Layers that fit raw pixels of any size to an encoder, and its output to the pixels.
 
 All are made of operations that TensorFlow has for CPUs and GPUs, in graphs and under XLA, and that ONNX knows. They
 want channels last.

@@ -1,4 +1,4 @@
-"""The networks of `segmentation-models` that take slices of any size."""
+"""U-Net, LinkNet and FPN of `segmentation-models`, for slices of any size."""
 
 from collections.abc import Callable
 

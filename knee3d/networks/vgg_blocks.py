@@ -1,4 +1,4 @@
-"""The convolutions of VGG (Simonyan and Zisserman 2014), for networks that change it; layers have Keras' names."""
+"""The convolutions of VGG (Simonyan and Zisserman 2014), for architectures that change it."""
 
 import keras
 

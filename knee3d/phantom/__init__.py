@@ -1,1 +1,1 @@
-"""Made-up knees: anatomy -> image -> a cohort on disk, as if from a scanner and an expert."""
+"""Made-up knees: anatomy, image, and cohorts on disk."""

@@ -1,4 +1,4 @@
-"""A made-up cohort on disk: DICOM series, masks, knees.csv, as if from a scanner and an expert.
+"""Write a made-up cohort: DICOM series, masks, knees.csv.
 
 OUT/knees.csv  labels.json  cohort.json
 OUT/<case>/dicom/IM0001.dcm ...

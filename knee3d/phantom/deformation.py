@@ -1,4 +1,4 @@
-"""One person's label map -> another's: seeded deformation of whole knees, and thinning of their cartilage."""
+"""Deform label maps by a seed, and thin their cartilage."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""A parametric right knee: bones from smooth solids, cartilage as layers of known thickness on them.
+"""A parametric right knee: bones from smooth solids, cartilage as layers of known thickness.
 
 Every bone is a signed distance field in millimetres, first-order on its ellipsoids, so that a layer of cartilage is
 where the distance to its bone lies between 0 and the layer's thickness, within the articular part of the surface.

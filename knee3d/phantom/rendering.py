@@ -1,4 +1,4 @@
-"""Label map -> DESS-like knee MRI.
+"""Render a DESS-like MR image from a label map.
 
 Water-excited sagittal 3D DESS: marrow dark, cortical bone, menisci and tendons black, muscle grey, fat dark grey,
 cartilage bright and fluid brightest. What the label map does not hold, the leg around the joint, is made up from smooth

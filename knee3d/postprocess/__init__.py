@@ -1,1 +1,1 @@
-"""From the probabilities of several views to labels, and their scores. Numpy and scipy, no TensorFlow."""
+"""Stack and blend the probabilities of views, decide labels, and score them. Numpy and scipy, no TensorFlow."""

@@ -1,4 +1,4 @@
-"""Everything one segmentation of a case scores against its truth, and how sure a mean over patients is."""
+"""All scores of one case, means over cases, and bootstrap intervals over patients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several opinions on one volume -> one: `F = wc*C + wa*A + ws*S` (Luan et al. 2025), for any number of named views.
+"""Blend the probabilities of views, `F = wc*C + wa*A + ws*S` (Luan et al. 2025), for any number of named views.
 
 RULES says how opinions may be pooled. Views come one at a time into one accumulator, whole (`blend`) or part by part as
 they are made (`BlendAccumulator`), or, where all of them are in memory or mapped into it, piece by piece

@@ -1,4 +1,4 @@
-"""Candidate voxels: the voxels of a case whose fused label depends on how its views are fused.
+"""Candidate voxels: voxels whose fused label depends on the fusion weights.
 
 Where every view gives the same class more than `CONFIDENT`, every fusion gives that class: a weighted mean of
 probabilities or of their logarithms, a vote, and one with thresholds between 1 - `CONFIDENT` and `CONFIDENT`. Such

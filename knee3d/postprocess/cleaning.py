@@ -1,4 +1,4 @@
-"""Specks and pinholes, by their size in mm3. Off unless asked for: what is small may be all there is."""
+"""Remove small pieces of tissues and fill small holes, by their size in mm3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The confusion matrix, and every overlap score read off it.
+"""The confusion matrix, and the overlap scores that follow from it.
 
 Rows are truth, columns prediction, class 0 is background. A class that neither side contains scores NaN, and a mean
 over tissues leaves background and NaN out.

@@ -1,4 +1,4 @@
-"""Probabilities -> labels, and labels of several views -> labels."""
+"""Decide labels from probabilities; combine labels by STAPLE."""
 
 from collections.abc import Callable, Mapping, Sequence
 

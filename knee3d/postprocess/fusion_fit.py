@@ -1,4 +1,4 @@
-"""Fusion weights and thresholds that maximise Dice on validation cases."""
+"""Fit fusion weights and thresholds that maximise Dice on validation cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is this knee to be believed? A few numbers for each case and flags in words, so that not all must be looked at.
+"""Quality control: predictive entropy, inter-view Dice, and flags in words. It needs no truth.
 
 Each rule compares with what is known of the models: volumes in the masks of training and validation, and how the
 networks did on validation. No rule needs the truth.

@@ -1,4 +1,4 @@
-"""Slices in any order -> one volume: the inverse of slicing, for whoever predicts them a batch at a time."""
+"""Stack slices that come in any order into a volume."""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,1 +1,1 @@
-"""From numbers to pictures and tables."""
+"""Figures, tables and pages."""

@@ -1,4 +1,4 @@
-"""The page of an audit: counts, a row for each case, and a picture to click on."""
+"""The page of an audit: counts, and a row and a picture for each case."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ def write_audit_page(summary: Mapping[str, Any], pictures: str, path: Path) -> N
     """Write one HTML page without scripts.
 
     Args:
-        summary: See `case_collection.audit.summary_of`.
+        summary: See `dataset.audit.audit_summary`.
         pictures: Folder of <case>.png, relative to the page.
         path: Of the page.
     """

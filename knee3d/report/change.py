@@ -1,4 +1,4 @@
-"""Change between two visits on a page: tables for the terminal, and CSV."""
+"""Tables of change between two visits, for the terminal and as CSV."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many knees on one page: the worst first, each with a link to its own."""
+"""The page of many knees, the worst first."""
 
 from __future__ import annotations
 

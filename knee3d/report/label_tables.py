@@ -1,4 +1,4 @@
-"""What label values mean, as other programs read it: ITK-SNAP's label descriptions, FreeSurfer's colour table."""
+"""Label tables of other programs: ITK-SNAP and FreeSurfer."""
 
 from pathlib import Path
 

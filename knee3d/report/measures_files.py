@@ -1,4 +1,4 @@
-"""measures.csv: what was measured of knees, a number a line, written and read back; measures.json: of one knee.
+"""Read and write measures.csv and write measures.json.
 
 The JSON has all that is needed to read the numbers, in a form that a schema describes.
 """

@@ -1,4 +1,4 @@
-"""The program that draws a 3D scene: started by `rendering` in a process of its own, because VTK can crash.
+"""The program that draws a 3D scene. `rendering` runs it in a process of its own, because VTK can crash.
 
 On a machine without OpenGL, VTK does not raise an exception: it writes warnings from C++ and ends the process with a
 segmentation fault. Run by its path, so it imports nothing of knee3d.

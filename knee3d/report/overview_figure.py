@@ -1,4 +1,4 @@
-"""A knee with its labels at a glance: one slice per plane, and the tissues in three dimensions."""
+"""Draw a knee with its labels: one slice of each plane, and the tissues in 3D."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""A picture of the tissues in three dimensions."""
+"""Draw the tissues in 3D."""
 
 import re
 import subprocess

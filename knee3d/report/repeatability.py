@@ -1,4 +1,4 @@
-"""Repeatability on a page: a table, CSV and JSON, and Bland-Altman plots as vector PDF."""
+"""Repeatability as a table, as CSV and JSON, and as Bland-Altman plots."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def bland_altman_figure(
 
     Args:
         pairs: See `morphometry.repeatability.pair_measurements`.
-        found: What `agreement` says of each. Measures without a pair are left out.
+        found: The `repeatability_statistics` of each. Measures without a pair are left out.
         path: The PDF.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The parts of cartilage, drawn: what the regional measures are of."""
+"""Draw the subregions of cartilage."""
 
 from collections.abc import Mapping
 from io import BytesIO

@@ -1,4 +1,4 @@
-"""Scores and volumes as JSON, CSV and a table for the terminal."""
+"""Scores and volumes as JSON, CSV and tables for the terminal."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Text from the templates in assets: pages of HTML that ask for nothing, and model cards."""
+"""Fill the templates in assets: HTML pages and model cards."""
 
 from base64 import b64encode
 from collections.abc import Sequence

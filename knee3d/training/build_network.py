@@ -1,4 +1,4 @@
-"""A network ready to learn: weights, precision, batch normalisation, optimizer."""
+"""Build a network for training: first weights, precision, batch normalisation, optimizer."""
 
 import knee3d.tensorflow_setup  # noqa: F401
 

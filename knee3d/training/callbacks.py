@@ -1,4 +1,4 @@
-"""What knee3d adds to Keras' callbacks: decisions that are remembered, a table, and checkpoints."""
+"""Keras callbacks of knee3d: remembered decisions, the epoch table, checkpoints."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""All epochs of one network: from where they were left to the last one, by Keras' `fit_network`."""
+"""Fit one network: all epochs that are left, by Keras' `fit`."""
 
 import logging
 from collections.abc import Callable
@@ -185,7 +185,7 @@ def _dealt(
     """Batches as Keras' `fit` takes them, without end, and divided among the devices where there are several.
 
     Args:
-        batches: As `pipeline` makes them.
+        batches: As `input_pipeline` makes them.
         deal: How.
         devices: That compute.
     """

@@ -1,4 +1,4 @@
-"""Stacks -> tf.data of (image, mask) batches.
+"""Stream batches of slices and masks with `tf.data`.
 
     for each epoch: stacks, shuffled -> a stack's voxels, read once -> its places, shuffled, cut out as the network is
                     shown them, taken in turn from a few stacks -> batch, with random numbers -> prefetch

@@ -1,4 +1,4 @@
-"""KneeScores: what a network in training predicts of each knee of validation."""
+"""KneeScores: a metric that scores whole knees of validation."""
 
 import knee3d.tensorflow_setup  # noqa: F401
 

@@ -1,4 +1,4 @@
-"""Starting from a network that was trained before (`--init`): its weights, and the patients it was trained on."""
+"""Start from a network that was trained before (`--init`): its weights and its patients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an epoch visits of stacks, and how their voxels are had: from PNGs, from memory, from files of raw voxels."""
+"""SampleIndex: the samples of an epoch. VolumeReader: voxels from PNGs, memory, or raw files."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a network is shown of a stack at a time: a slice between its neighbours, or a patch of the volume.
+"""Samplers: what a network sees at a time, a slice between its neighbours or a patch of the volume.
 
 A place is a number: of a slice, or of the voxel where a patch begins. Parts are cut from a stack's image and mask, both
 (slices, height, width) uint8.

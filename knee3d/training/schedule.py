@@ -1,4 +1,4 @@
-"""What happens between epochs: the learning rate, and whether to stop.
+"""Learning-rate schedules and early stopping.
 
 Keras' callbacks decide. Their memory is no file of its own: it is rebuilt by showing them the epochs that were, see
 `callbacks.replay_history`, so that an interrupted training goes on as if it had not been.

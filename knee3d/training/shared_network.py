@@ -1,4 +1,4 @@
-"""One network for the slices of all planes (`--plane shared`): it is exported to the folder of each plane."""
+"""One network for the slices of all planes (`--plane shared`), exported to the folder of each plane."""
 
 import shutil
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Slices of a knee, one behind the other: along a plane as PNGs, across all planes resampled from it."""
+"""Stacks of slices of a knee: along a plane from PNGs, or oblique ones that are resampled."""
 
 from __future__ import annotations
 

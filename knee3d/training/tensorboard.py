@@ -1,4 +1,4 @@
-"""What the person sees of a training: a line an epoch on the terminal, and TensorBoard's pages."""
+"""The epoch table on the terminal, and the pages of TensorBoard."""
 
 import logging
 import tempfile

@@ -1,4 +1,4 @@
-"""One view's network from slices to a SavedModel, however often it is interrupted."""
+"""Train the network of one view and export it; an interrupted training goes on."""
 
 import gc
 import logging

@@ -1,4 +1,4 @@
-"""A network under training by Keras' own `fit`, on one device or all GPUs of a machine.
+"""Trainer: the Keras model that `fit` trains, on one device or on all GPUs of a machine.
 
 Every device computes the loss of the whole batch (`losses.OverlapLoss`), so that several train what one would. Sums
 over all slices of a knee are kept as metrics, and scores and `val_knee_loss` are computed of them.
@@ -61,7 +61,7 @@ class StepOptions:
 
 
 class Trainer(keras.Model):
-    """A network with what it is trained by; `fit` takes batches as `pipeline` makes them.
+    """A network with what it is trained by; `fit` takes batches as `input_pipeline` makes them.
 
     Args:
         network: Compiled with its optimizer, uint8 slices -> probabilities, built in the scope of

@@ -1,4 +1,4 @@
-"""The model card of a training that begins, and whether two cards are of the same training."""
+"""Make the model card of a training, and compare two cards."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The folder of one plane's training: what is written while it runs, and how it goes on after an interruption.
+"""TrainingFolder: what a training writes while it runs, and how it goes on after an interruption.
 
 train.toml          settings; knee3d-train --config takes them
 environment.json    versions, devices, the commit of knee3d

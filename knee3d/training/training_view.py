@@ -1,4 +1,4 @@
-"""What a network looks at, by the name of its folder: a plane's, `shared` by all planes, `oblique`, `volume`."""
+"""TrainingView: what a network is trained on: a plane, all planes, oblique slices, or the volume."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From a folder of DICOM to a volume, and back: headers -> series -> regular grid -> pixels."""
+"""Read a folder of DICOM as a volume, and write one: headers, series, regular grid, pixels."""

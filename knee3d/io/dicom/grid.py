@@ -1,4 +1,4 @@
-"""Frames of one stack -> the regular grid they make, or the reason why they make none.
+"""Find the regular grid of the frames of a stack, or the reason why they form none.
 
 Geometry comes from ImagePositionPatient, ImageOrientationPatient and PixelSpacing alone.
 """

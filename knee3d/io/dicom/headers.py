@@ -1,4 +1,4 @@
-"""What the header of a DICOM file says of each of its pictures: series, echo, place, side. No pixel is read here.
+"""Read the headers of DICOM files: series, echo, position and side of each frame. No pixel is read.
 
 Classic files hold one picture, enhanced ones many, whose tags lie in functional groups. Nothing that says who the
 patient is is read. Slice thickness, stated slice distance, instance numbers and file names are known to lie about

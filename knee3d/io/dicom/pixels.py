@@ -1,4 +1,4 @@
-"""Grid -> Volume: the pixels of its frames, decoded by pydicom."""
+"""Decode the pixels of the frames of a grid with pydicom."""
 
 import logging
 from collections.abc import Sequence

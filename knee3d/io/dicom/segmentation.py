@@ -1,4 +1,4 @@
-"""Labels <-> DICOM-SEG: every tissue a named, coloured and coded segment that refers to the images it was made from.
+"""Read and write DICOM-SEG: a coded, coloured segment for each tissue, which refers to the images.
 
 highdicom writes and reads. Codes are those of SNOMED CT that DICOM lists as tissues (CID 7166) and anatomic regions.
 """
@@ -70,7 +70,7 @@ def write_segmentation(
         labels: Classes of `scheme` in the axes of the grid, (column, row, slice).
         scheme: Names and colours.
         side: Of the knee.
-        grids: What `find_grids` told of the image; of several echoes, all.
+        grids: What `find_slice_grids` told of the image; of several echoes, all.
         path: To write.
         case: At most 64 characters.
 

@@ -1,4 +1,4 @@
-"""A folder of DICOM -> series and echoes -> Volume: what is there, and which of it is meant."""
+"""Find the series and echoes in a folder of DICOM, and read the one that is asked for."""
 
 import filecmp
 import logging

@@ -1,4 +1,4 @@
-"""Volume -> a folder of single-frame MR files, for phantoms: no clock and no chance in them, the same each time."""
+"""Write a volume as a folder of single-frame MR files, for phantoms."""
 
 import hashlib
 from copy import deepcopy

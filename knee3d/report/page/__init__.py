@@ -1,4 +1,4 @@
-"""A knee as one page to open from disk: the knee to look at, what was measured, what to bear in mind."""
+"""The page of one knee: one HTML file that opens from disk."""
 
 from knee3d.report.page.content import KneePage
 from knee3d.report.page.html import write_page

@@ -1,4 +1,4 @@
-"""How numbers are coloured: the same table for voxels, for surfaces and for the bar beside them."""
+"""Colour maps of the page: the same for voxels, surfaces and colour bars."""
 
 from __future__ import annotations
 

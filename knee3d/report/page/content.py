@@ -1,4 +1,4 @@
-"""What a knee's page shows: filled in by others, checked at birth."""
+"""KneePage: the content of the page of one knee, checked."""
 
 from __future__ import annotations
 

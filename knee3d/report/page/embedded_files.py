@@ -1,4 +1,4 @@
-"""Volumes and surfaces as the bytes of files that NiiVue reads: NIfTI-1, and MZ3, the smallest of its mesh formats.
+"""Volumes and surfaces as bytes of files that NiiVue reads: NIfTI-1 and MZ3.
 
 Reading and writing volumes on disk is dataset's.
 """

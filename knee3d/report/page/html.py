@@ -1,4 +1,4 @@
-"""A knee's page as one HTML file."""
+"""Write the page of a knee as one HTML file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An image small enough to travel in a page: cropped, coarser, in fewer greys. It is looked at and not measured."""
+"""Reduce an image so that it fits into a page: crop, coarsen, fewer grey levels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the viewer of a page draws, small enough to travel in it: volumes, surfaces, colours, where to look first."""
+"""The scene of the viewer of a page: volumes, surfaces, colours, first position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers of a page's tables: measures and confusion matrices."""
+"""The tables of a page: measures and confusion matrices."""
 
 from __future__ import annotations
 
