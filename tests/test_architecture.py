@@ -1,11 +1,15 @@
 """The packages stay as planned: which may import which, where frameworks are imported, how modules are named."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import knee3d
 from knee3d import Plane
 
 PACKAGE = Path(__file__).parent.parent / "knee3d"
@@ -51,6 +55,13 @@ USED_IN = {
     "submitit": {"cluster"},
     "click": {"cli"},
 }
+
+
+NOTEBOOKS = sorted((PACKAGE.parent / "notebooks").glob("*.ipynb"))
+NOTEBOOK_MODULES = {"knee3d", "knee3d.api", "knee3d.networks", "knee3d.losses", "knee3d.metrics"}
+NOTEBOOK_PACKAGES = ("knee3d.postprocess.",)
+"""What notebooks may import: the public API, and the numpy part that whoever scores or fuses predictions may use."""
+MOST_NOTEBOOK_IMPORTS = 3
 
 
 def package(path: Path) -> str:
@@ -99,6 +110,40 @@ def test_commands_and_demo_call_the_public_functions_only():
     used = {name.rpartition(".")[0] for name in names if not name.startswith("knee3d.cli.")}
     types = {"knee3d.choices", "knee3d.geometry.orientation", "knee3d.geometry.plane", "knee3d.labels.label_scheme"}
     assert used <= types | {"knee3d", "knee3d.api", "knee3d.demo", "knee3d.report.tables", "knee3d.dataset.split"}
+
+
+def notebook_nodes(path: Path) -> list[ast.AST]:
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    return [node for cell in cells for node in ast.walk(ast.parse("".join(cell["source"])))]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_import_few_modules_and_public_ones_only(path):
+    nodes = notebook_nodes(path)
+    used = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    used += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    used = [name for name in used if name.split(".")[0] == "knee3d"]
+    assert [name for name in used if name not in NOTEBOOK_MODULES and not name.startswith(NOTEBOOK_PACKAGES)] == []
+    assert 0 < len(used) <= MOST_NOTEBOOK_IMPORTS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_use_public_names_only(path):
+    (public,) = (
+        ast.literal_eval(node.value)
+        for node in MODULES[PACKAGE / "api" / "__init__.py"].body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    )
+    nodes = notebook_nodes(path)
+    names = {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "knee3d"
+    }
+    imported = {(node.module, alias.name) for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    parts = {name.removeprefix("knee3d.") for name in NOTEBOOK_MODULES}
+    assert names | {name for module, name in imported if module == "knee3d"} <= {*knee3d.__all__, *parts}
+    assert {name for module, name in imported if module == "knee3d.api"} <= set(public)
 
 
 def test_frameworks_are_imported_in_their_packages_only():

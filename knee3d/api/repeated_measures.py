@@ -78,12 +78,13 @@ class ComparisonResult:
         """The changes as a table.
 
         Returns:
-            A row for each knee, tissue, region and measure: both values, their change, and whether it is beyond error.
+            A row for each knee, tissue, region and measure, with the columns of compare.csv: the names of the knee
+            (baseline_case, followup_case), both values, their change, and whether it is beyond error.
         """
         import pandas as pd
 
         rows = [
-            {"baseline": knee["baseline"], "followup": knee["followup"], **row}
+            {"baseline_case": knee["baseline"], "followup_case": knee["followup"], **row}
             for knee in self.summary["knees"]
             for row in knee["changes"]
         ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from knee3d.geometry.orientation import Side, axis_codes
+from knee3d.geometry.orientation import Side, axis_codes, reorient, to_canonical
 from knee3d.geometry.volume import Volume
 
 
@@ -36,9 +36,50 @@ class KneeImage(Volume):
             raise ValueError(f"side {self.side!r} is none; a knee is R, L or '' (unknown)")
         object.__setattr__(self, "side", Side(self.side))
 
+    @property
+    def axes(self) -> str:
+        """Three letters of R/L, A/P and S/I that say where each array index increases to, such as "PIR"."""
+        return axis_codes(self.affine)
+
+    def reorient(self, axes: str) -> KneeImage:
+        """Put the array axes in another order. Voxels keep their values and their places in the patient.
+
+        Args:
+            axes: Three letters, one each of R/L, A/P and S/I, that say where each array index increases to.
+
+        Returns:
+            The image with these axes. Its array is a view of the same memory.
+
+        Raises:
+            ValueError: The letters do not name one direction of each pair.
+
+        Example:
+            >>> import numpy as np
+            >>> KneeImage(np.zeros((4, 5, 6), np.int16), np.diag([0.5, 0.5, 1.0, 1.0])).reorient("IPL").shape
+            (6, 5, 4)
+        """
+        moved = reorient(self, axes)
+        return replace(self, array=moved.array, affine=moved.affine)
+
+    def canonical(self) -> Volume:
+        """Give the axes that knee3d computes in: Inferior, Posterior, Left. A left knee is mirrored to a right one.
+
+        An image of unknown side is not mirrored. Nothing is resampled.
+
+        Returns:
+            The intensities, (inferior, posterior, left). The array is a view of the same memory.
+
+        Example:
+            >>> import numpy as np
+            >>> KneeImage(np.zeros((4, 5, 6), np.int16), np.diag([0.5, 0.5, 1.0, 1.0])).canonical().shape
+            (6, 5, 4)
+        """
+        return to_canonical(self, self.side)
+
     def __repr__(self) -> str:
         side = {Side.LEFT: "left", Side.RIGHT: "right"}.get(self.side, "side unknown")
         voxels = " x ".join(map(str, self.shape))
         spacing = " x ".join(f"{mm:.2f}" for mm in self.spacing_mm)
-        axes = axis_codes(self.affine)
-        return f"KneeImage({self.name!r}, {side}, {voxels} voxels of {spacing} mm, axes {axes}, {self.array.dtype})"
+        return (
+            f"KneeImage({self.name!r}, {side}, {voxels} voxels of {spacing} mm, axes {self.axes}, {self.array.dtype})"
+        )

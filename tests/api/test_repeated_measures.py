@@ -187,6 +187,17 @@ def test_change_is_told_from_error(tmp_path, error):
     assert "0 of 2 changes are larger than their SDC" in small.output
 
 
+def test_the_frame_of_changes_is_that_of_the_file(tmp_path):
+    result = api.compare(knee(tmp_path / "one", 10000), knee(tmp_path / "two", 9000), out=tmp_path / "out")
+    frame = result.to_frame()
+    with (tmp_path / "out" / "compare.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    assert list(frame.columns) == head
+    assert len(frame) == len(rows)
+    assert frame.loc[0, ["baseline_case", "followup_case"]].tolist() == ["one", "two"]
+    assert frame.loc[0, ["baseline", "followup"]].tolist() == [10000, 9000]
+
+
 def test_without_an_error_it_says_that_it_cannot_tell(tmp_path):
     done = run("compare", knee(tmp_path / "before", 10_000), knee(tmp_path / "after", 9_000), "--out", tmp_path / "out")
     assert done.exit_code == 0
