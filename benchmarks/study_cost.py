@@ -56,7 +56,9 @@ def main() -> None:
 
     patch = preset.solid.patch or knee.shape
     patches = (
-        len(PatchSampler(patch).places(given.shape)) * gflop(build_network(preset.solid.network, classes), patch) / 1e3
+        len(PatchSampler(patch).positions(given.shape))
+        * gflop(build_network(preset.solid.network, classes), patch)
+        / 1e3
     )
     a_knee = {f"{name}, three planes": of_slices(name, planes) for name in FLAT} | {
         f"{DIRECTIONS} oblique views, one network": of_slices("unet", oblique),

@@ -106,10 +106,10 @@ def slices_per_second(batches: Iterator[tf.Tensor], limit: int) -> float:
 
 def augmented(slices: SampleIndex) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
     """Batches of which the first, again and again, is changed: what the changes alone take."""
-    cutting = SliceSampler(CONTEXT)
-    change = DrawnAugmentation(STRENGTHS["medium"], [cutting.frame(one.shape, one.voxel_mm) for one in slices.stacks])
+    sampler = SliceSampler(CONTEXT)
+    change = DrawnAugmentation(STRENGTHS["medium"], [sampler.frame(one.shape, one.voxel_mm) for one in slices.stacks])
     step = tf.function(lambda images, masks, stacks, drawn: change(images, masks, stacks, drawn))
-    images, masks, stacks, _ = next(iter(training_batches(slices, cutting, BATCH, SamplingOrder(0), range(1))))
+    images, masks, stacks, _ = next(iter(training_batches(slices, sampler, BATCH, SamplingOrder(0), range(1))))
     for number in range(10_000):
         yield step(images, masks, stacks, draw_augmentations(tf.constant([0, number], tf.int64), tf.constant(BATCH)))
 

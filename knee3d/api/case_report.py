@@ -145,7 +145,7 @@ def origin_of_report(given: SegmentedCase, config: ReportConfig) -> dict[str, An
         Keys of the record: "results", "image" (whether it was at hand), "mask" and "mask_labels" (digests, empty where
         there is none) and "settings".
     """
-    names = sorted(given.numbering.names.items()) if given.numbering else []
+    names = sorted(given.label_map.names.items()) if given.label_map else []
     return {
         "results": fingerprint_of_results(given.record),
         "image": given.entry is not None,

@@ -182,8 +182,8 @@ def prepare_dataset(
     Args:
         table: knees.csv.
         folder: The dataset's; what an earlier run or another process finished there is kept.
-        preparation: How; its numbering is found here.
-        labels: Name or file of the masks' numbering; None takes labels.json beside the table.
+        preparation: How; its label map is found here.
+        labels: Name or file of the masks' label map; None takes labels.json beside the table.
         jobs: Knees at a time.
 
     Returns:
@@ -197,7 +197,7 @@ def prepare_dataset(
     knees = read_manifest(table)
     beside = table.parent / LABELS_FILE
     source = labels or (str(beside) if beside.is_file() else None)
-    preparation = replace(preparation, numbering=read_label_map(source, preparation.scheme) if source else None)
+    preparation = replace(preparation, label_map=read_label_map(source, preparation.scheme) if source else None)
     known = load_cases(folder) if (folder / CASES_FILE).is_file() else CaseCollection(folder, preparation.scheme, ())
     _check_same_dataset(known, knees, preparation, table)
     cases = {knee.case: case for knee in knees if (case := load_finished_case(knee, folder, preparation))}

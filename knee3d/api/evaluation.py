@@ -97,8 +97,8 @@ def fit_fusion_of_models(data: Dataset, models: Path, config: FusionConfig, obli
     known = [case for case in dataset.cases if case.labelled and case.split in (Split.TRAIN, Split.VAL)]
     masks = _mask_extents(dataset, known, evidence / "masks.json")
     reference = quality_reference(masks, [_kept(_seen(path), _are_numbers) for path in paths])
-    marks = {name: network_fingerprint(models, name) for name in trained.marks}
-    save_fusion(fusion, cases, reference, marks, fitted)
+    fingerprints = {name: network_fingerprint(models, name) for name in trained.fingerprints}
+    save_fusion(fusion, cases, reference, fingerprints, fitted)
     return fusion
 
 

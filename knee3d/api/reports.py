@@ -53,22 +53,22 @@ class ReportInputs:
     Attributes:
         entries: Case to image.
         masks: Case to a mask to score against.
-        numbering: Of masks that do not tell what their values mean: name of a built-in or path of a file.
+        label_map: Of masks that do not tell what their values mean: name of a built-in or path of a file.
     """
 
     entries: Mapping[str, InputCase] = field(default_factory=dict)
     masks: Mapping[str, Path] = field(default_factory=dict)
-    numbering: str | None = None
+    label_map: str | None = None
 
 
 def find_report_inputs(
-    path: Path | None, numbering: str | None = None, choice: ReadOptions = DEFAULT_OPTIONS
+    path: Path | None, label_map: str | None = None, choice: ReadOptions = DEFAULT_OPTIONS
 ) -> ReportInputs:
     """What a path says of knees: a knee, a folder of knees, or a table, which may name masks.
 
     Args:
         path: As `find_cases` has it; None is no knee.
-        numbering: See `ReportInputs`.
+        label_map: See `ReportInputs`.
         choice: What the path does not say of images.
 
     Raises:
@@ -81,8 +81,8 @@ def find_report_inputs(
     if path.suffix.lower() == ".csv":
         masks = {knee.case: knee.mask for knee in read_manifest(path, must_exist=False) if knee.mask}
         beside = path.with_name(LABELS_FILE)
-        numbering = numbering or (str(beside) if beside.is_file() else None)
-    return ReportInputs(entries, masks, numbering)
+        label_map = label_map or (str(beside) if beside.is_file() else None)
+    return ReportInputs(entries, masks, label_map)
 
 
 def make_reports(
@@ -230,8 +230,8 @@ def _given(folder: Path, knees: ReportInputs, single: bool) -> SegmentedCase:
         raise ValueError(f"{folder} is of side {record['side']}, but the table says {told}; segment the knee again")
     mask = knees.masks.get(record["case"])
     scheme = scheme_from_json(record["scheme"])
-    numbering = read_label_map(knees.numbering, scheme) if mask and knees.numbering else None
-    return SegmentedCase(record, entry, mask, numbering)
+    label_map = read_label_map(knees.label_map, scheme) if mask and knees.label_map else None
+    return SegmentedCase(record, entry, mask, label_map)
 
 
 def _known(folder: Path, given: SegmentedCase, config: ReportConfig, since: float) -> dict[str, Any] | None:

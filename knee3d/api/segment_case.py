@@ -122,7 +122,7 @@ def segment_case(
         SEEN: next((split.value for split, known in trained.patients.items() if case.patient in known), ""),
         "scheme": scheme_to_json(found.scheme),
         **input_record(content, source, config, fingerprint),
-        "models": dict(trained.marks),
+        "models": dict(trained.fingerprints),
         "weights": dict(trained.ensemble.weights),
         "engine": trained.computed_by,
         "whole_because": found.computed_whole_because,

@@ -103,7 +103,7 @@ def _made_by(trained: TrainedModels) -> dict[str, str]:
     weights = trained.ensemble.weights
     return {
         "knee3d": __version__,
-        "networks": "  ".join(f"{view} {fingerprint[:12]}" for view, fingerprint in trained.marks.items()),
+        "networks": "  ".join(f"{view} {fingerprint[:12]}" for view, fingerprint in trained.fingerprints.items()),
         "fusion weights": "  ".join(f"{view} {np.round(weight, 3)}" for view, weight in weights.items()),
         "computed by": trained.computed_by,
     }

@@ -32,13 +32,13 @@ class SegmentedCase:
         record: Its segmentation.json.
         entry: Its image; None where that was not given.
         mask: A mask of it to score against; None where there is none.
-        numbering: Of a mask that does not tell itself.
+        label_map: Of a mask that does not tell itself.
     """
 
     record: Mapping[str, Any]
     entry: InputCase | None = None
     mask: Path | None = None
-    numbering: LabelMap | None = None
+    label_map: LabelMap | None = None
 
     @property
     def scheme(self) -> LabelScheme:
@@ -122,7 +122,7 @@ def score_views(
     """View to its confusion matrix against the mask; None where there is no mask, or no image to tell its place."""
     if given.mask is None or image is None:
         return None
-    preparation = PrepareConfig(given.scheme, given.numbering)
+    preparation = PrepareConfig(given.scheme, given.label_map)
     truth, _ = read_mask_classes(given.mask, lambda: replace(image.source, side=given.side), preparation)
     truth = reorient(truth, axis_codes(image.source.affine))
     return {

@@ -47,7 +47,7 @@ class PrepareConfig:
 
     Attributes:
         scheme: Classes of the masks on disk.
-        numbering: What the values of source masks mean that do not tell themselves; None when there are none.
+        label_map: What the values of source masks mean that do not tell themselves; None when there are none.
         fractions: Of patients for train, val and test, unless the table has a split column.
         seed: Of the split.
         choice: What the paths of images and masks do not say.
@@ -55,7 +55,7 @@ class PrepareConfig:
     """
 
     scheme: LabelScheme
-    numbering: LabelMap | None
+    label_map: LabelMap | None
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
     seed: int = 0
     choice: ReadOptions = DEFAULT_OPTIONS
@@ -64,8 +64,8 @@ class PrepareConfig:
     @property
     def settings(self) -> dict[str, Any]:
         """What the slices of a knee depend on beside its files, ready for a record."""
-        apart = ("scheme", "numbering", "fractions", "seed", "choice")
-        names = self.numbering and {str(value): name for value, name in sorted(self.numbering.names.items())}
+        apart = ("scheme", "label_map", "fractions", "seed", "choice")
+        names = self.label_map and {str(value): name for value, name in sorted(self.label_map.names.items())}
         return {
             "scheme": scheme_to_json(self.scheme),
             "labels": names,
@@ -256,21 +256,21 @@ def _read_image(knee: ManifestRow, preparation: PrepareConfig) -> KneeImage:
 def read_mask_classes(path: Path, knee: Callable[[], KneeImage], preparation: PrepareConfig) -> tuple[Volume, Side]:
     """The scheme's classes on the image's grid in canonical axes, not mirrored, and the side that the labels tell."""
     mask = read_mask(path, knee, preparation.choice, preparation.scheme)
-    numbering = mask.numbering or preparation.numbering
-    if mask.names_its_values and mask.numbering and preparation.numbering:
-        theirs, ours = mask.numbering.names, preparation.numbering.names
+    label_map = mask.label_map or preparation.label_map
+    if mask.names_its_values and mask.label_map and preparation.label_map:
+        theirs, ours = mask.label_map.names, preparation.label_map.names
         other = [value for value in theirs if ours.get(value, theirs[value]) != theirs[value]]
         if other:
             raise ValueError(
                 f"{path} says that {other[0]} is {theirs[other[0]]}, the label file says {ours[other[0]]}; correct one"
             )
-    if numbering is None:
+    if label_map is None:
         raise ValueError(
             f"what the values of {path} mean is not known; put labels.json beside the table or give --labels"
         )
     try:
-        classes = map_labels(mask.labels.array, numbering, preparation.scheme)
-        shown = side_of_labels(mask.labels, numbering)
+        classes = map_labels(mask.labels.array, label_map, preparation.scheme)
+        shown = side_of_labels(mask.labels, label_map)
     except ValueError as error:
         raise ValueError(f"mask {path}: {error}") from error
     names = preparation.scheme.names

@@ -53,7 +53,7 @@ class TrainedModels:
         patients: Whom they were trained and validated on.
         spacing_mm: (planes, 3) voxel sizes along Inferior, Posterior, Left that each was trained on, the median.
             Oblique views are not among them: they resample to a spacing of their own.
-        marks: Name of each network's folder to a fingerprint of its weights.
+        fingerprints: Name of each network's folder to a fingerprint of its weights.
         reference: What `fuse` saw, for flags of quality; None before.
         window_rule: The name of the way in which the windows of their training images were found.
         whole_only: Folders of networks that must see whole slices, see `networks.Architecture`.
@@ -64,7 +64,7 @@ class TrainedModels:
     scheme: LabelScheme
     patients: Mapping[Split, frozenset[str]]
     spacing_mm: np.ndarray
-    marks: Mapping[str, str]
+    fingerprints: Mapping[str, str]
     reference: QualityReference | None
     window_rule: str = WINDOW_RULE
     whole_only: tuple[str, ...] = ()
@@ -77,7 +77,7 @@ class TrainedModels:
 
     def mark_with(self, text: str) -> str:
         """A fingerprint of all networks and the text."""
-        return hashlib.sha256(json.dumps([sorted(self.marks.items()), text]).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([sorted(self.fingerprints.items()), text]).encode()).hexdigest()[:16]
 
     def of_other_voxels(self, spacing_mm: np.ndarray) -> str:
         """What is wrong where voxels differ from those of training by more than `SPACING_FACTOR`; empty if nothing is.
@@ -136,12 +136,12 @@ def load_models(
     }
     views = _views(cards, engine, oblique)
     ensemble = Ensemble(views, dict.fromkeys(views, 1 / len(views)))
-    marks = {name: network_fingerprint(models, name) for name in names}
+    fingerprints = {name: network_fingerprint(models, name) for name in names}
     fitted = fusion_path(models, oblique)
     fusion = load_fusion(fitted) if fused else None
     if fusion is not None:
         partly = len([name for name in names if name != OBLIQUE]) < len(trained_views(models))
-        ensemble = apply_fusion(ensemble, fusion, fitted.name, marks, partly)
+        ensemble = apply_fusion(ensemble, fusion, fitted.name, fingerprints, partly)
     elif fused:
         log.warning(
             "%s is missing: all views count equally, and flags know no usual volumes; fit weights with "
@@ -156,7 +156,7 @@ def load_models(
         name for name, ones in cards.items() if any(card.get("whole_slices_only", False) for card in ones.values())
     )
     return TrainedModels(
-        ensemble, schemes.pop(), patients, spacing, marks, reference, rules.pop(), whole_only, str(engine or "")
+        ensemble, schemes.pop(), patients, spacing, fingerprints, reference, rules.pop(), whole_only, str(engine or "")
     )
 
 
@@ -329,7 +329,7 @@ def check_not_tested(dataset: CaseCollection, trained: TrainedModels, cases: Seq
 
 
 def apply_fusion(
-    equal: Ensemble, fusion: Mapping[str, Any], name: str, marks: Mapping[str, str], partly: bool
+    equal: Ensemble, fusion: Mapping[str, Any], name: str, fingerprints: Mapping[str, str], partly: bool
 ) -> Ensemble:
     """The same views, weighted as their `fusion_path` says.
 
@@ -337,14 +337,14 @@ def apply_fusion(
         equal: Views that count equally.
         fusion: From `load_fusion`,
         name: of the file of this name.
-        marks: Of the networks at hand; those that it was not fitted on are named in a warning.
+        fingerprints: Of the networks at hand; those that it was not fitted on are named in a warning.
         partly: Whether they are some of the folder's views only, which then share what the others weigh.
 
     Raises:
         ValueError: The weights are for other views, or for another number of classes.
     """
     views, weights = set(equal.views), fusion["weights"]
-    stale = [view for view, one in marks.items() if fusion["networks"].get(view) != one]
+    stale = [view for view, one in fingerprints.items() if fusion["networks"].get(view) != one]
     if stale:
         log.warning("%s is older than the networks of %s: run knee3d fuse again", name, ", ".join(stale))
     if partly and views < set(weights):

@@ -86,14 +86,14 @@ class MaskFile:
     Attributes:
         path: The file.
         labels: In the file's numbering, canonical axes, not mirrored.
-        numbering: What they mean, if the file itself tells.
-        names_its_values: Whether `numbering` names the label values that a user sees, so that a label file may
+        label_map: What they mean, if the file itself tells.
+        names_its_values: Whether `label_map` names the label values that a user sees, so that a label file may
             contradict it. DICOM-SEG and outlines have numbers of their own.
     """
 
     path: Path
     labels: Volume
-    numbering: LabelMap | None = None
+    label_map: LabelMap | None = None
     names_its_values: bool = False
 
     def on_grid_of(self, image: Volume) -> Volume:
@@ -204,11 +204,11 @@ def read_mask(
         image = knee()
         return MaskFile(path, *outlines.read_outlines(path, to_canonical(image), image.side))
     if path.is_file() and not _is_known(path) and is_segmentation(path):
-        labels, numbering = read_segmentation(path, scheme)
-        return MaskFile(path, to_canonical(labels), numbering)
+        labels, label_map = read_segmentation(path, scheme)
+        return MaskFile(path, to_canonical(labels), label_map)
     if path.is_file() and (segments := read_segments(path)):
-        labels, numbering = read_slicer_segmentation(path, segments, scheme)
-        return MaskFile(path, to_canonical(labels), numbering, names_its_values=True)
+        labels, label_map = read_slicer_segmentation(path, segments, scheme)
+        return MaskFile(path, to_canonical(labels), label_map, names_its_values=True)
     bare = path.suffix.lower() in array_file.ENDINGS
     volume = array_file.read_array_file(path, choice.spacing_mm, choice.axes) if bare else read_array(path)
     is_labels = volume.array.ndim == 3

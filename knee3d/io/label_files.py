@@ -76,10 +76,10 @@ def read_labels(folder: Path, scheme: LabelScheme, form: str) -> Volume:
     """
     path = folder / LABEL_FORMATS[form]
     if form == DICOM_SEG:
-        labels, numbering = read_segmentation(path, scheme)
-        if numbering is None:
+        labels, label_map = read_segmentation(path, scheme)
+        if label_map is None:
             raise ValueError(f"{path} has segments that are no tissues of knee3d's")
-        return labels.with_array(map_labels(labels.array, numbering, scheme))
+        return labels.with_array(map_labels(labels.array, label_map, scheme))
     labels = read_volume(path)
     if labels.array.dtype.kind not in "iu" or labels.array.min() < 0 or labels.array.max() >= scheme.classes:
         raise ValueError(f"{path} does not hold labels of the scheme {scheme.name}; was it changed?")

@@ -48,9 +48,9 @@ def read_label_map(source: str, scheme: LabelScheme | None = None) -> LabelMap:
         twice = [value for value, count in Counter(value for value, _ in named).items() if count > 1]
         if twice:
             raise ValueError(f"it says twice what {twice[0]} means")
-        numbering = LabelMap(dict(named))
-        numbering.check_names(known_tissue_names(scheme))
-        return numbering
+        label_map = LabelMap(dict(named))
+        label_map.check_names(known_tissue_names(scheme))
+        return label_map
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f'{path} is not a label table such as {{"1": "femoral cartilage"}}: {error}') from error
 

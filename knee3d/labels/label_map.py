@@ -69,26 +69,26 @@ LABEL_MAPS: Mapping[str, LabelMap] = MappingProxyType({
 })  # fmt: skip
 
 
-def map_labels(labels: np.ndarray, numbering: LabelMap, scheme: LabelScheme) -> np.ndarray:
+def map_labels(labels: np.ndarray, label_map: LabelMap, scheme: LabelScheme) -> np.ndarray:
     """Labels in a source's numbering to a scheme's classes, by name.
 
     Args:
         labels: Any shape, integers (floats with integer values are accepted).
-        numbering: What the source's values mean.
+        label_map: What the source's values mean.
         scheme: The classes wanted. Named source tissues that it does not contain become background.
 
     Returns:
         uint8 of the same shape, 0 to classes - 1.
 
     Raises:
-        ValueError: A value that `numbering` does not name, a fraction, or NaN.
+        ValueError: A value that `label_map` does not name, a fraction, or NaN.
     """
-    kept = np.zeros(max(numbering.names, default=0) + 1, dtype=np.uint8)
-    for value, name in numbering.names.items():
+    kept = np.zeros(max(label_map.names, default=0) + 1, dtype=np.uint8)
+    for value, name in label_map.names.items():
         kept[value] = next((n for n, tissue in enumerate(scheme.tissues, start=1) if name in tissue.sources), 0)
     values = np.unique(labels)
-    unknown = [value for value in values.tolist() if value != 0 and value not in numbering.names]
+    unknown = [value for value in values.tolist() if value != 0 and value not in label_map.names]
     if unknown:
-        named = ", ".join(f"{value} {name}" for value, name in numbering.names.items())
+        named = ", ".join(f"{value} {name}" for value, name in label_map.names.items())
         raise ValueError(f"label values {unknown[:10]} have no name; named are 0 background, {named}")
     return kept[labels.astype(np.intp, copy=False)]

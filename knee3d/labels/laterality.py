@@ -10,12 +10,12 @@ from knee3d.labels.label_scheme import LATERAL_MENISCUS, LATERAL_TIBIAL, MEDIAL_
 _PAIRS = ((MEDIAL_TIBIAL, LATERAL_TIBIAL), (MEDIAL_MENISCUS, LATERAL_MENISCUS))
 
 
-def side_of_labels(labels: Volume, numbering: LabelMap) -> Side:
+def side_of_labels(labels: Volume, label_map: LabelMap) -> Side:
     """The side that a mask's medial and lateral tissues tell: medial is towards the other leg.
 
     Args:
         labels: Integers in any axis order, not mirrored.
-        numbering: What they mean.
+        label_map: What they mean.
 
     Returns:
         Unknown where the mask has no medial and lateral part of the same tissue.
@@ -26,7 +26,7 @@ def side_of_labels(labels: Volume, numbering: LabelMap) -> Side:
     canonical = to_canonical(labels).array
     shown = {}
     for medial, lateral in _PAIRS:
-        inner, outer = _leftness(canonical, numbering, medial), _leftness(canonical, numbering, lateral)
+        inner, outer = _leftness(canonical, label_map, medial), _leftness(canonical, label_map, lateral)
         if inner is not None and outer is not None:
             shown[medial] = Side.RIGHT if inner > outer else Side.LEFT
     if len(set(shown.values())) > 1:
@@ -73,8 +73,8 @@ def check_side(side: Side, scheme: LabelScheme) -> None:
 _WORD = {Side.RIGHT: "right", Side.LEFT: "left"}
 
 
-def _leftness(canonical: np.ndarray, numbering: LabelMap, name: str) -> float | None:
+def _leftness(canonical: np.ndarray, label_map: LabelMap, name: str) -> float | None:
     """Mean index along Left of a tissue; None where it is absent."""
-    values = [value for value, named in numbering.names.items() if named == name]
+    values = [value for value, named in label_map.names.items() if named == name]
     counts = sum((canonical == value).sum(axis=(0, 1)) for value in values)
     return float(np.average(np.arange(len(counts)), weights=counts)) if np.any(counts) else None

@@ -37,7 +37,7 @@ def fusion_files(models: Path) -> list[Path]:
 
 
 def save_fusion(
-    fusion: Fusion, cases: Sequence[Case], reference: QualityReference, marks: Mapping[str, str], path: Path
+    fusion: Fusion, cases: Sequence[Case], reference: QualityReference, fingerprints: Mapping[str, str], path: Path
 ) -> None:
     """Write a `fusion_path`.
 
@@ -57,7 +57,7 @@ def save_fusion(
             "cases": [case.name for case in cases],
         },
         "reference": {key: None if value != value else value for key, value in asdict(reference).items()},
-        "networks": dict(marks),
+        "networks": dict(fingerprints),
     }
     with whole_file(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n")

@@ -129,18 +129,18 @@ def predictive_entropy(probabilities: np.ndarray) -> np.ndarray:
     return np.clip(np.einsum("...c,...c->...", values, logarithms) / -most, 0, 1)
 
 
-def inter_view_dice(looks: Sequence[ViewPrediction]) -> float:
+def inter_view_dice(predictions: Sequence[ViewPrediction]) -> float:
     """Mean foreground Dice of all pairs of views; NaN with one view, or where none finds tissue."""
     found = []
-    for first, second in combinations(looks, 2):
+    for first, second in combinations(predictions, 2):
         matrix = confusion_matrix(first.labels.array > 0, second.labels.array > 0, 2)
         found.append(float(dice(matrix)[1]))
     return nan_mean(found)
 
 
-def mean_predictive_entropy(looks: Sequence[ViewPrediction]) -> float:
+def mean_predictive_entropy(predictions: Sequence[ViewPrediction]) -> float:
     """Mean predictive entropy of the views that find tissue; NaN where none does."""
-    return nan_mean([one.predictive_entropy for one in looks])
+    return nan_mean([one.predictive_entropy for one in predictions])
 
 
 def label_extents(labels: Volume, names: Sequence[str]) -> dict[str, tuple[float, float]]:
@@ -181,13 +181,13 @@ def quality_reference(
 
 
 def check_quality(
-    labels: Volume, looks: Mapping[str, ViewPrediction], names: Sequence[str], reference: QualityReference | None
+    labels: Volume, predictions: Mapping[str, ViewPrediction], names: Sequence[str], reference: QualityReference | None
 ) -> QualityReport:
     """Look a segmentation over.
 
     Args:
         labels: Of all views together.
-        looks: Of each view, by its name.
+        predictions: Of each view, by its name.
         names: Tissue of each class from 1 on.
         reference: What is known of the models; None where nothing is, and then only views are compared, and what is cut
             off or not there at all is flagged.
@@ -196,7 +196,7 @@ def check_quality(
         ValueError: Labels are beyond the names.
     """
     found = label_extents(labels, names)
-    agreed, unsure = inter_view_dice([*looks.values()]), mean_predictive_entropy([*looks.values()])
+    agreed, unsure = inter_view_dice([*predictions.values()]), mean_predictive_entropy([*predictions.values()])
     flags = []
     for name, (mm3, mm2) in found.items():
         low, high = (0.0, np.inf) if reference is None else reference.volumes_mm3.get(name, (0.0, np.inf))
@@ -210,7 +210,7 @@ def check_quality(
         if mm2 > max(BORDER_MM2, masked or 0.0):
             compared = "" if masked is None else f", up to {masked:.0f} in masks"
             flags.append(f"{name} cut off: {mm2:.0f} mm2 on a border of the image{compared}")
-    for view, one in looks.items():
+    for view, one in predictions.items():
         alone = np.bincount(one.labels.array.reshape(-1), minlength=len(names) + 1) * labels.voxel_mm3
         missed = [name for (name, (mm3, _)), mine in zip(found.items(), alone[1:], strict=True) if mine < MISSING * mm3]
         flags += [f"the {view} view finds no {name}: the other views decide alone" for name in missed]
@@ -226,7 +226,7 @@ def check_quality(
                 f"in validation at most {reference.predictive_entropy:.2f}"
             )
     volumes, borders = ({name: extent[which] for name, extent in found.items()} for which in (0, 1))
-    return QualityReport(volumes, borders, agreed, unsure, tuple(flags), _unchecked(names, len(looks), reference))
+    return QualityReport(volumes, borders, agreed, unsure, tuple(flags), _unchecked(names, len(predictions), reference))
 
 
 def _unchecked(names: Sequence[str], views: int, reference: QualityReference | None) -> str:

@@ -155,7 +155,7 @@ class EpochTable(keras.callbacks.Callback):
 
     Args:
         name: Of the view.
-        called: What is shown to the network at a time.
+        sample_name: What is shown to the network at a time.
         steps: Of an epoch.
         count: Slices in an epoch.
         epochs: Of the whole training.

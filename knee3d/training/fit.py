@@ -45,7 +45,7 @@ class FitTask:
         name: Of the view.
         scheme: Classes.
         config: Settings.
-        cutting: What the network is shown of a stack at a time.
+        sampler: What the network is shown of a stack at a time.
         train: What an epoch of training sees.
         val: What an epoch of validation sees.
         options: The user's callbacks, and pictures.
@@ -54,7 +54,7 @@ class FitTask:
     name: str
     scheme: LabelScheme
     config: TrainConfig
-    cutting: Sampler
+    sampler: Sampler
     train: SampleIndex
     val: SampleIndex
     options: TrainOptions = TrainOptions()
@@ -77,7 +77,9 @@ def fit_network(
     """
     config = task.config
     history = run.restore(model)
-    log.info("%s: %d training and %d validation %s", task.name, task.train.count, task.val.count, task.cutting.called)
+    log.info(
+        "%s: %d training and %d validation %s", task.name, task.train.count, task.val.count, task.sampler.sample_name
+    )
     devices = model.distribute_strategy
     log.info("%s: computing on %s", task.name, describe_devices(gpu_names(), devices.num_replicas_in_sync))
     deciding = schedule_callbacks(
@@ -95,7 +97,7 @@ def fit_network(
         if len(history) < config.schedule.epochs:
             log.info("%s: ended early, after epoch %d", task.name, len(history))
         return
-    strength, cut = STRENGTHS[config.augmentation.augment], task.cutting
+    strength, cut = STRENGTHS[config.augmentation.augment], task.sampler
     frames = [cut.frame(stack.shape, stack.voxel_mm) for stack in task.train.stacks]
     augmentation = None if strength is None else DrawnAugmentation(strength, frames)
     with devices.scope():
@@ -106,11 +108,11 @@ def fit_network(
     batch_size = config.sampling.batch_size
     steps = task.train.steps(batch_size, count)
     if not steps:
-        raise ValueError(f"{task.train.count} training {task.cutting.called} are too few for {count} devices")
-    table = EpochTable(task.name, task.cutting.called, steps, task.train.count, config.schedule.epochs)
+        raise ValueError(f"{task.train.count} training {task.sampler.sample_name} are too few for {count} devices")
+    table = EpochTable(task.name, task.sampler.sample_name, steps, task.train.count, config.schedule.epochs)
     try:
         board = TensorBoard(
-            run.folder / "logs", task.scheme, task.val.stacks, task.cutting, task.options.draw_confusion
+            run.folder / "logs", task.scheme, task.val.stacks, task.sampler, task.options.draw_confusion
         )
         first = next(iter(_stream(task, range(1), None)))
         board.start(model, config.settings, augmentation(*first) if augmentation else first[:2])
@@ -168,12 +170,12 @@ def _stream(task: FitTask, epochs: range, cache: str | None) -> tf.data.Dataset:
     config = task.config
     order = input_pipeline.SamplingOrder(config.seed, config.sampling.foreground_fraction)
     read = volume_reader(task.train.stacks, cache)
-    return input_pipeline.training_batches(task.train, task.cutting, config.sampling.batch_size, order, epochs, read)
+    return input_pipeline.training_batches(task.train, task.sampler, config.sampling.batch_size, order, epochs, read)
 
 
 def _check(task: FitTask, cache: str | None) -> tf.data.Dataset:
     return input_pipeline.validation_batches(
-        task.val, task.cutting, task.config.sampling.batch_size, volume_reader(task.val.stacks, cache)
+        task.val, task.sampler, task.config.sampling.batch_size, volume_reader(task.val.stacks, cache)
     )
 
 

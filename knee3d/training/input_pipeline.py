@@ -31,9 +31,8 @@ class SamplingOrder:
 
     Attributes:
         seed: The same seed and epoch give the same batches.
-        foreground: Share of the visits, stack by stack, that go to places with tissue; None is up to the cutting. With
-            a share, an epoch has as many visits, some slices are seen twice and others not; in the next epoch it is
-            others.
+        foreground: Share of the samples of each stack that show tissue; None is up to the sampler. With a share, an
+            epoch has as many samples; some slices are seen twice and others not, and others in the next epoch.
     """
 
     seed: int
@@ -41,8 +40,8 @@ class SamplingOrder:
 
 
 def training_batches(
-    visits: SampleIndex,
-    cutting: Sampler,
+    index: SampleIndex,
+    sampler: Sampler,
     batch_size: int,
     order: SamplingOrder,
     epochs: range,
@@ -51,15 +50,15 @@ def training_batches(
     """Stream the batches of some epochs, one epoch after the other.
 
     Args:
-        visits: Stacks, and how often each is visited.
-        cutting: What a network is shown at a time.
+        index: The samples of an epoch, by stack.
+        sampler: What a network is shown at a time.
         batch_size: Global, over all devices; the last batch of an epoch may be smaller, nothing is dropped.
-        order: Seed, and share of places with tissue.
+        order: Seed, and share of samples with tissue.
         epochs: Their numbers, such as range(3, 100) for a training that goes on after three.
         read: From `volume_reader`, to take stacks from a cache; None reads them anew.
 
     Returns:
-        Dataset of (images, masks, stacks, drawn): images and masks are batches of what the cutting shows, uint8, stacks
+        Dataset of (images, masks, stacks, drawn): images and masks are batches of what the sampler gives, uint8, stacks
         are the numbers of each part's stack, (batch,) int32, and drawn is what `augmentation.draw_augmentations` drew
         for each. It has
         `len(epochs) * visits.steps(batch_size)` elements. A batch is of one plane, as slices of others have another
@@ -67,8 +66,8 @@ def training_batches(
         below and to the right.
     """
     numbers = tf.data.Dataset.range(epochs.start, epochs.stop)
-    stream = _epochs(visits, cutting, batch_size, order, numbers, read)
-    known = tf.data.experimental.assert_cardinality(len(epochs) * visits.steps(batch_size))
+    stream = _epochs(index, sampler, batch_size, order, numbers, read)
+    known = tf.data.experimental.assert_cardinality(len(epochs) * index.steps(batch_size))
     return _untuned(stream.apply(known).prefetch(READ_AHEAD))
 
 
@@ -99,37 +98,37 @@ def slice_batches(
 
 
 def _epochs(
-    visits: SampleIndex,
-    cutting: Sampler,
+    index: SampleIndex,
+    sampler: Sampler,
     batch_size: int,
     order: SamplingOrder,
     numbers: tf.data.Dataset,
     read: VolumeReader | None,
 ) -> tf.data.Dataset:
     """The batches of the epochs of some numbers, int64, as `training_batches` has them."""
-    read = read or volume_reader(visits.stacks)
-    places = ragged_tensor(visits.places, tf.int32)
+    read = read or volume_reader(index.stacks)
+    positions = ragged_tensor(index.positions, tf.int32)
 
     def visit(stack: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         image, mask = read(stack)
         mine = tf.random.experimental.stateless_fold_in(seed, stack)
-        return image, mask, cutting.visits(places[stack], mask, order.foreground, mine), stack
+        return image, mask, sampler.samples(positions[stack], mask, order.foreground, mine), stack
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         seed = tf.stack([tf.constant(order.seed, tf.int64), epoch])
-        stacks = tf.random.experimental.stateless_shuffle(tf.range(len(visits.stacks)), seed)
+        stacks = tf.random.experimental.stateless_shuffle(tf.range(len(index.stacks)), seed)
         volumes = tf.data.Dataset.from_tensor_slices(stacks).map(
             lambda stack: visit(stack, seed), num_parallel_calls=READ_AHEAD, deterministic=True
         )
         stream = volumes.prefetch(READ_AHEAD).interleave(
             lambda image, mask, where, stack: tf.data.Dataset.from_tensor_slices(where).map(
-                lambda place: (*cutting.cut(image, mask, place), stack)
+                lambda position: (*sampler.cut(image, mask, position), stack)
             ),
             cycle_length=STACKS_AT_ONCE,
             num_parallel_calls=2,
             deterministic=True,
         )
-        batched = _of_one_plane(stream, visits.planes, batch_size, cutting)
+        batched = _of_one_plane(stream, index.planes, batch_size, sampler)
         return batched.enumerate().map(
             lambda step, batch: (
                 *batch,
@@ -140,9 +139,9 @@ def _epochs(
     return numbers.flat_map(one_epoch)
 
 
-def _of_one_plane(stream: tf.data.Dataset, planes: Sequence[int], batch_size: int, cutting: Sampler) -> tf.data.Dataset:
+def _of_one_plane(stream: tf.data.Dataset, planes: Sequence[int], batch_size: int, sampler: Sampler) -> tf.data.Dataset:
     """Batches of the (image, mask, stack) of a stream, a plane each, in the order in which they are full."""
-    shapes = (cutting.image_shape, cutting.mask_shape, ())
+    shapes = (sampler.image_shape, sampler.mask_shape, ())
     if max(planes, default=0) == 0:
         return stream.padded_batch(batch_size, shapes)
     numbers = tf.constant(planes, tf.int64)
@@ -154,25 +153,25 @@ def _of_one_plane(stream: tf.data.Dataset, planes: Sequence[int], batch_size: in
 
 
 def validation_batches(
-    visits: SampleIndex, cutting: Sampler, batch_size: int, read: VolumeReader | None = None
+    index: SampleIndex, sampler: Sampler, batch_size: int, read: VolumeReader | None = None
 ) -> tf.data.Dataset:
     """Stream every place once, in the order of stacks and places.
 
     Returns:
         Dataset of (images, masks, stacks): as `training_batches`, and the number of each part's stack, (batch,) int32.
     """
-    read = read or volume_reader(visits.stacks)
-    places = ragged_tensor(visits.places, tf.int32)
-    volumes = tf.data.Dataset.range(len(visits.stacks)).map(
-        lambda stack: (*read(stack), places[stack], tf.cast(stack, tf.int32)), num_parallel_calls=READ_AHEAD
+    read = read or volume_reader(index.stacks)
+    positions = ragged_tensor(index.positions, tf.int32)
+    volumes = tf.data.Dataset.range(len(index.stacks)).map(
+        lambda stack: (*read(stack), positions[stack], tf.cast(stack, tf.int32)), num_parallel_calls=READ_AHEAD
     )
     stream = volumes.flat_map(
         lambda image, mask, where, stack: tf.data.Dataset.from_tensor_slices(where).map(
-            lambda place: (*cutting.cut(image, mask, place), stack)
+            lambda position: (*sampler.cut(image, mask, position), stack)
         )
     )
-    batched = _of_one_plane(stream, visits.planes, batch_size, cutting)
-    known = tf.data.experimental.assert_cardinality(visits.steps(batch_size))
+    batched = _of_one_plane(stream, index.planes, batch_size, sampler)
+    known = tf.data.experimental.assert_cardinality(index.steps(batch_size))
     return _untuned(batched.apply(known).prefetch(READ_AHEAD))
 
 

@@ -24,16 +24,16 @@ class SampleIndex:
 
     Attributes:
         stacks: Those of which anything is seen.
-        places: For each, where a network is shown a part of it, as `cutting` counts places.
+        positions: For each, where a network is shown a part of it, as `sampler` counts places.
     """
 
     stacks: tuple[Stack, ...]
-    places: tuple[tuple[int, ...], ...]
+    positions: tuple[tuple[int, ...], ...]
 
     @property
     def count(self) -> int:
         """In one epoch."""
-        return sum(map(len, self.places))
+        return sum(map(len, self.positions))
 
     @property
     def planes(self) -> tuple[int, ...]:
@@ -49,21 +49,21 @@ class SampleIndex:
             at_least: A batch with fewer is not counted.
         """
         counts = [0] * (max(self.planes, default=-1) + 1)
-        for plane, places in zip(self.planes, self.places, strict=True):
-            counts[plane] += len(places)
+        for plane, positions in zip(self.planes, self.positions, strict=True):
+            counts[plane] += len(positions)
         parts = [divmod(count, batch_size) for count in counts]
         return sum(whole + (rest >= max(at_least, 1)) for whole, rest in parts)
 
 
-def index_samples(stacks: Sequence[Stack], cutting: Sampler, limit: int | None = None) -> SampleIndex:
+def index_samples(stacks: Sequence[Stack], sampler: Sampler, limit: int | None = None) -> SampleIndex:
     """List what an epoch sees.
 
     Args:
         stacks: Of which.
-        cutting: What a network is shown of them at a time.
+        sampler: What a network is shown of them at a time.
         limit: See so many only, spaced evenly over all of them; None sees all.
     """
-    everywhere = [cutting.places(stack.shape) for stack in stacks]
+    everywhere = [sampler.positions(stack.shape) for stack in stacks]
     total = sum(map(len, everywhere))
     chosen = np.arange(total) if limit is None else np.unique(np.linspace(0, total - 1, min(limit, total)).round())
     ends = np.cumsum([len(one) for one in everywhere])
@@ -71,8 +71,8 @@ def index_samples(stacks: Sequence[Stack], cutting: Sampler, limit: int | None =
         one[(chosen[(chosen >= end - len(one)) & (chosen < end)] - (end - len(one))).astype(int)].tolist()
         for one, end in zip(everywhere, ends, strict=True)
     ]
-    visited = [(stack, tuple(where)) for stack, where in zip(stacks, seen, strict=True) if where]
-    return SampleIndex(tuple(stack for stack, _ in visited), tuple(where for _, where in visited))
+    chosen_stacks = [(stack, tuple(where)) for stack, where in zip(stacks, seen, strict=True) if where]
+    return SampleIndex(tuple(stack for stack, _ in chosen_stacks), tuple(where for _, where in chosen_stacks))
 
 
 def volume_reader(stacks: Sequence[Stack], cache: str | None = None) -> VolumeReader:

@@ -24,14 +24,16 @@ class SliceSampler:
 
     Attributes:
         context: Neighbours on each side; beyond the ends the outermost slice is repeated.
-        called: What its parts are.
-        says: What a network is shown, for its card.
+        sample_name: What its parts are.
+        input_description: What a network is shown, for its card.
         mask_shape: Of its truth; None where stacks differ.
     """
 
     context: int
-    called: ClassVar[str] = "slices"
-    says: ClassVar[str] = "uint8 (n, height, width, 2 * context + 1): a slice between its neighbours, as a right knee's"
+    sample_name: ClassVar[str] = "slices"
+    input_description: ClassVar[str] = (
+        "uint8 (n, height, width, 2 * context + 1): a slice between its neighbours, as a right knee's"
+    )
     mask_shape: ClassVar[tuple[int | None, ...]] = (None, None)
 
     @property
@@ -48,33 +50,33 @@ class SliceSampler:
         """
         return shape[1], shape[2], voxel_mm[2] / voxel_mm[1]
 
-    def places(self, shape: tuple[int, int, int]) -> np.ndarray:
+    def positions(self, shape: tuple[int, int, int]) -> np.ndarray:
         """Those that show every voxel of a stack once."""
         return np.arange(shape[0])
 
-    def visits(self, places: tf.Tensor, mask: tf.Tensor, foreground: float | None, seed: tf.Tensor) -> tf.Tensor:
+    def samples(self, positions: tf.Tensor, mask: tf.Tensor, foreground: float | None, seed: tf.Tensor) -> tf.Tensor:
         """The places that an epoch of training sees, in its order; as many as there are.
 
         Args:
-            places: Of the stack.
+            positions: Of the stack.
             mask: Of the stack.
-            foreground: Share of the places with tissue; None visits each once.
+            foreground: Share of the samples that show tissue; None samples each position once.
             seed: (2,) integers.
         """
         seeds = tf.random.split(seed, 3)
         if foreground is not None:
-            tissue = tf.reduce_any(tf.gather(mask, places) > 0, axis=(1, 2))
-            with_tissue, without = tf.boolean_mask(places, tissue), tf.boolean_mask(places, ~tissue)
-            count = tf.size(places)
+            tissue = tf.reduce_any(tf.gather(mask, positions) > 0, axis=(1, 2))
+            with_tissue, without = tf.boolean_mask(positions, tissue), tf.boolean_mask(positions, ~tissue)
+            count = tf.size(positions)
             wanted = tf.cast(tf.round(foreground * tf.cast(count, tf.float32)), tf.int32)
             wanted = tf.where(tf.size(without) == 0, count, tf.where(tf.size(with_tissue) == 0, 0, wanted))
-            places = tf.concat([_dealt(with_tissue, wanted, seeds[1]), _dealt(without, count - wanted, seeds[2])], 0)
-        return tf.random.experimental.stateless_shuffle(places, seeds[0])
+            positions = tf.concat([_dealt(with_tissue, wanted, seeds[1]), _dealt(without, count - wanted, seeds[2])], 0)
+        return tf.random.experimental.stateless_shuffle(positions, seeds[0])
 
-    def cut(self, image: tf.Tensor, mask: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def cut(self, image: tf.Tensor, mask: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """What a network is shown, and its truth."""
-        index = tf.clip_by_value(place + tf.range(-self.context, self.context + 1), 0, tf.shape(image)[0] - 1)
-        return tf.transpose(tf.gather(image, index), (1, 2, 0)), mask[place]
+        index = tf.clip_by_value(position + tf.range(-self.context, self.context + 1), 0, tf.shape(image)[0] - 1)
+        return tf.transpose(tf.gather(image, index), (1, 2, 0)), mask[position]
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,13 @@ class PatchSampler:
 
     Attributes:
         patch: Its shape.
-        called: See `SliceSampler`.
-        says: See `SliceSampler`.
+        sample_name: See `SliceSampler`.
+        input_description: See `SliceSampler`.
     """
 
     patch: tuple[int, int, int]
-    called: ClassVar[str] = "patches"
-    says: ClassVar[str] = "uint8 (n, inferior, posterior, left): a patch of the volume, as a right knee's"
+    sample_name: ClassVar[str] = "patches"
+    input_description: ClassVar[str] = "uint8 (n, inferior, posterior, left): a patch of the volume, as a right knee's"
 
     @property
     def image_shape(self) -> tuple[int | None, ...]:
@@ -105,7 +107,7 @@ class PatchSampler:
         """See `SliceSampler`: of its first two axes, as all slices along the third are changed alike."""
         return self.patch[0], self.patch[1], voxel_mm[1] / voxel_mm[0]
 
-    def places(self, shape: tuple[int, int, int]) -> np.ndarray:
+    def positions(self, shape: tuple[int, int, int]) -> np.ndarray:
         """See `SliceSampler`: tiles, within the volume where it is as large as a patch.
 
         The last of a row ends at the border, as inference has it, and what it shares with the one before counts twice.
@@ -116,10 +118,10 @@ class PatchSampler:
         ]
         return np.ravel_multi_index([one.ravel() for one in np.meshgrid(*along, indexing="ij")], shape)
 
-    def visits(self, places: tf.Tensor, mask: tf.Tensor, foreground: float | None, seed: tf.Tensor) -> tf.Tensor:
+    def samples(self, positions: tf.Tensor, mask: tf.Tensor, foreground: float | None, seed: tf.Tensor) -> tf.Tensor:
         """See `SliceSampler`; anywhere within the stack, a share of them around a voxel of tissue."""
         seeds = tf.random.split(seed, 3)
-        count, shape = tf.size(places), tf.shape(mask)
+        count, shape = tf.size(positions), tf.shape(mask)
         last = tf.maximum(shape - self.patch, 0)
         anywhere = tf.random.stateless_uniform((count, 3), seeds[0], maxval=1.0) * tf.cast(last + 1, tf.float32)
         begins = tf.minimum(tf.cast(anywhere, tf.int32), last)
@@ -134,9 +136,9 @@ class PatchSampler:
         begins = tf.where(wanted, around, begins)
         return (begins[:, 0] * shape[1] + begins[:, 1]) * shape[2] + begins[:, 2]
 
-    def cut(self, image: tf.Tensor, mask: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def cut(self, image: tf.Tensor, mask: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """See `SliceSampler`."""
-        begin = tf.unravel_index(place, tf.shape(image))
+        begin = tf.unravel_index(position, tf.shape(image))
         size = tf.minimum(tf.shape(image) - begin, self.patch)
         beyond = tf.stack([tf.zeros(3, tf.int32), self.patch - size], axis=1)
         image, mask = (tf.pad(tf.slice(volume, begin, size), beyond) for volume in (image, mask))

@@ -29,9 +29,9 @@ DrawConfusion = Callable[[OverlapScores, Path], None]
 """Writes a picture of a confusion matrix."""
 
 
-def epoch_table_header(called: str) -> str:
+def epoch_table_header(sample_name: str) -> str:
     """Above the lines of the table; what is shown at a time is called slices, or patches."""
-    return f"    epoch     loss   Dice  val loss   Dice      rate {called + '/s':>9}  waits  left"
+    return f"    epoch     loss   Dice  val loss   Dice      rate {sample_name + '/s':>9}  waits  left"
 
 
 def epoch_table_row(epoch: int, epochs: int, scores: dict[str, float], seconds_left: float) -> str:
@@ -61,7 +61,7 @@ class TensorBoard(keras.callbacks.Callback):
         folder: Gets the event files.
         scheme: Names and colours of the tissues.
         stacks: Those of validation.
-        cutting: What the network is shown of them at a time.
+        sampler: What the network is shown of them at a time.
         draw_confusion: Draws the confusion matrix; None leaves the page out.
     """
 
@@ -70,12 +70,12 @@ class TensorBoard(keras.callbacks.Callback):
         folder: Path,
         scheme: LabelScheme,
         stacks: Sequence[Stack],
-        cutting: Sampler,
+        sampler: Sampler,
         draw_confusion: DrawConfusion | None = None,
     ) -> None:
         super().__init__()
         self._writer = tf.summary.create_file_writer(str(folder))
-        self._scheme, self._stacks, self._cutting = scheme, stacks, cutting
+        self._scheme, self._stacks, self._cutting = scheme, stacks, sampler
         self._draw_confusion = draw_confusion
         chosen = np.unique(np.linspace(0, len(stacks) - 1, min(SHOWN, len(stacks))).round().astype(int))
         self._examples = [self._example(stacks[index]) for index in chosen]
@@ -134,7 +134,8 @@ class TensorBoard(keras.callbacks.Callback):
         """What there is to show of a stack with most tissue."""
         image, mask = (tf.constant(part) for part in stack.load())
         parts = (
-            self._cutting.cut(image, mask, tf.constant(place, tf.int32)) for place in self._cutting.places(stack.shape)
+            self._cutting.cut(image, mask, tf.constant(position, tf.int32))
+            for position in self._cutting.positions(stack.shape)
         )
         shown, truth = max(parts, key=lambda part: np.count_nonzero(part[1]))
         return Example(stack.case, shown.numpy()[None], truth.numpy())

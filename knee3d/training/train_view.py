@@ -77,10 +77,10 @@ def train_view(
     if longer:
         card = {"licence": (finished.card or {}).get("licence", "")} | card
     train, val = (
-        index_samples(seeing.stacks(dataset, dataset.of_split(split)), seeing.cutting, limit)
+        index_samples(seeing.stacks(dataset, dataset.of_split(split)), seeing.sampler, limit)
         for split in (Split.TRAIN, Split.VAL)
     )
-    task = FitTask(seeing.name, dataset.scheme, config, seeing.cutting, train, val, options)
+    task = FitTask(seeing.name, dataset.scheme, config, seeing.sampler, train, val, options)
     with _alone(run) as lease:
         _begin(run, card, config, options)
         gc.collect()  # the network of the view before refers to itself, and Python would let go of it too late

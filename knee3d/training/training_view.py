@@ -30,14 +30,14 @@ class TrainingView:
 
     Attributes:
         name: Of the view, and of the network's folder.
-        cutting: What the network is shown at a time.
+        sampler: What the network is shown at a time.
         spacing_mm: (3,) of what it is shown, Inferior, Posterior, Left; oblique slices have one for all axes.
         turns: Of oblique slices.
         whole: Whether the network must see whole slices, see `networks.Architecture`.
     """
 
     name: str
-    cutting: Sampler
+    sampler: Sampler
     spacing_mm: np.ndarray
     turns: tuple[np.ndarray, ...] = ()
     whole: bool = False
@@ -80,16 +80,16 @@ def training_view(name: str, config: TrainConfig, cases: Sequence[Case]) -> Trai
                 "then gives NaN; say --precision float32, or a larger --patch"
             )
         return TrainingView(name, PatchSampler(patch), middle)
-    cutting, whole = SliceSampler(config.network.context), architecture.whole
+    sampler, whole = SliceSampler(config.network.context), architecture.whole
     if name in PLANES or name == SHARED:
-        return TrainingView(name, cutting, middle, whole=whole)
+        return TrainingView(name, sampler, middle, whole=whole)
     if name != OBLIQUE:
         raise ValueError(f"there is no view {name!r}; there are {', '.join(PLANES)}, {SHARED}, {OBLIQUE} and {SOLID}")
     spacing = config.sampling.spacing_mm or np.median(spacings.min(axis=1))
     if not FINEST_MM <= spacing <= COARSEST_MM:
         raise ValueError(f"--spacing of oblique slices is {FINEST_MM} to {COARSEST_MM} mm, got {spacing:g}")
     return TrainingView(
-        name, cutting, np.full(3, spacing), view_rotations(config.sampling.spread, config.sampling.directions), whole
+        name, sampler, np.full(3, spacing), view_rotations(config.sampling.spread, config.sampling.directions), whole
     )
 
 

@@ -49,10 +49,10 @@ def cohort(cohort_of, tmp_path) -> Path:
 
 def betrayed(folder: Path) -> list[str]:
     """Files below `folder` that hold a part of the identity."""
-    marks = [mark.encode() for mark in FINGERPRINTS]
+    fingerprints = [mark.encode() for mark in FINGERPRINTS]
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert files
-    return [str(path) for path in files if any(mark in path.read_bytes() for mark in marks)]
+    return [str(path) for path in files if any(mark in path.read_bytes() for mark in fingerprints)]
 
 
 def test_prepared_knees_have_no_names(cohort, tmp_path, caplog):

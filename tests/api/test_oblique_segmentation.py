@@ -184,12 +184,12 @@ def test_another_oblique_network_is_other_models(place, tmp_path):
 def test_a_network_that_looks_otherwise_is_another_one(place, tmp_path, looks):
     models = tmp_path / "models"
     shutil.copytree(place / "models", models)
-    marks = [network_fingerprint(models, name) for name in (OBLIQUE, PLANES[0])]
+    fingerprints = [network_fingerprint(models, name) for name in (OBLIQUE, PLANES[0])]
     fused = models_fingerprint(models, oblique=4)
     card_with(**looks)(models)
     edit(models / PLANES[0] / "card.json", scores={"val_dice": 1})
-    assert network_fingerprint(models, OBLIQUE) != marks[0]
-    assert network_fingerprint(models, PLANES[0]) == marks[1]
+    assert network_fingerprint(models, OBLIQUE) != fingerprints[0]
+    assert network_fingerprint(models, PLANES[0]) == fingerprints[1]
     assert models_fingerprint(models, oblique=4) != fused
 
 
@@ -305,8 +305,8 @@ def test_fitted_weights_are_taken_where_they_are_for_these_views(place, tmp_path
         "objective": "",
         "reference": reference,
     }
-    marks = {name: network_fingerprint(models, name) for name in (*PLANES, OBLIQUE)}
-    fusion_path(models, 2).write_text(json.dumps(fusion | {"networks": marks}))
+    fingerprints = {name: network_fingerprint(models, name) for name in (*PLANES, OBLIQUE)}
+    fusion_path(models, 2).write_text(json.dumps(fusion | {"networks": fingerprints}))
     fitted = load_models(models, oblique=2).ensemble
     assert (fitted.weights, fitted.rule) == (weights, "log")
     assert not caplog.records

@@ -147,12 +147,12 @@ def results(made_once) -> Path:
 def test_a_finished_knee_is_recognised_by_a_version_with_more_options(results):
     entry = find_cases(results.parent / "cohort" / "knees.csv")[0]
     entry = replace(entry, source=replace(entry.source, choice=LaterChoice()))
-    wish = LaterConfig(careful=False)
-    assert find_finished_record(entry, wish, "made up", results) == load_record(results / entry.case)
+    config = LaterConfig(careful=False)
+    assert find_finished_record(entry, config, "made up", results) == load_record(results / entry.case)
     others = {
-        "careful": (entry, replace(wish, careful=True)),
-        "smooth": (entry, replace(wish, smooth=1.0)),
-        "coil": (replace(entry, source=replace(entry.source, choice=LaterChoice(coil="1"))), wish),
+        "careful": (entry, replace(config, careful=True)),
+        "smooth": (entry, replace(config, smooth=1.0)),
+        "coil": (replace(entry, source=replace(entry.source, choice=LaterChoice(coil="1"))), config),
     }
     for name, (knee, asked) in others.items():
         with pytest.raises(ValueError, match=rf"\({name}\).*--overwrite"):

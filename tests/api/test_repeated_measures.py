@@ -344,10 +344,10 @@ def make_cohort(folder: Path) -> None:
     made = run("phantom", folder, "--knees", 3, "--retests", 3, "--shape", "48,48,48", "--seed", 6, "--jobs", 2)
     assert made.exit_code == 0, made.output
     assert "3 knees and a follow-up, 3 retests" in made.output
-    scheme, numbering = SCHEMES["iwoai"], read_label_map(str(folder / "labels.json"))
+    scheme, label_map = SCHEMES["iwoai"], read_label_map(str(folder / "labels.json"))
     for one in read_manifest(folder / "knees.csv"):
         mask = read_volume(one.mask)
-        volumes = tissue_volumes(mask.with_array(map_labels(mask.array, numbering, scheme)), scheme)
+        volumes = tissue_volumes(mask.with_array(map_labels(mask.array, label_map, scheme)), scheme)
         measures = [
             Measurement(name, WHOLE, "volume", mm3) for name, mm3 in zip(scheme.names, volumes.tolist(), strict=True)
         ]

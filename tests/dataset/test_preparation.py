@@ -67,7 +67,7 @@ def test_slices_on_disk_are_the_canonical_volume(tmp_path):
     image, labels = right_knee()
     case = prepare_knee(write_knee(tmp_path, image, labels), tmp_path / "d", PREPARATION)
     expected = to_canonical(labels).with_array(
-        map_labels(to_canonical(labels).array, PREPARATION.numbering, PREPARATION.scheme)
+        map_labels(to_canonical(labels).array, PREPARATION.label_map, PREPARATION.scheme)
     )
     assert case.source_axes == "PIR"
     np.testing.assert_allclose(case.affine, expected.affine, atol=1e-4)
@@ -114,7 +114,7 @@ def test_masks_that_mean_nothing_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"unknown_mask\.nii\.gz: label values \[18, 27\] have no name"):
         prepare_knee(unknown, tmp_path / "d", PREPARATION)
     with pytest.raises(ValueError, match="give --labels"):
-        prepare_knee(write_knee(tmp_path, image, labels), tmp_path / "d", replace(PREPARATION, numbering=None))
+        prepare_knee(write_knee(tmp_path, image, labels), tmp_path / "d", replace(PREPARATION, label_map=None))
 
 
 def test_images_that_show_nothing_are_refused(tmp_path):
@@ -179,7 +179,7 @@ def test_the_way_back_ends_where_the_knee_lay(tmp_path, side, bits):
     assert back.same_grid(image)
     assert axis_codes(back.affine) == axis_codes(image.affine)
     assert mask.same_grid(labels)
-    np.testing.assert_array_equal(mask.array, map_labels(labels.array, PREPARATION.numbering, PREPARATION.scheme))
+    np.testing.assert_array_equal(mask.array, map_labels(labels.array, PREPARATION.label_map, PREPARATION.scheme))
     low, high = case.window.low, case.window.high
     error = np.abs(back.array - np.clip(image.array, low, high)).max()
     assert error <= (high - low) / 255 * (0.501 if bits == 8 else 0.002)
@@ -226,13 +226,13 @@ def test_a_segmentation_tells_what_its_numbers_mean(tmp_path):
     write_series(to_canonical(image), tmp_path / "dicom", Side.RIGHT, patient="p", description="d", seed=0)
     plain = write_knee(tmp_path, image, labels)
     expected = mask_counts(tmp_path / "d", prepare_knee(plain, tmp_path / "d", PREPARATION))
-    classes = map_labels(to_canonical(labels).array, PREPARATION.numbering, PREPARATION.scheme)
+    classes = map_labels(to_canonical(labels).array, PREPARATION.label_map, PREPARATION.scheme)
     grids = find_slice_grids(tmp_path / "dicom")
     stored = reorient(to_canonical(labels).with_array(classes), axis_codes(grids[0].affine))
     write_segmentation(stored, PREPARATION.scheme, Side.RIGHT, grids, tmp_path / "labels.dcm", "k")
     knee = ManifestRow("seg", "p", "", Side.UNKNOWN, tmp_path / "dicom", tmp_path / "labels.dcm")
-    for numbering in (None, LABEL_MAPS["oai-zib"]):
-        case = prepare_knee(knee, tmp_path / "d", replace(PREPARATION, numbering=numbering))
+    for label_map in (None, LABEL_MAPS["oai-zib"]):
+        case = prepare_knee(knee, tmp_path / "d", replace(PREPARATION, label_map=label_map))
         assert mask_counts(tmp_path / "d", case) == expected
 
 

@@ -44,10 +44,10 @@ def test_labels_come_back_as_a_mask_of_the_same_image(knee, tmp_path, form, zipp
     written = write_labels(labels_for(image), SCHEME, source, form, tmp_path / "out", "knee_1")
     assert [one.name for one in (tmp_path / "out").iterdir()] == [written.name] == [LABEL_FORMATS[form]]
     mask = read_mask(written, lambda: read_image(source.path))
-    labels, numbering = mask.on_grid_of(to_canonical(image)), mask.numbering
+    labels, label_map = mask.on_grid_of(to_canonical(image)), mask.label_map
     np.testing.assert_array_equal(labels.array, to_canonical(labels_for(image)).array)
     assert labels.same_grid(to_canonical(image))
-    assert numbering == (LabelMap(dict(enumerate(SCHEME.names, start=1))) if "seg" in form else None)
+    assert label_map == (LabelMap(dict(enumerate(SCHEME.names, start=1))) if "seg" in form else None)
     if form != "dicom-seg":
         assert read_volume(written).same_grid(image)
         np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(written))).T, labels_for(image).array)
@@ -107,9 +107,9 @@ TRUTH[1:3, 2:4, 2:6], TRUTH[4:5, 2:4, 2:6] = 1, 2
 NAMES = ("femoral cartilage", "patellar cartilage")
 
 
-def slicer_labels(path: Path, numbering: LabelMap | None = None) -> np.ndarray:
+def slicer_labels(path: Path, label_map: LabelMap | None = None) -> np.ndarray:
     """Classes of `SCHEME` as `prepare` gets them."""
-    preparation = PrepareConfig(SCHEMES["compartments"], numbering)
+    preparation = PrepareConfig(SCHEMES["compartments"], label_map)
     classes, _ = read_mask_classes(path, lambda: KneeImage(IMAGE.array, IMAGE.affine, Side.RIGHT), preparation)
     return reorient(classes, "RAS").array
 

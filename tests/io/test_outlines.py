@@ -66,12 +66,12 @@ def expected() -> np.ndarray:
 def test_outlines_become_voxels_whatever_way_slices_count(tmp_path, side, order):
     """Canonical slices run from the patient's right to the left: in a right knee from lateral to medial."""
     path = save(tmp_path / "o.mat", knee()[::order])
-    labels, numbering = read_outlines(path, IMAGE, side)
+    labels, label_map = read_outlines(path, IMAGE, side)
     right = expected()[:, :, ::-1]
     np.testing.assert_array_equal(labels.array, right if side is Side.RIGHT else right[:, :, ::-1])
     assert labels.same_grid(IMAGE)
     assert labels.array.dtype == np.uint8
-    assert numbering == LABEL_MAPS["imorphics"]
+    assert label_map == LABEL_MAPS["imorphics"]
     if side is Side.LEFT:
         np.testing.assert_array_equal(mirror_left_right(labels).array, right)
 

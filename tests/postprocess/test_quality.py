@@ -43,14 +43,14 @@ def knee(femoral: int, tibial: int) -> Volume:
 GOOD = knee(600, 220)
 
 
-def named(looks: list[ViewPrediction]) -> dict[str, ViewPrediction]:
-    return {f"view {number}": one for number, one in enumerate(looks, start=1)}
+def named(predictions: list[ViewPrediction]) -> dict[str, ViewPrediction]:
+    return {f"view {number}": one for number, one in enumerate(predictions, start=1)}
 
 
 def flags(
-    labels: Volume, looks: list[ViewPrediction] | None = None, reference: QualityReference | None = USUAL
+    labels: Volume, predictions: list[ViewPrediction] | None = None, reference: QualityReference | None = USUAL
 ) -> tuple[str, ...]:
-    return check_quality(labels, named(looks or [ViewPrediction(labels, 0.1)] * 3), NAMES, reference).flags
+    return check_quality(labels, named(predictions or [ViewPrediction(labels, 0.1)] * 3), NAMES, reference).flags
 
 
 def test_a_knee_like_the_others_has_no_flag():
@@ -77,15 +77,15 @@ def test_volumes_are_compared_with_masks(labels, words, unknown):
 
 
 def test_what_is_not_compared_is_said():
-    looks = named([ViewPrediction(GOOD, 0.1)] * 3)
-    assert check_quality(GOOD, looks, NAMES, USUAL).unchecked == ""
-    assert "before weights are fitted" in check_quality(GOOD, looks, NAMES, None).unchecked
+    predictions = named([ViewPrediction(GOOD, 0.1)] * 3)
+    assert check_quality(GOOD, predictions, NAMES, USUAL).unchecked == ""
+    assert "before weights are fitted" in check_quality(GOOD, predictions, NAMES, None).unchecked
     alone = check_quality(GOOD, {"view": ViewPrediction(GOOD, 0.1)}, NAMES, USUAL)
     assert alone.unchecked == "inter-view Dice, as there is one view"
     little = replace(
         USUAL, volumes_mm3={NAMES[0]: USUAL.volumes_mm3[NAMES[0]]}, inter_view_dice=np.nan, predictive_entropy=np.nan
     )
-    assert check_quality(GOOD, looks, NAMES, little).unchecked.split("; ") == [
+    assert check_quality(GOOD, predictions, NAMES, little).unchecked.split("; ") == [
         f"volumes of {NAMES[1]}, which no mask had",
         "inter-view Dice, which was not known on validation",
         "entropy, which was not known on validation",
@@ -93,11 +93,11 @@ def test_what_is_not_compared_is_said():
 
 
 def test_a_view_that_misses_a_tissue_is_named():
-    looks = [ViewPrediction(GOOD, 0.1), ViewPrediction(knee(600, 5), 0.1), ViewPrediction(GOOD, 0.1)]
+    predictions = [ViewPrediction(GOOD, 0.1), ViewPrediction(knee(600, 5), 0.1), ViewPrediction(GOOD, 0.1)]
     said = ("the view 2 view finds no tibial cartilage: the other views decide alone",)
-    assert flags(GOOD, looks) == said
-    assert flags(GOOD, looks, reference=None) == said
-    assert flags(knee(600, 0), looks, reference=None) == ("tibial cartilage missing: none was found",)
+    assert flags(GOOD, predictions) == said
+    assert flags(GOOD, predictions, reference=None) == said
+    assert flags(knee(600, 0), predictions, reference=None) == ("tibial cartilage missing: none was found",)
 
 
 def test_half_as_much_again_is_still_plausible():

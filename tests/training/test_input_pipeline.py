@@ -55,10 +55,10 @@ def test_unshuffled_is_every_slice_in_order(balls, plane, context):
 
 def test_no_tuner_holds_up_who_lets_go_of_a_stream(balls):
     slices = visits(balls, balls.of_split(Split.VAL), Plane.SAGITTAL)
-    cutting = SliceSampler(1)
+    sampler = SliceSampler(1)
     for batches in (
-        input_pipeline.training_batches(slices, cutting, 5, input_pipeline.SamplingOrder(0), range(1)),
-        input_pipeline.validation_batches(slices, cutting, 5),
+        input_pipeline.training_batches(slices, sampler, 5, input_pipeline.SamplingOrder(0), range(1)),
+        input_pipeline.validation_batches(slices, sampler, 5),
     ):
         assert batches.options().autotune.enabled is False
 
@@ -187,7 +187,7 @@ def test_slices_of_two_sizes_share_a_batch(balls):
     assert images.shape == (slices.count, 20, 14, 3)
     assert masks.shape == (slices.count, 20, 14)
     assert not images[:18, 16:].any()
-    assert owners.tolist() == [case for case, centres in enumerate(slices.places) for _ in centres]
+    assert owners.tolist() == [case for case, centres in enumerate(slices.positions) for _ in centres]
 
 
 @pytest.mark.parametrize("limit", [1, 7, 10_000])
@@ -199,7 +199,7 @@ def test_a_limit_takes_slices_evenly(balls, limit):
     assert len(stream(input_pipeline.validation_batches(slices, SliceSampler(1), 2))) == slices.count
     if limit == 7:
         offsets = np.cumsum([0, *[case.shape[0] for case in cases]])[:-1]
-        where = np.concatenate([np.array(c) + o for c, o in zip(slices.places, offsets, strict=True)])
+        where = np.concatenate([np.array(c) + o for c, o in zip(slices.positions, offsets, strict=True)])
         assert where[0] == 0
         assert where[-1] == total - 1
         assert np.ptp(np.diff(where)) <= 1
@@ -243,11 +243,11 @@ def test_a_batch_is_of_one_plane(balls):
     cases = [balls.cases[1], balls.cases[2]]  # of one size
     view = training_view.training_view("shared", config.TrainConfig(), cases)
     stacks = view.stacks(balls, cases)
-    listed = sample_index.index_samples(stacks, view.cutting)
+    listed = sample_index.index_samples(stacks, view.sampler)
     assert len(set(listed.planes)) == 3
     for batches in (
-        input_pipeline.training_batches(listed, view.cutting, 4, input_pipeline.SamplingOrder(0), range(2)),
-        input_pipeline.validation_batches(listed, view.cutting, 4),
+        input_pipeline.training_batches(listed, view.sampler, 4, input_pipeline.SamplingOrder(0), range(2)),
+        input_pipeline.validation_batches(listed, view.sampler, 4),
     ):
         epochs = 2 if len(batches.element_spec) == 4 else 1
         assert int(batches.cardinality()) == epochs * listed.steps(4)
@@ -257,18 +257,18 @@ def test_a_batch_is_of_one_plane(balls):
             assert {images.shape[1:3]} == {stacks[owner].shape[1:] for owner in owners}  # nothing is padded
             seen += owners.tolist()
         assert len(seen) == epochs * listed.count
-        for number, places in enumerate(listed.places):
+        for number, places in enumerate(listed.positions):
             assert seen.count(number) == epochs * len(places)
 
 
 def test_batches_of_planes_are_the_same_in_every_run(balls):
     view = training_view.training_view("shared", config.TrainConfig(), balls.cases)
-    listed = sample_index.index_samples(view.stacks(balls, balls.of_split(Split.TRAIN)), view.cutting)
+    listed = sample_index.index_samples(view.stacks(balls, balls.of_split(Split.TRAIN)), view.sampler)
     runs = [
         [
             owners.tolist()
             for *_, owners, _ in input_pipeline.training_batches(
-                listed, view.cutting, 4, input_pipeline.SamplingOrder(3), epochs
+                listed, view.sampler, 4, input_pipeline.SamplingOrder(3), epochs
             ).as_numpy_iterator()
         ]
         for epochs in (range(2), range(2), range(1, 2))

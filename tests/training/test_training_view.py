@@ -56,10 +56,10 @@ def test_oblique_slices_stream(balls, tmp_path, cache):
     cases = balls.of_split(Split.TRAIN)
     view = training_view.training_view("oblique", config.TrainConfig().with_options(directions=2, context=0), cases)
     assert view.spacing_mm.tolist() == [0.4] * 3
-    listed = sample_index.index_samples(view.stacks(balls, cases), view.cutting)
+    listed = sample_index.index_samples(view.stacks(balls, cases), view.sampler)
     assert len({stack.key for stack in listed.stacks}) == len(listed.stacks) == 4
     read = sample_index.volume_reader(listed.stacks, str(tmp_path) if cache == "files" else cache)
-    batches = input_pipeline.validation_batches(listed, view.cutting, 1, read)
+    batches = input_pipeline.validation_batches(listed, view.sampler, 1, read)
     found = [np.concatenate([image[..., 0], mask]) for image, mask, _ in batches.as_numpy_iterator()]
     expected = [pair for stack in listed.stacks for pair in np.moveaxis(stack.load(), 0, 1)]
     assert len(found) == len(expected)
@@ -111,16 +111,18 @@ def test_patches_too_small_for_half_precision_are_refused(balls):
 
 def test_a_patch_is_no_larger_than_knees_need(balls):
     view = training_view.training_view("volume", UNET3D, balls.of_split(Split.TRAIN))
-    assert view.cutting.patch == (24, 24, 16)
+    assert view.sampler.patch == (24, 24, 16)
     given = config.TrainConfig().with_options(network="unet3d", patch=(8, 8, 8))
-    assert training_view.training_view("volume", given, balls.of_split(Split.TRAIN)).cutting.patch == (8, 8, 8)
+    assert training_view.training_view("volume", given, balls.of_split(Split.TRAIN)).sampler.patch == (8, 8, 8)
 
 
 @pytest.mark.parametrize("shape", [(9, 6, 7), (3, 3, 12)])
 def test_tiles_show_every_voxel_and_nothing_beyond_unless_the_knee_is_smaller(shape):
     patches, count = sampler.PatchSampler((4, 3, 5)), math.prod(shape)
     numbers = tf.reshape(tf.range(1, count + 1), shape)
-    shown = [patches.cut(numbers, numbers, tf.constant(place, tf.int32))[0].numpy() for place in patches.places(shape)]
+    shown = [
+        patches.cut(numbers, numbers, tf.constant(place, tf.int32))[0].numpy() for place in patches.positions(shape)
+    ]
     assert {one.shape for one in shown} == {(4, 3, 5)}
     assert set(np.concatenate([one[one > 0] for one in shown]).tolist()) == set(range(1, count + 1))
     assert all(one.all() for one in shown) == (shape[0] >= 4)
@@ -133,24 +135,24 @@ def test_patches_of_training_lie_within_and_a_share_around_tissue():
     mask = tf.constant(mask)
     places = tf.range(3000)
     for share, least, most in ((None, 0.3, 0.4), (0.8, 0.75, 0.9)):
-        visits = patches.visits(places, mask, share, tf.constant([1, 2])).numpy()
+        visits = patches.samples(places, mask, share, tf.constant([1, 2])).numpy()
         assert len(visits) == 3000
         begins = np.array(np.unravel_index(visits, shape))
         assert (begins >= 0).all()
         assert (begins.max(axis=1) == np.array(shape) - (4, 3, 5)).all()
         with_tissue = np.mean([patches.cut(mask, mask, place)[1].numpy().any() for place in visits[:500]])
         assert least < with_tissue < most
-    again = patches.visits(places, mask, None, tf.constant([1, 2])).numpy()
+    again = patches.samples(places, mask, None, tf.constant([1, 2])).numpy()
     assert (again != visits).any()
-    np.testing.assert_array_equal(again, patches.visits(places, mask, None, tf.constant([1, 2])))
+    np.testing.assert_array_equal(again, patches.samples(places, mask, None, tf.constant([1, 2])))
 
 
 def test_patches_without_tissue_are_anywhere():
     patches, empty = sampler.PatchSampler((4, 3, 5)), tf.zeros((6, 6, 6), tf.uint8)
-    visits = patches.visits(tf.range(50), empty, 0.9, tf.constant([1, 2])).numpy()
+    visits = patches.samples(tf.range(50), empty, 0.9, tf.constant([1, 2])).numpy()
     assert len(np.unique(visits)) > 5
     small = tf.zeros((2, 2, 2), tf.uint8)
-    assert patches.visits(tf.range(5), small, None, tf.constant([1, 2])).numpy().tolist() == [0] * 5
+    assert patches.samples(tf.range(5), small, None, tf.constant([1, 2])).numpy().tolist() == [0] * 5
     assert patches.cut(small, small, tf.constant(0))[0].shape == (4, 3, 5)
 
 

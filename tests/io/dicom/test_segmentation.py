@@ -242,12 +242,12 @@ def test_overlapping_segments_go_to_the_first(make_series, caplog):
     hd.seg.Segmentation(
         images, masks, "FRACTIONAL", describe, "1.2.3.4", 2, "1.2.3.5", 1, "them", "them", "1", "1"
     ).save_as(path)
-    labels, numbering = read_segmentation(path)
+    labels, label_map = read_segmentation(path)
     expected = np.where(masks[..., 0] > 0, 1, 2 * (masks[..., 1] > 0)).astype(np.uint8).transpose(2, 1, 0)
     grid = Volume(expected, find_slice_grids(folder)[0].affine)
     np.testing.assert_array_equal(to_canonical(labels).padded_to(to_canonical(grid)).array, to_canonical(grid).array)
     assert "1 voxels lie in more than one channel" in caplog.text
-    assert numbering == LabelMap({1: "patellar cartilage", 2: "femoral cartilage"})
+    assert label_map == LabelMap({1: "patellar cartilage", 2: "femoral cartilage"})
 
 
 def test_echoes_of_one_multi_frame_file_are_all_referred_to(tmp_path):
