@@ -229,7 +229,7 @@ def test_other_encoders_are_saved_and_exported(name, encoder, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(name, fingerprints=() if name == "segnet" else pytest.mark.nightly)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "segnet" else pytest.mark.nightly)
                                   for name in NAMES])  # fmt: skip
 def test_onnx_takes_every_network(slim, slim_library, name, tmp_path):
     for package in onnx_export.PACKAGES:
@@ -251,7 +251,7 @@ def settings_of(name: str, **others) -> config.TrainConfig:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(name, fingerprints=() if name == "segnet" else pytest.mark.nightly)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "segnet" else pytest.mark.nightly)
                                   for name in NAMES])  # fmt: skip
 def test_every_network_trains_and_segments(slim, balls, name, tmp_path, request):
     """The default in full size."""
