@@ -28,7 +28,7 @@ from knee3d.inference.prediction import Predictor
 from knee3d.inference.rectangles import STRIDE
 from knee3d.inference.trained_models import load_models
 from knee3d.models.backend import Backend
-from knee3d.postprocess.confusion_matrix import confusion_matrix, dice, foreground
+from knee3d.postprocess.confusion_matrix import confusion_matrix, dice, foreground_matrix
 
 MARGINS_MM = (3.0, 6.0)
 
@@ -60,7 +60,7 @@ class Counting:
 def scored(labels: Volume, truth: Volume, classes: int) -> np.ndarray:
     """Foreground Dice, then that of each tissue."""
     matrix = confusion_matrix(truth.array, labels.array, classes)
-    return np.array([dice(foreground(matrix))[1], *dice(matrix)[1:]])
+    return np.array([dice(foreground_matrix(matrix))[1], *dice(matrix)[1:]])
 
 
 def main() -> None:

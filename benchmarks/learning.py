@@ -22,7 +22,7 @@ from knee3d import api
 from knee3d.atomic import whole_file
 from knee3d.dataset.case_collection import Split, load_cases
 from knee3d.geometry.plane import Plane
-from knee3d.training.config import TrainConfig, TrainOptions
+from knee3d.training.config import RunOptions, TrainConfig
 
 PLANE = Plane.SAGITTAL
 SHAPE = (64, 64, 48)
@@ -41,7 +41,7 @@ VARIANTS = {
 
 def dice(dataset: Path, models: Path, config: TrainConfig) -> dict[str, float]:
     """Train and score: the mean over validation knees for each tissue."""
-    api.train_views(dataset, [PLANE], models, config, TrainOptions(resume=True))
+    api.train_views(dataset, [PLANE], models, config, RunOptions(resume=True))
     scores = models / "scores.json"
     if not scores.is_file():
         summary = api.KneeModel(models).evaluate(api.Dataset.load(dataset).val, models / "evaluation").summary

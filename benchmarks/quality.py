@@ -16,7 +16,7 @@ from scipy import ndimage
 from knee3d.dataset.case_collection import Split, load_cases
 from knee3d.geometry.volume import Volume
 from knee3d.inference.trained_models import load_models
-from knee3d.postprocess.confusion_matrix import confusion_matrix, dice, foreground
+from knee3d.postprocess.confusion_matrix import confusion_matrix, dice, foreground_matrix
 from knee3d.postprocess.quality import check_quality
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -79,7 +79,7 @@ def main() -> None:
         agreement, doubt = (
             np.nanmean([getattr(one, key) for one in found]) for key in ("inter_view_dice", "predictive_entropy")
         )
-        numbers = (f"{dice(foreground(matrix))[1]:.3f}", f"{flagged} of {len(cases)}", f"{agreement:.3f}")
+        numbers = (f"{dice(foreground_matrix(matrix))[1]:.3f}", f"{flagged} of {len(cases)}", f"{agreement:.3f}")
         table.add_row(name, *numbers, f"{doubt:.3f}", ", ".join(sorted(words)))
     Console().print(table)
 

@@ -36,9 +36,9 @@ from knee3d.io.probability_file import write_probabilities
 from knee3d.io.volume_file import read_volume, write_volume
 from knee3d.labels.label_map import LABEL_MAPS, map_labels
 from knee3d.labels.label_scheme import FEMORAL, SCHEMES, LabelScheme
-from knee3d.morphometry.measure import WHOLE
+from knee3d.morphometry.measurement import WHOLE
+from knee3d.phantom.image_simulation import simulate_image
 from knee3d.phantom.parametric_knee import parametric_knee
-from knee3d.phantom.rendering import render_image
 from knee3d.postprocess.quality import check_quality
 from knee3d.report.measures_files import read_measures_csv
 from knee3d.report.overview_figure import overview_figure
@@ -58,7 +58,7 @@ STAGES = {
 def make_finished(source: Volume, scheme: LabelScheme, home: Path) -> tuple[Path, Path]:
     """A knee's folder as `knee3d segment` leaves it, without any network, and its image."""
     image, folder = home / "knee", home / "results" / "knee"
-    write_series(render_image(source, seed=1), image, Side.RIGHT, patient="made up", description="made up", seed=0)
+    write_series(simulate_image(source, seed=1), image, Side.RIGHT, patient="made up", description="made up", seed=0)
     volume = read_image(image)
     here = reorient(source, "".join(axis_codes(volume.affine)))
     labels = volume.with_array(map_labels(here.array, LABEL_MAPS["pymskt"], scheme))

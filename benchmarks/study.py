@@ -37,8 +37,8 @@ from knee3d.networks.architecture import NETWORKS
 from knee3d.postprocess.assessment import assess_case
 from knee3d.postprocess.decision import fused_labels
 from knee3d.report.tables import to_plain_json
-from knee3d.training.config import TrainConfig, TrainOptions
-from knee3d.training.training_view import training_view
+from knee3d.training.config import RunOptions, TrainConfig
+from knee3d.training.view_setup import make_view_setup
 
 PLANES = [plane.value for plane in Plane]
 FLAT = [name for name, network in NETWORKS.items() if not network.solid]
@@ -183,7 +183,7 @@ class Study:
     def _train(self, models: Path, dataset: Path, views: Sequence[str], config: TrainConfig, planes: int) -> None:
         for view in views:
             shown = config if view == SOLID else self.shown(view, config, load_cases(dataset), planes)
-            api.train_views(dataset, [view], models, shown, TrainOptions(resume=True))
+            api.train_views(dataset, [view], models, shown, RunOptions(resume=True))
 
     def shown(self, view: str, config: TrainConfig, dataset: CaseCollection, planes: int) -> TrainConfig:
         """As many slices in an epoch and in a step as the preset shows."""
@@ -194,7 +194,7 @@ class Study:
             config = config.with_options(
                 spacing_mm=float(np.median([np.cbrt(np.prod(case.spacing_mm)) for case in cases]))
             )
-        seeing = training_view(view, config, cases)
+        seeing = make_view_setup(view, config, cases)
         slices, height, width = np.array([stack.shape for stack in seeing.stacks(dataset, cases)]).T
         limit = round(self.preset.shown * planes * slices.sum() / max(1, len(seeing.turns)))
         batch = max(1, round(self.preset.step / np.average(height * width, weights=slices)))

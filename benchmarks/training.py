@@ -30,7 +30,7 @@ from knee3d.dataset.case_collection import load_cases
 from knee3d.geometry.plane import Plane
 from knee3d.losses import LOSSES
 from knee3d.networks.augmentation import STRENGTHS, DrawnAugmentation, draw_augmentations
-from knee3d.training.build_network import trainable_network
+from knee3d.training.build_network import network_with_first_weights
 from knee3d.training.config import TrainConfig
 from knee3d.training.input_pipeline import SamplingOrder, training_batches, with_waiting_time
 from knee3d.training.sample_index import SampleIndex, index_samples, volume_reader
@@ -138,13 +138,13 @@ def time_training(slices: SampleIndex, rounds: int) -> dict[str, float]:
     """Seconds of an epoch by knee3d and by fit from memory, and the share spent waiting, medians of the rounds."""
     config = TrainConfig().with_options(encoder_weights="none", batch_size=BATCH)
     loss = LOSSES[config.optimizer.loss](background=config.optimizer.loss_background)
-    trainer = Trainer(trainable_network(CLASSES, config, None), loss, len(slices.stacks))
+    trainer = Trainer(network_with_first_weights(CLASSES, config, None), loss, len(slices.stacks))
     stream = with_waiting_time(
         training_batches(slices, SliceSampler(CONTEXT), BATCH, SamplingOrder(0), range(2 * rounds + 2))
     ).repeat()
     batches = list(training_batches(slices, SliceSampler(CONTEXT), BATCH, SamplingOrder(0), range(1)))
     images, masks = (np.concatenate([batch[part] for batch in batches]) for part in range(2))
-    twin = trainable_network(CLASSES, config, None)
+    twin = network_with_first_weights(CLASSES, config, None)
     twin.compile(keras.optimizers.Adam(1e-4), loss)
     trainer.fit(stream, steps_per_epoch=1, shuffle=False, verbose=0)  # both are traced off the clock
     twin.fit(images[:BATCH], masks[:BATCH], batch_size=BATCH, verbose=0)

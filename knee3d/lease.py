@@ -135,7 +135,7 @@ def leased(path: Path, take_over: bool = True, patience_s: float = 0.0) -> Itera
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def wait_for_lease(path: Path) -> Iterator[None]:
     """Hold the lease on a path while the block runs, after waiting for it: for files that several processes write."""
     with ExitStack() as stack:
         while True:
@@ -211,7 +211,7 @@ def remove_leftovers(folder: Path, names: Collection[str]) -> None:
             remove_partial(folder / name)
 
 
-def disk_time(folder: Path) -> float:
+def file_system_time(folder: Path) -> float:
     """The time by the clock of the disk that a folder is on, in seconds as those of its files."""
     file = folder / f".clock-{secrets.token_hex(4)}"
     try:

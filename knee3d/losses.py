@@ -1,7 +1,7 @@
 """Losses for segmentation: `keras.losses.Loss` classes for anyone's `model.compile(loss=...)`, and a table of them.
 
-Every loss is a function of sums over voxels, which `sums_of` computes. Sums of several devices, batches or slices of a
-knee can be added up before the loss is computed of them (`OverlapLoss.of_sums`):
+Every loss is a function of sums over voxels, which `overlap_sums` computes. Sums of several devices, batches or slices
+of a knee can be added up before the loss is computed of them (`OverlapLoss.of_sums`):
 
     sums    (..., 4, classes) float32. Leading axes count knees, for example.
 
@@ -31,7 +31,7 @@ __all__ = [
     "SoftDice",
     "Tversky",
     "sum_over_replicas",
-    "sums_of",
+    "overlap_sums",
 ]
 
 SMOOTH = 1.0
@@ -53,7 +53,7 @@ def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-def sums_of(truth: tf.Tensor, probabilities: tf.Tensor, cross_entropy: bool = False) -> tf.Tensor:
+def overlap_sums(truth: tf.Tensor, probabilities: tf.Tensor, cross_entropy: bool = False) -> tf.Tensor:
     """Sum over the voxels of each slice; every loss is computed from these sums.
 
     Args:
@@ -145,7 +145,7 @@ class OverlapLoss(keras.losses.Loss):
             ValueError: The shapes do not fit each other.
         """
         truth = integer_masks(y_true, y_pred)
-        sums = tf.reduce_sum(sums_of(truth, y_pred, self.cross_entropy), axis=0)
+        sums = tf.reduce_sum(overlap_sums(truth, y_pred, self.cross_entropy), axis=0)
         return self.of_sums(sum_over_replicas(sums))
 
     @abstractmethod
@@ -153,7 +153,7 @@ class OverlapLoss(keras.losses.Loss):
         """Compute the loss from sums over voxels.
 
         Args:
-            sums: (..., 4, classes) float32, see `sums_of`.
+            sums: (..., 4, classes) float32, see `overlap_sums`.
 
         Returns:
             (...) float32, a loss for each of the leading axes.

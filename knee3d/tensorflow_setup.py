@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 
-from knee3d.models.devices import unused_gpus
+from knee3d.models.devices import unused_gpu_warning
 
 # segmentation_models 1.0.1 asks for this before its import; with its default it fails on Keras 3.
 os.environ.setdefault("SM_FRAMEWORK", "tf.keras")
@@ -57,7 +57,7 @@ if not VERBOSE:
     tf.get_logger().setLevel("ERROR")
 
 _gpus = tf.config.list_physical_devices("GPU")
-if _told := unused_gpus(len(_gpus)):
+if _told := unused_gpu_warning(len(_gpus)):
     logging.getLogger(__name__).warning(_told)
 
 # On CPUs, operations that run at the same time share threads otherwise in every run, and sums differ in their last

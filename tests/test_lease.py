@@ -18,12 +18,12 @@ from knee3d.atomic import remove_partial, whole_folder
 from knee3d.lease import (
     LeaseHeldError,
     LeaseLostError,
-    disk_time,
+    file_system_time,
     leased,
-    locked,
     remove_leftovers,
     run_in_threads,
     share_work,
+    wait_for_lease,
 )
 
 ELSEWHERE = "node17+0123abcd+4711+89abcdef"
@@ -78,7 +78,7 @@ def test_many_threads_take_turns(tmp_path):
     file.write_text("0")
 
     def add(_: int) -> None:
-        with locked(file):
+        with wait_for_lease(file):
             count = int(file.read_text())
             time.sleep(0)
             file.write_text(str(count + 1))
@@ -346,7 +346,7 @@ def test_who_is_taken_for_a_leftover_while_it_asks_is_told_that_the_lease_is_hel
 
 
 def test_the_time_of_the_disk_is_that_of_its_files(tmp_path):
-    before = disk_time(tmp_path)
+    before = file_system_time(tmp_path)
     (tmp_path / "file").touch()
-    assert before <= (tmp_path / "file").stat().st_mtime <= disk_time(tmp_path)
+    assert before <= (tmp_path / "file").stat().st_mtime <= file_system_time(tmp_path)
     assert names(tmp_path) == {"file"}

@@ -112,7 +112,7 @@ def test_the_loss_is_that_of_the_whole_batch_not_the_mean_of_slices(name, monkey
     loss = LOSSES[name](background=False)
     whole = float(loss(TRUTH, PROBABILITIES))
     alone = [float(loss(TRUTH[i : i + 1], PROBABILITIES[i : i + 1])) for i in range(2)]
-    other = tf.reduce_sum(losses.sums_of(TRUTH[1:], PROBABILITIES[1:], loss.cross_entropy), axis=0)
+    other = tf.reduce_sum(losses.overlap_sums(TRUTH[1:], PROBABILITIES[1:], loss.cross_entropy), axis=0)
     monkeypatch.setattr(losses, "sum_over_replicas", lambda sums: sums + other)
     shared = float(loss(TRUTH[:1], PROBABILITIES[:1]))
     assert shared == pytest.approx(whole, abs=1e-6)
@@ -123,7 +123,7 @@ def test_the_loss_is_that_of_the_whole_batch_not_the_mean_of_slices(name, monkey
 def test_sums_of_slices_add_up_to_the_loss_of_a_knee(name):
     """Leading axes count knees; each knee's loss is that of all its slices in one batch."""
     loss = LOSSES[name](background=False)
-    each = losses.sums_of(TRUTH, PROBABILITIES, cross_entropy=True)
+    each = losses.overlap_sums(TRUTH, PROBABILITIES, cross_entropy=True)
     assert each.shape == (2, 4, 3)
     knees = tf.stack([tf.reduce_sum(each, axis=0), each[0], each[1]])
     expected = [loss(TRUTH, PROBABILITIES), *(loss(TRUTH[i : i + 1], PROBABILITIES[i : i + 1]) for i in range(2))]
@@ -137,7 +137,7 @@ def test_the_loss_of_knees_does_not_reward_a_missing_tissue():
     found = np.eye(2, dtype=np.float32)[np.zeros_like(truth)]
     loss = losses.SoftDice(background=False)
     assert np.mean([float(loss(truth[i : i + 1], found[i : i + 1])) for i in range(10)]) < 0.1
-    assert float(loss.of_sums(tf.reduce_sum(losses.sums_of(truth, found), axis=0))) > 0.95
+    assert float(loss.of_sums(tf.reduce_sum(losses.overlap_sums(truth, found), axis=0))) > 0.95
 
 
 def scorer(classes: int = 3) -> keras.Model:

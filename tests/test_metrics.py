@@ -123,7 +123,7 @@ def test_scores_of_knees_are_those_of_all_their_slices():
     masks, probabilities = BATCHES[0]
     loss = losses.SoftDice(background=False)
     scores = KneeScores(2, CLASSES, loss)
-    sums = losses.sums_of(masks, probabilities)
+    sums = losses.overlap_sums(masks, probabilities)
     scores.update_state(tf.constant([1, -1]), tf.constant(masks), tf.constant(probabilities), sums)
     told, found = scores.result(), probabilities.argmax(axis=-1)
     expected = np.mean([dice_of(one == masks[0], one == found[0]) for one in range(1, CLASSES)])

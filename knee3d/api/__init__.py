@@ -31,10 +31,10 @@ from knee3d.training.config import (
     AugmentationConfig,
     NetworkConfig,
     OptimizerConfig,
+    RunOptions,
     SamplingConfig,
     ScheduleConfig,
     TrainConfig,
-    TrainOptions,
 )
 
 __all__ = [
@@ -57,7 +57,7 @@ __all__ = [
     "Segmentation",
     "TrainConfig",
     "TrainExecution",
-    "TrainOptions",
+    "RunOptions",
     "audit_dataset",
     "compare",
     "cross_validate",

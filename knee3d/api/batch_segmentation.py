@@ -45,8 +45,16 @@ from knee3d.io.image_source import DEFAULT_OPTIONS, ImageSource, ReadOptions, re
 from knee3d.io.label_files import check_label_format
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.labels.laterality import agreed_side, check_side
-from knee3d.lease import LeaseHeldError, disk_time, leased, locked, remove_leftovers, run_in_threads, share_work
-from knee3d.models.model_folder import scheme_of
+from knee3d.lease import (
+    LeaseHeldError,
+    file_system_time,
+    leased,
+    remove_leftovers,
+    run_in_threads,
+    share_work,
+    wait_for_lease,
+)
+from knee3d.models.model_folder import label_scheme_of
 from knee3d.progress import progress
 
 if TYPE_CHECKING:
@@ -136,7 +144,7 @@ def segment_cases(
     )  # fmt: skip
     try:
         remove_leftovers(out, [VOLUMES, LOG, *by_name])
-        worker = CaseWorker(models, config, fingerprint, out, disk_time(out) if execution.overwrite else None)
+        worker = CaseWorker(models, config, fingerprint, out, file_system_time(out) if execution.overwrite else None)
         with progress("knees", len(cases)) as advance, _runner(worker, len(cases), execution) as run:
             for name, result in share_work(_with_absolute_paths(by_name), run):
                 if isinstance(result, ModelsError | DiskFullError):
@@ -177,7 +185,7 @@ def plan_cases(
     """
     _check_places(cases, out, config)
     fingerprint, found = models_fingerprint(models, config.planes, config.oblique_views), []
-    scheme = scheme_of(models, config.planes, config.oblique_views)
+    scheme = label_scheme_of(models, config.planes, config.oblique_views)
     worker = CaseWorker(models, config, fingerprint, out, math.inf if overwrite else None)
     with progress("looking", len(cases)) as advance:
         for case in cases:
@@ -377,7 +385,7 @@ def _report(result: CaseResult, run_log: RunLog) -> None:
 def _end(outcomes: Sequence[CaseResult], knees: int, out: Path, run_log: RunLog) -> None:
     records = {one.case: one.record for one in outcomes if one.record}
     try:
-        with locked(out / VOLUMES):  # or a process could write what it read before another one finished a knee
+        with wait_for_lease(out / VOLUMES):  # or a process could write what it read before another one finished a knee
             _write_volumes(out, records)
     except OSError as error:
         log.error("%s cannot be written (%s); the folders of the knees have their own", out / VOLUMES, error.strerror)

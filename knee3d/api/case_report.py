@@ -39,8 +39,8 @@ from knee3d.geometry.volume import Volume
 from knee3d.io.volume_file import write_volume
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.lease import Lease
+from knee3d.morphometry.knee_measurements import KneeMeasurements, measure_knee, thickness_map
 from knee3d.morphometry.level_set import crop_around_tissue, tissue_level_set
-from knee3d.morphometry.measurement import KneeMeasurements, measure_knee, thickness_map
 from knee3d.morphometry.mesh import enclosed_volume_mm3, tissue_surface
 from knee3d.morphometry.thickness import THICKNESS
 from knee3d.morphometry.volumes import tissue_volumes
@@ -309,12 +309,12 @@ def _write(folder: Path, given: SegmentedCase, made: ReportContent, config: Repo
 
 def _page(case: str, side: Side, scheme: LabelScheme, made: ReportContent, overview: bytes) -> KneePage:
     from knee3d.report.page import KneePage
-    from knee3d.report.subregion_picture import regions_picture
+    from knee3d.report.subregion_picture import subregions_picture
 
     findings = made.findings
     pictures = {"overview": overview}
     if findings.landmarks is not None:
-        pictures["parts of cartilage"] = regions_picture(findings.interfaces, findings.landmarks)
+        pictures["parts of cartilage"] = subregions_picture(findings.interfaces, findings.landmarks)
     return KneePage(
         case=case,
         side=side.value,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from knee3d.atomic import NO_ROOM
-from knee3d.lease import locked
+from knee3d.lease import wait_for_lease
 
 _LEAST_ROOM = 1 << 16
 
@@ -113,5 +113,5 @@ class RunLog:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         when = {"time": now, "at_s": round(time.monotonic() - self._start, 1)}
         # On a full disk the knees' own errors say so.
-        with suppress(OSError), locked(self._path), self._path.open("a", encoding="utf-8") as file:
+        with suppress(OSError), wait_for_lease(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(when | content) + "\n")

@@ -26,7 +26,7 @@ from knee3d.io.label_map_file import LABELS_FILE, read_label_map
 from knee3d.io.volume_file import write_volume
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.labels.scheme_files import find_scheme
-from knee3d.lease import leased, locked, remove_leftovers
+from knee3d.lease import leased, remove_leftovers, wait_for_lease
 from knee3d.phantom.cohort import TABLE_FILE, CohortConfig, write_cohort
 from knee3d.progress import progress
 from knee3d.threads import cores
@@ -239,7 +239,7 @@ def prepare_dataset(
 
 def _save(dataset: CaseCollection) -> None:
     """Write cases.json while no other process does, so that `remove_leftovers` knows the leftovers of a killed one."""
-    with locked(dataset.folder / CASES_FILE):
+    with wait_for_lease(dataset.folder / CASES_FILE):
         save_cases(dataset)
 
 

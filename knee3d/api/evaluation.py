@@ -215,9 +215,9 @@ class Evaluation:
 
     def __str__(self) -> str:
         """The tables that `knee3d evaluate` prints."""
-        from knee3d.report.tables import as_text, means_table, scores_table
+        from knee3d.report.tables import means_table, scores_table, tables_as_text
 
-        return as_text(scores_table(self.summary), means_table(self.summary))
+        return tables_as_text(scores_table(self.summary), means_table(self.summary))
 
     def __repr__(self) -> str:
         dice = ", ".join(f"{name} {value:.3f}" for name, value in self.dice.items())

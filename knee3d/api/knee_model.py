@@ -17,7 +17,7 @@ from knee3d.geometry.orientation import Side
 from knee3d.geometry.plane import Plane
 from knee3d.inference.trained_models import TrainedModels, load_models, models_fingerprint
 from knee3d.labels.label_scheme import LabelScheme
-from knee3d.models.model_folder import scheme_of, trained_networks
+from knee3d.models.model_folder import label_scheme_of, trained_networks
 from knee3d.postprocess.fusion_fit import Fusion, FusionConfig
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class KneeModel:
     @property
     def scheme(self) -> LabelScheme | None:
         """The classes that the networks tell apart; None where their cards cannot be read."""
-        return scheme_of(self.folder, self.config.planes, self.config.oblique_views)
+        return label_scheme_of(self.folder, self.config.planes, self.config.oblique_views)
 
     @property
     def weights(self) -> Mapping[str, object]:

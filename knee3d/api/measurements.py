@@ -14,8 +14,8 @@ from knee3d.labels.scheme_files import find_scheme
 if TYPE_CHECKING:
     import pandas as pd
 
-    from knee3d.morphometry.measure import Measurement
-    from knee3d.morphometry.measurement import KneeMeasurements
+    from knee3d.morphometry.knee_measurements import KneeMeasurements
+    from knee3d.morphometry.measurement import Measurement
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ def measure(
         >>> measure(labels, scheme="cartilage", side="R").to_frame().value[0]
         np.float64(32.0)
     """
-    from knee3d.morphometry.measurement import measure_knee
+    from knee3d.morphometry.knee_measurements import measure_knee
 
     known = find_scheme(scheme) if isinstance(scheme, str) else scheme
     which = Side(side)

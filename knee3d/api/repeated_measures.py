@@ -92,11 +92,11 @@ class ComparisonResult:
 
     def table(self) -> Table:
         """For the terminal: all of one knee, or of several what they have in common."""
-        from knee3d.report.change import change_table, changes_table
+        from knee3d.report.change import change_table, knees_change_table
 
         knees = self.summary["knees"]
         if len(knees) > 1:
-            return changes_table([knee["changes"] for knee in knees])
+            return knees_change_table([knee["changes"] for knee in knees])
         return change_table(f"{knees[0]['baseline']} to {knees[0]['followup']}", knees[0]["changes"])
 
 

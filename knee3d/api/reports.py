@@ -38,7 +38,7 @@ from knee3d.dataset.manifest import read_manifest
 from knee3d.io.image_source import DEFAULT_OPTIONS, ReadOptions
 from knee3d.io.label_map_file import LABELS_FILE, read_label_map
 from knee3d.labels.scheme_files import scheme_from_json
-from knee3d.lease import LeaseHeldError, disk_time, leased, locked, run_in_threads, share_work
+from knee3d.lease import LeaseHeldError, file_system_time, leased, run_in_threads, share_work, wait_for_lease
 from knee3d.progress import progress
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def write_reports(
     """
     folders = {folder.name: folder for folder in finished_folders(results)}
     home = next(iter(folders.values())).resolve().parent
-    since = disk_time(home) if overwrite else -math.inf
+    since = file_system_time(home) if overwrite else -math.inf
 
     def work(folder: Path, take_over: bool) -> CaseResult:
         try:
@@ -180,7 +180,7 @@ def write_reports(
                 found.setdefault(case, CaseResult(case, "failed", one_line_error(error)))
         outcomes = [found[case] for case in folders]
         if results not in folders.values() and any(one.record for one in outcomes):
-            with checking_disk_space(results), locked(results / INDEX):
+            with checking_disk_space(results), wait_for_lease(results / INDEX):
                 _write_index(results, [*outcomes, *_others(results, folders)])
     return outcomes
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from knee3d.api.segmentation_record import RECORD, REPORT, load_record
 from knee3d.labels.scheme_files import scheme_from_json
-from knee3d.morphometry.measure import Measurement
+from knee3d.morphometry.measurement import Measurement
 from knee3d.report.measures_files import read_measures_csv
 
 MEASURES = "measures.csv"

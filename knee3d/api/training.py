@@ -25,11 +25,11 @@ from knee3d.dataset.split import Folds, dataset_of_fold
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.view_names import OBLIQUE
 from knee3d.models.fusion_file import fusion_files, load_fusion
-from knee3d.models.model_folder import all_trained, is_trained, trained_views
+from knee3d.models.model_folder import is_trained, list_networks, trained_views
 from knee3d.postprocess.confusion_matrix import OverlapScores
 
 if TYPE_CHECKING:
-    from knee3d.training.config import TrainConfig, TrainOptions
+    from knee3d.training.config import RunOptions, TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class TrainingTask:
 
     Attributes:
         folder: The dataset's.
-        view: Which, by name, see `training.training_view`.
+        view: Which, by name, see `training.view_setup`.
         models: The models folder.
         config: How.
         options: What to do about what is there already, callbacks, licence.
@@ -83,7 +83,7 @@ class TrainingTask:
     view: str
     models: Path
     config: TrainConfig
-    options: TrainOptions
+    options: RunOptions
     fold: tuple[int, int] | None = None
 
     @property
@@ -154,13 +154,13 @@ def train(
         >>> model                                                         # doctest: +SKIP
         KneeModel('models', axial + coronal + sagittal, compartments: femoral cartilage, tibial cartilage, ...)
     """
-    from knee3d.training.config import TrainConfig, TrainOptions
+    from knee3d.training.config import RunOptions, TrainConfig
 
     told = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "network": network,
             "loss": loss, "seed": seed}  # fmt: skip
     given = {name: value for name, value in told.items() if value is not None}
     settings = (config or TrainConfig()).with_options(**given)
-    options = TrainOptions(resume, overwrite, cache, tuple(callbacks), None, licence)
+    options = RunOptions(resume, overwrite, cache, tuple(callbacks), None, licence)
     folder, where = Dataset.of(data).folder, execution or TrainExecution()
     views = _views(planes)
     if folds is None and fold is not None:
@@ -185,7 +185,7 @@ def train_views(
     views: Sequence[Plane | str],
     models: Path | str,
     config: TrainConfig,
-    options: TrainOptions,
+    options: RunOptions,
     execution: TrainExecution = TrainExecution(),  # noqa: B008 it is frozen
 ) -> list[Path]:
     """Train views; see `training.train_view.train_view`. Returns the folders of those that are done."""
@@ -201,7 +201,7 @@ def cross_validate(
     models: Path,
     config: TrainConfig,
     folds: Folds,
-    options: TrainOptions,
+    options: RunOptions,
     execution: TrainExecution = TrainExecution(),  # noqa: B008 it is frozen
 ) -> dict[str, Any]:
     """Train views on each fold of the training and validation patients.
@@ -228,13 +228,13 @@ def cross_validate(
         for number in folds.chosen
         for view in _views(views)
     ]
-    if own := all_trained(models, need=False):
+    if own := list_networks(models, need=False):
         log.warning(
             "%s has networks of its own (%s), which fuse and segment take before the folds", models, ", ".join(own)
         )
     _train(tasks, execution)
     dice: dict[str, dict[str, float]] = {}
-    there = [view for home in homes.values() for view in all_trained(home, need=False)]
+    there = [view for home in homes.values() for view in list_networks(home, need=False)]
     for view in dict.fromkeys([*_views("all"), *there]):
         done = {number: load_card(home, view) for number, home in homes.items() if is_trained(home, view)}
         if done:
@@ -324,10 +324,10 @@ def write_card_page(models: Path) -> Path:
     from jinja2 import UndefinedError
 
     from knee3d.models.model_card import load_card
-    from knee3d.report.model_card_page import curves_figure, model_cards
+    from knee3d.report.model_card_page import curves_figure, render_model_cards
 
     cards = {}
-    for view in all_trained(models):
+    for view in list_networks(models):
         cards[view] = load_card(models, view)
         history = _history(models / view / "metrics.csv")
         curves_figure(history, view, models / view / CURVES)
@@ -335,7 +335,7 @@ def write_card_page(models: Path) -> Path:
     with whole_file(page) as partial:
         try:
             fusions = [fusion for path in fusion_files(models) if (fusion := load_fusion(path))]
-            partial.write_text(model_cards(cards, fusions, CURVES))
+            partial.write_text(render_model_cards(cards, fusions, CURVES))
         except (KeyError, TypeError, UndefinedError) as error:
             raise ValueError(f"a card in {models} is not one that this version wrote ({error}); train again") from error
     return page
@@ -356,7 +356,7 @@ def export_models_to_onnx(models: Path, out: Path) -> Iterator[tuple[Path, float
     """
     from knee3d.models.onnx_export import export_onnx
 
-    for view in all_trained(models):
+    for view in list_networks(models):
         try:
             yield out / view, export_onnx(models, view, out / view)
         except (ValueError, RuntimeError) as error:

@@ -242,7 +242,7 @@ def train(dataset: Path, plane: str | None, models: Path, config: Path | None, *
     given = {name: options[name] for name in names if not config or _is_given(name)}
     settings = settings.with_options(**given)
     plane = plane or ("volume" if settings.network.network == VOLUME_NETWORK else "all")
-    told = api.TrainOptions(**{name: options[name] for name in ("resume", "overwrite", "cache", "licence")})
+    told = api.RunOptions(**{name: options[name] for name in ("resume", "overwrite", "cache", "licence")})
     parts = [option.partition("=") for option in options["slurm"]]
     slurm = {name: value if equals else True for name, equals, value in parts}
     execution = api.TrainExecution(options["launcher"], options["address"], options["retries"], slurm)

@@ -31,7 +31,7 @@ from knee3d.io.image_source import DEFAULT_OPTIONS, ReadOptions, read_image, rea
 from knee3d.io.paths import files_read_for
 from knee3d.labels.label_map import LabelMap, map_labels
 from knee3d.labels.label_scheme import LabelScheme
-from knee3d.labels.laterality import agreed_side, check_side, side_of_labels
+from knee3d.labels.laterality import agreed_side, check_side, side_from_labels
 from knee3d.labels.scheme_files import scheme_to_json
 from knee3d.lease import Lease, LeaseHeldError, leased, run_in_threads, share_work
 from knee3d.records import changed_settings, settings_before
@@ -270,7 +270,7 @@ def read_mask_classes(path: Path, knee: Callable[[], KneeImage], preparation: Pr
         )
     try:
         classes = map_labels(mask.labels.array, label_map, preparation.scheme)
-        shown = side_of_labels(mask.labels, label_map)
+        shown = side_from_labels(mask.labels, label_map)
     except ValueError as error:
         raise ValueError(f"mask {path}: {error}") from error
     names = preparation.scheme.names

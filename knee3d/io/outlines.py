@@ -16,7 +16,7 @@ from knee3d.geometry.orientation import Side
 from knee3d.geometry.volume import Volume
 from knee3d.io.matlab_file import MatlabFileError, read_matlab_structures
 from knee3d.labels.label_map import LABEL_MAPS, LabelMap
-from knee3d.labels.laterality import side_of_labels
+from knee3d.labels.laterality import side_from_labels
 
 ENDINGS = (".mat",)
 KEY = "datastruct"
@@ -53,7 +53,7 @@ def read_outlines(path: Path, image: Volume, side: Side) -> tuple[Volume, LabelM
             f"{path.name} has outlines for {len(entries)} slices, the image {image.shape[2]} from side to side"
         )
     labels = np.stack([_filled(path, entry, image.shape[:2]) for entry in entries], axis=-1)
-    shown = side_of_labels(image.with_array(labels), NUMBERING)
+    shown = side_from_labels(image.with_array(labels), NUMBERING)
     if not (side and shown):
         lacking = "no medial and lateral tissue" if side else "no side"
         raise OutlineError(f"{path.name}: slices may count from either side, and there is {lacking} to tell; add it")

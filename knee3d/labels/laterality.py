@@ -10,7 +10,7 @@ from knee3d.labels.label_scheme import LATERAL_MENISCUS, LATERAL_TIBIAL, MEDIAL_
 _PAIRS = ((MEDIAL_TIBIAL, LATERAL_TIBIAL), (MEDIAL_MENISCUS, LATERAL_MENISCUS))
 
 
-def side_of_labels(labels: Volume, label_map: LabelMap) -> Side:
+def side_from_labels(labels: Volume, label_map: LabelMap) -> Side:
     """The side that a mask's medial and lateral tissues tell: medial is towards the other leg.
 
     Args:
@@ -41,7 +41,7 @@ def agreed_side(told: Side, tagged: Side, shown: Side = Side.UNKNOWN) -> Side:
     Args:
         told: By the user.
         tagged: By DICOM.
-        shown: By the mask, see `side_of_labels`.
+        shown: By the mask, see `side_from_labels`.
 
     Raises:
         ValueError: Two contradict each other.

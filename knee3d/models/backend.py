@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from knee3d.geometry.plane import Plane
 from knee3d.models.float32_precision import exact_float32
-from knee3d.models.model_card import load_card, model_folder
+from knee3d.models.model_card import load_card, view_folder
 from knee3d.models.saved_model import check_model_folder, load_saved_model
 
 PRECISIONS = ("float32", "bfloat16")
@@ -76,14 +76,14 @@ class LoadedModel:
 
 
 def load_model(models: Path, plane: Plane | str, engine: Backend | None = None) -> LoadedModel:
-    """The network of a plane, or of other slices, see `model_folder`; it is computed in float32 by default.
+    """The network of a plane, or of other slices, see `view_folder`; it is computed in float32 by default.
 
     Raises:
         FileNotFoundError: There is no model for this plane.
         ValueError: The SavedModel or its card cannot be read, or is another plane's.
     """
     engine, card = engine or Backend(), load_card(models, plane)
-    run = _computed(model_folder(models, plane) / "saved_model", engine)
+    run = _computed(view_folder(models, plane) / "saved_model", engine)
     check_model_folder(models, plane, card)
     first, second, third = card.get("patch") or (0, 0, 0)
     return LoadedModel(len(card["classes"]), int(card["settings"]["context"]), run, (first, second, third))

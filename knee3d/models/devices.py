@@ -21,7 +21,7 @@ def describe_devices(gpus: Sequence[str], used: int = 1) -> str:
     return f"{used} of {len(gpus)} GPU{'s' * (len(gpus) > 1)} ({', '.join(dict.fromkeys(gpus))})"
 
 
-def unused_gpus(usable: int, devices: Path = Path("/dev"), environment: Mapping[str, str] = os.environ) -> str:
+def unused_gpu_warning(usable: int, devices: Path = Path("/dev"), environment: Mapping[str, str] = os.environ) -> str:
     """What to tell the user where TensorFlow uses no GPU of a machine that has some; empty where nothing is wrong.
 
     Args:

@@ -24,14 +24,14 @@ NEEDED = ("knee3d", "plane", "scheme", "classes", "settings", "spacing_mm", "win
 """What a network cannot be used without."""
 
 
-def model_folder(models: Path, view: Plane | str) -> Path:
+def view_folder(models: Path, view: Plane | str) -> Path:
     """Where the model, the card and the logs of a plane lie, or those of another view."""
     return models / (view if isinstance(view, str) else view.value)
 
 
 def training_folder_of(models: Path, view: Plane | str) -> Path:
-    """Where a view is trained; it is renamed to `model_folder` when that is done."""
-    return models / f"{model_folder(models, view).name}.training"
+    """Where a view is trained; it is renamed to `view_folder` when that is done."""
+    return models / f"{view_folder(models, view).name}.training"
 
 
 def keras_file_fingerprint(folder: Path) -> str:
@@ -86,13 +86,13 @@ def _slice_axes(plane: str) -> dict[str, str]:
 
 
 def load_card(models: Path, view: Plane | str) -> dict[str, Any]:
-    """The model card of a plane, or of another view, see `model_folder`.
+    """The model card of a plane, or of another view, see `view_folder`.
 
     Raises:
         FileNotFoundError: There is none: the plane was not trained to the end.
         ValueError: It cannot be read.
     """
-    path = model_folder(models, view) / "card.json"
+    path = view_folder(models, view) / "card.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; train this plane first: knee3d-train DATASET --models {models}")
     try:

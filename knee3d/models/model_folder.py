@@ -66,7 +66,7 @@ def _is_anywhere(models: Path, view: str) -> bool:
     return any(is_trained(home, view) for home in network_folders(models))
 
 
-def all_trained(models: Path, need: bool = True) -> list[str]:
+def list_networks(models: Path, need: bool = True) -> list[str]:
     """The networks in a folder itself, that of oblique slices too.
 
     Raises:
@@ -117,7 +117,7 @@ def trained_networks(models: Path, planes: Sequence[str] = (), oblique: int = 0)
     return (*wanted, OBLIQUE)
 
 
-def scheme_of(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> LabelScheme | None:
+def label_scheme_of(models: Path, planes: Sequence[str] = (), oblique: int = 0) -> LabelScheme | None:
     """The classes of the networks, see `trained_networks`; None where cards cannot be read, which loading them says.
 
     Raises:

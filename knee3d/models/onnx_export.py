@@ -15,7 +15,7 @@ import numpy as np
 from knee3d.atomic import whole_folder
 from knee3d.geometry.plane import Plane
 from knee3d.models.keras_file import load_keras_file
-from knee3d.models.model_card import load_card, model_folder, saved_model_description
+from knee3d.models.model_card import load_card, saved_model_description, view_folder
 from knee3d.models.saved_model import largest_difference
 
 MODEL = "model.onnx"
@@ -70,7 +70,7 @@ def export_onnx(models: Path, view: Plane | str, out: Path) -> float:
 
     Args:
         models: Folder with a trained network.
-        view: Which network, see `model_folder`.
+        view: Which network, see `view_folder`.
         out: Folder; replaced. It gets the model, model.onnx, and its description, knee3d.json.
 
     Returns:
@@ -85,7 +85,7 @@ def export_onnx(models: Path, view: Plane | str, out: Path) -> float:
     if missing:
         raise RuntimeError(f"{' and '.join(missing)} not installed; pip install 'knee3d[onnx]'")
     description = saved_model_description(load_card(models, view))
-    path = model_folder(models, view) / "model.keras"
+    path = view_folder(models, view) / "model.keras"
     model = load_keras_file(path)
     model(np.zeros((1, 32, 32, model.input_shape[-1] or 32), np.uint8))  # Keras exports a network that was called once
     with whole_folder(out) as partial:

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from knee3d.geometry.plane import Plane
 from knee3d.models.float32_precision import exact_float32
-from knee3d.models.model_card import model_folder
+from knee3d.models.model_card import view_folder
 
 ASSET = Path("assets.extra") / "knee3d.json"
 """The description's place in a SavedModel: in the folder that the format leaves to its users."""
@@ -148,12 +148,12 @@ def load_saved_model(folder: Path) -> Any:
 def check_model_folder(models: Path, plane: Plane | str, card: Mapping[str, Any]) -> None:
     """Refuse a card or a SavedModel that lies in the folder of another plane, or beside the card of another model.
 
-    Oblique slices are a plane in this respect; see `model_folder`.
+    Oblique slices are a plane in this respect; see `view_folder`.
 
     Raises:
         ValueError: Says which.
     """
-    folder = model_folder(models, plane)
+    folder = view_folder(models, plane)
     try:
         description = json.loads((folder / "saved_model" / ASSET).read_text())
         inside = (description["plane"], description["scheme"], list(description["classes"]), description["context"])

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from knee3d.morphometry.measure import Measurement
+from knee3d.morphometry.measurement import Measurement
 from knee3d.morphometry.repeatability import Quantity, pair_measurements
 
 ROUNDING = 1e-6

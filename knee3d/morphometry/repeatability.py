@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from knee3d.morphometry.measure import Measurement
+from knee3d.morphometry.measurement import Measurement
 
 Z = 1.96
 """Of 95 % of a normal distribution, rounded as the sources have it."""

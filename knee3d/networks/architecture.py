@@ -129,14 +129,14 @@ def build_network(choice: NetworkChoice, classes: int, context: int = 1, encoder
         encoder: Name of one of the architecture's encoders; None is its first.
 
     Returns:
-        A model as `slice_network` or, for patches of a volume, `patch_network` returns it.
+        A model as `slice_network` or, for patches of a volume, `volume_patch_network` returns it.
 
     Raises:
         ValueError: There is no such network, or it cannot be imported or built.
     """
     architecture = find_architecture(choice)
     encoder = encoder or architecture.encoders[0]
-    frame = patch_network if architecture.solid else slice_network
+    frame = volume_patch_network if architecture.solid else slice_network
     return frame(architecture.body(classes, encoder), architecture.stride, encoder, context)
 
 
@@ -165,7 +165,7 @@ def slice_network(body: keras.Model, stride: int, encoder: str, context: int) ->
     return _answering(body, stride, slices, scale_for_encoder(ENCODERS.get(encoder, PixelScaling()))(pixels))
 
 
-def patch_network(body: keras.Model, stride: int, encoder: str, context: int) -> keras.Model:
+def volume_patch_network(body: keras.Model, stride: int, encoder: str, context: int) -> keras.Model:
     """Put the layers around a body that make it a network of patches of a volume.
 
     Args:

@@ -23,8 +23,8 @@ from knee3d.io.label_map_file import LABELS_FILE, write_label_map
 from knee3d.io.volume_file import read_volume, write_volume
 from knee3d.labels.label_map import LABEL_MAPS
 from knee3d.phantom.deformation import deform_labels, thin_cartilage
+from knee3d.phantom.image_simulation import simulate_image
 from knee3d.phantom.parametric_knee import parametric_knee
-from knee3d.phantom.rendering import render_image
 from knee3d.threads import results_as_completed
 
 TABLE_FILE = "knees.csv"
@@ -136,7 +136,7 @@ def _write_knee(cohort: CohortConfig, folder: Path, index: int, visit: str) -> M
             labels = thin_cartilage(labels, LOSS)
         if visit == _RETEST:
             labels = _cut_otherwise(labels, scan_seed)
-        image = render_image(labels, scan_seed)
+        image = simulate_image(labels, scan_seed)
     except ValueError as error:
         raise ValueError(f"{_source(cohort, index) or 'the parametric knee'}: {error}") from error
     affine = labels.affine if cohort.sources and cohort.strength == 0 else _tilted(labels.affine, scan_seed)

@@ -2,7 +2,7 @@
 
 RULES says how opinions may be pooled. Views come one at a time into one accumulator, whole (`blend`) or part by part as
 they are made (`BlendAccumulator`), or, where all of them are in memory or mapped into it, piece by piece
-(`blend_part`), so that nothing as large as a volume is made.
+(`blend_chunk`), so that nothing as large as a volume is made.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def check_weights(weights: Weights, rule: str = "linear") -> None:
         raise ValueError(f"weights must be at least 0 and add up to 1, got {dict(weights)}")
 
 
-def blend_part(parts: Sequence[np.ndarray], weights: Shares, rule: str = "linear") -> np.ndarray:
+def blend_chunk(parts: Sequence[np.ndarray], weights: Shares, rule: str = "linear") -> np.ndarray:
     """Pool opinions on some voxels.
 
     Args:

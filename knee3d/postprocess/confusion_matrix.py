@@ -108,7 +108,7 @@ def cohens_kappa(matrix: np.ndarray) -> float:
     return (accuracy(matrix) - expected) / (1 - expected) if expected < 1 else float("nan")
 
 
-def foreground(matrix: np.ndarray) -> np.ndarray:
+def foreground_matrix(matrix: np.ndarray) -> np.ndarray:
     """The two-class matrix of any tissue against background.
 
     Args:
@@ -158,12 +158,12 @@ class OverlapScores:
     @property
     def foreground_dice(self) -> float:
         """Dice of any tissue against background: the paper's Dice."""
-        return float(dice(foreground(self.matrix))[1])
+        return float(dice(foreground_matrix(self.matrix))[1])
 
     @property
     def foreground_iou(self) -> float:
         """IoU of any tissue against background: what the paper's MIoU numbers are."""
-        return float(iou(foreground(self.matrix))[1])
+        return float(iou(foreground_matrix(self.matrix))[1])
 
     @property
     def measures(self) -> dict[str, dict[str, float]]:
@@ -174,7 +174,7 @@ class OverlapScores:
         found = {}
         for measure, score in BY_CLASS.items():
             values = score(self.matrix)[1:]
-            together = {FOREGROUND: float(score(foreground(self.matrix))[1]), MEAN: nan_mean(values)}
+            together = {FOREGROUND: float(score(foreground_matrix(self.matrix))[1]), MEAN: nan_mean(values)}
             found[measure] = dict(zip(self.names, values.tolist(), strict=True)) | together
         return found
 

@@ -9,7 +9,7 @@ from knee3d.postprocess.blend import (
     Piece,
     Weights,
     as_probabilities,
-    blend_part,
+    blend_chunk,
     check_views,
     check_weights,
     map_over_chunks,
@@ -121,7 +121,7 @@ def fused_labels(
         unclear = np.flatnonzero(~clear_background(parts, level))
         labels = np.zeros(parts[0].shape[:-1], dtype=np.uint8)
         rows = [part.reshape(-1, part.shape[-1]).take(unclear, axis=0) for part in parts]
-        labels.reshape(-1)[unclear] = most_probable(blend_part(rows, shares, rule), thresholds)
+        labels.reshape(-1)[unclear] = most_probable(blend_chunk(rows, shares, rule), thresholds)
         return labels
 
     return first.with_array(_labelled(first.array.shape, label))

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from knee3d.postprocess.assessment import LEVEL, bootstrap_samples
-from knee3d.postprocess.blend import Shares, Weights, blend_part, check_weights
+from knee3d.postprocess.blend import Shares, Weights, blend_chunk, check_weights
 from knee3d.postprocess.candidate_voxels import CONFIDENT, load_candidates
-from knee3d.postprocess.confusion_matrix import FOREGROUND, dice, foreground
+from knee3d.postprocess.confusion_matrix import FOREGROUND, dice, foreground_matrix
 
 OBJECTIVES = (FOREGROUND, "tissues")
 """foreground: Dice of any tissue against background, as in the paper. tissues: mean Dice of the tissues."""
@@ -171,7 +171,7 @@ def fit_thresholds(paths: Sequence[Path], fusion: Fusion) -> Fusion:
     weights, classes = tuple(fusion.weights.values()), len(load_candidates(paths[0]).others)
     hits, sizes = np.zeros((2, classes, len(THRESHOLDS)))
     for case in map(load_candidates, paths):
-        blended = blend_part(tuple(case.probabilities), weights, fusion.rule)
+        blended = blend_chunk(tuple(case.probabilities), weights, fusion.rule)
         for tissue in range(1, classes):
             above, is_it = blended[:, tissue, None] > THRESHOLDS, case.truth == tissue
             hits[tissue] += case.others[tissue, tissue] + above[is_it].sum(axis=0)
@@ -192,7 +192,7 @@ def mean_dice(matrices: np.ndarray, objective: str | int) -> np.ndarray:
     Returns:
         (...) float64.
     """
-    matrices = foreground(matrices) if objective == FOREGROUND else matrices
+    matrices = foreground_matrix(matrices) if objective == FOREGROUND else matrices
     counted = slice(objective, objective + 1) if isinstance(objective, int) else slice(1, None)
     present = matrices.sum(axis=-1)[..., counted] > 0
     return dice(matrices)[..., counted].sum(axis=-1, where=present) / np.maximum(present.sum(axis=-1), 1)

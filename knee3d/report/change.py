@@ -80,7 +80,7 @@ def change_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def changes_table(knees: Sequence[Sequence[Mapping[str, Any]]]) -> Table:
+def knees_change_table(knees: Sequence[Sequence[Mapping[str, Any]]]) -> Table:
     """`change_rows` of many knees, together: means, and how many knees have less or more beyond error.
 
     Measures that no visit has are left out, and counted.

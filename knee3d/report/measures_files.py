@@ -12,8 +12,8 @@ from typing import Any
 from knee3d import __version__
 from knee3d.geometry.orientation import Side
 from knee3d.labels.label_scheme import LabelScheme
-from knee3d.morphometry.measure import UNITS, Measurement
-from knee3d.morphometry.measurement import KneeMeasurements
+from knee3d.morphometry.knee_measurements import KneeMeasurements
+from knee3d.morphometry.measurement import UNITS, Measurement
 from knee3d.report.tables import write_csv, write_json
 
 SCHEMA = Path(__file__).with_name("assets") / "measures.schema.json"

@@ -47,7 +47,9 @@ def curves_figure(history: Mapping[str, Sequence[float]], title: str, path: Path
         figure.savefig(partial)
 
 
-def model_cards(cards: Mapping[str, Mapping[str, Any]], fusions: Sequence[Mapping[str, Any]], curves: str) -> str:
+def render_model_cards(
+    cards: Mapping[str, Mapping[str, Any]], fusions: Sequence[Mapping[str, Any]], curves: str
+) -> str:
     """One page about all networks of a folder.
 
     Args:

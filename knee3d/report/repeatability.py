@@ -22,7 +22,7 @@ from rich.table import Table
 
 from knee3d.atomic import whole_file
 from knee3d.morphometry.change import SmallestDetectableChange
-from knee3d.morphometry.measure import UNITS, WHOLE
+from knee3d.morphometry.measurement import UNITS, WHOLE
 from knee3d.morphometry.repeatability import Quantity, RepeatabilityStatistics
 from knee3d.report.tables import UNIT_SIGNS, format_number, write_csv
 

@@ -17,7 +17,7 @@ COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2")
 _LINE: dict[str, Any] = {"color": "#222222", "linewidth": 1.0, "linestyle": (0, (4, 3))}
 
 
-def regions_picture(interfaces: Mapping[str, BoneCartilageInterface], landmarks: FemoralLandmarks) -> bytes:
+def subregions_picture(interfaces: Mapping[str, BoneCartilageInterface], landmarks: FemoralLandmarks) -> bytes:
     """Bone-cartilage interfaces seen from below, each part in its colour, with the lines that part them.
 
     Args:

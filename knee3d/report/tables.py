@@ -197,7 +197,7 @@ def write_scores_csv(summary: Mapping[str, Any], path: Path) -> None:
     write_csv(path, SCORES_COLUMNS, scores_rows(summary))
 
 
-def as_text(*tables: Table, width: int = 120) -> str:
+def tables_as_text(*tables: Table, width: int = 120) -> str:
     """Tables as plain text, for `print`.
 
     Args:

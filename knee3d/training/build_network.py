@@ -28,7 +28,7 @@ def untrained_network(classes: int, config: TrainConfig, precision: str = "float
         keras.config.set_dtype_policy(before)
 
 
-def trainable_network(classes: int, config: TrainConfig, encoder_weights: str | None) -> keras.Model:
+def network_with_first_weights(classes: int, config: TrainConfig, encoder_weights: str | None) -> keras.Model:
     """A network with its optimizer, its encoder holding `encoder_weights`.
 
     Raises:

@@ -307,7 +307,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class TrainOptions:
+class RunOptions:
     """What to do about what is there already, and what a training is given that changes no weights but by callbacks.
 
     Attributes:
@@ -351,7 +351,7 @@ def network_name(network: Any) -> str:
     return architecture.network_name(network) if callable(network) or hasattr(network, "body") else str(network)
 
 
-def check_idle_settings(config: TrainConfig, view: str) -> None:
+def check_unused_settings(config: TrainConfig, view: str) -> None:
     """Refuse settings that change nothing of what is trained, rather than let anyone believe that they do.
 
     Args:

@@ -26,7 +26,7 @@ from knee3d.training.callbacks import (
     SeedDropout,
     replay_history,
 )
-from knee3d.training.config import TrainConfig, TrainOptions
+from knee3d.training.config import RunOptions, TrainConfig
 from knee3d.training.sample_index import SampleIndex, volume_reader
 from knee3d.training.sampler import Sampler
 from knee3d.training.schedule import schedule_callbacks
@@ -57,7 +57,7 @@ class FitTask:
     sampler: Sampler
     train: SampleIndex
     val: SampleIndex
-    options: TrainOptions = TrainOptions()
+    options: RunOptions = RunOptions()
 
 
 def fit_network(
@@ -133,7 +133,7 @@ def fit_network(
                 input_pipeline.split_training_batches,
                 devices,
             ),
-            validation_data=_dealt(_check(task, cache), input_pipeline.split_over_devices, devices),
+            validation_data=_dealt(_check(task, cache), input_pipeline.split_validation_batches, devices),
             epochs=config.schedule.epochs,
             initial_epoch=done,
             steps_per_epoch=steps,

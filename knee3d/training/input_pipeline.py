@@ -192,7 +192,7 @@ def with_waiting_time(batches: tf.data.Dataset) -> tf.data.Dataset:
     return _untuned(zipped.map(lambda asked, batch, there: (batch, there - asked)))
 
 
-def split_over_devices(batches: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
+def split_validation_batches(batches: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
     """Deal every batch of validation out to the replicas.
 
     Args:

@@ -33,7 +33,7 @@ class KneeScores(keras.metrics.Metric):
             owners: Number of each slice's knee, (batch,) int32; -1 for slices of no knee.
             masks: Integer classes, (batch, height, width) or with more axes.
             probabilities: The network's, (batch, height, width, classes) or with more axes.
-            sums: From `losses.sums_of`, (batch, 4, classes) float32.
+            sums: From `losses.overlap_sums`, (batch, 4, classes) float32.
         """
         knees, classes = self._knees, self._classes
         pairs = tf.cast(masks, tf.int32) * classes + tf.argmax(probabilities, axis=-1, output_type=tf.int32)

@@ -15,7 +15,7 @@ import keras
 
 from knee3d.dataset.case_collection import CaseCollection, Split
 from knee3d.models.keras_file import load_keras_file
-from knee3d.models.model_card import keras_file_fingerprint, load_card, model_folder
+from knee3d.models.model_card import keras_file_fingerprint, load_card, view_folder
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def find_pretrained(folder: str | Path, view: str) -> PretrainedNetwork:
         ValueError: Its card cannot be read.
     """
     given = Path(folder)
-    home = given if (given / "card.json").is_file() else model_folder(given, view)
+    home = given if (given / "card.json").is_file() else view_folder(given, view)
     folds = sorted(given.glob(f"fold-*-of-*/{view}/card.json"))
     if folds and not (home / "card.json").is_file():
         raise FileNotFoundError(f"{given} holds the folds of a cross-validation; name one: {folds[0].parents[1]}")

@@ -13,13 +13,13 @@ from knee3d.models.model_card import (
     SHARED_NETWORK,
     keras_file_fingerprint,
     load_card,
-    model_folder,
     saved_model_description,
     training_folder_of,
+    view_folder,
 )
 from knee3d.models.saved_model import export_saved_model
 from knee3d.training.build_network import untrained_network
-from knee3d.training.config import TrainConfig, TrainOptions
+from knee3d.training.config import RunOptions, TrainConfig
 from knee3d.training.training_card import card_differences
 from knee3d.training.training_folder import TrainingFolder
 
@@ -29,15 +29,15 @@ def card_of_plane(card: Mapping[str, Any], plane: Plane, network: str = "") -> d
     return {**card, "plane": plane.value, ALL_PLANES: True, SHARED_NETWORK: network}
 
 
-def check_plane_folders(models: Path, card: Mapping[str, Any], config: TrainConfig, options: TrainOptions) -> None:
+def check_plane_folders(models: Path, card: Mapping[str, Any], config: TrainConfig, options: RunOptions) -> None:
     """Refuse to train for all planes where a plane has a network of its own.
 
     Raises:
         ValueError: Names the folder.
     """
     for plane in Plane:
-        folder = model_folder(models, plane)
-        TrainingFolder(folder).check_ours()
+        folder = view_folder(models, plane)
+        TrainingFolder(folder).check_only_training_files()
         there = TrainingFolder(folder).card
         if options.overwrite:
             continue
@@ -55,10 +55,10 @@ def check_plane_folders(models: Path, card: Mapping[str, Any], config: TrainConf
 def export_planes(models: Path, config: TrainConfig) -> None:
     """Write the SavedModel and the card of each plane from the finished network; what is there already is kept."""
     card = load_card(models, SHARED)
-    source = model_folder(models, SHARED)
+    source = view_folder(models, SHARED)
     network, fingerprint = None, keras_file_fingerprint(source)
     for plane in Plane:
-        mine, folder = card_of_plane(card, plane, fingerprint), model_folder(models, plane)
+        mine, folder = card_of_plane(card, plane, fingerprint), view_folder(models, plane)
         there = TrainingFolder(folder).card or {}
         whole = all((folder / name).is_file() for name in ("saved_model/saved_model.pb", "model.keras"))
         if whole and {**there, "saved_model_differs_by": None} == {**mine, "saved_model_differs_by": None}:

@@ -16,13 +16,13 @@ from knee3d.dataset.case_collection import CaseCollection, Split
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.view_names import SHARED
 from knee3d.lease import BEAT_S, STALE_S, Lease, leased
-from knee3d.models.model_card import load_card, model_folder, saved_model_description, training_folder_of
+from knee3d.models.model_card import load_card, saved_model_description, training_folder_of, view_folder
 from knee3d.models.saved_model import export_saved_model
 from knee3d.networks.architecture import is_custom_network
 from knee3d.networks.custom_network import structure_fingerprint
 from knee3d.networks.encoder import find_encoder_weights
-from knee3d.training.build_network import trainable_network, untrained_network
-from knee3d.training.config import TrainConfig, TrainOptions, check_idle_settings
+from knee3d.training.build_network import network_with_first_weights, untrained_network
+from knee3d.training.config import RunOptions, TrainConfig, check_unused_settings
 from knee3d.training.fit import FitTask, fit_network
 from knee3d.training.pretrained import PretrainedNetwork, find_pretrained, inherit_patients, load_matching_layers
 from knee3d.training.sample_index import index_samples
@@ -30,7 +30,7 @@ from knee3d.training.shared_network import check_plane_folders, export_planes
 from knee3d.training.trainer import distribution_strategy
 from knee3d.training.training_card import card_differences, new_model_card
 from knee3d.training.training_folder import SETTINGS, TrainingFolder, software_environment
-from knee3d.training.training_view import TrainingView, training_view
+from knee3d.training.view_setup import ViewSetup, make_view_setup
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +40,14 @@ def train_view(
     view: Plane | str,
     models: Path,
     config: TrainConfig,
-    options: TrainOptions = TrainOptions(),  # noqa: B008 it is frozen
+    options: RunOptions = RunOptions(),  # noqa: B008 it is frozen
 ) -> Path:
     """Train one view's network and export it.
 
     Args:
         dataset: Prepared, with train and val cases.
-        view: A plane, or the name of another view, see `training_view.training_view`. "shared" fills the folders of all
-            planes.
+        view: A plane, or the name of another view, see `make_view_setup.training_view`. "shared" fills the folders of
+            all planes.
         models: Folder of all networks; this one goes to its own folder in it.
         config: How.
         options: What to do about what is there already, callbacks, licence.
@@ -67,7 +67,7 @@ def train_view(
     """
     batch_size, limit = config.sampling.batch_size, config.sampling.limit_slices
     devices = distribution_strategy(min(batch_size, limit or batch_size))
-    folder = model_folder(models, view)
+    folder = view_folder(models, view)
     seeing, card, pretrained = _planned(dataset, folder.name, config, options)
     if _is_done(models, view, card, config, options):
         return folder
@@ -86,11 +86,11 @@ def train_view(
         gc.collect()  # the network of the view before refers to itself, and Python would let go of it too late
         keras.utils.set_random_seed(config.seed)
         with devices.scope():
-            model = trainable_network(dataset.scheme.classes, config, weights)
+            model = network_with_first_weights(dataset.scheme.classes, config, weights)
         if pretrained:
             load_matching_layers(model, pretrained, card["classes"])
         if longer and not run.checkpoints and (finished.last.is_file() or not options.overwrite):
-            run.go_on_from(finished, model)
+            run.continue_from(finished, model)
         fit_network(model, task, run, options.cache, lease.check)
         _finish(run, model, card, task)
         lease.check()
@@ -102,11 +102,11 @@ def train_view(
 
 
 def _planned(
-    dataset: CaseCollection, view: str, config: TrainConfig, options: TrainOptions
-) -> tuple[TrainingView, dict[str, Any], PretrainedNetwork | None]:
+    dataset: CaseCollection, view: str, config: TrainConfig, options: RunOptions
+) -> tuple[ViewSetup, dict[str, Any], PretrainedNetwork | None]:
     """How knees are shown, the card before training, and the network to begin with."""
-    check_idle_settings(config, view)
-    seeing = training_view(view, config, dataset.of_split(Split.TRAIN))
+    check_unused_settings(config, view)
+    seeing = make_view_setup(view, config, dataset.of_split(Split.TRAIN))
     card = new_model_card(dataset, seeing, config.settings)
     if options.licence:
         card["licence"] = options.licence
@@ -123,7 +123,7 @@ def prepare_training_folder(
     view: Plane | str,
     models: Path,
     config: TrainConfig,
-    options: TrainOptions,
+    options: RunOptions,
 ) -> bool:
     """Do here what comes before a training elsewhere, which then goes on in `training_folder_of` with `resume`.
 
@@ -133,7 +133,7 @@ def prepare_training_folder(
     Raises:
         ValueError: As `train_view`.
     """
-    _, card, _ = _planned(dataset, model_folder(models, view).name, config, options)
+    _, card, _ = _planned(dataset, view_folder(models, view).name, config, options)
     if _is_done(models, view, card, config, options):
         return False
     run = TrainingFolder(training_folder_of(models, view))
@@ -147,17 +147,17 @@ def _alone(run: TrainingFolder) -> AbstractContextManager[Lease]:
     return leased(run.folder, patience_s=STALE_S + BEAT_S)
 
 
-def _is_done(models: Path, view: Plane | str, card: dict[str, Any], config: TrainConfig, options: TrainOptions) -> bool:
+def _is_done(models: Path, view: Plane | str, card: dict[str, Any], config: TrainConfig, options: RunOptions) -> bool:
     """Whether the view was trained so before.
 
     Raises:
         ValueError: It was trained otherwise and must not be overwritten.
     """
-    folder, default = model_folder(models, view), type(config)()
+    folder, default = view_folder(models, view), type(config)()
     if folder.name == SHARED:
         check_plane_folders(models, card, config, options)
     for one in (folder, training_folder_of(models, view)):
-        TrainingFolder(one).check_ours()
+        TrainingFolder(one).check_only_training_files()
     if (options.overwrite and not options.resume) or not (folder / "card.json").exists():
         return False
     under_way = TrainingFolder(training_folder_of(models, view)).card
@@ -214,7 +214,7 @@ def _only_shorter(there: dict[str, Any] | None, card: dict[str, Any], config: Tr
     return epochs < config.schedule.epochs and not card_differences(there or {}, longer, type(config)())
 
 
-def _begin(run: TrainingFolder, card: dict[str, Any], config: TrainConfig, options: TrainOptions) -> None:
+def _begin(run: TrainingFolder, card: dict[str, Any], config: TrainConfig, options: RunOptions) -> None:
     """Make the folder ready: to go on in it, or empty.
 
     Raises:

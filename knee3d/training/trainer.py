@@ -13,7 +13,7 @@ import knee3d.tensorflow_setup  # noqa: F401
 import keras
 import tensorflow as tf
 
-from knee3d.losses import OverlapLoss, sum_over_replicas, sums_of
+from knee3d.losses import OverlapLoss, overlap_sums, sum_over_replicas
 from knee3d.metrics import Dice
 from knee3d.networks.augmentation import DrawnAugmentation
 from knee3d.training.knee_scores import KneeScores
@@ -149,7 +149,7 @@ class Trainer(keras.Model):
         """Score a batch."""
         images, masks, owners = data
         probabilities = self.network(images, training=False)
-        sums = sums_of(masks, probabilities, self._loss.cross_entropy)
+        sums = overlap_sums(masks, probabilities, self._loss.cross_entropy)
         mine = tf.cast(owners >= 0, tf.float32)
         summed = sum_over_replicas(tf.reduce_sum(sums * mine[:, None, None], axis=0))
         mean, knees = self.val_metrics

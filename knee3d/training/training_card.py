@@ -12,13 +12,13 @@ from knee3d.models.model_card import ALL_PLANES, FORM
 from knee3d.records import VERSION, changed_settings, settings_before
 from knee3d.training.config import PARTS, TrainConfig
 from knee3d.training.sampler import PatchSampler
-from knee3d.training.training_view import TrainingView
+from knee3d.training.view_setup import ViewSetup
 
 IDENTITY = ("scheme", "data")
 """What makes two trainings the same, beside their settings and the directions of their slices."""
 
 
-def new_model_card(dataset: CaseCollection, view: TrainingView, settings: Mapping[str, Any]) -> dict[str, Any]:
+def new_model_card(dataset: CaseCollection, view: ViewSetup, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The card of a training before it begins.
 
     Args:

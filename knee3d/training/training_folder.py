@@ -123,7 +123,7 @@ class TrainingFolder:
         for old in set(self.checkpoints) - set(known):  # later epochs, too, that could not be read and were done again
             old.unlink()
 
-    def go_on_from(self, finished: "TrainingFolder", model: keras.Model) -> None:
+    def continue_from(self, finished: "TrainingFolder", model: keras.Model) -> None:
         """Bring a finished training here, to which more epochs are added.
 
         Args:
@@ -155,7 +155,7 @@ class TrainingFolder:
         with whole_file(self._checkpoint(len(history))) as partial:
             shutil.copyfile(finished.last, partial)
 
-    def check_ours(self) -> None:
+    def check_only_training_files(self) -> None:
         """Refuse a folder that cannot be replaced, or in which lies what no training has put there.
 
         Raises:

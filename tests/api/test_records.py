@@ -20,7 +20,7 @@ from knee3d.io.image_source import ReadOptions
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.phantom.cohort import CohortConfig
 from knee3d.records import BEFORE, VERSION, changed_settings, check_version, complete_settings, settings_before
-from knee3d.training.config import ScheduleConfig, TrainConfig, TrainOptions
+from knee3d.training.config import RunOptions, ScheduleConfig, TrainConfig
 from knee3d.training.train_view import train_view
 
 
@@ -92,9 +92,7 @@ def test_a_trained_model_is_recognised_by_a_version_with_more_options(balls, tin
         with pytest.raises(ValueError, match=rf"settings \({name}\).*--overwrite"):
             train_view(balls, Plane.AXIAL, tmp_path, later(**common, **other))
     with pytest.raises(ValueError, match="--overwrite"):
-        train_view(
-            balls, Plane.AXIAL, tmp_path, TrainConfig().with_options(**common, seed=1), TrainOptions(resume=True)
-        )
+        train_view(balls, Plane.AXIAL, tmp_path, TrainConfig().with_options(**common, seed=1), RunOptions(resume=True))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from knee3d.io.label_map_file import read_label_map
 from knee3d.io.volume_file import read_volume
 from knee3d.labels.label_map import map_labels
 from knee3d.labels.label_scheme import FEMORAL, LATERAL_TIBIAL, MEDIAL_MENISCUS, MEDIAL_TIBIAL, PATELLAR, SCHEMES
-from knee3d.morphometry.measure import WHOLE, Measurement
+from knee3d.morphometry.measurement import WHOLE, Measurement
 from knee3d.morphometry.volumes import tissue_volumes
 from knee3d.phantom.cohort import LOSS
 from knee3d.report.measures_files import write_measures_csv

@@ -329,7 +329,7 @@ def test_of_processes_that_overwrite_each_does_what_the_others_have_not(place, t
     shutil.rmtree(results / "P002")
     words = (results, place / "cohort" / "knees.csv", "--overwrite")
     (results / "P001" / ".partial-89abcdef-report").mkdir()  # of a process that was killed
-    began = leases.disk_time(tmp_path)
+    began = leases.file_system_time(tmp_path)
     assert run(*words).exit_code == 0
     times = [path.stat().st_mtime_ns for path in sorted(results.glob("*/report/report.json"))]
     monkeypatch.setattr(reports, "disk_time", lambda folder: began)  # as one that began with them

@@ -490,7 +490,7 @@ def test_a_lease_that_is_lost_leaves_the_knee_to_whoever_has_it(place, tmp_path,
 
 def test_of_processes_that_overwrite_each_does_what_the_others_have_not(place, tmp_path, plainly, monkeypatch):
     words = (place / "cohort", "--models", place / "models", "--out", tmp_path, "--overwrite")
-    began = leases.disk_time(tmp_path)
+    began = leases.file_system_time(tmp_path)
     assert "4 done, 0 kept" in run(*words).output
     assert "4 done, 0 kept" in run(*words).output
     monkeypatch.setattr(batch_segmentation, "disk_time", lambda out: began)  # as one that began with them

@@ -64,7 +64,7 @@ def make_journey(network: str, out: Path) -> None:
         limit_slices=32,
         augment="none",
     )
-    folders = api.train_views(out / "dataset", list(Plane), out / "models", config, api.TrainOptions())
+    folders = api.train_views(out / "dataset", list(Plane), out / "models", config, api.RunOptions())
     assert [folder.name for folder in folders] == [plane.value for plane in Plane]
     api.KneeModel(out / "models").fit_fusion(out / "dataset")
 

@@ -123,11 +123,11 @@ def test_planes_train_at_the_same_time_on_a_cluster(balls, cluster, tmp_path):
         **SMALL, encoder_weights="none", epochs=1, batch_size=4, limit_slices=4
     )
     planes, launcher = [Plane.SAGITTAL, Plane.AXIAL], api.TrainExecution("ray", cluster.address)
-    folders = api.train_views(balls.folder, planes, tmp_path, settings, api.TrainOptions(), launcher)
+    folders = api.train_views(balls.folder, planes, tmp_path, settings, api.RunOptions(), launcher)
     assert folders == [tmp_path / plane.value for plane in planes]
     cards = [json.loads((folder / "card.json").read_text()) for folder in folders]
     assert all(card["scores"]["best_epoch"] == 1 for card in cards)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(plane.value for plane in planes)
     missing = settings.with_options(encoder_weights=str(tmp_path / "missing.h5"))
     with pytest.raises(ClusterError, match=rf"{Plane.CORONAL.value}: on .*missing\.h5"):
-        api.train_views(balls.folder, [Plane.CORONAL], tmp_path, missing, api.TrainOptions(), launcher)
+        api.train_views(balls.folder, [Plane.CORONAL], tmp_path, missing, api.RunOptions(), launcher)

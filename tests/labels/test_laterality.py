@@ -6,7 +6,7 @@ import pytest
 from knee3d.geometry.orientation import Side, mirror_left_right, reorient
 from knee3d.labels.label_map import LABEL_MAPS
 from knee3d.labels.label_scheme import SCHEMES
-from knee3d.labels.laterality import agreed_side, check_side, side_of_labels
+from knee3d.labels.laterality import agreed_side, check_side, side_from_labels
 from knee3d.phantom.parametric_knee import parametric_knee
 
 R, L, UNKNOWN = Side.RIGHT, Side.LEFT, Side.UNKNOWN
@@ -20,27 +20,27 @@ def knee():
 
 @pytest.mark.parametrize("codes", ["IPL", "RAS", "LPS", "ARI"])
 def test_a_mask_tells_the_side_in_any_axes(knee, codes):
-    assert side_of_labels(reorient(knee, codes), PYMSKT) is R
-    assert side_of_labels(reorient(mirror_left_right(knee), codes), PYMSKT) is L
+    assert side_from_labels(reorient(knee, codes), PYMSKT) is R
+    assert side_from_labels(reorient(mirror_left_right(knee), codes), PYMSKT) is L
 
 
 @pytest.mark.parametrize("kept", [(2, 3), (9, 10)])
 def test_tibial_cartilage_or_menisci_are_enough(knee, kept):
     alone = knee.with_array(np.where(np.isin(knee.array, kept), knee.array, 0))
-    assert side_of_labels(alone, PYMSKT) is R
+    assert side_from_labels(alone, PYMSKT) is R
 
 
 @pytest.mark.parametrize("kept", [(), (1, 2, 5), (3, 4, 9)])
 def test_without_a_pair_it_tells_nothing(knee, kept):
     alone = knee.with_array(np.where(np.isin(knee.array, kept), knee.array, 0))
-    assert side_of_labels(alone, PYMSKT) is UNKNOWN
-    assert side_of_labels(knee, LABEL_MAPS["compartments"]) is UNKNOWN
+    assert side_from_labels(alone, PYMSKT) is UNKNOWN
+    assert side_from_labels(knee, LABEL_MAPS["compartments"]) is UNKNOWN
 
 
 def test_tissues_that_contradict_each_other(knee):
     swapped = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 9], np.uint8)[knee.array]
     with pytest.raises(ValueError, match="contradicts itself.*tibial cartilage that of a right.*meniscus.*left knee"):
-        side_of_labels(knee.with_array(swapped), PYMSKT)
+        side_from_labels(knee.with_array(swapped), PYMSKT)
 
 
 @pytest.mark.parametrize(

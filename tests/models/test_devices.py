@@ -2,7 +2,7 @@
 
 import pytest
 
-from knee3d.models.devices import describe_devices, unused_gpus
+from knee3d.models.devices import describe_devices, unused_gpu_warning
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from knee3d.models.devices import describe_devices, unused_gpus
 def test_an_unused_gpu_is_said_with_the_way_out(tmp_path, files, usable, environment, words):
     for name in files:
         (tmp_path / name).touch()
-    told = unused_gpus(usable, tmp_path, environment)
+    told = unused_gpu_warning(usable, tmp_path, environment)
     assert bool(told) == bool(words)
     assert words in told
     assert not told or "pip install" in told

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from knee3d.morphometry.change import ChangeVerdict, MeasurementChange, SmallestDetectableChange, measurement_changes
-from knee3d.morphometry.measure import WHOLE, Measurement
+from knee3d.morphometry.measurement import WHOLE, Measurement
 from knee3d.morphometry.repeatability import (
     icc,
     limits_of_agreement_interval,

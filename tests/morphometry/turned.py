@@ -24,8 +24,8 @@ from knee3d.geometry.volume import Volume
 from knee3d.io.volume_file import read_volume
 from knee3d.labels.label_map import LABEL_MAPS, map_labels
 from knee3d.labels.label_scheme import SCHEMES
-from knee3d.morphometry.measure import WHOLE
-from knee3d.morphometry.measurement import measure_knee
+from knee3d.morphometry.knee_measurements import measure_knee
+from knee3d.morphometry.measurement import WHOLE
 
 SCHEME = SCHEMES["compartments"]
 DEGREES = (5, 10, 20)

@@ -12,7 +12,7 @@ from knee3d.models.model_card import load_card
 from knee3d.networks import architecture, custom_network
 from knee3d.networks.encoder import NO_ENCODER
 from knee3d.training import train_view
-from knee3d.training.config import TrainConfig, TrainOptions
+from knee3d.training.config import RunOptions, TrainConfig
 
 pytestmark = pytest.mark.slow
 README = Path(__file__).parents[2] / "README.md"
@@ -160,7 +160,7 @@ def test_a_function_that_was_changed_is_noticed(file, balls, tmp_path):
     for more in ({}, {"epochs": 2}):
         changed = TrainConfig().with_options(network="my_networks.py:small", **{**SMALL, **more})
         with pytest.raises(ValueError, match="layers of the network, whose function has changed"):
-            train_view.train_view(balls, "axial", models, changed, TrainOptions(resume=True))
+            train_view.train_view(balls, "axial", models, changed, RunOptions(resume=True))
 
 
 def test_structures_differ_by_layers_and_connections_and_not_by_names():
@@ -197,7 +197,7 @@ def test_a_network_or_a_callback_of_another_kind_is_refused():
     with pytest.raises(ValueError, match="is no function that builds a network from the number of classes"):
         TrainConfig().with_options(network=small(3))
     with pytest.raises(ValueError, match=r"callbacks are of keras.callbacks.Callback, not 'x'"):
-        TrainOptions(callbacks=("x",))
+        RunOptions(callbacks=("x",))
     with pytest.raises(ValueError, match="--freeze-encoder-epochs is of .*small has none"):
         TrainConfig().with_options(network=small, freeze_encoder_epochs=1)
     assert TrainConfig().with_options(network=small).network.encoder_weights == "none"

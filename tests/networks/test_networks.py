@@ -189,7 +189,7 @@ def begins_with_the_encoder_of_all(model, name, path):
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="no ImageNet weights under ../shared")
 @pytest.mark.parametrize("name", ["segnet", "deeplab"])
 def test_imagenet_weights_come_from_keras_file(name):
-    model = build_network.trainable_network(2, config.TrainConfig().with_options(network=name), str(WEIGHTS))
+    model = build_network.network_with_first_weights(2, config.TrainConfig().with_options(network=name), str(WEIGHTS))
     expected = keras.applications.VGG16(include_top=False, weights=str(WEIGHTS)).get_layer("block3_conv2").get_weights()
     found = next(layer for layer in model._flatten_layers() if layer.name == "block3_conv2").get_weights()
     np.testing.assert_array_equal(found[0], expected[0])
@@ -199,7 +199,7 @@ def test_weights_of_another_encoder_are_refused(tmp_path):
     path = tmp_path / "resnet18.weights.h5"
     encoders.encoder_model("resnet18").save_weights(path)
     with pytest.raises(ValueError, match="do not fit vgg16"):
-        build_network.trainable_network(2, config.TrainConfig(), str(path))
+        build_network.network_with_first_weights(2, config.TrainConfig(), str(path))
     with pytest.raises(ValueError, match="segnet takes no encoder 'resnet18', only: vgg16, vgg19"):
         config.TrainConfig().with_options(network="segnet", encoder="resnet18")
 
@@ -272,7 +272,7 @@ def test_every_network_trains_and_segments(slim, balls, name, tmp_path, request)
 def test_fcn_finds_tissue_under_adam_and_soft_dice(narrow):
     """Its streams differ in size by thousands; whichever was largest once called everything background for good."""
     settings = config.TrainConfig().with_options(network="fcn", encoder_weights=str(WEIGHTS), learning_rate=1e-3)
-    model = build_network.trainable_network(2, settings, str(WEIGHTS))
+    model = build_network.network_with_first_weights(2, settings, str(WEIGHTS))
     trainer = Trainer(model, losses.SoftDice(), 1)
     rng = np.random.default_rng(0)
     rows, columns = np.indices((64, 64))
@@ -305,7 +305,7 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(
         train_view.train_view(balls, view, tmp_path / "whole", settings)
     (folder,) = (tmp_path / "killed").iterdir()
     assert [path.name for path in runs.TrainingFolder(folder).checkpoints] == ["epoch-0001.keras"]
-    train_view.train_view(balls, view, tmp_path / "killed", settings, config.TrainOptions(resume=True))
+    train_view.train_view(balls, view, tmp_path / "killed", settings, config.RunOptions(resume=True))
     histories = [(tmp_path / one / view / "metrics.csv").read_text() for one in ("whole", "killed")]
     assert histories[0] == histories[1]  # of the second epoch, too, whichever was the best
     whole, killed = (keras.models.load_model(tmp_path / one / view / "model.keras") for one in ("whole", "killed"))

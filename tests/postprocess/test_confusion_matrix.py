@@ -14,7 +14,7 @@ from knee3d.postprocess.confusion_matrix import (
     cohens_kappa,
     confusion_matrix,
     dice,
-    foreground,
+    foreground_matrix,
     iou,
     precision,
     recall,
@@ -109,7 +109,7 @@ def test_dice_is_symmetric_and_tied_to_iou(pair):
 def test_foreground_is_any_tissue(pair):
     truth, labels = pair
     expected = confusion_matrix((truth > 0).astype(int), (labels > 0).astype(int), 2)
-    np.testing.assert_array_equal(foreground(confusion_matrix(truth, labels, 4)), expected)
+    np.testing.assert_array_equal(foreground_matrix(confusion_matrix(truth, labels, 4)), expected)
 
 
 @pytest.mark.parametrize("classes", [2, 16, 17, 300])

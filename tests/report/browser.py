@@ -20,10 +20,10 @@ from matplotlib.image import imread, imsave
 from knee3d.geometry.volume import Volume
 from knee3d.labels.label_map import LABEL_MAPS, map_labels
 from knee3d.labels.label_scheme import SCHEMES
-from knee3d.morphometry.measure import WHOLE, Measurement
+from knee3d.morphometry.measurement import WHOLE, Measurement
 from knee3d.morphometry.mesh import mask_surface
+from knee3d.phantom.image_simulation import simulate_image
 from knee3d.phantom.parametric_knee import parametric_knee
-from knee3d.phantom.rendering import render_image
 from knee3d.postprocess.confusion_matrix import OverlapScores, confusion_matrix
 from knee3d.report.page import KneePage
 
@@ -149,7 +149,7 @@ def made_up_knee(side: str = "R") -> KneePage:
     """A page with something of everything."""
     raw = parametric_knee((44, 54, 42), seed=5)
     scheme = SCHEME
-    image = render_image(raw, seed=5).array
+    image = simulate_image(raw, seed=5).array
     labels = tilted(raw.with_array(map_labels(raw.array, LABEL_MAPS["pymskt"], scheme)))
     grey = np.clip(image / np.percentile(image, 99.5) * 255, 0, 255).astype(np.uint8)
     meshes = {name: mask_surface(labels.with_array(labels.array == n)) for n, name in enumerate(scheme.names, start=1)}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knee3d.morphometry.measure import UNITS, WHOLE, Measurement
+from knee3d.morphometry.measurement import UNITS, WHOLE, Measurement
 from knee3d.report.measures_files import COLUMNS, read_measures_csv, write_measures_csv
 
 HEADER = ",".join(COLUMNS)

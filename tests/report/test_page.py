@@ -22,9 +22,9 @@ from knee3d.geometry.volume import Volume
 from knee3d.io.volume_file import read_volume
 from knee3d.labels.label_map import LABEL_MAPS, map_labels
 from knee3d.labels.label_scheme import SCHEMES
-from knee3d.morphometry.measure import UNITS, WHOLE, Measurement
+from knee3d.morphometry.measurement import UNITS, WHOLE, Measurement
 from knee3d.morphometry.mesh import mask_surface
-from knee3d.phantom.rendering import render_image
+from knee3d.phantom.image_simulation import simulate_image
 from knee3d.postprocess.confusion_matrix import OverlapScores
 from knee3d.report.page import KneePage, write_page
 from knee3d.report.page.colour_maps import BARE, COLOUR_MAPS, FIRST, LAST, NOTHING, find_colour_map
@@ -488,7 +488,7 @@ def test_a_full_size_knee_fits(tmp_path):
     raw = to_canonical(read_volume(REAL_LABELS))
     scheme = SCHEMES["iwoai"]
     labels = raw.with_array(map_labels(raw.array, LABEL_MAPS["pymskt"], scheme))
-    grey = np.clip(render_image(raw, seed=3).array / 700 * 255, 0, 255).astype(np.uint8)
+    grey = np.clip(simulate_image(raw, seed=3).array / 700 * 255, 0, 255).astype(np.uint8)
     meshes = {name: mask_surface(labels.with_array(labels.array == n)) for n, name in enumerate(scheme.names, start=1)}
     thickness = {}
     for name, mesh in list(meshes.items())[:4]:

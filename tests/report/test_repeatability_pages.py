@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from knee3d.morphometry.change import MeasurementChange, SmallestDetectableChange
-from knee3d.morphometry.measure import WHOLE, Measurement
+from knee3d.morphometry.measurement import WHOLE, Measurement
 from knee3d.morphometry.repeatability import pair_measurements, repeatability_statistics
-from knee3d.report.change import change_rows, change_table, changes_table, write_change_csv
+from knee3d.report.change import change_rows, change_table, knees_change_table, write_change_csv
 from knee3d.report.repeatability import (
     bland_altman_figure,
     read_smallest_detectable_changes,
@@ -214,7 +214,7 @@ def test_changes_in_words_and_numbers(tmp_path):
     json.dumps(to_plain_json(rows), allow_nan=False)
 
 
-@pytest.mark.parametrize("table", [lambda rows: change_table("a", rows), lambda rows: changes_table([rows])])
+@pytest.mark.parametrize("table", [lambda rows: change_table("a", rows), lambda rows: knees_change_table([rows])])
 def test_what_no_visit_has_is_left_out_and_counted(table):
     rows = to_plain_json(change_rows([MeasurementChange(FEMUR, 1000, 900), MeasurementChange(AREA, np.nan, np.nan)]))
     text = shown(table(rows))
@@ -229,7 +229,7 @@ def test_what_no_visit_has_is_left_out_and_counted(table):
 def test_many_knees_are_counted():
     smallest = {FEMUR: SmallestDetectableChange(60, 40, 80, 6)}
     knees = [change_rows([MeasurementChange(FEMUR, 1000, later)], smallest) for later in (900, 930, 1010, 1100, np.nan)]
-    text = shown(changes_table(to_plain_json(knees)))
+    text = shown(knees_change_table(to_plain_json(knees)))
     line = next(line for line in text.splitlines() if "femur" in line)
     cells = [cell.strip() for cell in re.split("[│|]", line)]
     assert cells[4:6] == ["4", "1,000.0"]

@@ -11,7 +11,7 @@ from knee3d.dataset.case_collection import Split
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.slicing import to_slices
 from knee3d.inference.prediction import stack_neighbours
-from knee3d.training import config, input_pipeline, sample_index, training_view
+from knee3d.training import config, input_pipeline, sample_index, view_setup
 from knee3d.training.sampler import SliceSampler
 from knee3d.training.slice_stack import PlaneStack
 
@@ -144,7 +144,7 @@ def test_devices_share_every_batch(balls, replicas):
     batches = input_pipeline.validation_batches(slices, SliceSampler(0), 5)
     whole = [(images, owners) for images, _, owners in batches.as_numpy_iterator()]
     assert {len(images) for images, _ in whole} == {5, 2}
-    dealt = list(input_pipeline.split_over_devices(batches, replicas).as_numpy_iterator())
+    dealt = list(input_pipeline.split_validation_batches(batches, replicas).as_numpy_iterator())
     for number, (images, owners) in enumerate(whole):
         parts = [(part, whose) for part, _, whose in dealt[number * replicas : (number + 1) * replicas]]
         sizes = [len(part) for part, _ in parts]
@@ -241,7 +241,7 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path):
 def test_a_batch_is_of_one_plane(balls):
     """Slices of planes have unlike sizes: together in a batch, some would be padded, as none is where they are used."""
     cases = [balls.cases[1], balls.cases[2]]  # of one size
-    view = training_view.training_view("shared", config.TrainConfig(), cases)
+    view = view_setup.make_view_setup("shared", config.TrainConfig(), cases)
     stacks = view.stacks(balls, cases)
     listed = sample_index.index_samples(stacks, view.sampler)
     assert len(set(listed.planes)) == 3
@@ -262,7 +262,7 @@ def test_a_batch_is_of_one_plane(balls):
 
 
 def test_batches_of_planes_are_the_same_in_every_run(balls):
-    view = training_view.training_view("shared", config.TrainConfig(), balls.cases)
+    view = view_setup.make_view_setup("shared", config.TrainConfig(), balls.cases)
     listed = sample_index.index_samples(view.stacks(balls, balls.of_split(Split.TRAIN)), view.sampler)
     runs = [
         [

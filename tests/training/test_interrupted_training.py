@@ -98,7 +98,7 @@ def test_an_interruption_and_a_kill_change_nothing(balls, tmp_path, monkeypatch)
         PLANE,
         tmp_path / "killed",
         config.TrainConfig().with_options(**settings),
-        config.TrainOptions(resume=True),
+        config.RunOptions(resume=True),
     )
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
     assert len(metrics(tmp_path / "whole").splitlines()) == 4
@@ -181,7 +181,7 @@ def interrupted(balls, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs.TrainingFolder, "save", save_two)
         with pytest.raises(KeyboardInterrupt):
-            train_view.train_view(balls, PLANE, models, settings, config.TrainOptions(overwrite=True))
+            train_view.train_view(balls, PLANE, models, settings, config.RunOptions(overwrite=True))
     return models, settings, other
 
 
@@ -200,7 +200,7 @@ def test_an_interrupted_training_is_not_lost_by_accident(balls, tmp_path, half_d
         train_view.train_view(balls, PLANE, tmp_path, half_done)
     other = settings_of(epochs=5)
     with pytest.raises(ValueError, match=r"other settings \(.*epochs.*.*go on with those"):
-        train_view.train_view(balls, PLANE, tmp_path, other, config.TrainOptions(resume=True))
+        train_view.train_view(balls, PLANE, tmp_path, other, config.RunOptions(resume=True))
 
 
 @pytest.mark.slow
@@ -222,7 +222,7 @@ def test_a_broken_checkpoint_gives_way_to_the_one_before_and_a_lost_best_epoch_t
 
     with pytest.MonkeyPatch.context() as patch, caplog.at_level("WARNING"):
         patch.setattr(runs.TrainingFolder, "save", save_without_best)
-        train_view.train_view(balls, PLANE, tmp_path, half_done, config.TrainOptions(resume=True))
+        train_view.train_view(balls, PLANE, tmp_path, half_done, config.RunOptions(resume=True))
     assert "epoch-0002.keras cannot be read" in caplog.text
     assert epochs == [2, 3]
     assert f"{folder}: taking epoch 3 instead" in caplog.text
@@ -251,9 +251,9 @@ def test_killed_while_it_replaces_a_model_or_finishes_it_goes_on(balls, tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(train_view, "replace_folder", stop)
         with pytest.raises(KeyboardInterrupt):
-            train_view.train_view(balls, PLANE, tmp_path, settings, config.TrainOptions(resume=True))
+            train_view.train_view(balls, PLANE, tmp_path, settings, config.RunOptions(resume=True))
     assert finished(tmp_path) == other
-    train_view.train_view(balls, PLANE, tmp_path, settings, config.TrainOptions(resume=True))
+    train_view.train_view(balls, PLANE, tmp_path, settings, config.RunOptions(resume=True))
     assert epochs == [3]  # the last of all; none was done twice
     assert finished(tmp_path) != other
     assert len(metrics(tmp_path).splitlines()) == 4
@@ -290,23 +290,23 @@ def test_files_of_others_are_not_removed(balls, tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"holds notes\.txt, which no training has put there"):
-        train_view.train_view(balls, PLANE, tmp_path, settings, config.TrainOptions(overwrite=True))
+        train_view.train_view(balls, PLANE, tmp_path, settings, config.RunOptions(overwrite=True))
     (tmp_path / name).rename(tmp_path / "elsewhere")
     (tmp_path / name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="a link or a file"):
-        train_view.train_view(balls, PLANE, tmp_path, settings, config.TrainOptions(overwrite=True))
+        train_view.train_view(balls, PLANE, tmp_path, settings, config.RunOptions(overwrite=True))
     assert (tmp_path / "elsewhere" / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.slow
 def test_overwriting_and_resuming_keeps_what_has_these_settings(balls, tmp_path, half_done):
-    train_view.train_view(balls, PLANE, tmp_path, half_done, config.TrainOptions(resume=True, overwrite=True))
+    train_view.train_view(balls, PLANE, tmp_path, half_done, config.RunOptions(resume=True, overwrite=True))
     done = (tmp_path / PLANE.value / "card.json").stat().st_mtime_ns
     assert len(metrics(tmp_path).splitlines()) == 4
-    train_view.train_view(balls, PLANE, tmp_path, half_done, config.TrainOptions(resume=True, overwrite=True))
+    train_view.train_view(balls, PLANE, tmp_path, half_done, config.RunOptions(resume=True, overwrite=True))
     assert (tmp_path / PLANE.value / "card.json").stat().st_mtime_ns == done
     other = settings_of(epochs=1, limit_slices=2)
-    train_view.train_view(balls, PLANE, tmp_path, other, config.TrainOptions(resume=True, overwrite=True))
+    train_view.train_view(balls, PLANE, tmp_path, other, config.RunOptions(resume=True, overwrite=True))
     assert len(metrics(tmp_path).splitlines()) == 2
 
 
@@ -321,10 +321,10 @@ def test_a_training_whose_card_is_lost_is_not_said_to_be_another(balls, tmp_path
     (checkpoints / "epoch-0001.keras").write_bytes(b"")
     settings = settings_of(epochs=1, limit_slices=2)
     with pytest.raises(ValueError, match=r"card\.json is not a readable model card .* with --overwrite"):
-        train_view.train_view(balls, PLANE, tmp_path, settings, config.TrainOptions(resume=True))
+        train_view.train_view(balls, PLANE, tmp_path, settings, config.RunOptions(resume=True))
     (tmp_path / PLANE.value / "card.json").unlink()
     with pytest.raises(ValueError, match=r"its card\.json cannot be read"):
-        train_view.train_view(balls, PLANE, tmp_path, settings, config.TrainOptions(resume=True))
+        train_view.train_view(balls, PLANE, tmp_path, settings, config.RunOptions(resume=True))
     assert (checkpoints / "epoch-0001.keras").exists()
 
 

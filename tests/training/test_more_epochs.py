@@ -16,9 +16,9 @@ from knee3d.inference.trained_models import load_models
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.models import model_card, saved_model
 from knee3d.models.model_folder import trained_views
-from knee3d.training import config, pretrained, shared_network, train_view, training_view
+from knee3d.training import config, pretrained, shared_network, train_view, view_setup
 from knee3d.training import training_folder as runs
-from knee3d.training.build_network import trainable_network
+from knee3d.training.build_network import network_with_first_weights
 
 pytestmark = pytest.mark.slow
 PLANE = Plane.SAGITTAL
@@ -26,7 +26,7 @@ SMALL = {
     "network": TINY, "encoder_weights": "none", "augment": "none", "limit_slices": 4, "batch_size": 4,
     "learning_rate": 1e-2,
 }  # fmt: skip
-RESUME = config.TrainOptions(resume=True)
+RESUME = config.RunOptions(resume=True)
 
 
 def settings(**others) -> config.TrainConfig:
@@ -78,7 +78,7 @@ def test_more_epochs_keep_a_best_epoch_that_was_before(balls, two_epochs, tmp_pa
     """Its scores are made up, so that no later epoch can be better."""
     models = copied(two_epochs, tmp_path / "models")
     one = runs.TrainingFolder(models / PLANE.value)
-    network = trainable_network(2, settings(), None)
+    network = network_with_first_weights(2, settings(), None)
     history = runs.load_checkpoint(network, one.last)
     history[0]["val_dice"], history[1]["val_dice"] = 2.0, 0.0  # the first was the best, by far
     runs._save_checkpoint(network, history, one.last)
@@ -98,7 +98,7 @@ def test_more_epochs_after_an_interruption(balls, two_epochs, tmp_path):
     models = copied(two_epochs, tmp_path / "models")
     with pytest.raises(KeyboardInterrupt):
         train_view.train_view(
-            balls, PLANE, models, settings(epochs=4), config.TrainOptions(resume=True, callbacks=(Stops(),))
+            balls, PLANE, models, settings(epochs=4), config.RunOptions(resume=True, callbacks=(Stops(),))
         )
     assert model_card.load_card(models, PLANE)["settings"]["epochs"] == 2  # the finished one stays in use
     folder = train_view.train_view(balls, PLANE, models, settings(epochs=4), RESUME)
@@ -116,7 +116,7 @@ def test_without_the_last_epoch_it_is_said_how_to_go_on(balls, two_epochs, tmp_p
 
 def test_a_network_begins_with_another_ones_weights_and_patients(balls, two_epochs, tmp_path):
     new = dealt(balls, "N", [Split.TRAIN, Split.VAL, Split.TEST, Split.TEST])
-    model = trainable_network(2, settings(), None)
+    model = network_with_first_weights(2, settings(), None)
     first = pretrained.find_pretrained(two_epochs, PLANE.value)
     pretrained.load_matching_layers(model, first, first.card["classes"])
     for one, other in zip(model.get_weights(), weights_of(two_epochs / PLANE.value), strict=True):
@@ -143,7 +143,7 @@ def test_a_network_begins_with_another_ones_weights_and_patients(balls, two_epoc
 
 
 def test_other_classes_get_a_new_head(two_epochs, caplog):
-    model = trainable_network(SCHEMES["compartments"].classes, settings(), None)
+    model = network_with_first_weights(SCHEMES["compartments"].classes, settings(), None)
     head = [one.copy() for one in model.get_weights()[-2:]]
     with caplog.at_level(logging.INFO):
         pretrained.load_matching_layers(
@@ -154,7 +154,7 @@ def test_other_classes_get_a_new_head(two_epochs, caplog):
     for one, other in zip(model.get_weights()[-2:], head, strict=True):
         np.testing.assert_array_equal(one, other)
     assert "3 of 4 layers begin as those of" in caplog.text
-    same_number = trainable_network(2, settings(), None)
+    same_number = network_with_first_weights(2, settings(), None)
     head = [one.copy() for one in same_number.get_weights()[-2:]]
     first = pretrained.find_pretrained(two_epochs, PLANE.value)
     pretrained.load_matching_layers(same_number, first, ["background", "bone"])
@@ -173,7 +173,9 @@ def test_a_beginning_that_flatters_or_is_none_is_refused(balls, two_epochs, tmp_
     assert "patients P0 of the test split were trained on" in caplog.text
     with pytest.raises(FileNotFoundError, match="holds no coronal network to begin with"):
         train_view.train_view(balls, Plane.CORONAL, tmp_path / "new", settings(epochs=1, init=str(two_epochs)))
-    other = trainable_network(2, config.TrainConfig().with_options(network="linknet", encoder="mobilenetv2"), None)
+    other = network_with_first_weights(
+        2, config.TrainConfig().with_options(network="linknet", encoder="mobilenetv2"), None
+    )
     with pytest.raises(ValueError, match="no layer of the network in .* fits this one"):
         pretrained.load_matching_layers(other, first, first.card["classes"])
     assert not (tmp_path / "new").exists()
@@ -182,7 +184,7 @@ def test_a_beginning_that_flatters_or_is_none_is_refused(balls, two_epochs, tmp_
 def test_one_network_for_all_planes_fills_three_folders(balls, tmp_path, caplog):
     models = tmp_path / "models"
     wanted = settings(epochs=1, limit_slices=12)
-    train_view.train_view(balls, "shared", models, wanted, options=config.TrainOptions(licence="CC-BY-4.0"))
+    train_view.train_view(balls, "shared", models, wanted, options=config.RunOptions(licence="CC-BY-4.0"))
     assert trained_views(models) == [plane.value for plane in Plane]
     assert not (models / "shared" / "saved_model").exists()
     shown = np.random.default_rng(0).integers(0, 256, (2, 20, 24, 3), np.uint8)
@@ -203,13 +205,13 @@ def test_one_network_for_all_planes_fills_three_folders(balls, tmp_path, caplog)
     # What an interruption has left out is made again, and nothing else.
     (models / Plane.AXIAL.value / "card.json").unlink()
     kept = (models / Plane.CORONAL.value / "card.json").stat().st_mtime_ns
-    train_view.train_view(balls, "shared", models, wanted, options=config.TrainOptions(licence="CC-BY-4.0"))
+    train_view.train_view(balls, "shared", models, wanted, options=config.RunOptions(licence="CC-BY-4.0"))
     assert (models / Plane.AXIAL.value / "card.json").is_file()
     assert (models / Plane.CORONAL.value / "card.json").stat().st_mtime_ns == kept
     with pytest.raises(ValueError, match="other planes that share a network"):
         train_view.train_view(balls, Plane.AXIAL, models, wanted)
     with caplog.at_level(logging.WARNING):
-        train_view.train_view(balls, "shared", models, wanted, options=config.TrainOptions(licence="MIT"))
+        train_view.train_view(balls, "shared", models, wanted, options=config.RunOptions(licence="MIT"))
     assert "the licence stays 'CC-BY-4.0'" in caplog.text
     page = api.write_card_page(models).read_text()
     assert "Licence: CC-BY-4.0" in page
@@ -224,7 +226,7 @@ def test_planes_with_networks_of_their_own_are_not_replaced_unasked(balls, two_e
 
 
 def test_shared_slices_are_those_of_all_planes(balls):
-    view = training_view.training_view("shared", settings(), balls.of_split(Split.TRAIN))
+    view = view_setup.make_view_setup("shared", settings(), balls.of_split(Split.TRAIN))
     stacks = view.stacks(balls, balls.of_split(Split.TRAIN))
     assert len(stacks) == 3 * len(balls.of_split(Split.TRAIN))
     assert {stack.key.split("-")[1] for stack in stacks} == {plane.value for plane in Plane}

@@ -22,7 +22,7 @@ from knee3d.geometry.slicing import to_slices
 from knee3d.inference.prediction import predict_volume, stack_neighbours
 from knee3d.models import backend, saved_model
 from knee3d.models import model_card as cards
-from knee3d.models.model_folder import all_trained, trained_networks
+from knee3d.models.model_folder import list_networks, trained_networks
 from knee3d.networks import encoder
 from knee3d.postprocess.confusion_matrix import OverlapScores, confusion_matrix, dice
 from knee3d.postprocess.decision import decide_labels
@@ -56,7 +56,7 @@ def models(balls, made_once) -> Path:
 
     return made_once(
         "models",
-        lambda out: train_view.train_view(balls, PLANE, out, CONFIG, options=config.TrainOptions(draw_confusion=draw)),
+        lambda out: train_view.train_view(balls, PLANE, out, CONFIG, options=config.RunOptions(draw_confusion=draw)),
     )
 
 
@@ -172,7 +172,7 @@ def test_a_saved_model_runs_where_only_tensorflow_is(balls, models, tmp_path):
     ids=["bfloat16", "float16", "xla"],
 )
 def test_other_contexts_and_other_arithmetic_learn_too(balls, tmp_path, choice):
-    going = config.TrainOptions(cache=choice.pop("cache", None))
+    going = config.RunOptions(cache=choice.pop("cache", None))
     settings = config.TrainConfig().with_options(
         **SMALL, epochs=3, batch_size=4, learning_rate=1e-2, limit_slices=16, **choice
     )
@@ -190,7 +190,7 @@ def test_other_contexts_and_other_arithmetic_learn_too(balls, tmp_path, choice):
 @pytest.mark.skipif(not WEIGHTS.exists(), reason="no ImageNet weights under ../shared")
 def test_imagenet_weights_come_from_a_file(monkeypatch):
     monkeypatch.setenv(encoder.VARIABLE, str(WEIGHTS))
-    model = build_network.trainable_network(2, config.TrainConfig(), encoder.find_encoder_weights("imagenet"))
+    model = build_network.network_with_first_weights(2, config.TrainConfig(), encoder.find_encoder_weights("imagenet"))
     kernels = {weight.path.split("/")[-2]: weight for weight in model.weights if weight.path.endswith("kernel")}
     import h5py
 
@@ -225,7 +225,7 @@ def test_a_slice_that_cannot_be_read_is_named_and_costs_no_model(balls, models, 
         lost.write_text("no picture")
     shutil.copytree(models, tmp_path / "models")
     with pytest.raises((ValueError, FileNotFoundError), match=str(lost)):
-        train_view.train_view(broken, PLANE, tmp_path / "models", CONFIG, config.TrainOptions(overwrite=True))
+        train_view.train_view(broken, PLANE, tmp_path / "models", CONFIG, config.RunOptions(overwrite=True))
     assert cards.load_card(tmp_path / "models", PLANE)["plane"] == PLANE.value
 
 
@@ -234,7 +234,7 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path):
     file = tmp_path / "weights.h5"
     file.write_bytes(b"not hdf5")
     with pytest.raises(ValueError, match=r"weights\.h5"):
-        build_network.trainable_network(2, config.TrainConfig(), str(file))
+        build_network.network_with_first_weights(2, config.TrainConfig(), str(file))
 
 
 @pytest.mark.parametrize(
@@ -286,9 +286,9 @@ def test_models_that_are_not_there(tmp_path):
 @pytest.mark.slow
 def test_folds_are_trained_one_by_one_and_summed_up(balls, tmp_path):
     settings = config.TrainConfig().with_options(**SMALL, epochs=1, limit_slices=2)
-    first = api.cross_validate(balls.folder, [PLANE], tmp_path, settings, Folds(2, only=1), config.TrainOptions())
+    first = api.cross_validate(balls.folder, [PLANE], tmp_path, settings, Folds(2, only=1), config.RunOptions())
     assert first["planes"][PLANE.value]["sd"] is None
-    both = api.cross_validate(balls.folder, [PLANE], tmp_path, settings, Folds(2), config.TrainOptions())
+    both = api.cross_validate(balls.folder, [PLANE], tmp_path, settings, Folds(2), config.RunOptions())
     scores = [cards.load_card(tmp_path / f"fold-{fold}-of-2", PLANE) for fold in (1, 2)]
     dice = [card["scores"]["val_dice"] for card in scores]
     assert list(both["planes"][PLANE.value]["val_dice"].values()) == dice
@@ -325,7 +325,7 @@ def test_names_that_are_no_views_are_passed_over(tmp_path):
     for name in ("oblique.training", "oblique-2", "obliquely", "oblique-old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "card.json").write_text("{}")
-    assert all_trained(tmp_path, need=False) == []
+    assert list_networks(tmp_path, need=False) == []
     with pytest.raises(FileNotFoundError, match="--plane oblique"):
         trained_networks(tmp_path, (), 6)
 
@@ -376,11 +376,11 @@ def test_a_users_callbacks_hear_and_decide_also_after_an_interruption(balls, tmp
         learning_rate=1e-3,
     )
 
-    def extras() -> tuple[Bumps, config.TrainOptions]:
+    def extras() -> tuple[Bumps, config.RunOptions]:
         watched = {"monitor": "val_knee_loss", "mode": "min"}
         plateau = keras.callbacks.ReduceLROnPlateau(**watched, patience=1, min_delta=2.0, factor=0.5)
         bumps = Bumps(tmp_path / "whole", tmp_path / "two")
-        return bumps, config.TrainOptions(callbacks=(plateau, bumps))
+        return bumps, config.RunOptions(callbacks=(plateau, bumps))
 
     whole, brought = extras()
     train_view.train_view(balls, PLANE, tmp_path / "whole", settings, brought)

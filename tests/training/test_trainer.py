@@ -10,7 +10,7 @@ from tiny_network import TINY
 
 from knee3d.losses import SoftDice
 from knee3d.networks.encoder import encoder_model, set_encoder_trainable
-from knee3d.training.build_network import trainable_network
+from knee3d.training.build_network import network_with_first_weights
 from knee3d.training.callbacks import FreezeEncoder, RunningAverage, inner_optimizer
 from knee3d.training.config import TrainConfig
 from knee3d.training.trainer import Trainer
@@ -45,7 +45,7 @@ def batches(sizes):
 
 
 def trainer(loss=None, **settings) -> Trainer:
-    network = trainable_network(CLASSES, TrainConfig().with_options(network=TINY, **settings), None)
+    network = network_with_first_weights(CLASSES, TrainConfig().with_options(network=TINY, **settings), None)
     return Trainer(network, loss or SoftDice(), 1)
 
 
@@ -197,7 +197,7 @@ def test_an_optimizer_of_ones_own_is_copied_and_its_rate_counts():
     assert config.settings["optimizer"]["name"] == "Lion"
     assert config.settings["optimizer"]["weight_decay"] == 0.1
     json.dumps(config.settings)
-    first, second = (trainable_network(CLASSES, config, None).optimizer for _ in range(2))
+    first, second = (network_with_first_weights(CLASSES, config, None).optimizer for _ in range(2))
     assert isinstance(first, keras.optimizers.Lion)
     assert first is not mine
     assert first is not second

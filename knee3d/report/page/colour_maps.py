@@ -71,7 +71,7 @@ def find_colour_map(name: str, volume: Volume) -> ColourMap:
     return ColourMap(name.capitalize(), "", low, high if high > low else low + 1, "cividis", smooth=True)
 
 
-def page_style(scheme: LabelScheme, looks: Mapping[str, ColourMap]) -> str:
+def page_css(scheme: LabelScheme, looks: Mapping[str, ColourMap]) -> str:
     """The CSS that colours swatches of tissues and bars of looks: a strict policy allows no style attributes."""
     swatches = (f".tissue-{number}{{background:rgb{one.colour}}}" for number, one in enumerate(scheme.tissues, start=1))
     bars = (f"#bar-{name} .ramp{{background:{_ramp(look)}}}" for name, look in looks.items())

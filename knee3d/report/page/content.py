@@ -11,7 +11,7 @@ import pyvista as pv
 from knee3d.geometry.orientation import Side
 from knee3d.geometry.volume import Volume
 from knee3d.labels.label_scheme import LabelScheme
-from knee3d.morphometry.measure import Measurement
+from knee3d.morphometry.measurement import Measurement
 from knee3d.postprocess.confusion_matrix import OverlapScores
 
 THICKNESS = "thickness_mm"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from knee3d.geometry.orientation import Side
 from knee3d.geometry.plane import Plane
-from knee3d.morphometry.measure import WHOLE
-from knee3d.report.page.colour_maps import THICKNESS, find_colour_map, page_style
+from knee3d.morphometry.measurement import WHOLE
+from knee3d.report.page.colour_maps import THICKNESS, find_colour_map, page_css
 from knee3d.report.page.content import KneePage
 from knee3d.report.page.scene import make_scene
 from knee3d.report.page.tables import confusion_rows, measures_tables
@@ -40,7 +40,7 @@ def render_page(page: KneePage) -> str:
         tissues=page.scheme.names,
         layouts=LAYOUTS,
         looks=looks,
-        colours=page_style(page.scheme, looks),
+        colours=page_css(page.scheme, looks),
         spoken=_spoken(page),
         measures=measures_tables(page.measures, page.scheme.names),
         scored=list(dict.fromkeys(tissue for view in (page.scores or {}).values() for tissue in view)),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from knee3d.morphometry.measure import UNITS, WHOLE, Measurement
+from knee3d.morphometry.measurement import UNITS, WHOLE, Measurement
 from knee3d.postprocess.confusion_matrix import OverlapScores
 from knee3d.report.tables import UNIT_SIGNS, format_number
 from knee3d.report.templates import UNKNOWN

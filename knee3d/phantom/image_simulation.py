@@ -41,7 +41,7 @@ _COARSE_MM = 1.5
 _MEAN_SPREAD = 0.10
 
 
-def render_image(labels: Volume, seed: int) -> Volume:
+def simulate_image(labels: Volume, seed: int) -> Volume:
     """A DESS-like image of a labelled knee.
 
     Args:

@@ -21,7 +21,7 @@ from knee3d.models.fusion_file import fusion_files, fusion_path
 from knee3d.models.model_folder import trained_networks
 from knee3d.networks import architecture, unet3d_body
 from knee3d.postprocess.confusion_matrix import confusion_matrix, dice
-from knee3d.training import config, input_pipeline, sample_index, sampler, slice_stack, training_view
+from knee3d.training import config, input_pipeline, sample_index, sampler, slice_stack, view_setup
 
 UNET3D = config.TrainConfig().with_options(network="unet3d")
 
@@ -54,7 +54,7 @@ def test_oblique_slices_are_those_that_the_view_cuts(balls):
 @pytest.mark.parametrize("cache", [None, "memory", "files"])
 def test_oblique_slices_stream(balls, tmp_path, cache):
     cases = balls.of_split(Split.TRAIN)
-    view = training_view.training_view("oblique", config.TrainConfig().with_options(directions=2, context=0), cases)
+    view = view_setup.make_view_setup("oblique", config.TrainConfig().with_options(directions=2, context=0), cases)
     assert view.spacing_mm.tolist() == [0.4] * 3
     listed = sample_index.index_samples(view.stacks(balls, cases), view.sampler)
     assert len({stack.key for stack in listed.stacks}) == len(listed.stacks) == 4
@@ -69,7 +69,7 @@ def test_oblique_slices_stream(balls, tmp_path, cache):
 
 def test_directions_and_spacing_are_those_of_the_settings(balls):
     settings = config.TrainConfig().with_options(spacing_mm=0.7, spread="radial", directions=3)
-    view = training_view.training_view("oblique", settings, balls.of_split(Split.TRAIN))
+    view = view_setup.make_view_setup("oblique", settings, balls.of_split(Split.TRAIN))
     np.testing.assert_array_equal(view.turns, radial_directions(3))
     assert view.spacing_mm.tolist() == [0.7] * 3
 
@@ -85,7 +85,7 @@ def test_directions_and_spacing_are_those_of_the_settings(balls):
 )
 def test_what_no_network_sees_is_refused(balls, name, network, said):
     with pytest.raises(ValueError, match=said):
-        training_view.training_view(
+        view_setup.make_view_setup(
             name, config.TrainConfig().with_options(network=network), balls.of_split(Split.TRAIN)
         )
 
@@ -100,20 +100,20 @@ def test_what_no_network_sees_is_refused(balls, name, network, said):
 )
 def test_what_is_too_small_or_too_large_to_be_meant_is_refused(balls, name, settings, said):
     with pytest.raises(ValueError, match=said):
-        training_view.training_view(name, config.TrainConfig().with_options(**settings), balls.of_split(Split.TRAIN))
+        view_setup.make_view_setup(name, config.TrainConfig().with_options(**settings), balls.of_split(Split.TRAIN))
 
 
 def test_patches_too_small_for_half_precision_are_refused(balls):
     small = config.TrainConfig().with_options(network="unet3d", patch=(16, 16, 16), precision="mixed_bfloat16")
     with pytest.raises(ValueError, match="too small for mixed_bfloat16.*--precision float32"):
-        training_view.training_view("volume", small, balls.of_split(Split.TRAIN))
+        view_setup.make_view_setup("volume", small, balls.of_split(Split.TRAIN))
 
 
 def test_a_patch_is_no_larger_than_knees_need(balls):
-    view = training_view.training_view("volume", UNET3D, balls.of_split(Split.TRAIN))
+    view = view_setup.make_view_setup("volume", UNET3D, balls.of_split(Split.TRAIN))
     assert view.sampler.patch == (24, 24, 16)
     given = config.TrainConfig().with_options(network="unet3d", patch=(8, 8, 8))
-    assert training_view.training_view("volume", given, balls.of_split(Split.TRAIN)).sampler.patch == (8, 8, 8)
+    assert view_setup.make_view_setup("volume", given, balls.of_split(Split.TRAIN)).sampler.patch == (8, 8, 8)
 
 
 @pytest.mark.parametrize("shape", [(9, 6, 7), (3, 3, 12)])

@@ -8,8 +8,8 @@ import pytest
 from knee3d.geometry.volume import Volume
 from knee3d.labels.label_map import LABEL_MAPS
 from knee3d.labels.label_scheme import FEMORAL, FEMUR, FIBULA, MEDIAL_MENISCUS, PATELLAR, TIBIA
+from knee3d.phantom.image_simulation import _magnified, simulate_image
 from knee3d.phantom.parametric_knee import parametric_knee
-from knee3d.phantom.rendering import _magnified, render_image
 
 VALUE = {name: value for value, name in LABEL_MAPS["pymskt"].names.items()}
 
@@ -25,7 +25,7 @@ def mean(image, name):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_tissues_have_the_contrast_of_dess(seed):
-    image = render_image(a_knee(), seed)
+    image = simulate_image(a_knee(), seed)
     assert image.array.dtype == np.int16
     assert image.array.min() >= 0
     assert mean(image, FEMORAL) > 2 * mean(image, FEMUR)
@@ -37,7 +37,7 @@ def test_tissues_have_the_contrast_of_dess(seed):
 
 
 def test_the_same_seed_is_the_same_image_and_another_is_another():
-    first, again, other = (render_image(a_knee(), seed) for seed in (1, 1, 2))
+    first, again, other = (simulate_image(a_knee(), seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.array, again.array)
     assert np.corrcoef(first.array.ravel(), other.array.ravel())[0, 1] < 0.99
     assert abs(mean(first, FEMORAL) - mean(other, FEMORAL)) > 1
@@ -45,7 +45,7 @@ def test_the_same_seed_is_the_same_image_and_another_is_another():
 
 def test_intensities_do_not_tell_the_tissue():
     """Cartilage and what is not overlap: a threshold alone must not solve the task."""
-    grey = render_image(a_knee(), 0).array.astype(float)
+    grey = simulate_image(a_knee(), 0).array.astype(float)
     cartilage = np.isin(a_knee().array, (1, 2, 3, 4))
     best = 0.0
     for threshold in np.percentile(grey, np.arange(50, 100, 1)):
@@ -57,14 +57,14 @@ def test_intensities_do_not_tell_the_tissue():
 @pytest.mark.parametrize("absent", [(FIBULA,), (MEDIAL_MENISCUS, FIBULA), (PATELLAR, "patella")])
 def test_label_maps_without_some_tissue_render_too(absent):
     labels = a_knee().with_array(np.where(np.isin(a_knee().array, [VALUE[name] for name in absent]), 0, a_knee().array))
-    assert np.isfinite(render_image(labels, 0).array).all()
+    assert np.isfinite(simulate_image(labels, 0).array).all()
 
 
 def test_what_cannot_be_rendered_is_refused():
     with pytest.raises(ValueError, match=r"\[77\] are not pymskt's"):
-        render_image(a_knee().with_array(np.where(a_knee().array == 5, 77, a_knee().array)), 0)
+        simulate_image(a_knee().with_array(np.where(a_knee().array == 5, 77, a_knee().array)), 0)
     with pytest.raises(ValueError, match="no femur"):
-        render_image(a_knee().with_array(np.where(a_knee().array == 5, 0, a_knee().array)), 0)
+        simulate_image(a_knee().with_array(np.where(a_knee().array == 5, 0, a_knee().array)), 0)
 
 
 def test_the_leg_is_magnified_without_steps():

@@ -10,8 +10,8 @@ from knee3d.geometry.orientation import Side, mirror_left_right, reorient
 from knee3d.geometry.volume import Volume
 from knee3d.labels.label_map import LABEL_MAPS, map_labels
 from knee3d.labels.label_scheme import FEMORAL, PATELLAR, SCHEMES, TIBIAL
-from knee3d.morphometry.measure import UNITS, WHOLE, Measurement
-from knee3d.morphometry.measurement import measure_knee, thickness_map
+from knee3d.morphometry.knee_measurements import measure_knee, thickness_map
+from knee3d.morphometry.measurement import UNITS, WHOLE, Measurement
 from knee3d.morphometry.subregions import REGIONS
 from knee3d.phantom.parametric_knee import FEMORAL_MM, PATELLAR_MM, TIBIAL_MM, parametric_knee
 

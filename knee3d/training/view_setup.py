@@ -25,7 +25,7 @@ _LEAST_VOXELS = 27
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingView:
+class ViewSetup:
     """How knees are shown to one network.
 
     Attributes:
@@ -51,7 +51,7 @@ class TrainingView:
         return [PlaneStack.of(dataset, case, plane) for case in cases for plane in planes]
 
 
-def training_view(name: str, config: TrainConfig, cases: Sequence[Case]) -> TrainingView:
+def make_view_setup(name: str, config: TrainConfig, cases: Sequence[Case]) -> ViewSetup:
     """The view of a name.
 
     Args:
@@ -79,16 +79,16 @@ def training_view(name: str, config: TrainConfig, cases: Sequence[Case]) -> Trai
                 f"patches of {patch} voxels are too small for {config.optimizer.precision}: on CPUs TensorFlow "
                 "then gives NaN; say --precision float32, or a larger --patch"
             )
-        return TrainingView(name, PatchSampler(patch), middle)
+        return ViewSetup(name, PatchSampler(patch), middle)
     sampler, whole = SliceSampler(config.network.context), architecture.whole
     if name in PLANES or name == SHARED:
-        return TrainingView(name, sampler, middle, whole=whole)
+        return ViewSetup(name, sampler, middle, whole=whole)
     if name != OBLIQUE:
         raise ValueError(f"there is no view {name!r}; there are {', '.join(PLANES)}, {SHARED}, {OBLIQUE} and {SOLID}")
     spacing = config.sampling.spacing_mm or np.median(spacings.min(axis=1))
     if not FINEST_MM <= spacing <= COARSEST_MM:
         raise ValueError(f"--spacing of oblique slices is {FINEST_MM} to {COARSEST_MM} mm, got {spacing:g}")
-    return TrainingView(
+    return ViewSetup(
         name, sampler, np.full(3, spacing), view_rotations(config.sampling.spread, config.sampling.directions), whole
     )
 
