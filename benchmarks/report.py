@@ -26,7 +26,7 @@ from scipy import ndimage
 from knee3d import api
 from knee3d.api import case_report
 from knee3d.dataset.input_case import content_fingerprint
-from knee3d.dataset.preparation import network_image
+from knee3d.dataset.preparation import to_network_input
 from knee3d.geometry.box import bounding_box
 from knee3d.geometry.orientation import CANONICAL, Side, axis_codes, reorient
 from knee3d.geometry.volume import Volume
@@ -72,7 +72,7 @@ def make_finished(source: Volume, scheme: LabelScheme, home: Path) -> tuple[Path
     views = {"one": labels, "other": labels.with_array(np.roll(labels.array, 1, axis=0))}
     write_probabilities(fused, ("background", *scheme.names), "fused", folder / "fused.h5", views)
     canonical = reorient(labels, CANONICAL)
-    shown, _ = network_image(replace(volume, side=Side.RIGHT))
+    shown, _ = to_network_input(replace(volume, side=Side.RIGHT))
     overview_figure(shown, canonical, scheme, folder / "overview.png", "knee")
     found = check_quality(canonical, {}, scheme.names, None)
     write_json(

@@ -221,10 +221,10 @@ def gflop_of_a_knee(models: Path) -> float:
 
 def canonical(knee: Path) -> Volume:
     """What a network sees of it."""
-    from knee3d.dataset.preparation import network_image
+    from knee3d.dataset.preparation import to_network_input
     from knee3d.io.image_source import read_image
 
-    return network_image(read_image(knee))[0]
+    return to_network_input(read_image(knee))[0]
 
 
 def timed(work: Callable[[Any], object], given: Any) -> float:

@@ -22,7 +22,7 @@ from knee3d.api.training import (
     export_models_to_onnx,
     train,
     train_views,
-    write_card_page,
+    write_model_card_page,
 )
 from knee3d.dataset.input_case import InputCase, find_cases
 from knee3d.dataset.inspection import inspect
@@ -78,5 +78,5 @@ __all__ = [
     "train",
     "train_views",
     "write",
-    "write_card_page",
+    "write_model_card_page",
 ]

@@ -121,7 +121,7 @@ def write_case_report(folder: Path, given: SegmentedCase, config: ReportConfig, 
             "quality": {name: quality[name] for name in ("inter_view_dice", "predictive_entropy")},
             SEEN: given.record.get(SEEN, ""),
             "truth": made.scores is not None,
-            **origin_of_report(given, config),
+            **report_provenance(given, config),
             "files": report_digests(partial),
         }
         write_json(record, partial / REPORT_RECORD)
@@ -129,12 +129,12 @@ def write_case_report(folder: Path, given: SegmentedCase, config: ReportConfig, 
     return record
 
 
-def fingerprint_of_results(record: Mapping[str, Any]) -> str:
+def results_fingerprint(record: Mapping[str, Any]) -> str:
     """A fingerprint of what `segment` wrote of a knee: its record has a digest of each file."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def origin_of_report(given: SegmentedCase, config: ReportConfig) -> dict[str, Any]:
+def report_provenance(given: SegmentedCase, config: ReportConfig) -> dict[str, Any]:
     """All that a report is made of, ready for its record.
 
     Args:
@@ -147,7 +147,7 @@ def origin_of_report(given: SegmentedCase, config: ReportConfig) -> dict[str, An
     """
     names = sorted(given.label_map.names.items()) if given.label_map else []
     return {
-        "results": fingerprint_of_results(given.record),
+        "results": results_fingerprint(given.record),
         "image": given.entry is not None,
         "mask": file_digest(given.mask) if given.mask else "",
         "mask_labels": hashlib.sha256(json.dumps(names).encode()).hexdigest() if names else "",
@@ -155,7 +155,7 @@ def origin_of_report(given: SegmentedCase, config: ReportConfig) -> dict[str, An
     }
 
 
-def same_origin(record: Mapping[str, Any], origin: Mapping[str, Any], config: ReportConfig) -> bool:
+def is_report_current(record: Mapping[str, Any], origin: Mapping[str, Any], config: ReportConfig) -> bool:
     """Whether a report was made of the same as it would be made of now; see `records` on older versions."""
     check_version(record, FORM)
     default = type(config)()

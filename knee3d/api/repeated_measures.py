@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from knee3d import __version__
 from knee3d.api.segmentation_record import RECORD, check_output_folder
-from knee3d.api.timepoints import Timepoint, check_same_knee, origin_differences, timepoint_at, timepoints_at
+from knee3d.api.timepoints import Timepoint, check_same_knee, load_timepoint, load_timepoints, origin_differences
 from knee3d.dataset.manifest import read_csv_rows
 from knee3d.morphometry.change import measurement_changes
 from knee3d.morphometry.repeatability import pair_measurements, repeatability_statistics
@@ -101,7 +101,7 @@ class ComparisonResult:
 
 
 @dataclass(frozen=True)
-class RepeatedPair:
+class TestRetestPair:
     """A knee that was measured twice.
 
     Attributes:
@@ -198,7 +198,7 @@ def compare(
     if out is not None:
         _check_place(out, COMPARISON)
     smallest, of_error = read_smallest_detectable_changes(Path(error)) if error is not None else (None, {})
-    pairs, failures = _matched(timepoints_at(baseline), timepoints_at(followup))
+    pairs, failures = _matched(load_timepoints(baseline), load_timepoints(followup))
     for case, why in failures.items():
         log.error("%s %s", case, why)
     knees: list[dict[str, Any]] = []
@@ -231,9 +231,9 @@ def _check_place(out: Path, files: Sequence[str]) -> None:
     check_output_folder(out, files[0], files[1:])
 
 
-def _pairs(table: Path) -> tuple[list[RepeatedPair], dict[str, str]]:
+def _pairs(table: Path) -> tuple[list[TestRetestPair], dict[str, str]]:
     """The pairs of a table that can be used, and why others cannot."""
-    pairs: list[RepeatedPair] = []
+    pairs: list[TestRetestPair] = []
     failures: dict[str, str] = {}
     seen: dict[frozenset[tuple[Path, str]], int] = {}
     for line, row in read_csv_rows(table, COLUMNS).items():
@@ -242,8 +242,8 @@ def _pairs(table: Path) -> tuple[list[RepeatedPair], dict[str, str]]:
         try:
             if not first or not second:
                 raise ValueError("a pair needs both first and second")
-            visits = [timepoint_at((table.parent / words).resolve()) for words in (first, second)]
-            pair = RepeatedPair(visits[0], visits[1], patient)
+            visits = [load_timepoint((table.parent / words).resolve()) for words in (first, second)]
+            pair = TestRetestPair(visits[0], visits[1], patient)
             notes = check_same_knee(pair.first, pair.second)
             _check_repeated(pair)
             both = frozenset((visit.place, visit.case) for visit in visits)
@@ -259,7 +259,7 @@ def _pairs(table: Path) -> tuple[list[RepeatedPair], dict[str, str]]:
     return pairs, failures
 
 
-def _check_repeated(pair: RepeatedPair) -> None:
+def _check_repeated(pair: TestRetestPair) -> None:
     """Refuse what would make the error smaller than it is.
 
     Raises:
@@ -274,7 +274,7 @@ def _check_repeated(pair: RepeatedPair) -> None:
         raise ValueError("all measures of both are the same: is it one result under two names? scan it twice")
 
 
-def _made_by(pairs: Sequence[RepeatedPair]) -> tuple[dict[str, str], list[str]]:
+def _made_by(pairs: Sequence[TestRetestPair]) -> tuple[dict[str, str], list[str]]:
     """What all knees of pairs were made by, as far as it is the same; and what weakens the answer."""
     origins = [visit.origin for pair in pairs for visit in (pair.first, pair.second) if visit.origin is not None]
     notes = []
@@ -294,11 +294,11 @@ def _made_by(pairs: Sequence[RepeatedPair]) -> tuple[dict[str, str], list[str]]:
 
 def _matched(
     baseline: Mapping[str, Timepoint], followup: Mapping[str, Timepoint]
-) -> tuple[list[RepeatedPair], dict[str, str]]:
+) -> tuple[list[TestRetestPair], dict[str, str]]:
     """Knees of the same name; single ones whatever they are called."""
     if len(baseline) == len(followup) == 1:
         [one], [other] = baseline.values(), followup.values()
-        return [RepeatedPair(one, other)], {}
+        return [TestRetestPair(one, other)], {}
     common = [case for case in baseline if case in followup]
     if not common:
         some = [", ".join([*visits][:3]) for visits in (baseline, followup)]
@@ -307,10 +307,10 @@ def _matched(
         )
     failures = {case: "is at baseline only" for case in baseline if case not in followup}
     failures |= {case: "is at follow-up only" for case in followup if case not in baseline}
-    return [RepeatedPair(baseline[case], followup[case]) for case in common], failures
+    return [TestRetestPair(baseline[case], followup[case]) for case in common], failures
 
 
-def _other_error(pair: RepeatedPair, of_error: Mapping[str, str]) -> list[str]:
+def _other_error(pair: TestRetestPair, of_error: Mapping[str, str]) -> list[str]:
     """Whether the error was measured of knees that were made otherwise."""
     origin = pair.second.origin
     if origin is None or not of_error:

@@ -24,14 +24,21 @@ from knee3d.api.case_report import (
     REPORT_RECORD,
     SEEN_SHORT,
     ReportConfig,
-    fingerprint_of_results,
-    origin_of_report,
+    is_report_current,
     report_digests,
-    same_origin,
+    report_provenance,
+    results_fingerprint,
     write_case_report,
 )
 from knee3d.api.case_result import CaseResult, DiskFullError, checking_disk_space, one_line_error
-from knee3d.api.segmentation_record import RECORD, REPORT, SEEN, check_unchanged, known_content_fingerprint, load_record
+from knee3d.api.segmentation_record import (
+    RECORD,
+    REPORT,
+    SEEN,
+    cached_content_fingerprint,
+    check_results_unmodified,
+    load_record,
+)
 from knee3d.api.segmented_case import SegmentedCase
 from knee3d.dataset.input_case import InputCase, find_cases
 from knee3d.dataset.manifest import read_manifest
@@ -219,11 +226,11 @@ def _given(folder: Path, knees: ReportInputs, single: bool) -> SegmentedCase:
         raise ValueError(f"{folder} is gone")
     if record["case"] != folder.resolve().name:
         raise ValueError(f"{folder} holds {record['case']!r}: it was renamed or copied; give it the knee's name again")
-    check_unchanged(folder, record, "segment the knee again")
+    check_results_unmodified(folder, record, "segment the knee again")
     entry = knees.entries.get(record["case"])
     if entry is None and single and len(knees.entries) == 1:
         (entry,) = knees.entries.values()
-    if entry is not None and known_content_fingerprint(entry.source.path, folder, record) != record["input"]:
+    if entry is not None and cached_content_fingerprint(entry.source.path, folder, record) != record["input"]:
         raise ValueError(f"{entry.source.path} is not the image that was segmented, or was changed since")
     told = entry.source.side if entry is not None else ""
     if told and record["side"] and told != record["side"]:
@@ -241,10 +248,10 @@ def _known(folder: Path, given: SegmentedCase, config: ReportConfig, since: floa
         record: dict[str, Any] = json.loads(path.read_text())
         if path.stat().st_mtime < since:
             return None
-        results = fingerprint_of_results(given.record)
+        results = results_fingerprint(given.record)
         if report_digests(folder / REPORT) != record["files"] or record["results"] != results:
             return None
-        if same_origin(record, origin_of_report(given, config), config):
+        if is_report_current(record, report_provenance(given, config), config):
             return record
         more = _made_of_more(record, given)
     except (OSError, ValueError, KeyError, TypeError):

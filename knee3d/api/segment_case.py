@@ -12,7 +12,7 @@ import numpy as np
 
 from knee3d import __version__
 from knee3d.api.segment_config import SegmentConfig
-from knee3d.api.segment_image import check_window_rule, segment_image
+from knee3d.api.segment_image import check_intensity_window_rule, segment_image
 from knee3d.api.segmentation import Segmentation
 from knee3d.api.segmentation_record import FORM, RECORD, SEEN, SOURCE, file_digests, input_record
 from knee3d.dataset.input_case import InputCase, content_fingerprint, stat_fingerprint
@@ -68,7 +68,7 @@ def load_networks(
         gpus = [] if "CPU" in (backend.device or "") else gpu_names()
         log.info("computing with %s, on %s", backend, describe_devices(gpus))
         trained = load_models(models, planes=config.planes, engine=backend, oblique=config.oblique_views)
-        check_window_rule(trained)
+        check_intensity_window_rule(trained)
         changed = models_fingerprint(models, config.planes, config.oblique_views) != fingerprint
     except Exception as error:  # frameworks have errors of their own for damaged files
         raise ModelsError(str(error) or f"{models}: {type(error).__name__}") from error

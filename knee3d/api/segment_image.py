@@ -12,13 +12,13 @@ from knee3d import __version__
 from knee3d.api.segment_config import SegmentConfig
 from knee3d.api.segmentation import Segmentation
 from knee3d.dataset.intensity import WINDOW_RULE
-from knee3d.dataset.preparation import network_image
+from knee3d.dataset.preparation import to_network_input
 from knee3d.geometry.box import bounding_box, box_intersection, box_relative_to
 from knee3d.geometry.knee_image import KneeImage
 from knee3d.geometry.orientation import Side, axis_codes, from_canonical
 from knee3d.geometry.volume import Volume
 from knee3d.inference.ensemble import Ensemble, ProbabilityWriter
-from knee3d.inference.roi import localize_roi, survey_slices, touches_edge
+from knee3d.inference.roi import localize_roi, localizer_slices, touches_edge
 from knee3d.inference.trained_models import TrainedModels
 from knee3d.labels.laterality import check_side
 from knee3d.morphometry.volumes import tissue_volumes
@@ -54,11 +54,11 @@ def segment_image(
         ValueError: The volume is no image (constant, NaN, not three axes), its side is unknown and matters, its voxels
             are of another size than those of training, or the networks were trained on other windows.
     """
-    check_window_rule(trained)
+    check_intensity_window_rule(trained)
     if not isinstance(image, KneeImage) or image.array.ndim != 3 or image.array.dtype.kind not in "iuf":
         raise ValueError("an image is a knee3d.KneeImage of real numbers with three axes; knee3d.read gives one")
     check_side(image.side, trained.scheme)
-    pixels, _ = network_image(image)
+    pixels, _ = to_network_input(image)
     _check_spacing(pixels, trained, config, image.name)
     codes = axis_codes(image.affine)
 
@@ -109,7 +109,7 @@ def _made_by(trained: TrainedModels) -> dict[str, str]:
     }
 
 
-def check_window_rule(trained: TrainedModels) -> None:
+def check_intensity_window_rule(trained: TrainedModels) -> None:
     """Refuse networks that know other grey values than this version makes.
 
     Raises:
@@ -135,7 +135,7 @@ def _fast(pixels: Volume, trained: TrainedModels, title: str) -> tuple[Ensemble,
     if trained.whole_only:
         return trained.ensemble, None, f"the networks of {', '.join(trained.whole_only)} must see whole slices"
     planes = trained.planes
-    slices = sum(len(survey_slices(pixels, view.plane.axis)) for view in planes.values())
+    slices = sum(len(localizer_slices(pixels, view.plane.axis)) for view in planes.values())
     with progress(f"{title}: region of interest", slices) as advance:
         found = localize_roi(pixels, planes, advance)
     return replace(trained.ensemble, views=found.views(trained.ensemble.views)), found.region, found.why

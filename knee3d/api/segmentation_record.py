@@ -92,15 +92,15 @@ def find_finished_record(entry: InputCase, config: SegmentConfig, models: str, o
     record = load_record(folder)
     if record is None:
         return None
-    origin = input_record(known_content_fingerprint(entry.source.path, folder, record), entry.source, config, models)
+    origin = input_record(cached_content_fingerprint(entry.source.path, folder, record), entry.source, config, models)
     differ = _differences(record, origin, config, entry.source.choice)
     if differ:
         raise ValueError(f"{folder} was made of {' and '.join(differ)}; give --overwrite, or another --out")
-    check_unchanged(folder, record, "give --overwrite to make it again, or another --out")
+    check_results_unmodified(folder, record, "give --overwrite to make it again, or another --out")
     return record
 
 
-def known_content_fingerprint(image: Path, folder: Path, record: Mapping[str, Any]) -> str:
+def cached_content_fingerprint(image: Path, folder: Path, record: Mapping[str, Any]) -> str:
     """The `content_fingerprint` of an image. It is read again only if its files have other places, sizes or times.
 
     Args:
@@ -117,7 +117,7 @@ def known_content_fingerprint(image: Path, folder: Path, record: Mapping[str, An
     return content_fingerprint(image)
 
 
-def check_unchanged(folder: Path, record: Mapping[str, Any], way_out: str) -> None:
+def check_results_unmodified(folder: Path, record: Mapping[str, Any], way_out: str) -> None:
     """Refuse results that are not what was written.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 
 from knee3d.api.segment_case import OPINION
 from knee3d.dataset.input_case import InputCase
-from knee3d.dataset.preparation import PrepareConfig, network_image, read_mask_classes
+from knee3d.dataset.preparation import PrepareConfig, read_mask_classes, to_network_input
 from knee3d.geometry.knee_image import KneeImage
 from knee3d.geometry.orientation import Side, axis_codes, from_canonical, reorient
 from knee3d.geometry.volume import Volume
@@ -52,21 +52,21 @@ class SegmentedCase:
 
 
 @dataclass(frozen=True, eq=False)
-class ShownImage:
+class DisplayImage:
     """An image as it was read, and as it is shown: uint8 on the same grid."""
 
     source: KneeImage
     shown: Volume
 
 
-def load_image(entry: InputCase, side: Side) -> ShownImage:
+def load_image(entry: InputCase, side: Side) -> DisplayImage:
     """Read the image of a knee, and make it uint8 as networks see it, but in its own axes and on its own side."""
     volume = read_image(entry.source.path, entry.source.choice)
-    shown, _ = network_image(replace(volume, side=side))
-    return ShownImage(volume, from_canonical(shown, axis_codes(volume.affine), side))
+    shown, _ = to_network_input(replace(volume, side=side))
+    return DisplayImage(volume, from_canonical(shown, axis_codes(volume.affine), side))
 
 
-def load_labels(folder: Path, given: SegmentedCase, image: ShownImage | None) -> Volume:
+def load_labels(folder: Path, given: SegmentedCase, image: DisplayImage | None) -> Volume:
     """The labels, on the grid of the image where that is at hand.
 
     Raises:
@@ -117,7 +117,7 @@ def probability_maps(labels: Volume, fused: Volume | None, views: Mapping[str, V
 
 
 def score_views(
-    given: SegmentedCase, image: ShownImage | None, views: Mapping[str, Volume]
+    given: SegmentedCase, image: DisplayImage | None, views: Mapping[str, Volume]
 ) -> dict[str, OverlapScores] | None:
     """View to its confusion matrix against the mask; None where there is no mask, or no image to tell its place."""
     if given.mask is None or image is None:

@@ -56,7 +56,7 @@ class Timepoint:
     origin: MeasurementOrigin | None
 
 
-def timepoints_at(path: Path) -> dict[str, Timepoint]:
+def load_timepoints(path: Path) -> dict[str, Timepoint]:
     """The measured knees that a path stands for, by name.
 
     Args:
@@ -82,14 +82,14 @@ def timepoints_at(path: Path) -> dict[str, Timepoint]:
     return found
 
 
-def timepoint_at(path: Path) -> Timepoint:
+def load_timepoint(path: Path) -> Timepoint:
     """The one measured knee that a path stands for.
 
     Raises:
         FileNotFoundError: There is nothing at the path.
-        ValueError: As `timepoints_at`, or there are several.
+        ValueError: As `load_timepoints`, or there are several.
     """
-    visits = timepoints_at(path)
+    visits = load_timepoints(path)
     if len(visits) > 1:
         raise ValueError(f"{path} holds {len(visits)} knees; give the folder of one")
     return next(iter(visits.values()))

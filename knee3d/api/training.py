@@ -267,7 +267,7 @@ def _train(tasks: Sequence[TrainingTask], execution: TrainExecution) -> None:
             task = replace(
                 task, folder=task.folder.absolute(), models=task.models.absolute(), config=config, options=options
             )
-            jobs.append(ClusterJob(task.name, task.models / task.view, partial(train_elsewhere, task)))
+            jobs.append(ClusterJob(task.name, task.models / task.view, partial(train_on_cluster, task)))
     if not jobs:
         return
     if execution.launcher == "ray":
@@ -288,7 +288,7 @@ def train_here(task: TrainingTask) -> Path:
     return train_view(task.dataset(), task.view, task.models, task.config, options)
 
 
-def train_elsewhere(task: TrainingTask) -> Path:
+def train_on_cluster(task: TrainingTask) -> Path:
     """`train_here` on another machine, whose name its errors bear."""
     try:
         if not task.models.is_dir():
@@ -314,7 +314,7 @@ def encoder_weights_problem(encoder_weights: str, encoder: str = "vgg16") -> str
     return ""
 
 
-def write_card_page(models: Path) -> Path:
+def write_model_card_page(models: Path) -> Path:
     """Write CARD.md, and curves.png of each network, into a models folder; returns the page.
 
     Raises:

@@ -276,7 +276,7 @@ def card(models: Path) -> None:
     """
     from knee3d import api
 
-    click.echo(f"{api.write_card_page(models)}")
+    click.echo(f"{api.write_model_card_page(models)}")
 
 
 @click.command(cls=Command)

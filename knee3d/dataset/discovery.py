@@ -54,7 +54,7 @@ MOST_OF_A_VISIT = 2
 
 
 @dataclass(frozen=True)
-class Discovery:
+class DiscoveredCases:
     """What was found.
 
     Attributes:
@@ -68,7 +68,7 @@ class Discovery:
     without_knee: tuple[Path, ...] = ()
 
 
-def discover_cases(folder: Path) -> Discovery:
+def discover_cases(folder: Path) -> DiscoveredCases:
     """Walk a folder for knees and their masks.
 
     Args:
@@ -90,7 +90,7 @@ def discover_cases(folder: Path) -> Discovery:
     knees = _named_apart(_of_studies(guessed, studies, folder), folder)
     paired = _paired(knees, masks)
     left = tuple(_without_knee(files, images, masks))
-    return Discovery(tuple(paired), (*_notes(paired, masks), *_notes_of_studies(paired, studies)), left)
+    return DiscoveredCases(tuple(paired), (*_notes(paired, masks), *_notes_of_studies(paired, studies)), left)
 
 
 def _is_volume(path: Path) -> bool:

@@ -74,7 +74,7 @@ class PrepareConfig:
         }
 
 
-def network_image(source: KneeImage, bits: int = 8) -> tuple[Volume, IntensityWindow]:
+def to_network_input(source: KneeImage, bits: int = 8) -> tuple[Volume, IntensityWindow]:
     """Make what a network sees from the image of a knee. Training and inference both call this function.
 
     Args:
@@ -113,7 +113,7 @@ def prepare_knee(knee: ManifestRow, folder: Path, preparation: PrepareConfig, le
     there = folder / knee.case
     if there.exists() and not (there / CASE_FILE).is_file():
         raise ValueError(f"{there} is there and was not made by knee3d prepare; give another folder, or remove it")
-    source_mark = image_source_of(knee)
+    source_mark = source_fingerprint(knee)
     # The pool is left, and so idle, before the folder is renamed or removed.
     with whole_folder(there) as partial, ThreadPoolExecutor(THREADS) as pool:
         try:
@@ -124,7 +124,7 @@ def prepare_knee(knee: ManifestRow, folder: Path, preparation: PrepareConfig, le
             side = agreed_side(source.side, Side.UNKNOWN, shown)
             check_side(side, preparation.scheme)
             written = _start(to_canonical(classes, side), partial, "mask", pool) if classes else []
-            image, window = network_image(replace(source, side=side), preparation.bits)
+            image, window = to_network_input(replace(source, side=side), preparation.bits)
         except ValueError as error:
             raise ValueError(f"case {knee.case} ({knee.image}): {error}") from error
         written += _start(image, partial, "image", pool)
@@ -164,7 +164,7 @@ def load_finished_case(knee: ManifestRow, folder: Path, preparation: PrepareConf
         OSError: Files of the knee cannot be looked at.
     """
     case = load_case(folder / knee.case)
-    if case is None or case.source != image_source_of(knee) or case.window.rule != WINDOW_RULE:
+    if case is None or case.source != source_fingerprint(knee) or case.window.rule != WINDOW_RULE:
         return None
     default, choice = type(preparation)(preparation.scheme, None), type(preparation.choice)()
     lacking = {**settings_before(default.settings, default), "choice": settings_before(choice.settings, choice)}
@@ -225,7 +225,7 @@ def assign_splits(cases: Sequence[Case], knees: Sequence[ManifestRow], preparati
     return assigned
 
 
-def image_source_of(knee: ManifestRow) -> str:
+def source_fingerprint(knee: ManifestRow) -> str:
     """SHA-256 of what the slices of a knee are made of: the row of the table, names, sizes and times of the files."""
     files = [path for place in (knee.image, knee.mask) if place for path in files_read_for(place)]
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]

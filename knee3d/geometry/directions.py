@@ -67,7 +67,7 @@ def _smallest_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 SPREADS: Mapping[str, Spread] = MappingProxyType({"sphere": sphere_directions, "radial": radial_directions})
 
 
-def view_rotations(spread: str, count: int) -> tuple[np.ndarray, ...]:
+def oblique_view_rotations(spread: str, count: int) -> tuple[np.ndarray, ...]:
     """The rotations of a spread, the same ones each time.
 
     Raises:

@@ -84,7 +84,7 @@ def check_axis_codes(codes: str) -> str:
     return codes
 
 
-def direction(letter: str) -> np.ndarray:
+def anatomical_direction(letter: str) -> np.ndarray:
     """The unit vector, (3,) in RAS, of one of the letters R, A, S, L, P and I."""
     unit = np.zeros(3)
     unit[_axes(letter)[0]] = 1 if letter in _POSITIVE else -1

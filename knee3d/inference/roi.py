@@ -58,7 +58,7 @@ class RegionOfInterest:
         return {**views, **knowing}
 
 
-def survey_slices(image: Volume, axis: int) -> range:
+def localizer_slices(image: Volume, axis: int) -> range:
     """Positions of the slices that are looked at along an axis."""
     step = max(1, round(SURVEY_MM / image.spacing_mm[axis]))
     return range(min(step // 2, image.shape[axis] - 1), image.shape[axis], step)
@@ -72,7 +72,7 @@ def localize_roi(
     Args:
         image: uint8, canonical axes.
         views: View name to view.
-        advance: Told how many slices were just done, of `survey_slices` of each view.
+        advance: Told how many slices were just done, of `localizer_slices` of each view.
     """
     if not views:
         return RegionOfInterest(None, "there is no plane for a quick look", {})
@@ -125,14 +125,14 @@ def touches_edge(labels: Volume, region: np.ndarray) -> bool:
 
 def _share(image: Volume, axis: int) -> float:
     """Of the image that is looked at along an axis."""
-    return len(survey_slices(image, axis)) / image.shape[axis]
+    return len(localizer_slices(image, axis)) / image.shape[axis]
 
 
 def _looked(
     image: Volume, view: PlaneView, box: Box, blocks: np.ndarray, advance: Callable[[int], object]
 ) -> tuple[np.ndarray, PredictedSlices]:
     """Blocks in which a view finds tissue within a box, and what its network said."""
-    axis, every = view.plane.axis, survey_slices(image, view.plane.axis)
+    axis, every = view.plane.axis, localizer_slices(image, view.plane.axis)
     height, width = np.delete(image.shape, axis).tolist()
     rows, columns = (side for number, side in enumerate(box) if number != axis)
     part = widen_to_stride((rows, columns), height, width)

@@ -12,7 +12,7 @@ import numpy as np
 
 from knee3d.dataset.case_collection import Case, CaseCollection, Split
 from knee3d.dataset.intensity import WINDOW_RULE
-from knee3d.geometry.directions import view_rotations
+from knee3d.geometry.directions import oblique_view_rotations
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.view_names import OBLIQUE, SOLID
 from knee3d.inference.ensemble import Ensemble
@@ -267,7 +267,7 @@ def _turns(path: Path, card: Mapping[str, Any], count: int) -> np.ndarray:
         path.parent, len(known), count, OBLIQUE, count, OBLIQUE, len(known),
     )  # fmt: skip
     try:
-        return np.array(view_rotations(str(card["settings"].get("spread", "sphere")), count))
+        return np.array(oblique_view_rotations(str(card["settings"].get("spread", "sphere")), count))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

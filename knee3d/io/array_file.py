@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from knee3d.geometry.orientation import check_axis_codes, direction
+from knee3d.geometry.orientation import anatomical_direction, check_axis_codes
 from knee3d.geometry.volume import LARGEST, Volume
 
 NPY = ".npy"
@@ -55,7 +55,9 @@ def read_array_file(path: Path, spacing_mm: tuple[float, float, float] | None, a
     except Exception as error:  # h5py and NumPy raise nearly anything on bad bytes
         raise ArrayFileError(f"cannot read {path.name}: {error}; fetch it again") from error
     affine = np.eye(4)
-    affine[:3, :3] = np.column_stack([direction(letter) for letter in check_axis_codes(axes or HDF5_AXES)]) * spacing_mm
+    affine[:3, :3] = (
+        np.column_stack([anatomical_direction(letter) for letter in check_axis_codes(axes or HDF5_AXES)]) * spacing_mm
+    )
     affine[:3, 3] = -affine[:3, :3] @ ((np.array(array.shape[:3]) - 1) / 2)
     return Volume(array.astype(array.dtype.newbyteorder("="), copy=False), affine)
 

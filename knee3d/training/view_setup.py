@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from knee3d.dataset.case_collection import Case, CaseCollection
-from knee3d.geometry.directions import view_rotations
+from knee3d.geometry.directions import oblique_view_rotations
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.view_names import COARSEST_MM, FINEST_MM, OBLIQUE, SHARED, SOLID
 from knee3d.networks.architecture import NETWORKS, find_architecture
@@ -89,7 +89,11 @@ def make_view_setup(name: str, config: TrainConfig, cases: Sequence[Case]) -> Vi
     if not FINEST_MM <= spacing <= COARSEST_MM:
         raise ValueError(f"--spacing of oblique slices is {FINEST_MM} to {COARSEST_MM} mm, got {spacing:g}")
     return ViewSetup(
-        name, sampler, np.full(3, spacing), view_rotations(config.sampling.spread, config.sampling.directions), whole
+        name,
+        sampler,
+        np.full(3, spacing),
+        oblique_view_rotations(config.sampling.spread, config.sampling.directions),
+        whole,
     )
 
 

@@ -16,7 +16,7 @@ from knee3d.api.data import write_phantom
 from knee3d.api.segment_config import SegmentConfig
 from knee3d.api.segment_image import segment_image
 from knee3d.dataset.manifest import read_manifest
-from knee3d.dataset.preparation import network_image
+from knee3d.dataset.preparation import to_network_input
 from knee3d.geometry.directions import radial_directions, sphere_directions
 from knee3d.geometry.orientation import to_canonical
 from knee3d.geometry.plane import Plane
@@ -274,7 +274,7 @@ def test_a_network_of_the_volume_segments_alone_and_beside_planes(place, tmp_pat
         assert sorted(record_of(out)["weights"]) == sorted(views)
     image = read_image(read_manifest(place / "cohort" / "knees.csv")[0].image)
     side = image.side
-    pixels, _ = network_image(image)
+    pixels, _ = to_network_input(image)
     labels = to_canonical(read_volume(tmp_path / "1" / "P001-baseline" / "labels.nii.gz"), side).array
     clear = np.abs(pixels.array.astype(int) - 170) > 1
     np.testing.assert_array_equal(labels[clear] > 0, pixels.array[clear] > 170)

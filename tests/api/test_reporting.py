@@ -332,7 +332,7 @@ def test_of_processes_that_overwrite_each_does_what_the_others_have_not(place, t
     began = leases.file_system_time(tmp_path)
     assert run(*words).exit_code == 0
     times = [path.stat().st_mtime_ns for path in sorted(results.glob("*/report/report.json"))]
-    monkeypatch.setattr(reports, "disk_time", lambda folder: began)  # as one that began with them
+    monkeypatch.setattr(reports, "file_system_time", lambda folder: began)  # as one that began with them
     assert run(*words).exit_code == 0
     assert times == [path.stat().st_mtime_ns for path in sorted(results.glob("*/report/report.json"))]
     assert not list(results.glob("P001/.partial*"))

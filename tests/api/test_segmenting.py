@@ -26,7 +26,7 @@ from knee3d.api import batch_segmentation, segment_case, segmentation_record
 from knee3d.api.segment_config import SegmentConfig
 from knee3d.api.segment_image import segment_image
 from knee3d.dataset.manifest import read_manifest, write_manifest
-from knee3d.dataset.preparation import network_image
+from knee3d.dataset.preparation import to_network_input
 from knee3d.geometry.knee_image import KneeImage
 from knee3d.geometry.orientation import Side, axis_codes, to_canonical
 from knee3d.geometry.plane import Plane
@@ -370,7 +370,7 @@ def test_whole_mode_is_the_plain_loop_voxel_for_voxel(place):
     import keras
 
     trained = load_models(place / "models")
-    image, _ = network_image(read_image(entries(place)[0].source.path))
+    image, _ = to_network_input(read_image(entries(place)[0].source.path))
     fused: dict[str, Volume] = {}
     for plane in Plane:
         model = keras.layers.TFSMLayer(str(place / "models" / plane.value / "saved_model"), call_endpoint="serve")
@@ -493,7 +493,7 @@ def test_of_processes_that_overwrite_each_does_what_the_others_have_not(place, t
     began = leases.file_system_time(tmp_path)
     assert "4 done, 0 kept" in run(*words).output
     assert "4 done, 0 kept" in run(*words).output
-    monkeypatch.setattr(batch_segmentation, "disk_time", lambda out: began)  # as one that began with them
+    monkeypatch.setattr(batch_segmentation, "file_system_time", lambda out: began)  # as one that began with them
     assert "0 done, 4 kept" in run(*words).output
 
 

@@ -352,14 +352,14 @@ def test_a_leak_in_the_table_is_refused():
 def test_a_fault_of_ours_costs_one_knee(tmp_path, monkeypatch):
     image, labels = right_knee()
     good, bad = (write_knee(tmp_path, image, labels, name=name) for name in ("good", "bad"))
-    start = room.network_image
+    start = room.to_network_input
 
     def broken(source, bits):
         if "bad" in source.name:
             raise IndexError("surprise")
         return start(source, bits)
 
-    monkeypatch.setattr(room, "network_image", broken)
+    monkeypatch.setattr(room, "to_network_input", broken)
     outcomes = list(prepare_knees([bad, good], tmp_path / "d", PREPARATION, 1))
     (error,) = [one for one in outcomes if isinstance(one, ValueError)]
     assert "case bad" in str(error)
@@ -370,4 +370,4 @@ def test_a_fault_of_ours_costs_one_knee(tmp_path, monkeypatch):
 def test_an_image_of_true_and_false_is_refused(tmp_path):
     image, _ = right_knee()
     with pytest.raises(ValueError, match="is it a mask"):
-        room.network_image(KneeImage(image.array > 0, image.affine, Side.RIGHT))
+        room.to_network_input(KneeImage(image.array > 0, image.affine, Side.RIGHT))

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from knee3d.geometry.directions import LEFT, SPREADS, SUPERIOR, radial_directions, sphere_directions, view_rotations
+from knee3d.geometry.directions import (
+    LEFT,
+    SPREADS,
+    SUPERIOR,
+    oblique_view_rotations,
+    radial_directions,
+    sphere_directions,
+)
 
 COUNTS = range(1, 31)
 
@@ -19,12 +26,12 @@ def between(turns: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("spread", SPREADS)
 def test_every_spread_has_rotations_no_two_alike_and_always_the_same(spread, count):
-    turns = np.array(view_rotations(spread, count))
+    turns = np.array(oblique_view_rotations(spread, count))
     assert turns.shape == (count, 3, 3)
     np.testing.assert_allclose(turns @ turns.transpose(0, 2, 1), np.broadcast_to(np.eye(3), turns.shape), atol=1e-12)
     np.testing.assert_allclose(np.linalg.det(turns), 1)
     assert between(turns).min(initial=90) > 5
-    np.testing.assert_array_equal(turns, view_rotations(spread, count))
+    np.testing.assert_array_equal(turns, oblique_view_rotations(spread, count))
     # Turned within their plane as little as can be.
     magnitudes = [Rotation.from_matrix(turn).magnitude() for turn in turns]
     np.testing.assert_allclose(magnitudes, np.arccos(turns @ LEFT @ LEFT), atol=1e-9)
@@ -55,6 +62,6 @@ def test_radial_slices_contain_the_long_axis_and_lie_evenly_around_it(count):
 
 def test_what_is_no_spread_is_refused():
     with pytest.raises(ValueError, match="at least one direction, got 0"):
-        view_rotations("sphere", 0)
+        oblique_view_rotations("sphere", 0)
     with pytest.raises(ValueError, match="unknown spread 'star'; there are: sphere, radial"):
-        view_rotations("star", 3)
+        oblique_view_rotations("star", 3)

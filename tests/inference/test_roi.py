@@ -9,7 +9,7 @@ from knee3d.geometry.plane import Plane
 from knee3d.geometry.volume import Volume
 from knee3d.inference.ensemble import Ensemble
 from knee3d.inference.prediction import PlaneView
-from knee3d.inference.roi import MARGIN_MM, localize_roi, survey_slices, touches_edge
+from knee3d.inference.roi import MARGIN_MM, localize_roi, localizer_slices, touches_edge
 
 SPACING = np.array([0.5, 0.4, 0.7])
 SHAPE = (120, 150, 80)
@@ -104,16 +104,16 @@ def test_later_views_look_around_what_the_first_finds():
     assert pixels[first] == whole[first]
     for other in others:
         assert pixels[other] < whole[other]
-        assert len(known[other].slices) < len(survey_slices(image, Plane(other).axis))
+        assert len(known[other].slices) < len(localizer_slices(image, Plane(other).axis))
 
 
 def test_slices_are_spread_over_the_image():
     told = []
     localize_roi(JOINT, views(), told.append)
-    assert sum(told) == sum(len(survey_slices(JOINT, axis)) for axis in range(3))
-    assert [len(survey_slices(JOINT, axis)) for axis in range(3)] == [10, 10, 9]
+    assert sum(told) == sum(len(localizer_slices(JOINT, axis)) for axis in range(3))
+    assert [len(localizer_slices(JOINT, axis)) for axis in range(3)] == [10, 10, 9]
     thick = Volume(np.zeros((3, 4, 5), np.uint8), np.diag([9.0, 9, 9, 1]))
-    assert [list(survey_slices(thick, axis)) for axis in range(3)] == [[0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4]]
+    assert [list(localizer_slices(thick, axis)) for axis in range(3)] == [[0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize(
@@ -177,6 +177,6 @@ def test_tissue_at_the_edge_of_the_region_is_noticed():
 
 def test_specks_do_not_make_a_region():
     array = JOINT.array.copy()
-    array[survey_slices(JOINT, 0)[0], 140:144, 70:74] = 255
+    array[localizer_slices(JOINT, 0)[0], 140:144, 70:74] = 255
     spotted = localize_roi(JOINT.with_array(array), views())
     np.testing.assert_array_equal(spotted.region, localize_roi(JOINT, views()).region)

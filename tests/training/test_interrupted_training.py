@@ -35,12 +35,12 @@ if int(devices) > 1:
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(devices))
 from knee3d.geometry.plane import Plane
 from knee3d.dataset.case_collection import load_cases
-from knee3d.training.config import TrainOptions, TrainConfig
+from knee3d.training.config import RunOptions, TrainConfig
 from knee3d.training.trainer import distribution_strategy
 from knee3d.training.train_view import train_view
 import tiny_network
 settings = TrainConfig().with_options(**json.loads(settings))
-train_view(load_cases(Path(dataset)), Plane.SAGITTAL, Path(models), settings, TrainOptions(resume=True))
+train_view(load_cases(Path(dataset)), Plane.SAGITTAL, Path(models), settings, RunOptions(resume=True))
 print(distribution_strategy(settings.sampling.batch_size).num_replicas_in_sync)
 """
 
@@ -112,12 +112,12 @@ import hashlib
 import numpy as np
 import knee3d.training
 import keras, tensorflow as tf
-from knee3d.training.build_network import trainable_network
+from knee3d.training.build_network import network_with_first_weights
 from knee3d.training.config import TrainConfig
 from knee3d.losses import SoftDice
 from knee3d.training.trainer import Trainer
 keras.utils.set_random_seed(0)
-model = trainable_network(4, TrainConfig().with_options(batch_size=8, learning_rate=1e-3), None)
+model = network_with_first_weights(4, TrainConfig().with_options(batch_size=8, learning_rate=1e-3), None)
 rng = np.random.default_rng(0)
 images, masks = rng.integers(0, 256, (8, 64, 64, 3), np.uint8), rng.integers(0, 4, (8, 64, 64), np.uint8)
 batches = tf.data.Dataset.from_tensors(((images, masks, np.zeros(8, np.int32), np.zeros((8, 1))), 0.0)).repeat(4)

@@ -213,7 +213,7 @@ def test_one_network_for_all_planes_fills_three_folders(balls, tmp_path, caplog)
     with caplog.at_level(logging.WARNING):
         train_view.train_view(balls, "shared", models, wanted, options=config.RunOptions(licence="MIT"))
     assert "the licence stays 'CC-BY-4.0'" in caplog.text
-    page = api.write_card_page(models).read_text()
+    page = api.write_model_card_page(models).read_text()
     assert "Licence: CC-BY-4.0" in page
     assert "One network for all planes" in page
 

@@ -92,7 +92,7 @@ def test_the_card_and_the_logs_tell_the_story(balls, models):
 @pytest.mark.slow
 def test_the_cards_of_a_folder_make_a_page(models):
     card = cards.load_card(models, PLANE)
-    page = api.write_card_page(models).read_text()
+    page = api.write_model_card_page(models).read_text()
     assert f"| {PLANE.value} | {card['scores']['best_epoch']} of 3 | {card['scores']['val_dice']:.4f}" in page
     assert f"]({PLANE.value}/curves.png)" in page
     assert "| 2, 2, 26 | 1, 1, 12 |" in page
@@ -104,7 +104,7 @@ def test_the_cards_of_a_folder_make_a_page(models):
 
 def test_no_page_without_planes(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no trained plane"):
-        api.write_card_page(tmp_path)
+        api.write_model_card_page(tmp_path)
 
 
 @pytest.mark.slow
@@ -337,7 +337,7 @@ def test_a_card_that_lacks_something_makes_no_page(models, tmp_path, lost):
     path = tmp_path / PLANE.value / "card.json"
     path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != lost}))
     with pytest.raises(ValueError, match="not one that this version wrote|not a readable model card"):
-        api.write_card_page(tmp_path)
+        api.write_model_card_page(tmp_path)
 
 
 @pytest.mark.slow
