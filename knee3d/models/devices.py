@@ -30,7 +30,7 @@ def unused_gpu_warning(usable: int, devices: Path = Path("/dev"), environment: M
         environment: CUDA_VISIBLE_DEVICES without a number hides all GPUs, as some users wish.
 
     Example:
-        >>> unused_gpus(1)
+        >>> unused_gpu_warning(1)
         ''
     """
     there = sorted(devices.glob("nvidia[0-9]*"))

@@ -1,4 +1,4 @@
-"""TrainConfig: all settings of a training, in five parts. TrainOptions: what to do about what is there already.
+"""TrainConfig: all settings of a training, in five parts. RunOptions: what to do about what is there already.
 
 No framework is imported here, so that the command line and `import knee3d` stay quick.
 """
