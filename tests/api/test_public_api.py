@@ -87,6 +87,7 @@ def test_the_ten_lines_run_as_they_are_written(example, tiny, tmp_path, capsys):
     assert sum(model.weights.values()) == pytest.approx(1)
 
 
+@pytest.mark.nightly  # a U-Net of full size; tests/networks has one of the parts together in the stage before
 @pytest.mark.filterwarnings("ignore:.shuffle=True. was passed")  # Keras says so of every tf.data.Dataset
 def test_the_parts_work_in_a_training_of_ones_own(place, tmp_path):
     data = knee3d.Dataset.load(place / "dataset")
