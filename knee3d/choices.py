@@ -36,6 +36,8 @@ FUSION_OBJECTIVES = ("foreground", "tissues")
 FUSION_RULES = ("linear", "log", "vote")
 SPLITS = ("train", "val", "test")
 PIXEL_BITS = (8, 16)
+MOST_OBLIQUE_VIEWS = 30
+"""The largest number of directions of oblique slices."""
 
 
 def check_choice(name: str, value: object, known: Iterable[object]) -> None:

@@ -38,7 +38,7 @@ from knee3d.atomic import whole_folder
 from knee3d.cluster import ClusterError
 from knee3d.cluster.ray_jobs import pool_on_ray
 from knee3d.dataset.input_case import InputCase, find_cases
-from knee3d.geometry.orientation import Side
+from knee3d.geometry.orientation import Side, find_side
 from knee3d.inference.trained_models import TrainedModels, load_models, models_fingerprint
 from knee3d.io.dicom.series import find_slice_grids
 from knee3d.io.image_source import DEFAULT_OPTIONS, ImageSource, ReadOptions, read_image
@@ -106,7 +106,7 @@ def segment(
         >>> [one.case for one in results if one.status == "failed"]                                   # doctest: +SKIP
         []
     """
-    cases = find_cases(Path(knees), name, Side(side), options) if isinstance(knees, Path | str) else knees
+    cases = find_cases(Path(knees), name, find_side(side), options) if isinstance(knees, Path | str) else knees
     return segment_cases(cases, Path(models), Path(out), config, execution)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from knee3d.dataset.input_case import case_name
 from knee3d.geometry.knee_image import KneeImage
-from knee3d.geometry.orientation import Side
+from knee3d.geometry.orientation import Side, find_side
 from knee3d.geometry.volume import Volume
 from knee3d.io.image_source import ReadOptions, read_image
 from knee3d.io.volume_file import write_volume
@@ -51,9 +51,10 @@ def read(
         >>> image.side, image.spacing_mm          # doctest: +SKIP
         (<Side.RIGHT: 'R'>, array([0.36, 0.36, 0.7 ]))
     """
+    known = find_side(side)
     options = ReadOptions(series, echo, any_modality, incomplete, spacing_mm, axes.upper())
     image = read_image(Path(path), options)
-    return replace(image, side=agreed_side(Side(side), image.side), name=name or case_name(Path(path)))
+    return replace(image, side=agreed_side(known, image.side), name=name or case_name(Path(path)))
 
 
 def write(volume: Volume, path: Path | str) -> Path:

@@ -13,7 +13,7 @@ from knee3d.api.segment_config import SegmentConfig
 from knee3d.api.segment_image import segment_image
 from knee3d.api.segmentation import Segmentation
 from knee3d.geometry.knee_image import KneeImage
-from knee3d.geometry.orientation import Side
+from knee3d.geometry.orientation import Side, find_side
 from knee3d.geometry.plane import Plane
 from knee3d.inference.trained_models import TrainedModels, load_models, models_fingerprint
 from knee3d.labels.label_scheme import LabelScheme
@@ -124,7 +124,7 @@ class KneeModel:
             ValueError: The image cannot be segmented: it is constant, its side is unknown and matters, or its voxels
                 are of another size than those of training.
         """
-        known = image if side is None else replace(image, side=Side(side))
+        known = image if side is None else replace(image, side=find_side(side))
         return segment_image(known, self.trained, self.config)
 
     def fit_fusion(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from knee3d.geometry.orientation import Side
+from knee3d.geometry.orientation import Side, find_side
 from knee3d.geometry.volume import Volume
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.labels.scheme_files import find_scheme
@@ -101,5 +101,5 @@ def measure(
     from knee3d.morphometry.knee_measurements import measure_knee
 
     known = find_scheme(scheme) if isinstance(scheme, str) else scheme
-    which = Side(side)
+    which = find_side(side)
     return Measurements(name, which, known, measure_knee(labels, known, which, probabilities))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from knee3d.choices import INFERENCE_PRECISIONS, LABEL_FORMATS, check_choice
+from knee3d.choices import INFERENCE_PRECISIONS, LABEL_FORMATS, MOST_OBLIQUE_VIEWS, check_choice
 from knee3d.postprocess.cleaning import CleaningConfig
 
 NO_RESULT = ("planes", "device")
@@ -55,8 +55,8 @@ class SegmentConfig:
         object.__setattr__(self, "planes", tuple(dict.fromkeys(str(getattr(one, "value", one)) for one in planes)))
         check_choice("precision", self.precision, INFERENCE_PRECISIONS)
         check_choice("label_format", self.label_format, LABEL_FORMATS)
-        if self.oblique_views < 0:
-            raise ValueError(f"oblique_views must be 0 or more, got {self.oblique_views}")
+        if not 0 <= self.oblique_views <= MOST_OBLIQUE_VIEWS:
+            raise ValueError(f"oblique_views must be 0 to {MOST_OBLIQUE_VIEWS}, got {self.oblique_views}")
         _ = self.cleaning
 
     @property

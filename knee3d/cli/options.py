@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from knee3d.choices import MOST_OBLIQUE_VIEWS
 from knee3d.geometry.plane import Plane
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class ObliqueViews(click.ParamType):
     """How many oblique views a text such as oblique:6 asks for."""
 
     name = "oblique:N"
-    most = 30
+    most = MOST_OBLIQUE_VIEWS
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Text -> number."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from knee3d.atomic import whole_folder
+from knee3d.choices import PIXEL_BITS, check_choice
 from knee3d.dataset.case_collection import CASE_FILE, Case, Split, load_case, save_case
 from knee3d.dataset.intensity import (
     WINDOW_RULE,
@@ -52,6 +53,9 @@ class PrepareConfig:
         seed: Of the split.
         choice: What the paths of images and masks do not say.
         bits: Of an image's pixels, 8 or 16.
+
+    Raises:
+        ValueError: Bits are others.
     """
 
     scheme: LabelScheme
@@ -60,6 +64,9 @@ class PrepareConfig:
     seed: int = 0
     choice: ReadOptions = DEFAULT_OPTIONS
     bits: int = 8
+
+    def __post_init__(self) -> None:
+        check_choice("bits", self.bits, PIXEL_BITS)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from knee3d.geometry.orientation import Side, axis_codes, reorient, to_canonical
+from knee3d.geometry.orientation import Side, axis_codes, find_side, reorient, to_canonical
 from knee3d.geometry.volume import Volume
 
 
@@ -32,9 +32,7 @@ class KneeImage(Volume):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.side not in list(Side):
-            raise ValueError(f"side {self.side!r} is none; a knee is R, L or '' (unknown)")
-        object.__setattr__(self, "side", Side(self.side))
+        object.__setattr__(self, "side", find_side(self.side))
 
     @property
     def axes(self) -> str:

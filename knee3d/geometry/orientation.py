@@ -26,6 +26,24 @@ class Side(StrEnum):
     UNKNOWN = ""
 
 
+def find_side(side: Side | str) -> Side:
+    """The side of a knee.
+
+    Args:
+        side: "R", "L", or "" where it is not known.
+
+    Raises:
+        ValueError: It is another text.
+
+    Example:
+        >>> find_side("L")
+        <Side.LEFT: 'L'>
+    """
+    if side not in list(Side):
+        raise ValueError(f"side {side!r} is none; a knee is R, L or '' (unknown)")
+    return Side(side)
+
+
 def axis_codes(affine: np.ndarray) -> str:
     """Anatomical direction in which each array index increases.
 

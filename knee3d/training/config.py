@@ -16,6 +16,7 @@ from knee3d.choices import (
     AUGMENTATIONS,
     DIRECTION_SETS,
     LOSSES,
+    MOST_OBLIQUE_VIEWS,
     NETWORK_ENCODERS,
     NO_ENCODER,
     OPTIMIZERS,
@@ -277,7 +278,10 @@ class TrainConfig:
             raise ValueError(f"{path} is not a file of training settings: {error}") from error
 
     def to_toml(self) -> str:
-        """The settings as TOML: a table for each part. What is None, or an object of Python, is left out as a comment.
+        """The settings as TOML: a table for each part. A setting that is None is a comment.
+
+        Folders of paths are left out, because they may name a person. A file that is not found, or a network or an
+        optimizer that was an object of Python, is therefore an error when the settings are read, and never a default.
 
         Example:
             >>> print(TrainConfig().to_toml().splitlines()[0])
@@ -285,23 +289,20 @@ class TrainConfig:
         """
         import tomlkit
 
+        init = self.network.init
+        values = {**self.options, **self.settings, "init": init and Path(init).name}
+        if not isinstance(self.optimizer.optimizer, str):
+            values["optimizer"] = type(self.optimizer.optimizer).__name__
         document = tomlkit.document()
-        document.add(
-            tomlkit.comment(
-                "Settings of a knee3d training. knee3d-train DATASET --config FILE takes them; options win."
-            )
-        )
+        document.add(tomlkit.comment(HEADER))
         document.add("seed", tomlkit.item(self.seed))
-        for part in PARTS:
+        for part, kind in PARTS.items():
             table = tomlkit.table()
-            for one in fields(PARTS[part]):
-                value = getattr(getattr(self, part), one.name)
-                if value is None:
+            for one in fields(kind):
+                if values[one.name] is None:
                     table.add(tomlkit.comment(f"{one.name}: not set"))
-                elif isinstance(value, str | int | float | tuple):
-                    table.add(one.name, tomlkit.item(list(value) if isinstance(value, tuple) else value))
                 else:
-                    table.add(tomlkit.comment(f"{one.name}: {network_name(value)}, an object of Python"))
+                    table.add(one.name, tomlkit.item(values[one.name]))
             document.add(part, table)
         return tomlkit.dumps(document)
 
@@ -410,6 +411,8 @@ def _check_numbers(options: Mapping[str, Any]) -> None:
         value = options[name]
         if value is not None and not (0 < value < math.inf or (name in at_least_0 and value == 0)):
             raise ValueError(f"{name} must be {'above 0' if name in above_0 else '0 or more'}, got {value}")
+    if options["directions"] > MOST_OBLIQUE_VIEWS:
+        raise ValueError(f"directions must be at most {MOST_OBLIQUE_VIEWS}, got {options['directions']}")
     if options["patch"] is not None and (len(options["patch"]) != 3 or min(options["patch"]) < 1):
         raise ValueError(f"a patch has three sides of 1 or more voxels, got {options['patch']}")
     for name in ("plateau_factor", "foreground_fraction", "ema"):

@@ -198,6 +198,50 @@ def test_a_training_writes_settings_that_the_next_one_takes(balls, tmp_path):
     assert "unknown setting in [schedule] 'epoch'; there are: epochs" in refused.output
 
 
+def test_settings_name_no_folder_and_never_turn_into_defaults(tmp_path):
+    """Folders may be called as a person; what is not found again is an error, not another setting."""
+    config = knee3d.TrainConfig().with_options(
+        init=str(tmp_path / "Jane Doe" / "models"), encoder_weights=str(tmp_path / "Jane Doe" / "vgg.h5")
+    )
+    path = tmp_path / "train.toml"
+    path.write_text(config.to_toml())
+    assert "Doe" not in path.read_text()
+    again = knee3d.TrainConfig.from_toml(path)
+    assert (again.network.init, again.network.encoder_weights) == ("models", "vgg.h5")
+    path.write_text(knee3d.TrainConfig().with_options(optimizer=keras.optimizers.Lion(1e-4)).to_toml())
+    with pytest.raises(ValueError, match="unknown optimizer 'Lion'"):
+        knee3d.TrainConfig.from_toml(path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda: knee3d.SegmentConfig(oblique_views=31), "0 to 30"),
+        (lambda: knee3d.SegmentConfig(label_format="analyze"), "unknown label_format 'analyze'; there are: nifti"),
+        (lambda: knee3d.TrainConfig().with_options(directions=31), "at most 30"),
+        (lambda: knee3d.TrainConfig().with_options(epoch=3), "unknown setting 'epoch'; there are: network"),
+        (lambda: knee3d.read("knee.nii", side="X"), "side 'X' is none; a knee is R, L"),
+    ],
+)
+def test_wrong_settings_are_refused_with_the_right_ones(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        wrong()
+
+
+def test_wrong_bits_are_refused(place, tmp_path):
+    with pytest.raises(ValueError, match="unknown bits 12; there are: 8, 16"):
+        knee3d.prepare(place / "cohort" / "knees.csv", tmp_path, bits=12)
+
+
+def test_labels_are_saved_for_slicer_with_their_names(place, tmp_path):
+    image = knee3d.read(place / "cohort" / "P001-baseline" / "dicom")
+    result = knee3d.KneeModel.load(place / "models", precision="float32").segment(image)
+    path = result.save(tmp_path / "new" / "labels.seg.nrrd")
+    assert b"Segment0_Name:=cartilage" in path.read_bytes()
+    with pytest.raises(ValueError, match="labels.png"):
+        result.save(tmp_path / "labels.png")
+
+
 def frames_to_the_network(monkeypatch: pytest.MonkeyPatch, run) -> list[str]:
     """Functions of knee3d on the stack of the thread that calls a network, from the outermost inwards."""
     package, stacks = os.path.dirname(knee3d.__file__), []
