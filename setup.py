@@ -43,6 +43,7 @@ setup(
         "click>=8.1",
         "pandas>=2.2",
         "tomlkit>=0.13",
+        "pydantic>=2.10",
         "rich>=14.1",
         "Jinja2>=3.1",
     ],

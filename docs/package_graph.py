@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "knee3d"
-SHARED = {"atomic", "choices", "lease", "progress", "records", "tensorflow_setup", "threads"}
+SHARED = {"atomic", "choices", "lease", "progress", "recorded_settings", "records", "tensorflow_setup", "threads"}
 """Modules that any package may import (`tests/test_architecture.py`): arrows to them would hide the others."""
 BOX_WIDTH, BOX_HEIGHT = 138, 44
 COLUMN, ROW = 160, 96

@@ -1,80 +1,138 @@
-"""Compare the settings of JSON records across versions of knee3d.
-
-A record keeps every setting, by name, and the version of its own form. A later version of knee3d may know settings that
-an older record lacks. Such a setting counts as what the older version did: the default of its dataclass field, or the
-field's `metadata["before"]` where the default of the new option changes what was done before.
-"""
+"""Record: the base of frozen dataclasses that are kept as JSON files, with a version and a JSON schema."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BeforeValidator, JsonValue, TypeAdapter, ValidationError, WithJsonSchema
+
+from knee3d.atomic import whole_file
 
 VERSION = "version"
-"""Key of a record for the version of its own form, a whole number that grows when the form changes."""
-BEFORE = "before"
-"""Key in the metadata of a dataclass field: the value that stands for what was done before the option existed."""
+"""The key of a record for the version of its form."""
+MOST_ERRORS = 3
+"""Errors of one record that a message names."""
+
+Number = Annotated[
+    float,
+    BeforeValidator(lambda value: math.nan if value is None else value),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]}),
+]
+"""A float that may be unknown: NaN in Python, null in JSON."""
+Settings = Mapping[str, JsonValue]
+"""Settings by name, as a record keeps them: what JSON can hold, and no Python objects."""
 
 
-def settings_before(settings: Mapping[str, Any], *options: Any) -> dict[str, Any]:
-    """What a record stands for that lacks all settings.
+class Record:
+    """The base of frozen dataclasses that are kept as JSON.
 
-    Args:
-        settings: The default of every setting, ready for JSON.
-        options: The dataclasses whose fields the settings are; their metadata may name a value `BEFORE`.
+    The JSON has all fields of the dataclass and the version of its form. Later versions of knee3d read what earlier
+    ones wrote: a field that is added has a default, and `FORM` grows only when old records mean something else.
 
-    Returns:
-        Name of each setting to the value that stands for what was done before the setting existed.
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Scan(Record):
+        ...     name: str
+        ...     thickness_mm: Number = math.nan
+        >>> print(Scan("knee").to_json())
+        {
+          "version": 1,
+          "name": "knee",
+          "thickness_mm": null
+        }
+        >>> Scan.from_json('{"version": 1, "name": "knee", "thickness_mm": 2}')
+        Scan(name='knee', thickness_mm=2.0)
     """
-    known = [field for one in options for field in fields(one) if BEFORE in field.metadata]
-    return {**settings, **{field.name: field.metadata[BEFORE] for field in known}}
+
+    FORM: ClassVar[int] = 1
+    """The version of the form: it grows when a field changes its meaning, and not when one is added."""
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read the JSON of a record.
+
+        Args:
+            text: What `to_json` gave, in UTF-8 where it is bytes. Keys that the dataclass does not have are ignored.
+
+        Returns:
+            The record. Each value is of the type of its field.
+
+        Raises:
+            ValueError: The text is no JSON, a later version of knee3d wrote it, a field is missing, or a value is of
+                another type or not possible. The message names the fields, in one line.
+        """
+        try:
+            check_version(json.loads(text), cls.FORM)
+            found: Self = cls._adapter().validate_json(text, strict=True)
+        except ValidationError as error:
+            raise ValueError(_in_one_line(error)) from error
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
+        return found
+
+    def to_json(self) -> str:
+        """The record as JSON, indented; floats that are NaN or infinite become null."""
+        content = {VERSION: self.FORM, **json.loads(self._adapter().dump_json(self))}
+        return json.dumps(content, indent=2, ensure_ascii=False)
+
+    def write(self, path: Path) -> None:
+        """Write `to_json` to a file, whole or not at all."""
+        with whole_file(path) as partial:
+            partial.write_text(self.to_json() + "\n", encoding="utf-8")
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The JSON Schema (draft 2020-12) of what `to_json` writes."""
+        found = cls._adapter().json_schema(mode="serialization")
+        version = {"description": "The version of the form of this file.", "type": "integer", "const": cls.FORM}
+        return {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            **found,
+            "properties": {VERSION: version, **found["properties"]},
+            "required": [VERSION, *found.get("required", [])],
+        }
+
+    @classmethod
+    @cache
+    def _adapter(cls) -> TypeAdapter[Any]:
+        return TypeAdapter(cls)
 
 
-def complete_settings(record: Mapping[str, Any], lacking: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a record, and for each that it lacks the value that stands for what was done then.
-
-    Args:
-        record: Settings as they were recorded; settings may lie within settings.
-        lacking: Values of those that may be missing, see `settings_before`.
-
-    Returns:
-        All settings of both, those of the record first.
-    """
-    found = {**record, **{name: value for name, value in lacking.items() if name not in record}}
-    for name, value in lacking.items():
-        if isinstance(value, Mapping) and isinstance(found[name], Mapping):
-            found[name] = complete_settings(found[name], value)
-    return found
-
-
-def changed_settings(record: Mapping[str, Any], wanted: Mapping[str, Any], lacking: Mapping[str, Any]) -> list[str]:
-    """Names of the settings in which a record is not what is wanted.
-
-    Args:
-        record: Settings as they were recorded.
-        wanted: Settings of now, ready for JSON.
-        lacking: Values of those that the record may lack, see `settings_before`.
-
-    Returns:
-        Names, in the order of `wanted`, and then of the settings that only the record has.
-    """
-    there = complete_settings(record, lacking)
-    return [name for name in {**wanted, **there} if name not in wanted or wanted[name] != there.get(name)]
-
-
-def check_version(record: Any, newest: int) -> None:
+def check_version(content: object, newest: int) -> None:
     """Refuse a record that this version of knee3d cannot know.
 
     Args:
-        record: What was read from JSON.
-        newest: The form that is known.
+        content: What was read from JSON.
+        newest: The newest form that is known.
 
     Raises:
         ValueError: The record has no version, or a later version of knee3d wrote it.
     """
-    version = record.get(VERSION) if isinstance(record, Mapping) else None
+    version = content.get(VERSION) if isinstance(content, Mapping) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ValueError("it has no version")
     if version > newest:
         raise ValueError(f"a later version of knee3d wrote it (form {version}, known up to {newest}): upgrade knee3d")
+
+
+def _in_one_line(error: ValidationError) -> str:
+    """The first errors of a record: the place of each and what is wrong there."""
+    found = [f"{_place(one['loc'])}: {_words(one['msg'])}" for one in error.errors(include_url=False)]
+    more = len(found) - MOST_ERRORS
+    return "; ".join(found[:MOST_ERRORS]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _place(parts: Sequence[int | str]) -> str:
+    return ".".join(map(str, parts)) or "the record"
+
+
+def _words(message: str) -> str:
+    """A message of pydantic as the end of a sentence."""
+    words = " ".join(message.removeprefix("Value error, ").split())
+    return words[:1].lower() + words[1:]

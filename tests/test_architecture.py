@@ -33,7 +33,7 @@ MAY_USE = {
     "report": {"geometry", "labels", "postprocess", "morphometry"},
     "cluster": set(),
 }
-SHARED = {"atomic", "choices", "lease", "progress", "records", "tensorflow_setup", "threads"}
+SHARED = {"atomic", "choices", "lease", "progress", "recorded_settings", "records", "tensorflow_setup", "threads"}
 # Frameworks and the only packages that may import them; whatever is not here, any package may use.
 KERAS = {"networks", "losses", "metrics", "models", "training", "tensorflow_setup"}
 USED_IN = {

@@ -45,7 +45,8 @@ from knee3d.morphometry.mesh import enclosed_volume_mm3, tissue_surface
 from knee3d.morphometry.thickness import THICKNESS
 from knee3d.morphometry.volumes import tissue_volumes
 from knee3d.postprocess.confusion_matrix import OverlapScores
-from knee3d.records import VERSION, changed_settings, check_version, settings_before
+from knee3d.recorded_settings import changed_settings, old_defaults
+from knee3d.records import VERSION, check_version
 
 if TYPE_CHECKING:
     from knee3d.api.segmentation import Segmentation
@@ -161,7 +162,7 @@ def is_report_current(record: Mapping[str, Any], origin: Mapping[str, Any], conf
     default = type(config)()
     others = all(record[name] == value for name, value in origin.items() if name != "settings")
     return others and not changed_settings(
-        record["settings"], origin["settings"], settings_before(asdict(default), default)
+        record["settings"], origin["settings"], old_defaults(asdict(default), default)
     )
 
 

@@ -14,7 +14,8 @@ from knee3d.geometry.orientation import Side
 from knee3d.io.image_source import ImageSource, ReadOptions
 from knee3d.io.label_files import LABEL_FORMATS
 from knee3d.labels.scheme_files import scheme_from_json
-from knee3d.records import changed_settings, check_version, settings_before
+from knee3d.recorded_settings import changed_settings, old_defaults
+from knee3d.records import check_version
 
 RECORD = "segmentation.json"
 FORM = 1
@@ -57,9 +58,9 @@ def _differences(
     found = ["another side"] if record["side_given"] != origin["side_given"] else []
     found += ["other models"] if record["models_fingerprint"] != origin["models_fingerprint"] else []
     default = type(config)()
-    settings = changed_settings(record["settings"], origin["settings"], settings_before(default.to_json(), default))
+    settings = changed_settings(record["settings"], origin["settings"], old_defaults(default.to_json(), default))
     nothing = type(choice)()
-    settings += changed_settings(record["selection"], origin["selection"], settings_before(nothing.settings, nothing))
+    settings += changed_settings(record["selection"], origin["selection"], old_defaults(nothing.settings, nothing))
     return [*found, *([f"other settings ({', '.join(settings)})"] if settings else [])]
 
 

@@ -8,17 +8,16 @@ DATASET/<case>/<plane>/mask/0000.png      class numbers; absent for an unlabelle
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
-from knee3d.atomic import whole_file
 from knee3d.dataset.intensity import IntensityWindow, to_intensities
 from knee3d.dataset.png_slices import read_slices, slice_name
 from knee3d.geometry.orientation import Side
@@ -26,11 +25,9 @@ from knee3d.geometry.plane import Plane
 from knee3d.geometry.slicing import from_slices
 from knee3d.geometry.volume import Volume
 from knee3d.labels.label_scheme import LabelScheme
-from knee3d.labels.scheme_files import scheme_from_json, scheme_to_json
-from knee3d.records import VERSION, check_version
+from knee3d.labels.scheme_files import SchemeField
+from knee3d.records import Record, Settings
 
-FORM = 1
-"""Version of the form of cases.json and case.json."""
 CASES_FILE, CASE_FILE = "cases.json", "case.json"
 
 
@@ -43,9 +40,31 @@ class Split(StrEnum):
     NONE = ""
 
 
+def _affine(rows: object) -> np.ndarray:
+    found = np.array(rows, dtype=np.float64)
+    if found.shape != (4, 4) or not np.isfinite(found).all():
+        raise ValueError("it must have four rows of four finite numbers")
+    return found
+
+
+def _with_rule(window: Any) -> Any:
+    """A window as a record has it; where the record does not say how it was found, nothing stands for that."""
+    return {"rule": "", **window} if isinstance(window, Mapping) else window
+
+
+_ROW = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
+AffineField = Annotated[
+    np.ndarray,
+    PlainValidator(_affine),
+    PlainSerializer(lambda affine: affine.tolist()),
+    WithJsonSchema({"type": "array", "items": _ROW, "minItems": 4, "maxItems": 4}),
+]
+"""An affine as a field of a record: rows of numbers in JSON."""
+
+
 @dataclass(frozen=True, eq=False)
-class Case:
-    """One prepared knee.
+class Case(Record):
+    """One prepared knee, as case.json and cases.json keep it.
 
     Attributes:
         name: Its folder, unique in the dataset.
@@ -69,13 +88,21 @@ class Case:
     side: Side
     split: Split
     shape: tuple[int, int, int]
-    affine: np.ndarray
+    affine: AffineField
     source_axes: str
-    window: IntensityWindow
+    window: Annotated[IntensityWindow, BeforeValidator(_with_rule)]
     labelled: bool
     fingerprint: str
     source: str = ""
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Settings = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name in ("", ".", "..") or Path(self.name).name != self.name:
+            raise ValueError(f"case {self.name!r} is no name of a folder")
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise ValueError(f"case {self.name} has shape {self.shape}")
+        if len(self.source_axes) != 3 or not set(self.source_axes) <= set("RLAPSI"):
+            raise ValueError(f"case {self.name} has axes {self.source_axes!r}")
 
     @property
     def spacing_mm(self) -> np.ndarray:
@@ -162,14 +189,26 @@ class CaseCollection:
         return volume
 
 
+@dataclass(frozen=True, eq=False)
+class CaseList(Record):
+    """What cases.json holds.
+
+    Attributes:
+        scheme: The meaning of the values of masks: the name of a built-in scheme, or all of a user's.
+        labels: The name of each value of masks, for people and for other programs.
+        cases: The prepared knees, by name.
+    """
+
+    scheme: SchemeField
+    labels: Mapping[str, str]
+    cases: tuple[Case, ...]
+
+
 def save_cases(dataset: CaseCollection) -> None:
     """Write `cases.json`, whole or not at all; cases are ordered by name."""
-    table = {str(number): tissue.name for number, tissue in enumerate(dataset.scheme.tissues, start=1)}
-    cases = [_to_json(case) for case in sorted(dataset.cases, key=lambda case: case.name)]
-    scheme = scheme_to_json(dataset.scheme)
-    content = {VERSION: FORM, "scheme": scheme, "labels": {"0": "background", **table}, "cases": cases}
-    with whole_file(dataset.folder / CASES_FILE) as path:
-        path.write_text(json.dumps(content, indent=1) + "\n")
+    labels = {str(number): name for number, name in enumerate(("background", *dataset.scheme.names))}
+    cases = tuple(sorted(dataset.cases, key=lambda case: case.name))
+    CaseList(dataset.scheme, labels, cases).write(dataset.folder / CASES_FILE)
 
 
 def load_cases(folder: Path) -> CaseCollection:
@@ -183,49 +222,20 @@ def load_cases(folder: Path) -> CaseCollection:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no cases.json; make it with: knee3d prepare knees.csv {folder}")
     try:
-        content = json.loads(path.read_text())
-        check_version(content, FORM)
-        cases = tuple(_from_json(case) for case in content["cases"])
-        return CaseCollection(folder, scheme_from_json(content["scheme"]), cases)
-    except (KeyError, TypeError, ValueError) as error:
+        found = CaseList.from_json(path.read_bytes())
+        return CaseCollection(folder, found.scheme, found.cases)
+    except ValueError as error:
         raise ValueError(f"{path} is not a readable case list ({error}); run knee3d prepare again") from error
 
 
 def save_case(case: Case, folder: Path) -> None:
     """Write `case.json` into the folder of a case."""
-    (folder / CASE_FILE).write_text(json.dumps({VERSION: FORM, **_to_json(case)}, indent=1) + "\n")
+    case.write(folder / CASE_FILE)
 
 
 def load_case(folder: Path) -> Case | None:
     """Read `case.json` in the folder of a case; None where there is none that this version wrote."""
     try:
-        content = json.loads((folder / CASE_FILE).read_text())
-        check_version(content, FORM)
-        return _from_json({name: value for name, value in content.items() if name != VERSION})
-    except (OSError, KeyError, TypeError, ValueError, AttributeError):
+        return Case.from_json((folder / CASE_FILE).read_bytes())
+    except (OSError, ValueError):
         return None
-
-
-def _to_json(case: Case) -> dict:
-    return asdict(replace(case, affine=None)) | {"affine": np.asarray(case.affine).tolist()}  # type: ignore[arg-type]
-
-
-def _from_json(content: dict) -> Case:
-    typed = {
-        "side": Side(content["side"]),
-        "split": Split(content["split"]),
-        "shape": tuple(map(int, content["shape"])),
-        "affine": np.array(content["affine"], dtype=np.float64),
-        "window": IntensityWindow(**{"rule": "", **content["window"]}),
-    }
-    case = Case(**(content | typed))
-    told = (case.name, case.patient, case.visit, case.source_axes, case.fingerprint)
-    if not all(isinstance(text, str) for text in told) or not isinstance(case.labelled, bool):
-        raise ValueError(f"case {case.name!r} has attributes of another kind")
-    if case.name in ("", ".", "..") or Path(case.name).name != case.name:
-        raise ValueError(f"case {case.name!r} is no name of a folder")
-    if len(case.shape) != 3 or min(case.shape) < 1 or case.affine.shape != (4, 4):
-        raise ValueError(f"case {case.name} has shape {case.shape}, affine {case.affine.shape}")
-    if len(case.source_axes) != 3 or not set(case.source_axes) <= set("RLAPSI"):
-        raise ValueError(f"case {case.name} has axes {case.source_axes!r}")
-    return case

@@ -35,7 +35,7 @@ from knee3d.labels.label_scheme import LabelScheme
 from knee3d.labels.laterality import agreed_side, check_side, side_from_labels
 from knee3d.labels.scheme_files import scheme_to_json
 from knee3d.lease import Lease, LeaseHeldError, leased, run_in_threads, share_work
-from knee3d.records import changed_settings, settings_before
+from knee3d.recorded_settings import changed_settings, old_defaults
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +174,10 @@ def load_finished_case(knee: ManifestRow, folder: Path, preparation: PrepareConf
     if case is None or case.source != source_fingerprint(knee) or case.window.rule != WINDOW_RULE:
         return None
     default, choice = type(preparation)(preparation.scheme, None), type(preparation.choice)()
-    lacking = {**settings_before(default.settings, default), "choice": settings_before(choice.settings, choice)}
+    lacking = {
+        **old_defaults(default.settings, default),
+        "choice": old_defaults(choice.settings, choice),
+    }
     return None if changed_settings(case.settings, preparation.settings, lacking) else case
 
 

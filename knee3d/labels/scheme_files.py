@@ -10,7 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
 from knee3d.labels.label_scheme import SCHEMES, LabelScheme, Tissue
 
@@ -86,6 +88,15 @@ def scheme_from_json(record: Any) -> LabelScheme:
     if not isinstance(record, dict):
         raise ValueError(f"unknown scheme {record!r}")
     return _scheme(record)
+
+
+SchemeField = Annotated[
+    LabelScheme,
+    PlainValidator(lambda record: scheme_from_json(record)),
+    PlainSerializer(lambda scheme: scheme_to_json(scheme)),
+    WithJsonSchema({"anyOf": [{"enum": [*SCHEMES]}, {"type": "object", "required": ["name", "tissues"]}]}),
+]
+"""A scheme as a field of a record, see `scheme_to_json`."""
 
 
 def _scheme(content: Mapping[str, Any]) -> LabelScheme:

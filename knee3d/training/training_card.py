@@ -9,7 +9,8 @@ from knee3d import __version__
 from knee3d.dataset.case_collection import Case, CaseCollection, Split
 from knee3d.labels.scheme_files import scheme_to_json
 from knee3d.models.model_card import ALL_PLANES, FORM
-from knee3d.records import VERSION, changed_settings, settings_before
+from knee3d.recorded_settings import changed_settings, old_defaults
+from knee3d.records import VERSION
 from knee3d.training.config import PARTS, TrainConfig
 from knee3d.training.sampler import PatchSampler
 from knee3d.training.view_setup import ViewSetup
@@ -57,7 +58,7 @@ def card_differences(there: Mapping[str, Any], wanted: Mapping[str, Any], defaul
     Args:
         there: The card of a training that was begun or finished, perhaps by an earlier version of knee3d.
         wanted: The card of the training that is asked for.
-        default: The settings that a card may lack, see `records.settings_before`.
+        default: The settings that a card may lack, see `recorded_settings.old_defaults`.
 
     Returns:
         The differences in words; empty if the cards are of the same training.
@@ -77,6 +78,6 @@ def card_differences(there: Mapping[str, Any], wanted: Mapping[str, Any], defaul
     names = changed_settings(
         settings,
         wanted["settings"],
-        settings_before(default.settings, default, *(getattr(default, part) for part in PARTS)),
+        old_defaults(default.settings, default, *(getattr(default, part) for part in PARTS)),
     )
     return " and ".join([*found, *([f"settings ({', '.join(names)})"] if names else [])])

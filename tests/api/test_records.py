@@ -19,7 +19,8 @@ from knee3d.geometry.plane import Plane
 from knee3d.io.image_source import ReadOptions
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.phantom.cohort import CohortConfig
-from knee3d.records import BEFORE, VERSION, changed_settings, check_version, complete_settings, settings_before
+from knee3d.recorded_settings import WHEN_MISSING, changed_settings, complete_settings, old_defaults
+from knee3d.records import VERSION
 from knee3d.training.config import RunOptions, ScheduleConfig, TrainConfig
 from knee3d.training.train_view import train_view
 
@@ -29,11 +30,11 @@ class Later:
     """Options that a later version of knee3d may have."""
 
     smooth: float = 0.0
-    careful: bool = field(default=True, metadata={BEFORE: False})
+    careful: bool = field(default=True, metadata={WHEN_MISSING: False})
 
 
 def test_a_setting_that_a_record_lacks_counts_as_what_was_done_then():
-    lacking = settings_before(asdict(Later()), Later())
+    lacking = old_defaults(asdict(Later()), Later())
     assert lacking == {"smooth": 0.0, "careful": False}
     assert changed_settings({}, {"smooth": 0.0, "careful": False}, lacking) == []
     assert changed_settings({}, asdict(Later()), lacking) == ["careful"]
@@ -48,21 +49,10 @@ def test_settings_within_settings_are_completed_too():
     assert complete_settings({"a": {"b": 1}}, {"a": {"b": 0, "c": 2}, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}
 
 
-@pytest.mark.parametrize(
-    ("version", "known"), [(1, True), (2, True), (3, False), (0, False), (None, False), ("1", False)]
-)
-def test_a_record_of_a_later_version_is_refused(version, known):
-    if known:
-        check_version({VERSION: version}, 2)
-    else:
-        with pytest.raises(ValueError, match="version"):
-            check_version({VERSION: version}, 2)
-
-
 @dataclass(frozen=True)
 class LaterSchedule(ScheduleConfig):
     smooth: float = 0.0
-    careful: bool = field(default=True, metadata={BEFORE: False})
+    careful: bool = field(default=True, metadata={WHEN_MISSING: False})
 
 
 @dataclass(frozen=True)
@@ -103,7 +93,7 @@ class LaterChoice(ReadOptions):
 @dataclass(frozen=True)
 class LaterPreparation(PrepareConfig):
     smooth: float = 0.0
-    careful: bool = field(default=True, metadata={BEFORE: False})
+    careful: bool = field(default=True, metadata={WHEN_MISSING: False})
 
 
 def test_a_dataset_is_recognised_by_a_version_with_more_options(cohort_of, tmp_path):
@@ -128,7 +118,7 @@ def test_a_dataset_is_recognised_by_a_version_with_more_options(cohort_of, tmp_p
 @dataclass(frozen=True)
 class LaterConfig(SegmentConfig):
     smooth: float = 0.0
-    careful: bool = field(default=True, metadata={BEFORE: False})
+    careful: bool = field(default=True, metadata={WHEN_MISSING: False})
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +158,7 @@ def test_a_knee_of_a_later_version_is_not_touched(results, tmp_path):
 @dataclass(frozen=True)
 class LaterReportWish(ReportConfig):
     smooth: float = 0.0
-    careful: bool = field(default=True, metadata={BEFORE: False})
+    careful: bool = field(default=True, metadata={WHEN_MISSING: False})
 
 
 @pytest.mark.slow
