@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from knee3d.dataset.input_case import find_cases
+from knee3d.dataset.intensity import WINDOW_RULE
 from knee3d.geometry.orientation import CANONICAL, Side, reorient
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.volume import Volume
@@ -92,7 +93,7 @@ def make_models(folder: Path) -> None:
     """Three networks with random weights, exported as trained ones are."""
     import keras
 
-    from knee3d.models.model_card import saved_model_description
+    from knee3d.models.model_card import CARD, ModelCard, NamesBySplit, saved_model_description
     from knee3d.models.saved_model import export_saved_model
     from knee3d.networks.architecture import build_network
 
@@ -100,12 +101,23 @@ def make_models(folder: Path) -> None:
     for number, plane in enumerate(Plane):
         keras.utils.set_random_seed(number)
         model = build_network("unet", scheme.classes)
-        card = {"knee3d": "", "plane": plane.value, "scheme": SCHEME, "classes": ["background", *scheme.names],
-                "settings": {"context": 1}, "spacing_mm": SPACING_MM, "input": "", "output": "",
-                "patients": {"train": [], "val": []}, "cases": {"train": [], "val": []}}  # fmt: skip
+        card = ModelCard(
+            knee3d="",
+            plane=plane.value,
+            scheme=scheme,
+            classes=("background", *scheme.names),
+            input="",
+            output="",
+            settings={"context": 1},
+            cases=NamesBySplit((), ()),
+            patients=NamesBySplit((), ()),
+            data_fingerprint="",
+            window_rule=WINDOW_RULE,
+            spacing_mm=SPACING_MM,
+        )
         export_saved_model(model, folder / plane.value / "saved_model", saved_model_description(card))
         model.save(folder / plane.value / "model.keras")
-        (folder / plane.value / "card.json").write_text(json.dumps(card))
+        card.write(folder / plane.value / CARD)
 
 
 def make_knee(source: Volume, folder: Path) -> None:

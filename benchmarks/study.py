@@ -196,7 +196,7 @@ class Study:
             )
         seeing = make_view_setup(view, config, cases)
         slices, height, width = np.array([stack.shape for stack in seeing.stacks(dataset, cases)]).T
-        limit = round(self.preset.shown * planes * slices.sum() / max(1, len(seeing.turns)))
+        limit = round(self.preset.shown * planes * slices.sum() / max(1, len(seeing.rotations)))
         batch = max(1, round(self.preset.step / np.average(height * width, weights=slices)))
         return config.with_options(limit_slices=limit, batch_size=batch)
 

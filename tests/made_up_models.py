@@ -1,15 +1,18 @@
 """A models folder made in a second: networks that know tissue by its brightness, exported as trained ones are."""
 
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from knee3d.dataset.intensity import WINDOW_RULE
 from knee3d.geometry.plane import Plane
 from knee3d.labels.label_scheme import SCHEMES
+
+if TYPE_CHECKING:
+    from knee3d.models.model_card import ModelCard
 
 
 def make_models(
@@ -39,12 +42,12 @@ def make_network(
     spacing_mm: tuple[float, float, float],
     scheme: str,
     brightness: float,
-    turns: Sequence[np.ndarray] = (),
+    rotations: Sequence[np.ndarray] = (),
 ) -> None:
     """Write one network's SavedModel and card into the folder of its name; see `make_models`.
 
     Args:
-        turns: Of a network of oblique slices.
+        rotations: Of a network of oblique slices.
     """
     import keras
 
@@ -57,7 +60,13 @@ def make_network(
     kernel[1, 1, 1, 1], kernel[1, 1, [0, 2], 1] = 0.1, 0.01
     bias[:2] = 0, -0.12 * brightness
     conv.set_weights([kernel, bias])
-    write_network(network, folder / name, spacing_mm, scheme, turns=[turn.tolist() for turn in turns])
+    write_network(
+        network,
+        folder / name,
+        spacing_mm,
+        scheme,
+        rotations=tuple(tuple(map(tuple, rotation.tolist())) for rotation in rotations),
+    )
 
 
 def make_volume_network(
@@ -73,30 +82,39 @@ def make_volume_network(
     kernel, bias = np.zeros((1, 1, 1, 1, classes)), np.full(classes, -50.0)
     kernel[..., 1], bias[:2] = 0.1, (0, -0.1 * brightness)
     conv.set_weights([kernel, bias])
-    write_network(network, folder / "volume", spacing_mm, scheme, patch=list(patch))
+    write_network(network, folder / "volume", spacing_mm, scheme, patch=patch)
 
 
 def write_network(network: Any, place: Path, spacing_mm: tuple[float, float, float], scheme: str, **more: Any) -> None:
     """Write a network's SavedModel and its card, with what else the card shall say."""
-    from knee3d.models.model_card import saved_model_description
+    from knee3d.models.model_card import CARD, saved_model_description
     from knee3d.models.saved_model import export_saved_model
 
-    card = {
-        "version": 1,
-        "knee3d": "test",
-        "plane": place.name,
-        "scheme": scheme,
-        "classes": ["background", *SCHEMES[scheme].names],
-        "input": "",
-        "output": "",
-        "settings": {"context": 1, "network": "unet", "encoder_weights": "none"},
-        "cases": {"train": [], "val": []},
-        "patients": {"train": [], "val": []},
-        "spacing_mm": list(spacing_mm),
-        "window_rule": WINDOW_RULE,
-        "scores": {"val_dice": 0.5},
-        **more,
-    }
+    card = made_up_card(place.name, spacing_mm, scheme, **more)
     place.mkdir(parents=True)
     export_saved_model(network, place / "saved_model", saved_model_description(card))
-    (place / "card.json").write_text(json.dumps(card))
+    card.write(place / CARD)
+
+
+def made_up_card(plane: str, spacing_mm: tuple[float, float, float], scheme: str, **more: Any) -> "ModelCard":
+    """The card of a network that nobody trained."""
+    from knee3d.models import model_card
+
+    nobody = model_card.NamesBySplit((), ())
+    environment = model_card.SoftwareEnvironment("test", None, "", "", "", "", "", 1, ())
+    card = model_card.ModelCard(
+        knee3d="test",
+        plane=plane,
+        scheme=SCHEMES[scheme],
+        classes=("background", *SCHEMES[scheme].names),
+        input="",
+        output="",
+        settings={"context": 1, "network": "unet", "encoder_weights": "none"},
+        cases=nobody,
+        patients=nobody,
+        data_fingerprint="",
+        window_rule=WINDOW_RULE,
+        spacing_mm=spacing_mm,
+        result=model_card.TrainingResult(1, {"val_dice": 0.5}, model_card.CountBySplit(0, 0), environment),
+    )
+    return replace(card, **more)

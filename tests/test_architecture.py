@@ -30,7 +30,7 @@ MAY_USE = {
     "inference": {"geometry", "labels", "dataset", "models", "postprocess", "morphometry"},
     "postprocess": {"geometry", "labels"},
     "morphometry": {"geometry", "labels"},
-    "report": {"geometry", "labels", "postprocess", "morphometry"},
+    "report": {"geometry", "labels", "models", "postprocess", "morphometry"},
     "cluster": set(),
 }
 SHARED = {"atomic", "choices", "lease", "progress", "recorded_settings", "records", "tensorflow_setup", "threads"}

@@ -105,10 +105,8 @@ def fit_fusion_of_models(data: Dataset, models: Path, config: FusionConfig, obli
 def _validated(dataset: Dataset, trained: TrainedModels) -> list[Case]:
     """The knees that the networks of a fold were validated on."""
     known = [case for case in dataset.cases if case.labelled and case.split in (Split.TRAIN, Split.VAL)]
-    validated = (
-        trained.patients[Split.VAL] - trained.patients[Split.TRAIN]
-    )  # those of a network before it are there too
-    return [case for case in known if case.patient in validated]
+    train, val = trained.patients[Split.TRAIN], trained.patients[Split.VAL]
+    return [case for case in known if case.patient in val and case.patient not in train]
 
 
 def _observed(dataset: Dataset, case: Case, trained: TrainedModels, evidence: Path) -> Path:

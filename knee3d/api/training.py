@@ -114,6 +114,7 @@ def train(
     cache: str | None = None,
     callbacks: Sequence[Any] = (),
     licence: str = "",
+    population: str = "",
     folds: int | None = None,
     fold: int | None = None,
     execution: TrainExecution | None = None,
@@ -138,6 +139,7 @@ def train(
         cache: Where decoded slices are kept: "memory" or a folder. None decodes PNGs at every epoch.
         callbacks: Keras callbacks to add to knee3d's.
         licence: Licence of the networks, which is written into their cards and SavedModels.
+        population: Whose knees the networks are trained on, in words, which is written there, too.
         folds: Number of folds of a cross-validation over training and validation patients. None trains on the split.
         fold: Number of the only fold to train, from 1 on. None trains all.
         execution: Where planes are trained. None is this machine.
@@ -160,7 +162,7 @@ def train(
             "loss": loss, "seed": seed}  # fmt: skip
     given = {name: value for name, value in told.items() if value is not None}
     settings = (config or TrainConfig()).with_options(**given)
-    options = RunOptions(resume, overwrite, cache, tuple(callbacks), None, licence)
+    options = RunOptions(resume, overwrite, cache, tuple(callbacks), None, licence, population)
     folder, where = Dataset.of(data).folder, execution or TrainExecution()
     views = _views(planes)
     if folds is None and fold is not None:
@@ -238,7 +240,7 @@ def cross_validate(
     for view in dict.fromkeys([*_views("all"), *there]):
         done = {number: load_card(home, view) for number, home in homes.items() if is_trained(home, view)}
         if done:
-            dice[view] = {str(number): card["scores"]["val_dice"] for number, card in done.items()}
+            dice[view] = {str(number): card.finished.scores["val_dice"] for number, card in done.items()}
     summary = {"folds": folds.count, "planes": {view: _spread(scores) for view, scores in dice.items()}}
     write_json(summary, models / "folds.json")
     return summary
@@ -336,7 +338,7 @@ def write_model_card_page(models: Path) -> Path:
         try:
             fusions = [fusion for path in fusion_files(models) if (fusion := load_fusion(path))]
             partial.write_text(render_model_cards(cards, fusions, CURVES))
-        except (KeyError, TypeError, UndefinedError) as error:
+        except (UndefinedError, ValueError) as error:
             raise ValueError(f"a card in {models} is not one that this version wrote ({error}); train again") from error
     return page
 

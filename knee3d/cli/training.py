@@ -184,6 +184,12 @@ class NetworkName(click.ParamType):
     help="Of the networks; it is written into card.json, CARD.md and the SavedModel [none].",
 )
 @click.option(
+    "--population",
+    default="",
+    metavar="TEXT",
+    help='Whose knees these are, such as "OAI, Kellgren-Lawrence 0 to 3"; it is written there, too [none].',
+)
+@click.option(
     "--resume",
     is_flag=True,
     help="Go on with a training that was interrupted, or that has ended with fewer --epochs.",
@@ -242,7 +248,7 @@ def train(dataset: Path, plane: str | None, models: Path, config: Path | None, *
     given = {name: options[name] for name in names if not config or _is_given(name)}
     settings = settings.with_options(**given)
     plane = plane or ("volume" if settings.network.network == VOLUME_NETWORK else "all")
-    told = api.RunOptions(**{name: options[name] for name in ("resume", "overwrite", "cache", "licence")})
+    told = api.RunOptions(**{name: options[name] for name in ("resume", "overwrite", "cache", "licence", "population")})
     parts = [option.partition("=") for option in options["slurm"]]
     slurm = {name: value if equals else True for name, equals, value in parts}
     execution = api.TrainExecution(options["launcher"], options["address"], options["retries"], slurm)

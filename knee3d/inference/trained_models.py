@@ -5,8 +5,10 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,8 +22,9 @@ from knee3d.inference.oblique_view import ObliqueView
 from knee3d.inference.patch_view import PatchView
 from knee3d.inference.prediction import PlaneView, View
 from knee3d.labels.label_scheme import LabelScheme
-from knee3d.labels.scheme_files import scheme_from_json
-from knee3d.models.fusion_file import AS_RECORDED, fusion_path, load_fusion
+from knee3d.models.fusion_file import FusionRecord, fusion_path, load_fusion
+from knee3d.models.known_patients import KnownPatients
+from knee3d.models.model_card import CARD, ModelCard, load_card
 from knee3d.models.model_folder import (
     is_trained,
     missing_folds,
@@ -30,7 +33,7 @@ from knee3d.models.model_folder import (
     trained_networks,
     trained_views,
 )
-from knee3d.postprocess.blend import select_weights
+from knee3d.postprocess.blend import Weights, select_weights
 from knee3d.postprocess.quality import QualityReference
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ class TrainedModels:
     Attributes:
         ensemble: The networks and their fusion weights: equal ones until `fuse` has fitted some.
         scheme: The classes they tell apart.
-        patients: Whom they were trained and validated on.
+        patients: The patients whom they, and the networks that they started from, were trained and validated on.
         spacing_mm: (planes, 3) voxel sizes along Inferior, Posterior, Left that each was trained on, the median.
             Oblique views are not among them: they resample to a spacing of their own.
         fingerprints: Name of each network's folder to a fingerprint of its weights.
@@ -62,7 +65,7 @@ class TrainedModels:
 
     ensemble: Ensemble
     scheme: LabelScheme
-    patients: Mapping[Split, frozenset[str]]
+    patients: Mapping[Split, KnownPatients]
     spacing_mm: np.ndarray
     fingerprints: Mapping[str, str]
     reference: QualityReference | None
@@ -121,18 +124,17 @@ def load_models(
     names = trained_networks(models, planes, oblique)
     cards = _cards(models, names)
     every = [card for ones in cards.values() for card in ones.values()]
-    schemes = {scheme_from_json(card["scheme"]) for card in every}
+    schemes = {card.scheme for card in every}
     if len(schemes) > 1:
         told = ", ".join(sorted(scheme.name for scheme in schemes))
         raise ValueError(f"the planes in {models} were trained on different schemes: {told}")
-    rules = {str(card["window_rule"]) for card in every}
+    rules = {card.window_rule for card in every}
     if len(rules) > 1:
         told = ", ".join(map(repr, sorted(rules)))
         raise ValueError(f"the planes in {models} were trained on images windowed by different rules: {told}")
     _check_shared(models, cards)
     patients = {
-        split: frozenset(patient for card in every for patient in card["patients"][split.value])
-        for split in (Split.TRAIN, Split.VAL)
+        split: reduce(or_, (card.known_patients(split) for card in every)) for split in (Split.TRAIN, Split.VAL)
     }
     views = _views(cards, engine, oblique)
     ensemble = Ensemble(views, dict.fromkeys(views, 1 / len(views)))
@@ -148,13 +150,9 @@ def load_models(
             "knee3d fuse DATASET --models %s%s",
             fitted, models, f" --views {OBLIQUE}:{oblique}" if oblique else "",
         )  # fmt: skip
-    spacing = np.array(
-        [card["spacing_mm"] for name, ones in cards.items() if name != OBLIQUE for card in ones.values()]
-    )
-    reference = fusion["reference"] if fusion else None
-    whole_only = tuple(
-        name for name, ones in cards.items() if any(card.get("whole_slices_only", False) for card in ones.values())
-    )
+    spacing = np.array([card.spacing_mm for name, ones in cards.items() if name != OBLIQUE for card in ones.values()])
+    reference = fusion.quality_reference if fusion else None
+    whole_only = tuple(name for name, ones in cards.items() if any(card.whole_slices_only for card in ones.values()))
     return TrainedModels(
         ensemble, schemes.pop(), patients, spacing, fingerprints, reference, rules.pop(), whole_only, str(engine or "")
     )
@@ -168,8 +166,8 @@ def _check_shared(models: Path, cards: "Mapping[str, Cards]") -> None:
     """
     of_homes: dict[Path, set[str]] = {}
     for home, card in (pair for ones in cards.values() for pair in ones.items()):
-        if card.get("shared_network"):
-            of_homes.setdefault(home, set()).add(card["shared_network"])
+        if card.shared_network:
+            of_homes.setdefault(home, set()).add(card.shared_network)
     for home, networks in of_homes.items():
         if len(networks) > 1:
             raise ValueError(
@@ -178,31 +176,25 @@ def _check_shared(models: Path, cards: "Mapping[str, Cards]") -> None:
             )
 
 
-Cards = Mapping[Path, Mapping[str, Any]]
+Cards = Mapping[Path, ModelCard]
 """The cards of one network, or of that of each fold, by the folder that has the network's folder."""
-ALIKE = ("classes", "patch", "turns")
-"""What the networks of folds must have in common to be averaged, beside their context and spacing."""
+ALIKE = ("classes", "patch", "rotations", "context")
+"""What the networks of folds must have in common to be averaged, beside the spacing of oblique slices."""
 
 
 def _cards(models: Path, names: Sequence[str]) -> dict[str, Cards]:
     """The cards of some networks.
 
     Raises:
-        ValueError: One cannot be read, lacks patients, or folds do not go together.
+        ValueError: One cannot be read, or folds do not go together.
     """
-    from knee3d.models.model_card import load_card
-
     cards: dict[str, Cards] = {}
     for name in names:
         cards[name] = {home: load_card(home, name) for home in network_folders(models) if is_trained(home, name)}
-        for home, card in cards[name].items():
-            if "patients" not in card:
-                raise ValueError(f"the card of {home / name} lacks patients; train this plane again")
         first, *others = cards[name].values()
         for card in others:
-            differ = [key for key in ALIKE if card.get(key) != first.get(key)]
-            differ += ["context"] if card["settings"]["context"] != first["settings"]["context"] else []
-            apart = np.abs(np.subtract(card["spacing_mm"], first["spacing_mm"])).max()
+            differ = [key for key in ALIKE if getattr(card, key) != getattr(first, key)]
+            apart = np.abs(np.subtract(card.spacing_mm, first.spacing_mm)).max()
             differ += ["spacing_mm"] if name == OBLIQUE and apart > ISOTROPIC_MM else []
             if differ:
                 raise ValueError(f"the folds of {models / name} differ in {', '.join(differ)} and cannot be averaged")
@@ -227,15 +219,16 @@ def _views(cards: Mapping[str, Cards], engine: "Backend | None", oblique: int) -
             views[name] = PlaneView(Plane(name), predictors[name])
     if oblique:
         home, card = next(iter(cards[OBLIQUE].items()))
-        path = home / OBLIQUE / "card.json"
-        spacing, whole = np.array(card["spacing_mm"], dtype=np.float64), card.get("whole_slices_only", False)
+        path, spacing = home / OBLIQUE / CARD, np.array(card.spacing_mm)
         if np.ptp(spacing) > ISOTROPIC_MM:
             raise ValueError(
                 f"{path} says voxels of {spacing.tolist()} mm; oblique slices need a network "
                 "that was trained on voxels of one length, three times the same"
             )
-        for number, turn in enumerate(_turns(path, card, oblique), start=1):
-            views[f"{OBLIQUE}-{number}"] = ObliqueView(turn, float(spacing.mean()), predictors[OBLIQUE], whole)
+        for number, rotation in enumerate(_view_rotations(path, card, oblique), start=1):
+            views[f"{OBLIQUE}-{number}"] = ObliqueView(
+                rotation, float(spacing.mean()), predictors[OBLIQUE], card.whole_slices_only
+            )
     return views
 
 
@@ -252,14 +245,14 @@ def average_models(networks: "Sequence[LoadedModel]") -> "LoadedModel":
     return replace(first, run=run) if others else first
 
 
-def _turns(path: Path, card: Mapping[str, Any], count: int) -> np.ndarray:
-    """(count, 3, 3) turns of so many oblique views: those of the network's training, as its card has them.
+def _view_rotations(path: Path, card: ModelCard, count: int) -> np.ndarray:
+    """(count, 3, 3) rotations of so many oblique views: those of the network's training, as its card has them.
 
     The network can be asked for another number of directions, as in MultiPlanarUNet; a warning says so.
     """
-    known = np.array(card.get("turns") or [])
+    known = np.array(card.rotations)
     if not len(known):
-        raise ValueError(f"{path} lacks turns; train this network again")
+        raise ValueError(f"{path} lacks rotations; train this network again")
     if len(known) == count:
         return known
     log.warning(
@@ -267,7 +260,7 @@ def _turns(path: Path, card: Mapping[str, Any], count: int) -> np.ndarray:
         path.parent, len(known), count, OBLIQUE, count, OBLIQUE, len(known),
     )  # fmt: skip
     try:
-        return np.array(oblique_view_rotations(str(card["settings"].get("spread", "sphere")), count))
+        return np.array(oblique_view_rotations(card.directions_spread, count))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -281,7 +274,7 @@ def models_fingerprint(models: Path, planes: Sequence[str] = (), oblique: int = 
     """
     names = trained_networks(models, planes, oblique)
     fusion = load_fusion(fusion_path(models, oblique))
-    rule = fusion and [fusion[key] for key in ("weights", "rule", "thresholds", AS_RECORDED)]
+    rule = fusion and fusion.what_labels_depend_on
     content = [[name, network_fingerprint(models, name)] for name in names]
     return hashlib.sha256(json.dumps([content, rule]).encode()).hexdigest()[:16]
 
@@ -304,7 +297,7 @@ def check_dataset_matches(
             f"trained on by {trained.window_rule!r}; prepare it again, or train again"
         )
     for split in unseen:
-        leaks = sorted({case.patient for case in cases} & trained.patients[split])
+        leaks = sorted({case.patient for case in cases if case.patient in trained.patients[split]})
         if leaks:
             raise ValueError(
                 f"patients {', '.join(leaks[:5])} of the {cases[0].split} split were in the {split} split when the "
@@ -320,8 +313,8 @@ def check_not_tested(dataset: CaseCollection, trained: TrainedModels, cases: Seq
         ValueError: Some of the dataset's patients were trained or validated on, and these were not.
     """
     seen = trained.patients[Split.TRAIN] | trained.patients[Split.VAL]
-    new = sorted({case.patient for case in cases} - seen)
-    if new and seen & {case.patient for case in dataset.cases}:
+    new = sorted({case.patient for case in cases if case.patient not in seen})
+    if new and any(case.patient in seen for case in dataset.cases):
         raise ValueError(
             f"patients {', '.join(new[:5])} of the {cases[0].split} split were not when the networks were trained on "
             "this dataset, so they may have been tested on; keep the split, or train again"
@@ -329,7 +322,7 @@ def check_not_tested(dataset: CaseCollection, trained: TrainedModels, cases: Seq
 
 
 def apply_fusion(
-    equal: Ensemble, fusion: Mapping[str, Any], name: str, fingerprints: Mapping[str, str], partly: bool
+    equal: Ensemble, fusion: FusionRecord, name: str, fingerprints: Mapping[str, str], partly: bool
 ) -> Ensemble:
     """The same views, weighted as their `fusion_path` says.
 
@@ -343,16 +336,17 @@ def apply_fusion(
     Raises:
         ValueError: The weights are for other views, or for another number of classes.
     """
-    views, weights = set(equal.views), fusion["weights"]
-    stale = [view for view, one in fingerprints.items() if fusion["networks"].get(view) != one]
+    views: set[str] = set(equal.views)
+    weights: Weights = fusion.weights
+    stale = [view for view, one in fingerprints.items() if fusion.networks.get(view) != one]
     if stale:
         log.warning("%s is older than the networks of %s: run knee3d fuse again", name, ", ".join(stale))
     if partly and views < set(weights):
         weights = select_weights(weights, equal.views)
     try:
-        classes = {len(weight) for weight in weights.values() if isinstance(weight, list)}
+        classes = {len(weight) for weight in weights.values() if not isinstance(weight, float | int)}
         if classes - {equal.classes}:
             raise ValueError(f"it has weights for {classes} classes, the networks {equal.classes}")
-        return Ensemble(equal.views, weights, fusion["rule"], fusion["thresholds"])
+        return Ensemble(equal.views, weights, fusion.rule, fusion.thresholds)
     except ValueError as error:
         raise ValueError(f"{name} does not fit the networks: {error}") from error

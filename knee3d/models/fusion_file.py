@@ -1,27 +1,85 @@
-"""Read and write fusion.json: fusion weights and what they were fitted on."""
+"""FusionRecord: fusion weights and what they were fitted on. It is kept as fusion.json."""
 
-import json
-import logging
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from knee3d.atomic import whole_file
 from knee3d.dataset.case_collection import Case
 from knee3d.geometry.view_names import OBLIQUE
 from knee3d.postprocess.fusion_fit import Fusion
 from knee3d.postprocess.quality import QualityReference
-from knee3d.records import VERSION, check_version
+from knee3d.records import Number, Record
 
-log = logging.getLogger(__name__)
 
-FORM = 1
-"""Version of the form of a `fusion_path`."""
-AS_RECORDED = "reference as recorded"
-"""Key of what `load_fusion` returns for what the file itself has, in which no later version of knee3d adds anything."""
+@dataclass(frozen=True)
+class ReferenceRecord:
+    """What later knees are compared with, see `postprocess.quality.QualityReference`.
+
+    Attributes:
+        volumes_mm3: Tissue to its smallest and largest volume in masks.
+        border_mm2: Tissue to the largest area of a border of an image that it covers in masks.
+        inter_view_dice: The lowest of a validation case.
+        predictive_entropy: The highest of a validation case.
+    """
+
+    volumes_mm3: Mapping[str, tuple[float, float]]
+    border_mm2: Mapping[str, float]
+    inter_view_dice: Number
+    predictive_entropy: Number
+
+
+@dataclass(frozen=True)
+class FittedOn:
+    """The cases that weights were fitted on, and the names of their splits, such as "val"."""
+
+    split: str
+    cases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FusionRecord(Record):
+    """How the probabilities of several views become labels, and what that was fitted on.
+
+    Attributes:
+        weights: View to its fusion weight, or to a weight for each class.
+        rule: How probabilities are blended, see `postprocess.blend.RULES`.
+        thresholds: The threshold of each tissue; None where the most probable class is taken.
+        objective: What was maximised, see `postprocess.fusion_fit.OBJECTIVES`.
+        dice: The objective on the cases that it was fitted on: "fused", "equal weights", and each view alone.
+        intervals: View to the lower and upper end of its weight's bootstrap interval over patients.
+        fitted_on: Those cases.
+        reference: What later knees are compared with.
+        networks: View to the fingerprint of its network.
+    """
+
+    weights: Mapping[str, float | tuple[float, ...]]
+    rule: str
+    thresholds: tuple[float, ...] | None
+    objective: str
+    dice: Mapping[str, Number]
+    intervals: Mapping[str, tuple[Number, Number]]
+    fitted_on: FittedOn
+    reference: ReferenceRecord
+    networks: Mapping[str, str]
+
+    @property
+    def quality_reference(self) -> QualityReference:
+        """What later knees are compared with, for `postprocess.quality.check_quality`."""
+        return QualityReference(**vars(self.reference))
+
+    @property
+    def what_labels_depend_on(self) -> list[object]:
+        """What the fingerprint of the networks and their fusion is made of, ready for JSON.
+
+        A field of the reference that has its default is left out: one that a later version of knee3d adds changes
+        nothing for old files.
+        """
+        reference = self.reference
+        told = {one.name: getattr(reference, one.name) for one in fields(reference)}
+        told = {one.name: told[one.name] for one in fields(reference) if told[one.name] != one.default}
+        return [dict(self.weights), self.rule, self.thresholds, told]
 
 
 def fusion_path(models: Path, oblique: int) -> Path:
@@ -41,29 +99,33 @@ def save_fusion(
 ) -> None:
     """Write a `fusion_path`.
 
-    It holds how opinions become labels, the networks and cases it was fitted on, its Dice there, and what later knees
-    are compared with.
+    Args:
+        fusion: How probabilities become labels, and its Dice.
+        cases: The cases that it was fitted on.
+        reference: What later knees are compared with.
+        fingerprints: View to the fingerprint of its network.
+        path: The file, which appears whole or not at all.
     """
-    content = {
-        VERSION: FORM,
-        "weights": dict(fusion.weights),
-        "rule": fusion.rule,
-        "thresholds": fusion.thresholds,
-        "objective": fusion.objective,
-        "dice": {"fused": fusion.dice, "equal weights": fusion.equal, **fusion.alone},
-        "intervals": dict(fusion.intervals),
-        "fitted_on": {
-            "split": " and ".join(sorted({case.split.value for case in cases})),
-            "cases": [case.name for case in cases],
-        },
-        "reference": {key: None if value != value else value for key, value in asdict(reference).items()},
-        "networks": dict(fingerprints),
-    }
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+    FusionRecord(
+        weights={view: _plain_weight(weight) for view, weight in fusion.weights.items()},
+        rule=fusion.rule,
+        thresholds=fusion.thresholds,
+        objective=fusion.objective,
+        dice={"fused": fusion.dice, "equal weights": fusion.equal, **fusion.alone},
+        intervals=fusion.intervals,
+        fitted_on=FittedOn(
+            " and ".join(sorted({case.split.value for case in cases})), tuple(case.name for case in cases)
+        ),
+        reference=ReferenceRecord(**asdict(reference)),
+        networks=fingerprints,
+    ).write(path)
 
 
-def load_fusion(path: Path) -> dict[str, Any] | None:
+def _plain_weight(weight: float | Sequence[float]) -> float | tuple[float, ...]:
+    return float(weight) if isinstance(weight, float | int) else tuple(map(float, weight))
+
+
+def load_fusion(path: Path) -> FusionRecord | None:
     """What a `fusion_path` holds; None where there is none.
 
     Raises:
@@ -72,17 +134,6 @@ def load_fusion(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text())
-        check_version(content, FORM)
-        weights = {str(name): np.asarray(weight, dtype=float).tolist() for name, weight in content["weights"].items()}
-        thresholds = content["thresholds"] and tuple(map(float, content["thresholds"]))
-        texts = {key: str(content[key]) for key in ("rule", "objective")}
-        volumes = {name: (float(low), float(high)) for name, (low, high) in content["reference"]["volumes_mm3"].items()}
-        borders = {name: float(area) for name, area in content["reference"]["border_mm2"].items()}
-        seen = (float("nan") if content["reference"][key] is None else float(content["reference"][key])
-                for key in ("inter_view_dice", "predictive_entropy"))  # fmt: skip
-        reference = QualityReference(volumes, borders, *seen)
-        checked = {"weights": weights, "thresholds": thresholds, "networks": dict(content["networks"])}
-        return content | texts | checked | {"reference": reference, AS_RECORDED: content["reference"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a readable weight file ({error!r}); run knee3d fuse again") from error
+        return FusionRecord.from_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is not a readable weight file ({error}); run knee3d fuse again") from error

@@ -1,27 +1,338 @@
-"""Read model cards: where a network comes from, how it was trained, and how well it does."""
+"""ModelCard: where a network comes from, how it was trained, and how well it does. It is kept as card.json."""
+
+from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from knee3d.dataset.case_collection import Split
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.resampling import is_rotation
 from knee3d.geometry.view_names import COARSEST_MM, FINEST_MM
-from knee3d.labels.scheme_files import scheme_from_json
-from knee3d.records import check_version
+from knee3d.labels.scheme_files import SchemeField
+from knee3d.models.known_patients import InheritedPatients, KnownPatients
+from knee3d.records import Number, Record, Settings
 
-FORM = 1
-"""Version of the form of card.json."""
-ALL_PLANES = "one_network_for_all_planes"
-"""Key of the card of a plane whose network was trained on the slices of all planes."""
-SHARED_NETWORK = "shared_network"
-"""Key of such a card for the fingerprint of that network."""
-NEEDED = ("knee3d", "plane", "scheme", "classes", "settings", "spacing_mm", "window_rule", "input", "output")
-"""What a network cannot be used without."""
+CARD = "card.json"
+Rotation = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
+"""The rows of a rotation matrix."""
+
+
+@dataclass(frozen=True)
+class NamesBySplit:
+    """Names of cases or of patients of the two splits that a training uses."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+
+    def of(self, split: Split) -> tuple[str, ...]:
+        """The names of a split, which is train or val."""
+        return {Split.TRAIN: self.train, Split.VAL: self.val}[split]
+
+
+@dataclass(frozen=True)
+class CountBySplit:
+    """A number of cases, patients or slices of the two splits that a training uses."""
+
+    train: int
+    val: int
+
+
+@dataclass(frozen=True)
+class PretrainedRecord:
+    """The network whose weights a training started from.
+
+    Attributes:
+        plane: The view that it was trained on.
+        classes: The names of its classes, background first.
+        fingerprint: Of its file model.keras, see `keras_file_fingerprint`.
+    """
+
+    plane: str
+    classes: tuple[str, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class SoftwareEnvironment(Record):
+    """Versions and devices that a network was trained with, as environment.json and the model card keep them.
+
+    Attributes:
+        knee3d: The version of knee3d.
+        commit: The git commit of knee3d; None where it does not run from a checkout.
+        python: The version of Python.
+        tensorflow: The version of TensorFlow.
+        keras: The version of Keras.
+        numpy: The version of NumPy.
+        platform: The operating system and the processor.
+        cpus: The number of processor cores that the training may use.
+        devices: The type and the description of each device that TensorFlow sees.
+    """
+
+    knee3d: str
+    commit: str | None
+    python: str
+    tensorflow: str
+    keras: str
+    numpy: str
+    platform: str
+    cpus: int
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What is known of a network when its training has ended.
+
+    Attributes:
+        best_epoch: The epoch whose weights are kept, from 1 on: that of the highest validation Dice.
+        scores: The scores of that epoch, by name: val_dice and other val_ of the validation split, loss and dice of the
+            training split, learning_rate.
+        slices: The number of slices of each split.
+        environment: What it was trained with.
+        saved_model_differs_by: The largest difference between the probabilities of the network and of its SavedModel;
+            None where there is no SavedModel.
+    """
+
+    best_epoch: int
+    scores: Mapping[str, Number]
+    slices: CountBySplit
+    environment: SoftwareEnvironment
+    saved_model_differs_by: float | None = None
+
+    def __post_init__(self) -> None:
+        if "val_dice" not in self.scores:
+            raise ValueError("the scores lack val_dice")
+
+
+@dataclass(frozen=True)
+class ModelCard(Record):
+    """Where a network comes from, how it was trained, and how well it does.
+
+    Attributes:
+        knee3d: The version of knee3d that began the training.
+        plane: The plane, or another view, that the network sees.
+        scheme: The meaning of the classes.
+        classes: The names of the classes, background first.
+        input: Shape and dtype of what the network takes, in words.
+        output: Shape and dtype of what it gives, in words.
+        settings: How it was trained, see `training.config.TrainConfig.settings`.
+        cases: Names of the training and validation cases.
+        patients: Pseudonyms of the training and validation patients.
+        data_fingerprint: A hash of the slices of all cases.
+        window_rule: The name of the way in which the intensity windows of its images were found.
+        spacing_mm: Voxel size of the training knees along Inferior, Posterior, Left in mm: their median.
+        patch: Voxels of a patch along Inferior, Posterior, Left, of a network of the volume; None for one of slices.
+        whole_slices_only: Whether the network must see whole slices, see `networks.Architecture`.
+        rotations: The directions of oblique slices; empty for a plane.
+        licence: What may be done with the network; empty where nobody said.
+        population: Whose knees it was trained on, in words; empty where nobody said.
+        structure_fingerprint: A hash of the layers of a user's own network; empty for a built-in one.
+        pretrained: The network whose weights the training started from; None where there is none.
+        inherited: Patients of the networks that it started from, by network.
+        one_network_for_all_planes: Whether the network was trained on the slices of all planes.
+        shared_network: The fingerprint of that network, in the folder of a plane; empty elsewhere.
+        result: What the training ended with; None while it runs.
+    """
+
+    knee3d: str
+    plane: str
+    scheme: SchemeField
+    classes: tuple[str, ...]
+    input: str
+    output: str
+    settings: Settings
+    cases: NamesBySplit
+    patients: NamesBySplit
+    data_fingerprint: str
+    window_rule: str
+    spacing_mm: tuple[float, float, float]
+    patch: tuple[int, int, int] | None = None
+    whole_slices_only: bool = False
+    rotations: tuple[Rotation, ...] = ()
+    licence: str = ""
+    population: str = ""
+    structure_fingerprint: str = ""
+    pretrained: PretrainedRecord | None = None
+    inherited: tuple[InheritedPatients, ...] = ()
+    one_network_for_all_planes: bool = False
+    shared_network: str = ""
+    result: TrainingResult | None = None
+
+    def __post_init__(self) -> None:
+        if self.context < 0:
+            raise ValueError("settings: the context is below 0")
+        spacing = np.asarray(self.spacing_mm)
+        if not (np.isfinite(spacing) & (spacing > 0)).all():
+            raise ValueError(f"spacing_mm: it must be three distances above 0, not {self.spacing_mm}")
+        if self.patch is not None and min(self.patch) <= 0:
+            raise ValueError(f"patch: it must be three sides above 0, not {self.patch}")
+        rotations = np.array(self.rotations)
+        if not np.isfinite(rotations).all() or not all(is_rotation(rotation) for rotation in rotations):
+            raise ValueError("rotations: one of them is no rotation matrix")
+        if self.rotations and not FINEST_MM <= spacing.min() <= spacing.max() <= COARSEST_MM:
+            raise ValueError(
+                f"spacing_mm: oblique slices have spacings of {FINEST_MM} to {COARSEST_MM} mm, not {self.spacing_mm}"
+            )
+        _ = self.directions_spread
+
+    @property
+    def context(self) -> int:
+        """The number of neighbours on each side that a slice is shown with."""
+        context = self.settings.get("context")
+        if not isinstance(context, int):
+            raise ValueError(f"settings: the context is {context!r} and no number")
+        return context
+
+    @property
+    def directions_spread(self) -> str:
+        """How the directions of oblique slices are spread, see `geometry.directions`."""
+        spread = self.settings.get("spread", "sphere")
+        if not isinstance(spread, str):
+            raise ValueError(f"settings: the spread is {spread!r} and no name")
+        return spread
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs that the training was asked for; 0 where the card does not tell."""
+        epochs = self.settings.get("epochs")
+        return epochs if isinstance(epochs, int) else 0
+
+    @property
+    def finished(self) -> TrainingResult:
+        """What the training ended with.
+
+        Raises:
+            ValueError: It has not ended.
+        """
+        if self.result is None:
+            raise ValueError("result: the training has not ended")
+        return self.result
+
+    def known_patients(self, split: Split) -> KnownPatients:
+        """All patients of a split, those of the networks that it started from included.
+
+        Args:
+            split: Train or val.
+        """
+        inherited = {
+            (group.key, one) for group in self.inherited for one in (group.train if split is Split.TRAIN else group.val)
+        }
+        return KnownPatients(frozenset(self.patients.of(split)), frozenset(inherited))
+
+
+@dataclass(frozen=True)
+class SliceAxes:
+    """Where in the body the index of slices, and the rows and columns of a slice, increase to."""
+
+    slices: str
+    height: str
+    width: str
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """How many cases and patients a network has seen; patients of networks that it started from count, too."""
+
+    cases: CountBySplit
+    patients: CountBySplit
+
+
+@dataclass(frozen=True)
+class SavedModelDescription(Record):
+    """What a SavedModel and an ONNX file say of themselves: how to make slices and read the answer.
+
+    It names no case and no patient. `docs/reference/saved_model.md` explains each key.
+
+    Attributes:
+        knee3d: The version of knee3d.
+        plane: The plane, or another view, that the network sees.
+        scheme: The meaning of the classes.
+        classes: The names of the classes, background first: the last axis of the answer.
+        colours: The colour of each class, such as "#e64b35".
+        context: The number of neighbours on each side that a slice is shown with.
+        channels: The neighbours in the order of the input's last axis; empty for patches.
+        slice_axes: Of the slices of a plane; None for other views.
+        axes: Which way the voxels of the knee run, in words.
+        window: How intensities become grey values, in words.
+        window_rule: The name of that way.
+        spacing_mm: Voxel size of the training knees along Inferior, Posterior, Left in mm.
+        patch: Voxels of a patch; None for slices.
+        rotations: The directions of oblique slices; empty for a plane.
+        input: Shape and dtype of the input, in words.
+        output: Shape and dtype of the output, in words.
+        trained_on: How many cases and patients it has seen.
+        scores: The scores of the exported epoch; empty before the training has ended.
+        licence: What may be done with the network; empty where nobody said.
+        population: Whose knees it was trained on, in words; empty where nobody said.
+    """
+
+    knee3d: str
+    plane: str
+    scheme: SchemeField
+    classes: tuple[str, ...]
+    colours: tuple[str, ...]
+    context: int
+    channels: tuple[int, ...]
+    slice_axes: SliceAxes | None
+    axes: str
+    window: str
+    window_rule: str
+    spacing_mm: tuple[float, float, float]
+    patch: tuple[int, int, int] | None
+    rotations: tuple[Rotation, ...]
+    input: str
+    output: str
+    trained_on: TrainedOn
+    scores: Mapping[str, Number] = field(default_factory=dict)
+    licence: str = ""
+    population: str = ""
+
+
+def saved_model_description(card: ModelCard) -> SavedModelDescription:
+    """What travels inside a SavedModel and an ONNX file.
+
+    Args:
+        card: A model card. Of a training that has not ended, the scores are left out.
+    """
+    colours = {one.name: "#{:02x}{:02x}{:02x}".format(*one.colour) for one in card.scheme.tissues}
+    known = (card.known_patients(split) for split in (Split.TRAIN, Split.VAL))
+    return SavedModelDescription(
+        knee3d=card.knee3d,
+        plane=card.plane,
+        scheme=card.scheme,
+        classes=card.classes,
+        colours=tuple(colours.get(name, "#000000") for name in card.classes),
+        context=card.context,
+        channels=() if card.patch else tuple(range(-card.context, card.context + 1)),
+        slice_axes=_slice_axes(card.plane),
+        axes="the knee's voxels run Inferior, Posterior, Left; a left knee is mirrored to a right one first",
+        window=f"8 bit, one window for the whole volume: {card.window_rule}",
+        window_rule=card.window_rule,
+        spacing_mm=card.spacing_mm,
+        patch=card.patch,
+        rotations=card.rotations,
+        input=card.input,
+        output=card.output,
+        trained_on=TrainedOn(
+            CountBySplit(len(card.cases.train), len(card.cases.val)), CountBySplit(*(len(one) for one in known))
+        ),
+        scores={} if card.result is None else card.result.scores,
+        licence=card.licence,
+        population=card.population,
+    )
+
+
+def _slice_axes(plane: str) -> SliceAxes | None:
+    directions = ["inferior", "posterior", "left"]
+    if plane not in [one.value for one in Plane]:
+        return None
+    first = directions.pop(Plane(plane).axis)
+    return SliceAxes(first, *directions)
 
 
 def view_folder(models: Path, view: Plane | str) -> Path:
@@ -40,102 +351,17 @@ def keras_file_fingerprint(folder: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def saved_model_description(card: Mapping[str, Any]) -> dict[str, Any]:
-    """What travels inside a SavedModel and an ONNX file: how to make slices and read the answer; no case, no patient.
-
-    Args:
-        card: A model card; of one whose training has not ended, what is not known yet is left out.
-
-    Returns:
-        Ready for JSON; the keys are explained in `docs/reference/saved_model.md`.
-    """
-    plane, context = card["plane"], card["settings"]["context"]
-    colours = {one.name: "#{:02x}{:02x}{:02x}".format(*one.colour) for one in scheme_from_json(card["scheme"]).tissues}
-    trained_on = {name: {split: len(one) for split, one in card[name].items()} for name in ("cases", "patients")
-                  if name in card}  # fmt: skip
-    return {
-        "knee3d": card["knee3d"],
-        "plane": plane,
-        "scheme": card["scheme"],
-        "classes": card["classes"],
-        "colours": [colours.get(name, "#000000") for name in card["classes"]],
-        "context": context,
-        "channels": [] if card.get("patch") else list(range(-context, context + 1)),
-        "slice_axes": _slice_axes(plane),
-        "axes": "the knee's voxels run Inferior, Posterior, Left; a left knee is mirrored to a right one first",
-        "window": f"8 bit, one window for the whole volume: {card['window_rule']}",
-        "window_rule": card["window_rule"],
-        "spacing_mm": card["spacing_mm"],
-        "patch": card.get("patch"),
-        "turns": card.get("turns", []),
-        "input": card["input"],
-        "output": card["output"],
-        "trained_on": trained_on,
-        "scores": card.get("scores", {}),
-        "licence": card.get("licence", ""),
-    }
-
-
-def _slice_axes(plane: str) -> dict[str, str]:
-    """Where in the body the index of slices, and the rows and columns of a slice, increase to."""
-    directions = ["inferior", "posterior", "left"]
-    if plane not in [one.value for one in Plane]:
-        return {}
-    first = directions.pop(Plane(plane).axis)
-    return {"slices": first, "height": directions[0], "width": directions[1]}
-
-
-def load_card(models: Path, view: Plane | str) -> dict[str, Any]:
+def load_card(models: Path, view: Plane | str) -> ModelCard:
     """The model card of a plane, or of another view, see `view_folder`.
 
     Raises:
         FileNotFoundError: There is none: the plane was not trained to the end.
         ValueError: It cannot be read.
     """
-    path = view_folder(models, view) / "card.json"
+    path = view_folder(models, view) / CARD
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; train this plane first: knee3d-train DATASET --models {models}")
     try:
-        card = json.loads(path.read_text())
-        missing = [key for key in NEEDED if key not in card]
-        if missing:
-            raise ValueError(f"it lacks {', '.join(missing)}")
-        _check(card)
-        return card
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        return ModelCard.from_json(path.read_bytes())
+    except ValueError as error:
         raise ValueError(f"{path} is not a readable model card ({error}); train this plane again") from error
-
-
-def _check(card: Mapping[str, Any]) -> None:
-    """Look at what is used of a card.
-
-    Raises:
-        ValueError, TypeError, KeyError, AttributeError, OverflowError: It is of another kind than it should be.
-    """
-    check_version(card, FORM)
-    scheme_from_json(card["scheme"])
-    if not all(isinstance(name, str) for name in card["classes"]):
-        raise ValueError("classes without names")
-    if int(card["settings"]["context"]) < 0:
-        raise ValueError("a context below 0")
-    for split in ("train", "val") if "patients" in card else ():
-        patients = card["patients"][split]
-        if not isinstance(patients, list) or not all(isinstance(patient, str) for patient in patients):
-            raise ValueError("patients are no lists of names")
-    spacing = np.asarray(card["spacing_mm"], dtype=np.float64)
-    if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
-        raise ValueError(f"spacing_mm is no three distances above 0: {card['spacing_mm']}")
-    if card.get("patch") is not None and not (len(card["patch"]) == 3 and min(map(int, card["patch"])) > 0):
-        raise ValueError(f"patch is no three sides above 0: {card['patch']}")
-    if card.get("turns"):
-        _check_oblique(card, spacing)
-
-
-def _check_oblique(card: Mapping[str, Any], spacing: np.ndarray) -> None:
-    turns = np.asarray(card["turns"], dtype=np.float64)
-    if turns.shape[1:] != (3, 3) or not all(is_rotation(turn) for turn in turns):
-        raise ValueError("turns are no rotations")
-    if not FINEST_MM <= spacing.min() <= spacing.max() <= COARSEST_MM:
-        raise ValueError(f"oblique slices have spacings of {FINEST_MM} to {COARSEST_MM} mm, not {spacing.tolist()}")
-    if not isinstance(card["settings"].get("spread", ""), str):
-        raise ValueError("its spread has no name")

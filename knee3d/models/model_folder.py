@@ -9,12 +9,12 @@ from pathlib import Path
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.view_names import OBLIQUE, SOLID
 from knee3d.labels.label_scheme import LabelScheme
-from knee3d.labels.scheme_files import scheme_from_json
+from knee3d.models.model_card import CARD, load_card
 
 
 def is_trained(models: Path, view: str) -> bool:
     """Whether a view's network was trained to the end."""
-    return (models / view / "card.json").is_file()
+    return (models / view / CARD).is_file()
 
 
 def network_folders(models: Path) -> tuple[Path, ...]:
@@ -124,10 +124,10 @@ def label_scheme_of(models: Path, planes: Sequence[str] = (), oblique: int = 0) 
         FileNotFoundError: There is no such network.
     """
     name = trained_networks(models, planes, oblique)[0]
-    card = next(home for home in network_folders(models) if is_trained(home, name)) / name / "card.json"
+    home = next(home for home in network_folders(models) if is_trained(home, name))
     try:
-        return scheme_from_json(json.loads(card.read_text())["scheme"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return load_card(home, name).scheme
+    except (OSError, ValueError):
         return None
 
 
@@ -141,20 +141,17 @@ def network_fingerprint(models: Path, name: str) -> str:
         ValueError: There is no such index, or the card cannot be read.
     """
     folders = [home / name for home in network_folders(models) if is_trained(home, name)] or [models / name]
-    prints = [_mark_in(folder) for folder in folders]
+    prints = [_fingerprint_of(folder) for folder in folders]
     return prints[0] if len(prints) == 1 else hashlib.sha256(json.dumps(prints).encode()).hexdigest()[:16]
 
 
-def _mark_in(folder: Path) -> str:
-    path, card = folder / "saved_model" / "variables" / "variables.index", folder / "card.json"
-    try:
-        said = json.loads(card.read_text())
-        looks = [said.get(key) for key in ("turns", "patch", "spacing_mm", "whole_slices_only")]
-        looks.append(said["settings"].get("spread"))
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{card} is not a readable model card; train this plane again") from error
+def _fingerprint_of(folder: Path) -> str:
+    path, card = folder / "saved_model" / "variables" / "variables.index", load_card(folder.parent, folder.name)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); train this plane again") from error
-    return hashlib.sha256(content + (json.dumps(looks).encode() if looks[0] or looks[1] else b"")).hexdigest()[:16]
+    if card.rotations or card.patch:
+        seen = [card.rotations, card.patch, card.spacing_mm, card.whole_slices_only, card.directions_spread]
+        content += json.dumps(seen).encode()
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 import gc
 import importlib.util
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,7 +91,7 @@ def export_onnx(models: Path, view: Plane | str, out: Path) -> float:
         with warnings.catch_warnings(), _collecting_often():
             warnings.simplefilter("ignore", FutureWarning)  # Keras asks NumPy for the old np.object
             model.export(str(partial / MODEL), format="onnx", verbose=False)
-        told = json.dumps(description, indent=2)
+        told = description.to_json()
         (partial / DESCRIPTION).write_text(told + "\n")
         _add_metadata(partial / MODEL, told)
         return largest_difference(model, load_onnx(partial / MODEL), ONNX_PARITY, f"{out / MODEL}")

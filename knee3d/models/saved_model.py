@@ -4,8 +4,7 @@ models/<plane>/saved_model/     tf.saved_model.load(...).serve(uint8 slices) -> 
 `export_saved_model` models/<plane>/card.json        what it was trained on, how, and how well
 """
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import tensorflow as tf
 
 from knee3d.geometry.plane import Plane
 from knee3d.models.float32_precision import exact_float32
-from knee3d.models.model_card import view_folder
+from knee3d.models.model_card import ModelCard, SavedModelDescription, view_folder
 
 ASSET = Path("assets.extra") / "knee3d.json"
 """The description's place in a SavedModel: in the folder that the format leaves to its users."""
@@ -27,7 +26,7 @@ DEPTH = 19
 """Of the noise that networks of patches are tried on."""
 
 
-def export_saved_model(model: keras.Model, folder: Path, description: Mapping[str, Any]) -> float:
+def export_saved_model(model: keras.Model, folder: Path, description: SavedModelDescription) -> float:
     """Write a SavedModel that says itself what it is.
 
     Its signatures, each also a method of what `tf.saved_model.load` returns:
@@ -46,7 +45,7 @@ def export_saved_model(model: keras.Model, folder: Path, description: Mapping[st
     Args:
         model: uint8 slices of any size, with an odd number of channels, or patches -> probabilities.
         folder: Made; must not exist.
-        description: Ready for JSON.
+        description: What the SavedModel says of itself.
 
     Returns:
         The largest difference between what the network says and what the SavedModel, loaded again, says.
@@ -69,7 +68,7 @@ def export_saved_model(model: keras.Model, folder: Path, description: Mapping[st
         "labels", lambda slices: tf.cast(tf.argmax(serve(slices), axis=-1), tf.uint8), input_signature=[slices]
     )
     archive.add_endpoint("volume", lambda stack: _whole_stack(serve, stack, channels), input_signature=[stack])
-    told = json.dumps(dict(description), indent=2)
+    told = description.to_json()
 
     @tf.function(input_signature=[])
     def about() -> tf.Tensor:
@@ -145,7 +144,7 @@ def load_saved_model(folder: Path) -> Any:
     return model
 
 
-def check_model_folder(models: Path, plane: Plane | str, card: Mapping[str, Any]) -> None:
+def check_model_folder(models: Path, plane: Plane | str, card: ModelCard) -> None:
     """Refuse a card or a SavedModel that lies in the folder of another plane, or beside the card of another model.
 
     Oblique slices are a plane in this respect; see `view_folder`.
@@ -155,11 +154,11 @@ def check_model_folder(models: Path, plane: Plane | str, card: Mapping[str, Any]
     """
     folder = view_folder(models, plane)
     try:
-        description = json.loads((folder / "saved_model" / ASSET).read_text())
-        inside = (description["plane"], description["scheme"], list(description["classes"]), description["context"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        told = SavedModelDescription.from_json((folder / "saved_model" / ASSET).read_bytes())
+    except (OSError, ValueError) as error:
         raise ValueError(f"{folder / 'saved_model' / ASSET} cannot be read; train this plane again") from error
-    outside = (card["plane"], card["scheme"], list(card["classes"]), card["settings"]["context"])
+    inside = (told.plane, told.scheme, told.classes, told.context)
+    outside = (card.plane, card.scheme, card.classes, card.context)
     name = folder.name
     if outside[0] != name or inside[0] != name:
         other = outside[0] if outside[0] != name else inside[0]

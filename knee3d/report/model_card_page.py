@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from knee3d.atomic import whole_file
+from knee3d.models.fusion_file import FusionRecord
+from knee3d.models.model_card import ModelCard
 from knee3d.report.templates import load_template
 
 DPI = 130
@@ -47,14 +48,12 @@ def curves_figure(history: Mapping[str, Sequence[float]], title: str, path: Path
         figure.savefig(partial)
 
 
-def render_model_cards(
-    cards: Mapping[str, Mapping[str, Any]], fusions: Sequence[Mapping[str, Any]], curves: str
-) -> str:
+def render_model_cards(cards: Mapping[str, ModelCard], fusions: Sequence[FusionRecord], curves: str) -> str:
     """One page about all networks of a folder.
 
     Args:
-        cards: Plane name -> what card.json holds.
-        fusions: What each fusion.json holds.
+        cards: Name of each plane, or other view, to its model card.
+        fusions: The fusion weights of these networks.
         curves: Name of the picture of the curves in each plane's folder.
 
     Returns:

@@ -320,6 +320,7 @@ class RunOptions:
             goes on; others begin anew.
         draw_confusion: Function that draws the confusion matrix for TensorBoard. None leaves the picture out.
         licence: Licence of the network, which stands in the card and in the SavedModel.
+        population: Whose knees the network is trained on, in words, which stands there, too.
 
     Raises:
         ValueError: A callback is none of Keras.
@@ -331,6 +332,7 @@ class RunOptions:
     callbacks: tuple[Any, ...] = ()
     draw_confusion: Callable[..., Any] | None = field(default=None, repr=False)
     licence: str = ""
+    population: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "callbacks", tuple(self.callbacks))

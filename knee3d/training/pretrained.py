@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import knee3d.tensorflow_setup  # noqa: F401
 
@@ -15,7 +14,8 @@ import keras
 
 from knee3d.dataset.case_collection import CaseCollection, Split
 from knee3d.models.keras_file import load_keras_file
-from knee3d.models.model_card import keras_file_fingerprint, load_card, view_folder
+from knee3d.models.known_patients import hash_patients
+from knee3d.models.model_card import CARD, ModelCard, PretrainedRecord, keras_file_fingerprint, load_card, view_folder
 
 log = logging.getLogger(__name__)
 
@@ -30,19 +30,12 @@ class PretrainedNetwork:
     """
 
     folder: Path
-    card: Mapping[str, Any]
+    card: ModelCard
 
     @property
-    def patients(self) -> dict[str, list[str]]:
-        """Patients by split, "train" and "val"; those of networks that it started from itself are among them."""
-        known = self.card.get("patients") or {}
-        return {split.value: list(known.get(split.value, [])) for split in (Split.TRAIN, Split.VAL)}
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """The entry of this network in the model card of the new network, ready for JSON."""
-        mine = keras_file_fingerprint(self.folder)
-        return {"plane": self.card["plane"], "classes": self.card["classes"], "model.keras": mine}
+    def record(self) -> PretrainedRecord:
+        """The entry of this network in the model card of the new network."""
+        return PretrainedRecord(self.card.plane, self.card.classes, keras_file_fingerprint(self.folder))
 
 
 def find_pretrained(folder: str | Path, view: str) -> PretrainedNetwork:
@@ -57,11 +50,11 @@ def find_pretrained(folder: str | Path, view: str) -> PretrainedNetwork:
         ValueError: Its card cannot be read.
     """
     given = Path(folder)
-    home = given if (given / "card.json").is_file() else view_folder(given, view)
+    home = given if (given / CARD).is_file() else view_folder(given, view)
     folds = sorted(given.glob(f"fold-*-of-*/{view}/card.json"))
-    if folds and not (home / "card.json").is_file():
+    if folds and not (home / CARD).is_file():
         raise FileNotFoundError(f"{given} holds the folds of a cross-validation; name one: {folds[0].parents[1]}")
-    if not (home / "card.json").is_file():
+    if not (home / CARD).is_file():
         raise FileNotFoundError(
             f"{given} holds no {view} network to begin with; give a models folder that has it, or the folder of one "
             "network"
@@ -69,8 +62,8 @@ def find_pretrained(folder: str | Path, view: str) -> PretrainedNetwork:
     return PretrainedNetwork(home, load_card(home.parent, home.name))
 
 
-def inherit_patients(card: Mapping[str, Any], pretrained: PretrainedNetwork, dataset: CaseCollection) -> dict[str, Any]:
-    """Add the patients of a pretrained network to a model card, split by split, so that leak checks stay true.
+def inherit_patients(card: ModelCard, pretrained: PretrainedNetwork, dataset: CaseCollection) -> ModelCard:
+    """Add the patients of a pretrained network to a model card, as hashes, so that later checks know them.
 
     Args:
         card: The model card of the training that is about to start.
@@ -78,27 +71,25 @@ def inherit_patients(card: Mapping[str, Any], pretrained: PretrainedNetwork, dat
         dataset: The dataset of the training.
 
     Returns:
-        The card with all patients, and the key `begins_with` for the pretrained network.
+        The card with the pretrained network and the hashes of its patients, and of those that it has inherited.
 
     Raises:
         ValueError: Validation patients were trained on before, so that validation would flatter.
     """
-    before = pretrained.patients
-    if not any(before.values()):
+    first, record = pretrained.card, pretrained.record
+    seen = first.known_patients(Split.TRAIN)
+    if not len(seen | first.known_patients(Split.VAL)):
         log.warning("%s does not say whom it was trained on: nobody can tell whether tests are fair", pretrained.folder)
-    seen = set(before[Split.TRAIN.value])
     for split in (Split.VAL, Split.TEST):
-        leaks = sorted({case.patient for case in dataset.of_split(split)} & seen)
+        leaks = sorted({case.patient for case in dataset.of_split(split) if case.patient in seen})
         told = f"patients {', '.join(leaks[:5])} of the {split} split were trained on by the network in "
         told += f"{pretrained.folder}: their scores would flatter"
         if leaks and split is Split.VAL:
             raise ValueError(f"{told}; move them to the train split, or rename them if they are other people")
         if leaks:
             log.warning("%s, and evaluate will refuse them", told)
-    patients = {
-        split: sorted({*card["patients"][split], *before[split]}) for split in (Split.TRAIN.value, Split.VAL.value)
-    }
-    return {**card, "patients": patients, "begins_with": pretrained.record}
+    hashes = hash_patients(record.fingerprint, first.patients.train, first.patients.val)
+    return replace(card, inherited=(*first.inherited, hashes), pretrained=record)
 
 
 def load_matching_layers(model: keras.Model, pretrained: PretrainedNetwork, classes: Sequence[str]) -> None:
@@ -121,7 +112,7 @@ def load_matching_layers(model: keras.Model, pretrained: PretrainedNetwork, clas
     alike = [type(layer) for layer in mine] == [type(layer) for layer in theirs]
     by_name = {layer.name: layer for layer in theirs if not _is_numbered(layer)}
     partners = theirs if alike else [by_name.get(layer.name) for layer in mine]
-    told = len(pretrained.card["classes"]) if list(pretrained.card["classes"]) != list(classes) else 0
+    told = len(pretrained.card.classes) if pretrained.card.classes != tuple(classes) else 0
     anew = []
     for layer, partner in zip(mine, partners, strict=True):
         shapes = _shapes(layer)

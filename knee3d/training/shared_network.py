@@ -1,16 +1,15 @@
 """One network for the slices of all planes (`--plane shared`), exported to the folder of each plane."""
 
 import shutil
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from knee3d.atomic import whole_folder
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.view_names import SHARED
 from knee3d.models.model_card import (
-    ALL_PLANES,
-    SHARED_NETWORK,
+    CARD,
+    ModelCard,
     keras_file_fingerprint,
     load_card,
     saved_model_description,
@@ -24,12 +23,12 @@ from knee3d.training.training_card import card_differences
 from knee3d.training.training_folder import TrainingFolder
 
 
-def card_of_plane(card: Mapping[str, Any], plane: Plane, network: str = "") -> dict[str, Any]:
+def card_of_plane(card: ModelCard, plane: Plane, network: str = "") -> ModelCard:
     """Make the model card of a plane from the card and the fingerprint of the network that all planes share."""
-    return {**card, "plane": plane.value, ALL_PLANES: True, SHARED_NETWORK: network}
+    return replace(card, plane=plane.value, one_network_for_all_planes=True, shared_network=network)
 
 
-def check_plane_folders(models: Path, card: Mapping[str, Any], config: TrainConfig, options: RunOptions) -> None:
+def check_plane_folders(models: Path, card: ModelCard, config: TrainConfig, options: RunOptions) -> None:
     """Refuse to train for all planes where a plane has a network of its own.
 
     Raises:
@@ -46,7 +45,7 @@ def check_plane_folders(models: Path, card: Mapping[str, Any], config: TrainConf
                 f"{training_folder_of(models, plane)} holds an interrupted training of a network of its own; finish it "
                 "with --resume, move it away, or choose another --models"
             )
-        if there is None or there.get(ALL_PLANES):
+        if there is None or there.one_network_for_all_planes:
             continue
         differ = card_differences(there, card_of_plane(card, plane), type(config)())
         raise ValueError(f"{folder} holds a model with other {differ}; choose another --models or give --overwrite")
@@ -59,15 +58,21 @@ def export_planes(models: Path, config: TrainConfig) -> None:
     network, fingerprint = None, keras_file_fingerprint(source)
     for plane in Plane:
         mine, folder = card_of_plane(card, plane, fingerprint), view_folder(models, plane)
-        there = TrainingFolder(folder).card or {}
+        there = TrainingFolder(folder).card
         whole = all((folder / name).is_file() for name in ("saved_model/saved_model.pb", "model.keras"))
-        if whole and {**there, "saved_model_differs_by": None} == {**mine, "saved_model_differs_by": None}:
+        if whole and there is not None and _without_difference(there) == _without_difference(mine):
             continue
         if network is None:
-            network = untrained_network(len(card["classes"]), config)
+            network = untrained_network(len(card.classes), config)
             network.load_weights(source / "model.keras")
         with whole_folder(folder) as partial:
             differs = export_saved_model(network, partial / "saved_model", saved_model_description(mine))
             for name in ("model.keras", "metrics.csv"):
                 shutil.copyfile(source / name, partial / name)
-            TrainingFolder(partial).write_json("card.json", mine | {"saved_model_differs_by": differs})
+            replace(mine, result=replace(mine.finished, saved_model_differs_by=differs)).write(partial / CARD)
+
+
+def _without_difference(card: ModelCard) -> str:
+    """A card but for how far its SavedModel is from the network."""
+    result = card.result and replace(card.result, saved_model_differs_by=None)
+    return replace(card, result=result).to_json()

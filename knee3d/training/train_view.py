@@ -4,8 +4,8 @@ import gc
 import logging
 import shutil
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import knee3d.tensorflow_setup  # noqa: F401
 
@@ -16,7 +16,16 @@ from knee3d.dataset.case_collection import CaseCollection, Split
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.view_names import SHARED
 from knee3d.lease import BEAT_S, STALE_S, Lease, leased
-from knee3d.models.model_card import load_card, saved_model_description, training_folder_of, view_folder
+from knee3d.models.model_card import (
+    CARD,
+    CountBySplit,
+    ModelCard,
+    TrainingResult,
+    load_card,
+    saved_model_description,
+    training_folder_of,
+    view_folder,
+)
 from knee3d.models.saved_model import export_saved_model
 from knee3d.networks.architecture import is_custom_network
 from knee3d.networks.custom_network import structure_fingerprint
@@ -28,8 +37,8 @@ from knee3d.training.pretrained import PretrainedNetwork, find_pretrained, inher
 from knee3d.training.sample_index import index_samples
 from knee3d.training.shared_network import check_plane_folders, export_planes
 from knee3d.training.trainer import distribution_strategy
-from knee3d.training.training_card import card_differences, new_model_card
-from knee3d.training.training_folder import SETTINGS, TrainingFolder, software_environment
+from knee3d.training.training_card import card_differences, new_model_card, with_epochs
+from knee3d.training.training_folder import ENVIRONMENT, SETTINGS, TrainingFolder, software_environment
 from knee3d.training.view_setup import ViewSetup, make_view_setup
 
 log = logging.getLogger(__name__)
@@ -75,7 +84,7 @@ def train_view(
     run, finished = TrainingFolder(training_folder_of(models, view)), TrainingFolder(folder)
     longer = options.resume and _only_shorter(finished.card, card, config)
     if longer:
-        card = {"licence": (finished.card or {}).get("licence", "")} | card
+        card = _said_before(card, finished.card)
     train, val = (
         index_samples(seeing.stacks(dataset, dataset.of_split(split)), seeing.sampler, limit)
         for split in (Split.TRAIN, Split.VAL)
@@ -88,7 +97,7 @@ def train_view(
         with devices.scope():
             model = network_with_first_weights(dataset.scheme.classes, config, weights)
         if pretrained:
-            load_matching_layers(model, pretrained, card["classes"])
+            load_matching_layers(model, pretrained, card.classes)
         if longer and not run.checkpoints and (finished.last.is_file() or not options.overwrite):
             run.continue_from(finished, model)
         fit_network(model, task, run, options.cache, lease.check)
@@ -103,15 +112,14 @@ def train_view(
 
 def _planned(
     dataset: CaseCollection, view: str, config: TrainConfig, options: RunOptions
-) -> tuple[ViewSetup, dict[str, Any], PretrainedNetwork | None]:
+) -> tuple[ViewSetup, ModelCard, PretrainedNetwork | None]:
     """How knees are shown, the card before training, and the network to begin with."""
     check_unused_settings(config, view)
     seeing = make_view_setup(view, config, dataset.of_split(Split.TRAIN))
-    card = new_model_card(dataset, seeing, config.settings)
-    if options.licence:
-        card["licence"] = options.licence
+    card = new_model_card(dataset, seeing, config.settings, options.licence, options.population)
     if is_custom_network(config.network.network):
-        card["structure"] = structure_fingerprint(untrained_network(dataset.scheme.classes, config))
+        structure = structure_fingerprint(untrained_network(dataset.scheme.classes, config))
+        card = replace(card, structure_fingerprint=structure)
     if config.network.init is None:
         return seeing, card, None
     pretrained = find_pretrained(config.network.init, view)
@@ -147,7 +155,7 @@ def _alone(run: TrainingFolder) -> AbstractContextManager[Lease]:
     return leased(run.folder, patience_s=STALE_S + BEAT_S)
 
 
-def _is_done(models: Path, view: Plane | str, card: dict[str, Any], config: TrainConfig, options: RunOptions) -> bool:
+def _is_done(models: Path, view: Plane | str, card: ModelCard, config: TrainConfig, options: RunOptions) -> bool:
     """Whether the view was trained so before.
 
     Raises:
@@ -158,7 +166,7 @@ def _is_done(models: Path, view: Plane | str, card: dict[str, Any], config: Trai
         check_plane_folders(models, card, config, options)
     for one in (folder, training_folder_of(models, view)):
         TrainingFolder(one).check_only_training_files()
-    if (options.overwrite and not options.resume) or not (folder / "card.json").exists():
+    if (options.overwrite and not options.resume) or not (folder / CARD).exists():
         return False
     under_way = TrainingFolder(training_folder_of(models, view)).card
     if options.resume and under_way is not None and not card_differences(under_way, card, default):
@@ -182,10 +190,10 @@ def _is_done(models: Path, view: Plane | str, card: dict[str, Any], config: Trai
     return True
 
 
-def _how_to_go_on(folder: Path, there: dict[str, Any], differ: str, shorter: bool) -> str:
+def _how_to_go_on(folder: Path, there: ModelCard, differ: str, shorter: bool) -> str:
     if shorter:
         return (
-            f"{folder} was trained for {there['settings']['epochs']} epochs; to add the others say --resume, in Python "
+            f"{folder} was trained for {there.epochs} epochs; to add the others say --resume, in Python "
             "resume=True; to train anew --overwrite"
         )
     return (
@@ -194,27 +202,34 @@ def _how_to_go_on(folder: Path, there: dict[str, Any], differ: str, shorter: boo
     )
 
 
-def _finish_again(models: Path, folder: Path, card: dict[str, Any], config: TrainConfig) -> None:
+def _finish_again(models: Path, folder: Path, card: ModelCard, config: TrainConfig) -> None:
     """Do what an interruption at the very end has left, and say what stays as it is."""
     TrainingFolder(folder).tidy()
     if folder.name == SHARED:
         export_planes(models, config)
-    licence = load_card(models, folder.name).get("licence", "")
-    if licence != card.get("licence", licence):
-        log.warning("%s: the licence stays %r, as it was said when the training ended", folder.name, licence)
+    there = load_card(models, folder.name)
+    for name, said, wanted in (
+        ("licence", there.licence, card.licence), ("population", there.population, card.population)
+    ):  # fmt: skip
+        if wanted not in ("", said):
+            log.warning("%s: the %s stays %r, as it was said when the training ended", folder.name, name, said)
 
 
-def _only_shorter(there: dict[str, Any] | None, card: dict[str, Any], config: TrainConfig) -> bool:
+def _said_before(card: ModelCard, there: ModelCard | None) -> ModelCard:
+    """A card with the licence and the population of a finished training, where nothing else is said now."""
+    if there is None:
+        return card
+    return replace(card, licence=card.licence or there.licence, population=card.population or there.population)
+
+
+def _only_shorter(there: ModelCard | None, card: ModelCard, config: TrainConfig) -> bool:
     """Whether a finished training is the one that is asked for but for its epochs, which are fewer."""
-    try:
-        epochs = int((there or {})["settings"]["epochs"])
-    except (KeyError, TypeError, ValueError):
+    if there is None or not 0 < there.epochs < config.schedule.epochs:
         return False
-    longer = {**card, "settings": {**card["settings"], "epochs": epochs}}
-    return epochs < config.schedule.epochs and not card_differences(there or {}, longer, type(config)())
+    return not card_differences(there, with_epochs(card, there.epochs), type(config)())
 
 
-def _begin(run: TrainingFolder, card: dict[str, Any], config: TrainConfig, options: RunOptions) -> None:
+def _begin(run: TrainingFolder, card: ModelCard, config: TrainConfig, options: RunOptions) -> None:
     """Make the folder ready: to go on in it, or empty.
 
     Raises:
@@ -222,7 +237,7 @@ def _begin(run: TrainingFolder, card: dict[str, Any], config: TrainConfig, optio
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     there = run.card
-    differ = card_differences(there or {}, card, type(config)())
+    differ = card_differences(there, card, type(config)())
     anew = options.overwrite and (differ or not options.resume)
     if run.checkpoints and not anew and there is None:
         raise ValueError(
@@ -243,16 +258,15 @@ def _begin(run: TrainingFolder, card: dict[str, Any], config: TrainConfig, optio
     for leftover in run.folder.rglob(".partial-*"):  # of a process that was killed while it wrote
         leftover.unlink()
     now = software_environment()
-    if run.checkpoints and run.read_json("environment.json") not in (None, now):
+    if run.checkpoints and run.environment not in (None, now):
         log.warning("the versions or devices are not those that this training began with; see environment.json")
-    run.write_json("card.json", card)
+    card.write(run.folder / CARD)
     with whole_file(run.folder / SETTINGS) as partial:
         partial.write_text(config.to_toml())
-    run.write_json("cases.json", {key: card[key] for key in ("cases", "patients", "data")})
-    run.write_json("environment.json", now)
+    now.write(run.folder / ENVIRONMENT)
 
 
-def _finish(run: TrainingFolder, trained: keras.Model, card: dict[str, Any], task: FitTask) -> None:
+def _finish(run: TrainingFolder, trained: keras.Model, card: ModelCard, task: FitTask) -> None:
     """Export the best epoch, computing in float32 whatever it was trained in, and write the card."""
     scores = run.load_best(trained)
     model = untrained_network(task.scheme.classes, task.config)
@@ -260,13 +274,10 @@ def _finish(run: TrainingFolder, trained: keras.Model, card: dict[str, Any], tas
     with whole_file(run.folder / "model.keras") as partial:
         model.save(partial)
     shutil.rmtree(run.folder / "saved_model", ignore_errors=True)
-    known = card | {
-        "slices": {"train": task.train.count, "val": task.val.count},
-        "scores": {"best_epoch": len(scores), **scores[-1]},
-        "environment": run.read_json("environment.json"),
-    }
+    slices = CountBySplit(task.train.count, task.val.count)
+    result = TrainingResult(len(scores), scores[-1], slices, run.environment or software_environment())
+    card = replace(card, result=result)
     if task.name != SHARED:
-        known["saved_model_differs_by"] = export_saved_model(
-            model, run.folder / "saved_model", saved_model_description(known)
-        )
-    run.write_json("card.json", known)
+        differs = export_saved_model(model, run.folder / "saved_model", saved_model_description(card))
+        card = replace(card, result=replace(result, saved_model_differs_by=differs))
+    card.write(run.folder / CARD)

@@ -1,8 +1,8 @@
 """TrainingFolder: what a training writes while it runs, and how it goes on after an interruption.
 
 train.toml          settings; knee3d-train --config takes them
+card.json           which cases and patients, in which split; at the end of the training also how well it does
 environment.json    versions, devices, the commit of knee3d
-cases.json          which cases and patients, in which split
 metrics.csv         one line an epoch
 logs/               TensorBoard
 checkpoints/        epoch-0007.keras: weights, optimizer, and the scores of all epochs so far; the last two
@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import TypeVar
 
 import knee3d.tensorflow_setup  # noqa: F401
 
@@ -35,11 +35,14 @@ import tensorflow as tf
 
 from knee3d import __version__
 from knee3d.atomic import whole_file
+from knee3d.models.model_card import CARD, ModelCard, SoftwareEnvironment
+from knee3d.records import Record
 
 log = logging.getLogger(__name__)
 
 LAST = "last_epoch.keras"
 SETTINGS = "train.toml"
+ENVIRONMENT = "environment.json"
 HISTORY = "knee3d-history.json"
 WEIGHTS = "model.weights.h5"
 """Where Keras keeps those of network and optimizer in a .keras file."""
@@ -50,12 +53,13 @@ DAMAGE = (
 NO_FAULT_OF_THE_SYSTEM = (None, errno.ENOENT, errno.EINVAL)
 """Of an OSError: HDF5 gives none for damage, and a place before the file's beginning is invalid."""
 FILES = {
-    SETTINGS, "environment.json", "cases.json", "metrics.csv", "logs", "checkpoints", "best.keras", LAST,
-    "card.json", "model.keras", "saved_model", "curves.png",
+    SETTINGS, ENVIRONMENT, "metrics.csv", "logs", "checkpoints", "best.keras", LAST,
+    CARD, "model.keras", "saved_model", "curves.png",
 }  # fmt: skip
 """What a training leaves, and `card` beside it."""
 KEPT = 2
 
+Kind = TypeVar("Kind", bound=Record)
 History = list[dict[str, float]]
 """Scores of each epoch so far, by name."""
 
@@ -84,23 +88,15 @@ class TrainingFolder:
     def _checkpoint(self, epoch: int) -> Path:
         return self.folder / "checkpoints" / f"epoch-{epoch:04d}.keras"
 
-    def read_json(self, name: str) -> Any:
-        """What a file of the folder holds; None if there is none that can be read."""
-        try:
-            return json.loads((self.folder / name).read_text())
-        except (OSError, ValueError, RecursionError):
-            return None
+    @property
+    def card(self) -> ModelCard | None:
+        """The model card; None if there is none, or none that can be read."""
+        return _read(ModelCard, self.folder / CARD)
 
     @property
-    def card(self) -> dict[str, Any] | None:
-        """What card.json holds; None if there is none, or none that can be read."""
-        content = self.read_json("card.json")
-        return content if isinstance(content, dict) else None
-
-    def write_json(self, name: str, content: Any) -> None:
-        """Write a file of the folder, whole or not at all."""
-        with whole_file(self.folder / name) as path:
-            path.write_text(json.dumps(content, indent=2) + "\n")
+    def environment(self) -> SoftwareEnvironment | None:
+        """What the training began with; None if that cannot be read."""
+        return _read(SoftwareEnvironment, self.folder / ENVIRONMENT)
 
     def write_metrics(self, history: History) -> None:
         """Write metrics.csv anew: one line an epoch."""
@@ -270,24 +266,31 @@ def best_epoch(history: History) -> int:
     return int(np.argmax([scores["val_dice"] for scores in history]))
 
 
-def software_environment() -> dict[str, Any]:
+def _read(kind: type[Kind], path: Path) -> Kind | None:
+    try:
+        return kind.from_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def software_environment() -> SoftwareEnvironment:
     """Versions, devices, and the git commit of knee3d if it runs from a checkout."""
     devices = tf.config.list_physical_devices()
     details = [tf.config.experimental.get_device_details(device) for device in devices]
-    return {
-        "knee3d": __version__,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-        "platform": platform.platform(),
-        "cpus": len(os.sched_getaffinity(0)),
-        "devices": [
+    return SoftwareEnvironment(
+        knee3d=__version__,
+        commit=_commit(),
+        python=platform.python_version(),
+        tensorflow=tf.__version__,
+        keras=keras.__version__,
+        numpy=np.__version__,
+        platform=platform.platform(),
+        cpus=len(os.sched_getaffinity(0)),
+        devices=tuple(
             " ".join([device.device_type, *map(str, detail.values())])
             for device, detail in zip(devices, details, strict=True)
-        ],
-    }
+        ),
+    )
 
 
 def _commit() -> str | None:

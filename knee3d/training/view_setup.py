@@ -32,21 +32,21 @@ class ViewSetup:
         name: Of the view, and of the network's folder.
         sampler: What the network is shown at a time.
         spacing_mm: (3,) of what it is shown, Inferior, Posterior, Left; oblique slices have one for all axes.
-        turns: Of oblique slices.
+        rotations: The directions of oblique slices.
         whole: Whether the network must see whole slices, see `networks.Architecture`.
     """
 
     name: str
     sampler: Sampler
     spacing_mm: np.ndarray
-    turns: tuple[np.ndarray, ...] = ()
+    rotations: tuple[np.ndarray, ...] = ()
     whole: bool = False
 
     def stacks(self, dataset: CaseCollection, cases: Sequence[Case]) -> list[Stack]:
         """What labelled knees have to show."""
-        if self.turns:
+        if self.rotations:
             spacing = float(self.spacing_mm[0])
-            return [ObliqueStack(dataset, case, turn, spacing) for case in cases for turn in self.turns]
+            return [ObliqueStack(dataset, case, turn, spacing) for case in cases for turn in self.rotations]
         planes = list(PLANES.values()) if self.name == SHARED else [PLANES.get(self.name, _FIRST_AXIS)]
         return [PlaneStack.of(dataset, case, plane) for case in cases for plane in planes]
 

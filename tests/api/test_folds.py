@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from knee3d.dataset.case_collection import Split
 from knee3d.geometry.plane import Plane
 from knee3d.inference.trained_models import load_models, models_fingerprint
 from knee3d.models.backend import load_model
+from knee3d.models.known_patients import hash_patients
 from knee3d.models.model_folder import network_fingerprint, network_folders, trained_views
 
 TWO = (Plane.AXIAL, Plane.SAGITTAL)
@@ -23,9 +25,9 @@ DEALT = {1: {"train": ["P0", "P2"], "val": ["P1"]}, 2: {"train": ["P1"], "val": 
 """Patients of each fold; P3 is tested."""
 
 
-def tell_patients(folder: Path, patients: dict[str, list[str]]) -> None:
+def tell_patients(folder: Path, patients: dict[str, list[str]], **more: object) -> None:
     for card in folder.glob("*/card.json"):
-        card.write_text(json.dumps(json.loads(card.read_text()) | {"patients": patients}))
+        card.write_text(json.dumps(json.loads(card.read_text()) | {"patients": patients, **more}))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def test_their_probabilities_are_averaged(balls, folds):
     assert [home.name for home in homes] == ["fold-1-of-2", "fold-2-of-2"]
     assert trained_views(folds) == [plane.value for plane in TWO]
     trained = load_models(folds, fused=False)
-    assert trained.patients == {Split.TRAIN: {"P0", "P1", "P2"}, Split.VAL: {"P0", "P1", "P2"}}
+    assert [trained.patients[split].names for split in (Split.TRAIN, Split.VAL)] == [{"P0", "P1", "P2"}] * 2
     slices = np.random.default_rng(0).integers(0, 256, (2, 20, 24, 3), np.uint8)
     for plane in TWO:
         alone = [load_model(home, plane)(slices) for home in homes]
@@ -147,7 +149,8 @@ def test_what_needs_one_network_names_the_folds(folds, tmp_path):
 def test_patients_of_a_network_before_the_folds_are_not_taken_for_theirs(balls, folds):
     """Each fold began with a network that was validated on P0, whom fold 1 was trained on."""
     for number, patients in DEALT.items():
-        tell_patients(folds / f"fold-{number}-of-2", patients | {"val": [*patients["val"], "P0"]})
+        inherited = [asdict(hash_patients("the key", [], ["P0"]))]
+        tell_patients(folds / f"fold-{number}-of-2", patients, inherited=inherited)
     api.KneeModel(folds).fit_fusion(balls.folder)
     assert json.loads((folds / "fusion.json").read_text())["fitted_on"]["cases"] == ["ball1", "ball0", "ball2"]
 

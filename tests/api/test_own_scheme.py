@@ -53,12 +53,12 @@ def test_dataset_and_network_hold_the_scheme(journey):
     scheme = load_cases(journey / "dataset").scheme
     assert scheme.names == ("femoral cartilage", "iliotibial band")
     told = model_card.load_card(journey / "models", "sagittal")
-    assert scheme_from_json(told["scheme"]) == scheme
-    assert told["classes"] == ["background", *scheme.names]
+    assert told.scheme == scheme
+    assert told.classes == ("background", *scheme.names)
     loaded = saved_model.load_saved_model(journey / "models" / "sagittal" / "saved_model")
     about = json.loads(loaded.about().numpy())
     assert about["colours"][1] == "#e64b35"
-    assert about["scheme"] == told["scheme"]
+    assert scheme_from_json(about["scheme"]) == told.scheme
 
 
 @pytest.mark.slow

@@ -126,7 +126,7 @@ def test_planes_train_at_the_same_time_on_a_cluster(balls, cluster, tmp_path):
     folders = api.train_views(balls.folder, planes, tmp_path, settings, api.RunOptions(), launcher)
     assert folders == [tmp_path / plane.value for plane in planes]
     cards = [json.loads((folder / "card.json").read_text()) for folder in folders]
-    assert all(card["scores"]["best_epoch"] == 1 for card in cards)
+    assert all(card["result"]["best_epoch"] == 1 for card in cards)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(plane.value for plane in planes)
     missing = settings.with_options(encoder_weights=str(tmp_path / "missing.h5"))
     with pytest.raises(ClusterError, match=rf"{Plane.CORONAL.value}: on .*missing\.h5"):

@@ -5,16 +5,19 @@ import json
 import shutil
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from made_up_models import made_up_card
 from tiny_network import TINY
 
 from knee3d.cli import main
 from knee3d.geometry.plane import Plane
+from knee3d.labels.scheme_files import scheme_from_json
 from knee3d.models import onnx_export
 from knee3d.networks import architecture
 
@@ -27,11 +30,10 @@ def models(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / PLANE.value
     folder.mkdir()
     architecture.build_network(TINY, 3, request.param).save(folder / "model.keras")
-    scheme = {"name": "two", "tissues": [{"name": "femoral"}, {"name": "tibial"}]}
-    card = {"plane": PLANE.value, "classes": ["background", "femoral", "tibial"], "scheme": scheme, "window": {},
-            "settings": {"context": request.param}, "knee3d": "0", "version": 1, "spacing_mm": [1, 1, 1],
-            "window_rule": "", "input": "", "output": ""}  # fmt: skip
-    (folder / "card.json").write_text(json.dumps(card))
+    scheme = scheme_from_json({"name": "two", "tissues": [{"name": "femoral"}, {"name": "tibial"}]})
+    classes = ("background", *scheme.names)
+    card = made_up_card(PLANE.value, (1, 1, 1), "cartilage", scheme=scheme, classes=classes)
+    replace(card, settings={"context": request.param}).write(folder / "card.json")
     return folder.parent
 
 

@@ -10,12 +10,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from jsonschema import Draft202012Validator
+from made_up_models import made_up_card
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tiny_network import TINY
 
 from knee3d.inference.prediction import stack_neighbours
 from knee3d.models import backend, saved_model
-from knee3d.models.model_card import saved_model_description
+from knee3d.models.known_patients import hash_patients
+from knee3d.models.model_card import NamesBySplit, SavedModelDescription, saved_model_description
 from knee3d.networks import architecture
 
 
@@ -28,12 +31,15 @@ def small_network(context: int, classes: int = 3):
     return keras.Model(slices, keras.layers.Softmax()(scores))
 
 
+DESCRIPTION = saved_model_description(made_up_card("axial", (0.5, 0.5, 0.5), "compartments"))
+
+
 @pytest.fixture(scope="module", params=[0, 1, 2])
 def exported(request, tmp_path_factory):
     """(context, network, folder of its SavedModel)."""
     folder = tmp_path_factory.mktemp("exported") / "saved_model"
     network = small_network(request.param)
-    assert saved_model.export_saved_model(network, folder, {"classes": ["background", "a", "b"]}) < saved_model.PARITY
+    assert saved_model.export_saved_model(network, folder, DESCRIPTION) < saved_model.PARITY
     return request.param, network, folder
 
 
@@ -66,7 +72,9 @@ def test_keras_takes_it_as_a_layer(exported):
 
 def test_it_says_itself_what_it_is(exported):
     _, _, folder = exported
-    assert json.loads((folder / "assets.extra" / "knee3d.json").read_text()) == {"classes": ["background", "a", "b"]}
+    text = (folder / "assets.extra" / "knee3d.json").read_text()
+    assert SavedModelDescription.from_json(text) == DESCRIPTION
+    Draft202012Validator(SavedModelDescription.json_schema()).validate(json.loads(text))
 
 
 def test_the_request_of_the_documentation_fits_what_serving_reads(exported):
@@ -106,7 +114,7 @@ def test_a_savedmodel_that_says_something_else_is_refused(exported, monkeypatch,
     _, network, _ = exported
     monkeypatch.setattr(saved_model, "PARITY", -1.0)
     with pytest.raises(RuntimeError, match="differs from the network by"):
-        saved_model.export_saved_model(network, tmp_path / "other", {})
+        saved_model.export_saved_model(network, tmp_path / "other", DESCRIPTION)
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -124,7 +132,7 @@ def test_a_gpu_that_rounds_in_its_own_way_fails_no_export(tmp_path):
     scores = keras.layers.Conv2D(3, 3, padding="same")(keras.layers.Rescaling(1 / 64)(slices))
     network = keras.Model(slices, RoundsAsTF32()(keras.layers.Softmax()(scores)))
     tf.config.experimental.enable_tensor_float_32_execution(True)
-    assert saved_model.export_saved_model(network, tmp_path / "saved_model", {}) < saved_model.PARITY
+    assert saved_model.export_saved_model(network, tmp_path / "saved_model", DESCRIPTION) < saved_model.PARITY
     assert tf.config.experimental.tensor_float_32_execution_enabled()
     seen = []
 
@@ -194,7 +202,7 @@ assert not {"tensorflow", "keras", "knee3d"} & set(sys.modules)
 def test_the_c_api_computes_it_without_any_python_of_ours(tmp_path):
     """As a program in C, Go or Rust would; the wheel of TensorFlow has the library."""
     network = small_network(1)
-    saved_model.export_saved_model(network, tmp_path / "saved_model", {})
+    saved_model.export_saved_model(network, tmp_path / "saved_model", DESCRIPTION)
     content = SavedModel()
     content.ParseFromString((tmp_path / "saved_model" / "saved_model.pb").read_bytes())
     signature = content.meta_graphs[0].signature_def["serving_default"]
@@ -212,13 +220,14 @@ def test_the_c_api_computes_it_without_any_python_of_ours(tmp_path):
 
 def test_it_tells_about_itself_to_whoever_asks(tmp_path):
     """By plain TensorFlow; counts, and no names of cases or patients."""
-    card = {
-        "knee3d": "0.2", "plane": "axial", "scheme": "compartments", "settings": {"context": 1},
-        "classes": ["background", "femoral cartilage", "tibial cartilage", "patellar cartilage"],
-        "window_rule": "rule", "spacing_mm": [0.3, 0.3, 0.7], "input": "in", "output": "out",
-        "cases": {"train": ["secret-1", "secret-2"], "val": ["secret-3"]},
-        "patients": {"train": ["hidden"], "val": ["hidden too"]}, "scores": {"val_dice": 0.9},
-    }  # fmt: skip
+    card = made_up_card(
+        "axial",
+        (0.3, 0.3, 0.7),
+        "compartments",
+        cases=NamesBySplit(("secret-1", "secret-2"), ("secret-3",)),
+        patients=NamesBySplit(("hidden",), ("hidden too",)),
+        inherited=(hash_patients("secret key", ["hidden a", "hidden b"], []),),
+    )
     saved_model.export_saved_model(small_network(1), tmp_path / "saved_model", saved_model_description(card))
     loaded = tf.saved_model.load(str(tmp_path / "saved_model"))
     text = loaded.about().numpy().decode()
@@ -227,8 +236,8 @@ def test_it_tells_about_itself_to_whoever_asks(tmp_path):
     assert told["channels"] == [-1, 0, 1]
     assert told["colours"][0] == "#000000"
     assert len(set(told["colours"])) == 4
-    assert told["trained_on"] == {"cases": {"train": 2, "val": 1}, "patients": {"train": 1, "val": 1}}
-    assert told["scores"] == {"val_dice": 0.9}
+    assert told["trained_on"] == {"cases": {"train": 2, "val": 1}, "patients": {"train": 3, "val": 1}}
+    assert told["scores"] == {"val_dice": 0.5}
     assert "secret" not in text
     assert "hidden" not in text
     (again,) = loaded.signatures["about"]().values()
@@ -243,7 +252,7 @@ def test_it_tells_about_itself_to_whoever_asks(tmp_path):
 def test_converters_read_it(tmp_path, name):
     """LiteRT's is the one that knows the fewest operations; Keras' own upsampling it does not read."""
     network = architecture.build_network(name, 4)
-    saved_model.export_saved_model(network, tmp_path / "saved_model", {})
+    saved_model.export_saved_model(network, tmp_path / "saved_model", DESCRIPTION)
     converter = tf.lite.TFLiteConverter.from_saved_model(
         str(tmp_path / "saved_model"), signature_keys=["serving_default"]
     )

@@ -58,9 +58,9 @@ def test_a_network_by_name_is_trained_and_its_savedmodel_needs_no_file(file, bal
         balls, "axial", tmp_path / "models", TrainConfig().with_options(network=choice, **SMALL)
     )
     card = load_card(tmp_path / "models", "axial")
-    assert card["settings"]["network"] == choice
-    assert card["settings"]["encoder"] == NO_ENCODER
-    assert card["whole_slices_only"]  # nobody knows what it looks at
+    assert card.settings["network"] == choice
+    assert card.settings["encoder"] == NO_ENCODER
+    assert card.whole_slices_only  # nobody knows what it looks at
     file.unlink()
     del sys.modules["my_networks"]
     loaded = saved_model.load_saved_model(folder / "saved_model")
@@ -138,9 +138,9 @@ def test_the_example_of_the_readme_runs(balls, tmp_path, monkeypatch):
     (tmp_path / "data" / "oai").symlink_to(balls.folder)
     exec(compile(example, str(README), "exec"), {"__name__": "example"})
     told = load_card(tmp_path / "models", "sagittal")
-    assert told["settings"]["network"] == "example:small"
-    assert told["settings"]["optimizer"]["name"] == "Lion"
-    assert told["licence"] == "CC-BY-4.0"
+    assert told.settings["network"] == "example:small"
+    assert told.settings["optimizer"]["name"] == "Lion"
+    assert told.licence == "CC-BY-4.0"
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
 
 

@@ -226,7 +226,7 @@ def test_a_broken_checkpoint_gives_way_to_the_one_before_and_a_lost_best_epoch_t
     assert "epoch-0002.keras cannot be read" in caplog.text
     assert epochs == [2, 3]
     assert f"{folder}: taking epoch 3 instead" in caplog.text
-    assert json.loads((tmp_path / PLANE.value / "card.json").read_text())["scores"]["best_epoch"] == 3
+    assert json.loads((tmp_path / PLANE.value / "card.json").read_text())["result"]["best_epoch"] == 3
     assert len(metrics(tmp_path).splitlines()) == 4
     assert not (tmp_path / PLANE.value / "checkpoints").exists()
     assert not list(tmp_path.rglob(".partial-*"))

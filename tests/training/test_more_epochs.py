@@ -3,10 +3,12 @@
 import json
 import logging
 import shutil
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
+from made_up_models import made_up_card
 from tiny_network import TINY
 
 from knee3d import api
@@ -68,7 +70,7 @@ def test_more_epochs_are_as_if_all_had_been_asked_for_at_once(balls, two_epochs,
     assert (folder / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
     for one, other in zip(weights_of(folder), weights_of(whole), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert model_card.load_card(longer, PLANE)["settings"]["epochs"] == 4
+    assert model_card.load_card(longer, PLANE).epochs == 4
     assert (folder / runs.LAST).is_file()  # for more
     with pytest.raises(ValueError, match=r"other settings \(epochs\)"):
         train_view.train_view(balls, PLANE, longer, settings(epochs=3), RESUME)
@@ -84,7 +86,7 @@ def test_more_epochs_keep_a_best_epoch_that_was_before(balls, two_epochs, tmp_pa
     runs._save_checkpoint(network, history, one.last)
     expected = weights_of(one.folder)
     folder = train_view.train_view(balls, PLANE, models, settings(epochs=3), RESUME)
-    assert model_card.load_card(models, PLANE)["scores"]["best_epoch"] == 1
+    assert model_card.load_card(models, PLANE).finished.best_epoch == 1
     for weights, kept in zip(weights_of(folder), expected, strict=True):
         np.testing.assert_array_equal(weights, kept)
 
@@ -100,7 +102,7 @@ def test_more_epochs_after_an_interruption(balls, two_epochs, tmp_path):
         train_view.train_view(
             balls, PLANE, models, settings(epochs=4), config.RunOptions(resume=True, callbacks=(Stops(),))
         )
-    assert model_card.load_card(models, PLANE)["settings"]["epochs"] == 2  # the finished one stays in use
+    assert model_card.load_card(models, PLANE).epochs == 2  # the finished one stays in use
     folder = train_view.train_view(balls, PLANE, models, settings(epochs=4), RESUME)
     assert len((folder / "metrics.csv").read_text().splitlines()) == 5
 
@@ -111,22 +113,27 @@ def test_without_the_last_epoch_it_is_said_how_to_go_on(balls, two_epochs, tmp_p
     train_view.train_view(balls, PLANE, models, settings(epochs=2))  # nothing else needs it
     with pytest.raises(ValueError, match=r"has no last_epoch.keras any more.*--overwrite, or give it as --init"):
         train_view.train_view(balls, PLANE, models, settings(epochs=4), RESUME)
-    assert model_card.load_card(models, PLANE)["settings"]["epochs"] == 2
+    assert model_card.load_card(models, PLANE).epochs == 2
 
 
 def test_a_network_begins_with_another_ones_weights_and_patients(balls, two_epochs, tmp_path):
     new = dealt(balls, "N", [Split.TRAIN, Split.VAL, Split.TEST, Split.TEST])
     model = network_with_first_weights(2, settings(), None)
     first = pretrained.find_pretrained(two_epochs, PLANE.value)
-    pretrained.load_matching_layers(model, first, first.card["classes"])
+    pretrained.load_matching_layers(model, first, first.card.classes)
     for one, other in zip(model.get_weights(), weights_of(two_epochs / PLANE.value), strict=True):
         np.testing.assert_array_equal(one, other)
     train_view.train_view(new, PLANE, tmp_path / "new", settings(epochs=1, init=str(two_epochs)))
     told = model_card.load_card(tmp_path / "new", PLANE)
-    assert told["patients"] == {"train": ["N0", "P0", "P1"], "val": ["N1", "P2"]}
-    assert told["cases"]["train"] == ["ball0"]
-    assert told["begins_with"]["plane"] == PLANE.value
-    assert load_models(tmp_path / "new").patients[Split.TRAIN] == {"N0", "P0", "P1"}
+    assert told.patients == model_card.NamesBySplit(("N0",), ("N1",))
+    assert told.cases.train == ("ball0",)
+    assert told.pretrained.plane == PLANE.value
+    assert not [name for name in ("P0", "P1", "P2") if f'"{name}"' in told.to_json()]  # names stay where they were
+    seen = load_models(tmp_path / "new").patients
+    names = ("N0", "P0", "P1", "N1", "P2")
+    assert [name in seen[Split.TRAIN] for name in names] == [True, True, True, False, False]
+    assert [name in seen[Split.VAL] for name in names] == [False, False, False, True, True]
+    assert [len(seen[Split.TRAIN]), len(seen[Split.VAL])] == [3, 2]
     train_view.train_view(
         new, PLANE, tmp_path / "new", settings(epochs=1, init=str(two_epochs / PLANE.value))
     )  # the same
@@ -134,12 +141,13 @@ def test_a_network_begins_with_another_ones_weights_and_patients(balls, two_epoc
         train_view.train_view(new, PLANE, tmp_path / "new", settings(epochs=1))
     # And one that begins with that one knows all of them.
     third = dealt(balls, "T", [Split.TRAIN, Split.VAL, Split.TEST, Split.TEST])
-    inherited = pretrained.inherit_patients(
-        {"patients": {"train": ["T0"], "val": ["T1"]}},
-        pretrained.find_pretrained(tmp_path / "new", PLANE.value),
-        third,
+    card = replace(
+        made_up_card(PLANE.value, (1, 1, 1), "cartilage"), patients=model_card.NamesBySplit(("T0",), ("T1",))
     )
-    assert inherited["patients"] == {"train": ["N0", "P0", "P1", "T0"], "val": ["N1", "P2", "T1"]}
+    inherited = pretrained.inherit_patients(card, pretrained.find_pretrained(tmp_path / "new", PLANE.value), third)
+    assert len(inherited.inherited) == 2
+    assert all(name in inherited.known_patients(Split.TRAIN) for name in ("N0", "P0", "P1", "T0"))
+    assert all(name in inherited.known_patients(Split.VAL) for name in ("N1", "P2", "T1"))
 
 
 def test_other_classes_get_a_new_head(two_epochs, caplog):
@@ -169,7 +177,7 @@ def test_a_beginning_that_flatters_or_is_none_is_refused(balls, two_epochs, tmp_
         train_view.train_view(swapped, PLANE, tmp_path / "new", settings(epochs=1, init=str(two_epochs)))
     tested = dealt(balls, "P", [Split.TEST, Split.TRAIN, Split.VAL, Split.TEST])
     first = pretrained.find_pretrained(two_epochs, PLANE.value)
-    pretrained.inherit_patients({"patients": {"train": ["P1"], "val": ["P2"]}}, first, tested)
+    pretrained.inherit_patients(made_up_card(PLANE.value, (1, 1, 1), "cartilage"), first, tested)
     assert "patients P0 of the test split were trained on" in caplog.text
     with pytest.raises(FileNotFoundError, match="holds no coronal network to begin with"):
         train_view.train_view(balls, Plane.CORONAL, tmp_path / "new", settings(epochs=1, init=str(two_epochs)))
@@ -177,7 +185,7 @@ def test_a_beginning_that_flatters_or_is_none_is_refused(balls, two_epochs, tmp_
         2, config.TrainConfig().with_options(network="linknet", encoder="mobilenetv2"), None
     )
     with pytest.raises(ValueError, match="no layer of the network in .* fits this one"):
-        pretrained.load_matching_layers(other, first, first.card["classes"])
+        pretrained.load_matching_layers(other, first, first.card.classes)
     assert not (tmp_path / "new").exists()
 
 
@@ -191,8 +199,8 @@ def test_one_network_for_all_planes_fills_three_folders(balls, tmp_path, caplog)
     answers = []
     for plane in Plane:
         told = model_card.load_card(models, plane)
-        assert told["plane"] == plane.value
-        assert told[model_card.ALL_PLANES] is True
+        assert told.plane == plane.value
+        assert told.one_network_for_all_planes
         loaded = saved_model.load_saved_model(models / plane.value / "saved_model")
         about = json.loads(loaded.about().numpy())
         assert about["plane"] == plane.value
@@ -222,7 +230,7 @@ def test_planes_with_networks_of_their_own_are_not_replaced_unasked(balls, two_e
     models = copied(two_epochs, tmp_path / "models")
     with pytest.raises(ValueError, match="sagittal holds a model with other planes that share a network"):
         train_view.train_view(balls, "shared", models, settings(epochs=1, limit_slices=12))
-    assert model_card.load_card(models, PLANE)["settings"]["epochs"] == 2
+    assert model_card.load_card(models, PLANE).epochs == 2
 
 
 def test_shared_slices_are_those_of_all_planes(balls):
@@ -230,7 +238,7 @@ def test_shared_slices_are_those_of_all_planes(balls):
     stacks = view.stacks(balls, balls.of_split(Split.TRAIN))
     assert len(stacks) == 3 * len(balls.of_split(Split.TRAIN))
     assert {stack.key.split("-")[1] for stack in stacks} == {plane.value for plane in Plane}
-    assert shared_network.card_of_plane({"plane": "shared"}, PLANE)["plane"] == PLANE.value
+    assert shared_network.card_of_plane(made_up_card("shared", (1, 1, 1), "cartilage"), PLANE).plane == PLANE.value
 
 
 def chain(classes: int, *more: keras.layers.Layer) -> keras.Model:
@@ -247,7 +255,9 @@ def test_layers_of_networks_that_are_built_otherwise_go_by_name_and_never_by_num
     place = tmp_path / "sagittal"
     place.mkdir()
     first.save(place / "model.keras")
-    origin = pretrained.PretrainedNetwork(place, {"classes": ["background"]})
+    origin = pretrained.PretrainedNetwork(
+        place, made_up_card("sagittal", (1, 1, 1), "cartilage", classes=("background",))
+    )
     keras.backend.clear_session()  # so that numbers begin anew, and another layer has that of the first network's
     other = chain(3, keras.layers.Conv2D(3, 1), keras.layers.BatchNormalization())
     numbered = [layer.get_weights()[0] for layer in other.layers if layer.name.startswith("conv2d")]
@@ -267,7 +277,7 @@ def test_more_epochs_after_early_stopping_lose_nothing(balls, tmp_path):
     assert len(metrics.splitlines()) < 5
     again = train_view.train_view(balls, PLANE, tmp_path / "models", settings(epochs=8, **stopping), RESUME)
     assert (again / "metrics.csv").read_text() == metrics
-    assert model_card.load_card(tmp_path / "models", PLANE)["settings"]["epochs"] == 8
+    assert model_card.load_card(tmp_path / "models", PLANE).epochs == 8
 
 
 def test_more_epochs_where_a_kill_has_left_the_last_checkpoint_untidied(balls, two_epochs, tmp_path):
@@ -279,14 +289,14 @@ def test_more_epochs_where_a_kill_has_left_the_last_checkpoint_untidied(balls, t
     (place / "card.json").write_text(json.dumps(told))
     train_view.train_view(balls, PLANE, models, settings(epochs=3), RESUME)
     assert len((place / "metrics.csv").read_text().splitlines()) == 4
-    assert model_card.load_card(models, PLANE)["licence"] == "CC0"  # as it was said before
+    assert model_card.load_card(models, PLANE).licence == "CC0"  # as it was said before
 
 
 def test_planes_of_two_trainings_of_one_network_are_refused(balls, tmp_path):
     models, wanted = tmp_path / "models", settings(epochs=1, limit_slices=12)
     train_view.train_view(balls, "shared", models, wanted)
     path = models / Plane.AXIAL.value / "card.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {model_card.SHARED_NETWORK: "another"}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"shared_network": "another"}))
     with pytest.raises(ValueError, match="of two trainings of one network for all planes.*--plane shared again"):
         load_models(models, fused=False)
     shutil.rmtree(models / Plane.CORONAL.value / "saved_model")

@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from made_up_models import made_up_card
 from tensorboard.backend.event_processing import event_accumulator as events
 from tiny_network import TINY
 
@@ -73,27 +74,27 @@ def test_it_learns_and_predicts_unseen_knees(balls, models):
 @pytest.mark.slow
 def test_the_card_and_the_logs_tell_the_story(balls, models):
     card = cards.load_card(models, PLANE)
-    assert card["classes"] == ["background", "cartilage"]
-    assert card["plane"] == PLANE.value
-    assert card["cases"] == {"train": ["ball0", "ball1"], "val": ["ball2"]}
-    assert card["patients"]["train"] == ["P0", "P1"]
-    assert card["spacing_mm"] == [0.5, 0.4, 0.7]
-    assert 0 <= card["saved_model_differs_by"] < saved_model.PARITY
+    assert card.classes == ("background", "cartilage")
+    assert card.plane == PLANE.value
+    assert card.cases == cards.NamesBySplit(("ball0", "ball1"), ("ball2",))
+    assert card.patients.train == ("P0", "P1")
+    assert card.spacing_mm == (0.5, 0.4, 0.7)
+    assert 0 <= card.finished.saved_model_differs_by < saved_model.PARITY
     inside = json.loads((models / PLANE.value / "saved_model" / saved_model.ASSET).read_text())
-    assert inside.items() >= {"classes": card["classes"], "plane": PLANE.value, "scheme": "cartilage"}.items()
+    assert inside.items() >= {"classes": list(card.classes), "plane": PLANE.value, "scheme": "cartilage"}.items()
     assert not {"cases", "patients"} & set(inside)
     rows = (models / PLANE.value / "metrics.csv").read_text().splitlines()
     assert len(rows) == 1 + CONFIG.schedule.epochs
     column = rows[0].split(",").index("val_dice")
     best = max(float(row.split(",")[column]) for row in rows[1:])
-    assert card["scores"]["val_dice"] == pytest.approx(best)
+    assert card.finished.scores["val_dice"] == pytest.approx(best)
 
 
 @pytest.mark.slow
 def test_the_cards_of_a_folder_make_a_page(models):
     card = cards.load_card(models, PLANE)
     page = api.write_model_card_page(models).read_text()
-    assert f"| {PLANE.value} | {card['scores']['best_epoch']} of 3 | {card['scores']['val_dice']:.4f}" in page
+    assert f"| {PLANE.value} | {card.finished.best_epoch} of 3 | {card.finished.scores['val_dice']:.4f}" in page
     assert f"]({PLANE.value}/curves.png)" in page
     assert "| 2, 2, 26 | 1, 1, 12 |" in page
     assert "P0" not in page
@@ -125,7 +126,7 @@ def test_the_best_epoch_is_what_was_exported(balls, models):
     case = balls.of_split(Split.VAL)[0]
     labels = decide_labels(predict_volume(balls.image(case), PLANE, backend.load_model(models, PLANE)))
     measured = dice(confusion_matrix(balls.mask(case).array, labels.array, 2))[1]
-    assert measured == pytest.approx(cards.load_card(models, PLANE)["scores"]["val_dice"], abs=1e-3)
+    assert measured == pytest.approx(cards.load_card(models, PLANE).finished.scores["val_dice"], abs=1e-3)
 
 
 @pytest.mark.slow
@@ -226,7 +227,7 @@ def test_a_slice_that_cannot_be_read_is_named_and_costs_no_model(balls, models, 
     shutil.copytree(models, tmp_path / "models")
     with pytest.raises((ValueError, FileNotFoundError), match=str(lost)):
         train_view.train_view(broken, PLANE, tmp_path / "models", CONFIG, config.RunOptions(overwrite=True))
-    assert cards.load_card(tmp_path / "models", PLANE)["plane"] == PLANE.value
+    assert cards.load_card(tmp_path / "models", PLANE).plane == PLANE.value
 
 
 @pytest.mark.slow
@@ -271,9 +272,7 @@ def test_models_that_are_not_there(tmp_path):
     card.write_text("{")
     with pytest.raises(ValueError, match=r"card\.json is not a readable"):
         cards.load_card(tmp_path, PLANE)
-    content = {"plane": PLANE.value, "scheme": "cartilage", "classes": ["background", "cartilage"], "knee3d": "0",
-               "input": "", "output": "", "version": 1}  # fmt: skip
-    card.write_text(json.dumps(content | {"settings": {"context": 1}, "spacing_mm": [1, 1, 1], "window_rule": ""}))
+    made_up_card(PLANE.value, (1, 1, 1), "cartilage").write(card)
     with pytest.raises(ValueError, match="not a readable SavedModel"):
         backend.load_model(tmp_path, PLANE)
     program = tmp_path / PLANE.value / "saved_model" / "saved_model.pb"
@@ -290,35 +289,38 @@ def test_folds_are_trained_one_by_one_and_summed_up(balls, tmp_path):
     assert first["planes"][PLANE.value]["sd"] is None
     both = api.cross_validate(balls.folder, [PLANE], tmp_path, settings, Folds(2), config.RunOptions())
     scores = [cards.load_card(tmp_path / f"fold-{fold}-of-2", PLANE) for fold in (1, 2)]
-    dice = [card["scores"]["val_dice"] for card in scores]
+    dice = [card.finished.scores["val_dice"] for card in scores]
     assert list(both["planes"][PLANE.value]["val_dice"].values()) == dice
     assert both["planes"][PLANE.value]["mean"] == pytest.approx(np.mean(dice))
     assert both["planes"][PLANE.value]["sd"] == pytest.approx(np.std(dice, ddof=1))
     assert json.loads((tmp_path / "folds.json").read_text()) == both
-    validated = [patient for card in scores for patient in card["patients"]["val"]]
+    validated = [patient for card in scores for patient in card.patients.val]
     assert sorted(validated) == ["P0", "P1", "P2"]
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "field"),
     [
-        {"settings": None}, {"settings": {}}, {"classes": 5}, {"patients": {}}, {"patients": []},
-        {"scheme": ["cartilage"]}, {"scheme": "none"}, {"spacing_mm": "abc"}, {"spacing_mm": [0, 0, 0]},
-        {"spacing_mm": [None] * 3}, {"spacing_mm": [1]}, {"patch": "ab"}, {"patch": [0, 1, 2]},
-        {"turns": "abc"}, {"turns": [[1, 2]]}, {"turns": [np.diag([1, 1, -1]).tolist()]},
+        ({"settings": None}, "settings"), ({"settings": {}}, "context"), ({"settings": {"context": -1}}, "context"),
+        ({"settings": {"context": 1, "spread": 3}}, "spread"), ({"classes": 5}, "classes"),
+        ({"patients": {}}, "patients.train"), ({"patients": []}, "patients"),
+        ({"patients": {"train": [{}], "val": []}}, "patients.train.0"),
+        ({"scheme": ["cartilage"]}, "scheme"), ({"scheme": "none"}, "scheme"), ({"spacing_mm": "abc"}, "spacing_mm"),
+        ({"spacing_mm": [0, 0, 0]}, "spacing_mm"), ({"spacing_mm": [None] * 3}, "spacing_mm"),
+        ({"spacing_mm": [1]}, "spacing_mm"), ({"patch": "ab"}, "patch"), ({"patch": [0, 1, 2]}, "patch"),
+        ({"rotations": "abc"}, "rotations"), ({"rotations": [[1, 2]]}, "rotations"),
+        ({"rotations": [np.diag([1, 1, -1]).tolist()]}, "rotations"), ({"result": {"scores": {}}}, "result"),
+        ({"version": 2}, "later version"), ({"version": None}, "no version"),
     ],
 )  # fmt: skip
-def test_a_card_that_makes_no_sense_is_one_clear_line(tmp_path, wrong):
-    card = {"plane": PLANE.value, "scheme": "cartilage", "classes": ["background", "cartilage"], "knee3d": "0",
-            "settings": {"context": 1}, "patients": {"train": [], "val": []}, "spacing_mm": [1, 1, 1],
-            "window_rule": "", "input": "", "output": "", "version": 1}  # fmt: skip
-    (tmp_path / PLANE.value).mkdir()
-    path = tmp_path / PLANE.value / "card.json"
-    path.write_text(json.dumps(card))
+def test_a_card_that_makes_no_sense_is_one_clear_line(tmp_path, wrong, field):
+    card, path = made_up_card(PLANE.value, (1, 1, 1), "cartilage"), tmp_path / PLANE.value / "card.json"
+    card.write(path)
     assert cards.load_card(tmp_path, PLANE) == card
-    path.write_text(json.dumps(card | wrong))
-    with pytest.raises(ValueError, match=r"card\.json is not a readable model card"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    with pytest.raises(ValueError, match=rf"card\.json is not a readable model card \(.*{field}") as caught:
         cards.load_card(tmp_path, PLANE)
+    assert "\n" not in str(caught.value)
 
 
 def test_names_that_are_no_views_are_passed_over(tmp_path):
@@ -331,7 +333,7 @@ def test_names_that_are_no_views_are_passed_over(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lost", ["scores", "data", "environment"])
+@pytest.mark.parametrize("lost", ["result", "data_fingerprint", "settings"])
 def test_a_card_that_lacks_something_makes_no_page(models, tmp_path, lost):
     shutil.copytree(models / PLANE.value, tmp_path / PLANE.value)
     path = tmp_path / PLANE.value / "card.json"

@@ -70,7 +70,7 @@ def test_oblique_slices_stream(balls, tmp_path, cache):
 def test_directions_and_spacing_are_those_of_the_settings(balls):
     settings = config.TrainConfig().with_options(spacing_mm=0.7, spread="radial", directions=3)
     view = view_setup.make_view_setup("oblique", settings, balls.of_split(Split.TRAIN))
-    np.testing.assert_array_equal(view.turns, radial_directions(3))
+    np.testing.assert_array_equal(view.rotations, radial_directions(3))
     assert view.spacing_mm.tolist() == [0.7] * 3
 
 
@@ -184,7 +184,7 @@ def test_volume_and_oblique_networks_train_fuse_and_segment_as_planes_do(balls, 
     trained = load_models(models, fused=False, oblique=2)
     kinds = {name: type(view) for name, view in trained.ensemble.views.items()}
     assert kinds == {"volume": PatchView, "oblique-1": ObliqueView, "oblique-2": ObliqueView}
-    known = json.loads((models / "oblique" / "card.json").read_text())["turns"]
+    known = json.loads((models / "oblique" / "card.json").read_text())["rotations"]
     for number, turn in enumerate(sphere_directions(2), start=1):
         np.testing.assert_array_equal(trained.ensemble.views[f"oblique-{number}"].turn, turn)
         np.testing.assert_array_equal(known[number - 1], turn)
