@@ -87,8 +87,8 @@ def test_labels_are_much_as_they_are_without_and_the_record_names_all_views(plac
         assert before.array.any()
         assert dice(confusion_matrix(before.array, after.array, 2))[1] > 0.9
         record = record_of(tmp_path / "all", case)
-        assert record["weights"] == pytest.approx(dict.fromkeys(NAMES, 1 / 7))
-        assert set(record["models"]) == {*PLANES, OBLIQUE}
+        assert record["fusion_weights"] == pytest.approx(dict.fromkeys(NAMES, 1 / 7))
+        assert set(record["network_fingerprints"]) == {*PLANES, OBLIQUE}
         assert record["settings"]["oblique_views"] == 4
         for name in NAMES:
             view, _ = read_probabilities(tmp_path / "all" / case / "probabilities" / f"{name}.h5")
@@ -280,7 +280,7 @@ def test_a_network_of_the_volume_segments_alone_and_beside_planes(place, tmp_pat
     np.testing.assert_array_equal(labels[clear] > 0, pixels.array[clear] > 170)
     fast = run(*asked, "--plane", "volume", "--fast", "--out", tmp_path / "fast")
     assert fast.exit_code == 0, fast.output
-    assert record_of(tmp_path / "fast")["whole_because"] == "there is no plane for a quick look"
+    assert record_of(tmp_path / "fast")["computed_whole_because"] == "there is no plane for a quick look"
 
 
 def test_patients_of_the_oblique_network_count_as_seen(place, tmp_path):

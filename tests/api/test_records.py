@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from finished_knees import make_cohort, make_finished
 
-from knee3d.api.case_report import ReportConfig
 from knee3d.api.data import prepare_dataset
+from knee3d.api.report_record import ReportConfig
 from knee3d.api.reports import find_report_inputs, write_reports
 from knee3d.api.segment_config import SegmentConfig
 from knee3d.api.segmentation_record import RECORD, find_finished_record, load_record
