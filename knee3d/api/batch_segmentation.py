@@ -376,7 +376,7 @@ def _report(result: CaseResult[SegmentationRecord], run_log: RunLog) -> None:
         case=result.case,
         status=result.status,
         **({"message": result.message} if result.message else {}),
-        **({} if record is None else _told(record)),
+        **({} if record is None else _log_fields(record)),
     )
     if result.status == "failed":
         log.error("%s: %s", result.case, result.message)
@@ -387,8 +387,8 @@ def _report(result: CaseResult[SegmentationRecord], run_log: RunLog) -> None:
             log.info("%s: computed whole, as %s", result.case, record.computed_whole_because)
 
 
-def _told(record: SegmentationRecord) -> dict[str, Any]:
-    """The part of a record that the run log has, too."""
+def _log_fields(record: SegmentationRecord) -> dict[str, Any]:
+    """The fields of a record that a line of the run log has, too."""
     return {
         "side": record.side,
         "volumes_mm3": dict(record.volumes_mm3),

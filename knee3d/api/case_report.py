@@ -58,7 +58,7 @@ SEEN_WORDS = {
     Split.VAL: "The networks were chosen and fused by this patient: scores flatter a little.",
 }
 SEEN_SHORT = {Split.TRAIN: "trained on this patient", Split.VAL: "chosen by this patient"}
-"""What is to be said of a patient whom the networks know, see `SegmentationRecord.patient_seen`."""
+"""Words on a patient whom the networks know, see `SegmentationRecord.patient_seen`."""
 PAGE, MEASURES = "report.html", "measures.csv"
 
 

@@ -22,8 +22,8 @@ class QualityRecord(Record):
         border_mm2: Name of each tissue to the largest area in mm2 that it covers of a border of the image.
         inter_view_dice: The mean foreground Dice of pairs of views; null with one view, or where no view finds tissue.
         predictive_entropy: The mean entropy of the networks within tissue, 0 to 1; null where there is no tissue.
-        flags: What looks wrong, in words; empty where nothing does.
-        unchecked: Which rules could not be checked, in words; empty where all were checked.
+        flags: Why the labels may be wrong, in words; empty where nothing looks wrong.
+        unchecked: The rules of quality control that could not be checked, in words; empty where all were checked.
     """
 
     volumes_mm3: Mapping[str, FiniteFloat]

@@ -48,7 +48,7 @@ class ReportConfig:
 
 @dataclass(frozen=True)
 class ReportOrigin:
-    """What a report is made of.
+    """The files and settings that a report is made of.
 
     Attributes:
         segmentation_fingerprint: The SHA-256 of segmentation.json, which has the SHA-256 of each file of the results.
@@ -74,14 +74,14 @@ class ReportRecord(Record):
         case: The name of the knee.
         side: The side of the knee; empty where it is not known.
         flags: Why the labels may be wrong, in words; empty where nothing looks wrong.
-        unchecked: Which rules of quality could not be checked, in words; empty where all were checked.
-        notes: What could not be measured, or only with a limit, in words.
+        unchecked: The rules of quality control that could not be checked, in words; empty where all were checked.
+        notes: The limits of the measurements, in words.
         inter_view_dice: The mean foreground Dice of pairs of views; null where it is not known.
         predictive_entropy: The mean entropy of the networks within tissue, 0 to 1; null where it is not known.
         patient_seen: "train" or "val" where the networks know this patient; empty where they do not, or where no table
             names the patient.
         has_scores: Whether the labels were scored against a mask.
-        origin: What the report was made of.
+        origin: The files and settings that the report was made of.
         files: Name of each file of the report to the SHA-256 of its content.
     """
 

@@ -1,4 +1,4 @@
-"""segmentation.json: the record of what the results of a knee were made of. It decides what is kept."""
+"""segmentation.json: the record of what the results of a knee were made of. It decides which results are kept."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class SegmentationRecord(Record):
         spacing_mm: Distances in mm between voxels along the axes of the image.
         volumes_mm3: Name of each tissue to its volume in mm3.
         flags: Why the labels may be wrong, in words; empty where nothing looks wrong.
-        unchecked: Which rules of quality could not be checked, in words; empty where all were checked.
+        unchecked: The rules of quality control that could not be checked, in words; empty where all were checked.
         files: Name of each file of the results to the SHA-256 of its content; empty for a picture.
 
     Raises:
@@ -95,14 +95,14 @@ class SegmentationRecord(Record):
 def _differences(
     record: SegmentationRecord, image: str, source: ImageSource, config: SegmentConfig, models: str
 ) -> list[str]:
-    """What a finished knee was made of otherwise than it would be now, in words.
+    """List the ways in which a finished knee was made otherwise than it would be made now, in words.
 
     Args:
         record: The record of the finished knee. An older version of knee3d may have written it.
-        image: The `content_fingerprint` of the image of now.
-        source: Side and options that the user gives now.
+        image: The `content_fingerprint` of the image as it is now.
+        source: The image with the side and the options that the user gives now.
         config: How the knee would be segmented now.
-        models: The `models_fingerprint` of the networks of now.
+        models: The `models_fingerprint` of the networks as they are now.
     """
     if record.image_fingerprint != image:
         return ["another image"]
@@ -110,9 +110,8 @@ def _differences(
     found += ["other models"] if record.models_fingerprint != models else []
     default, nothing = type(config)(), type(source.choice)()
     settings = changed_settings(record.settings, config.settings, old_defaults(default.settings, default))
-    settings += changed_settings(
-        record.read_options, source.choice.settings, old_defaults(nothing.settings, nothing)
-    )  # fmt: skip
+    lacking = old_defaults(nothing.settings, nothing)
+    settings += changed_settings(record.read_options, source.choice.settings, lacking)
     return [*found, *([f"other settings ({', '.join(settings)})"] if settings else [])]
 
 

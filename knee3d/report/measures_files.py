@@ -35,7 +35,7 @@ class MeasureRow:
     Attributes:
         tissue: The name of the tissue.
         region: The name of a part of the tissue, or "whole".
-        measure: What was measured, a key of `measurement.UNITS`.
+        measure: The name of the measure, a key of `measurement.UNITS`.
         unit: "mm", "mm2", "mm3" or "%".
         value: The number; null where it is not known.
 
@@ -69,7 +69,7 @@ class MeasuresRecord(Record):
         interfaces: Name of each plate of cartilage to "bone" where its bone was segmented, or to "inferred" where the
             bone-cartilage interface was found without it.
         subregion_axes: "knee" or "image": whose axes the parts of cartilage are cut along; null where there are none.
-        notes: What could not be measured, or only with a limit, in words.
+        notes: The limits of the measurements, in words.
         measures: The numbers.
     """
 
@@ -198,7 +198,7 @@ def read_measures_json(path: Path) -> MeasuresRecord:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not what `measures_record` describes. The message names the file and the fields.
+        ValueError: The file is damaged, or knee3d did not write it. The message names the file and the fields.
     """
     try:
         return MeasuresRecord.from_json(path.read_bytes())
