@@ -101,7 +101,7 @@ def test_some_planes_and_oblique_views_share_the_weights(place, tmp_path):
     words = (place / "cohort", "--models", place / "models", "--out", tmp_path, "--fast")
     done = run(*words, "--plane", PLANES[0], "--views", "OBLIQUE:1")
     assert done.exit_code == 0, done.output
-    assert record_of(tmp_path)["weights"] == {PLANES[0]: 0.5, "oblique-1": 0.5}
+    assert record_of(tmp_path)["fusion_weights"] == {PLANES[0]: 0.5, "oblique-1": 0.5}
 
 
 def test_fast_is_the_same_where_the_quick_look_is_sure(place):
@@ -271,7 +271,7 @@ def test_a_network_of_the_volume_segments_alone_and_beside_planes(place, tmp_pat
         out = tmp_path / str(len(views))
         done = run(*asked, *words, "--out", out)
         assert done.exit_code == 0, done.output
-        assert sorted(record_of(out)["weights"]) == sorted(views)
+        assert sorted(record_of(out)["fusion_weights"]) == sorted(views)
     image = read_image(read_manifest(place / "cohort" / "knees.csv")[0].image)
     side = image.side
     pixels, _ = to_network_input(image)
