@@ -42,15 +42,14 @@ from knee3d.phantom.parametric_knee import parametric_knee
 from knee3d.postprocess.quality import check_quality
 from knee3d.report.measures_files import read_measures_csv
 from knee3d.report.overview_figure import overview_figure
-from knee3d.report.tables import write_json
 
 SHAPE, FIELD_OF_VIEW_MM = (384, 384, 160), (140.0, 140.0, 112.0)
 STAGES = {
-    "reading image, labels, probabilities": ("image_of", "labels_of", "opinion_of"),
-    "thickness, volumes, parts": ("measure",),
+    "reading image, labels, probabilities": ("load_image", "load_labels", "load_probabilities"),
+    "thickness, volumes, parts": ("measure_knee",),
     "thickness as an overlay": ("thickness_map",),
     "surfaces": ("_surfaces",),
-    "maps": ("maps_of", "scores_of"),
+    "maps": ("probability_maps", "score_views"),
     "page, meshes and tables": ("_write",),
 }
 
@@ -75,17 +74,28 @@ def make_finished(source: Volume, scheme: LabelScheme, home: Path) -> tuple[Path
     shown, _ = to_network_input(replace(volume, side=Side.RIGHT))
     overview_figure(shown, canonical, scheme, folder / "overview.png", "knee")
     found = check_quality(canonical, {}, scheme.names, None)
-    write_json(
-        {"inter_view_dice": found.inter_view_dice, "predictive_entropy": found.predictive_entropy},
-        folder / "quality.json",
+    api.QualityRecord.of(found).write(folder / "quality.json")
+    record = api.SegmentationRecord(
+        knee3d="",
+        case="knee",
+        side=Side.RIGHT,
+        scheme=scheme,
+        image_fingerprint=content_fingerprint(image),
+        side_given=Side.UNKNOWN,
+        read_options={},
+        models_fingerprint="made up",
+        settings=api.SegmentConfig().settings,
+        network_fingerprints={},
+        fusion_weights={},
+        computed_by="",
+        computed_whole_because="",
+        shape=volume.shape,
+        spacing_mm=tuple(volume.spacing_mm.tolist()),
+        volumes_mm3={},
+        flags=(),
+        files={},
     )
-    record = {
-        "knee3d": "", "case": "knee", "side": "R", "scheme": scheme.name, "input": content_fingerprint(image),
-        "models": {}, "weights": {}, "settings": {"form": "nifti"}, "engine": "", "whole_because": "",
-        "shape": list(volume.shape), "spacing_mm": volume.spacing_mm.tolist(), "volumes_mm3": {}, "flags": [],
-        "files": {}, "version": 1, "models_fingerprint": "made up", "side_given": "", "selection": {},
-    }  # fmt: skip
-    write_json(record, folder / "segmentation.json")
+    record.write(folder / "segmentation.json")
     return folder, image
 
 

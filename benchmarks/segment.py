@@ -192,8 +192,8 @@ def ours(models: Path, knee: Path, precision: str, fast: bool) -> dict[str, Any]
         start = time.perf_counter()
         record = segment_case(entry, trained, config, mark, Path(out))
         taken = time.perf_counter() - start - sum(made_up)
-    return {"seconds": taken, "loading": loaded, "network": sum(seconds), "engine": record["engine"],
-            "whole_because": record["whole_because"]}  # fmt: skip
+    return {"seconds": taken, "loading": loaded, "network": sum(seconds), "engine": record.computed_by,
+            "whole_because": record.computed_whole_because}  # fmt: skip
 
 
 def peak(precision: str) -> float:

@@ -11,10 +11,13 @@ from knee3d.api.evaluation import Evaluation
 from knee3d.api.image_files import read, write
 from knee3d.api.knee_model import KneeModel
 from knee3d.api.measurements import Measurements, measure
+from knee3d.api.quality_record import QualityRecord
 from knee3d.api.repeated_measures import ComparisonResult, RepeatabilityResult, compare, repeatability
+from knee3d.api.report_record import ReportRecord
 from knee3d.api.reports import make_reports
 from knee3d.api.segment_config import ExecutionConfig, SegmentConfig
 from knee3d.api.segmentation import Segmentation
+from knee3d.api.segmentation_record import SegmentationRecord
 from knee3d.api.training import (
     TrainExecution,
     cross_validate,
@@ -49,12 +52,15 @@ __all__ = [
     "Measurements",
     "NetworkConfig",
     "OptimizerConfig",
+    "QualityRecord",
     "ReadOptions",
     "RepeatabilityResult",
+    "ReportRecord",
     "SamplingConfig",
     "ScheduleConfig",
     "SegmentConfig",
     "Segmentation",
+    "SegmentationRecord",
     "TrainConfig",
     "TrainExecution",
     "RunOptions",

@@ -15,7 +15,7 @@ import logging
 import math
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,7 +33,13 @@ from knee3d.api.case_result import (
 )
 from knee3d.api.segment_case import VOLUMES, ModelsError, load_networks, segment_case
 from knee3d.api.segment_config import ExecutionConfig, SegmentConfig
-from knee3d.api.segmentation_record import RECORD, find_finished_record, load_record, refuse_foreign_folder
+from knee3d.api.segmentation_record import (
+    RECORD,
+    SegmentationRecord,
+    find_finished_record,
+    load_record,
+    refuse_foreign_folder,
+)
 from knee3d.atomic import whole_folder
 from knee3d.cluster import ClusterError
 from knee3d.cluster.ray_jobs import pool_on_ray
@@ -64,7 +70,6 @@ log = logging.getLogger(__name__)
 
 LOG = "segment.jsonl"
 VOLUMES_HEADER = b"case,tissue,volume_mm3"
-_TOLD = ("side", "volumes_mm3", "flags", "whole_because", "engine")
 
 
 def segment(
@@ -77,7 +82,7 @@ def segment(
     name: str | None = None,
     side: Side | str = Side.UNKNOWN,
     options: ReadOptions = DEFAULT_OPTIONS,
-) -> list[CaseResult]:
+) -> list[CaseResult[SegmentationRecord]]:
     """Segment knees into folders: labels on the grid of each image, volumes, a picture, quality flags.
 
     An interrupted call goes on where it stopped. Several processes that share a disk may make the same call: each knee
@@ -112,7 +117,7 @@ def segment(
 
 def segment_cases(
     cases: Sequence[InputCase], models: Path, out: Path, config: SegmentConfig, execution: ExecutionConfig
-) -> list[CaseResult]:
+) -> list[CaseResult[SegmentationRecord]]:
     """Segment knees into folders, each of which appears when it is complete.
 
     Knees that were finished before, or by another process meanwhile, from the same content, networks and settings, are
@@ -135,12 +140,12 @@ def segment_cases(
     _check_places(cases, out, config)
     models = models.absolute()
     fingerprint = models_fingerprint(models, config.planes, config.oblique_views)
-    found: dict[str, CaseResult] = {}
+    found: dict[str, CaseResult[SegmentationRecord]] = {}
     out.mkdir(parents=True, exist_ok=True)
     by_name = {case.case: case for case in cases}
     run_log = RunLog(out / LOG)
     run_log.note(
-        event="begin", knee3d=__version__, knees=len(cases), models=fingerprint, settings=config.to_json()
+        event="begin", knee3d=__version__, knees=len(cases), models=fingerprint, settings=dict(config.settings)
     )  # fmt: skip
     try:
         remove_leftovers(out, [VOLUMES, LOG, *by_name])
@@ -285,7 +290,7 @@ class CaseWorker:
     _networks: list[TrainedModels] = field(default_factory=list, repr=False, compare=False)
     _first: Any = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    def __call__(self, case: InputCase, take_over: bool) -> CaseResult:
+    def __call__(self, case: InputCase, take_over: bool) -> CaseResult[SegmentationRecord]:
         """Segment a knee, or keep what is there.
 
         Args:
@@ -317,7 +322,7 @@ class CaseWorker:
             log.debug("%s", case.case, exc_info=True)
             return CaseResult(case.case, "failed", one_line_error(error))
 
-    def known_record(self, case: InputCase) -> dict[str, Any] | None:
+    def known_record(self, case: InputCase) -> SegmentationRecord | None:
         """The record of a knee that is finished; None where there is none, or one that is to be replaced.
 
         Raises:
@@ -364,32 +369,43 @@ def _check_still_free(folder: Path, overwrite: bool) -> None:
         raise ValueError(f"{folder} was made by someone else meanwhile; it is left as it is")
 
 
-def _report(result: CaseResult, run_log: RunLog) -> None:
+def _report(result: CaseResult[SegmentationRecord], run_log: RunLog) -> None:
     record = result.record
     run_log.note(
         event="knee",
         case=result.case,
         status=result.status,
         **({"message": result.message} if result.message else {}),
-        **{key: record[key] for key in _TOLD if key in record},
+        **({} if record is None else _log_fields(record)),
     )
     if result.status == "failed":
         log.error("%s: %s", result.case, result.message)
-    if result.status == "done":
-        if record["flags"]:
-            log.warning("%s: %s", result.case, "; ".join(record["flags"]))
-        if record["whole_because"]:
-            log.info("%s: computed whole, as %s", result.case, record["whole_because"])
+    if result.status == "done" and record is not None:
+        if record.flags:
+            log.warning("%s: %s", result.case, "; ".join(record.flags))
+        if record.computed_whole_because:
+            log.info("%s: computed whole, as %s", result.case, record.computed_whole_because)
 
 
-def _end(outcomes: Sequence[CaseResult], knees: int, out: Path, run_log: RunLog) -> None:
+def _log_fields(record: SegmentationRecord) -> dict[str, Any]:
+    """The fields of a record that a line of the run log has, too."""
+    return {
+        "side": record.side,
+        "volumes_mm3": dict(record.volumes_mm3),
+        "flags": record.flags,
+        "computed_whole_because": record.computed_whole_because,
+        "computed_by": record.computed_by,
+    }
+
+
+def _end(outcomes: Sequence[CaseResult[SegmentationRecord]], knees: int, out: Path, run_log: RunLog) -> None:
     records = {one.case: one.record for one in outcomes if one.record}
     try:
         with wait_for_lease(out / VOLUMES):  # or a process could write what it read before another one finished a knee
             _write_volumes(out, records)
     except OSError as error:
         log.error("%s cannot be written (%s); the folders of the knees have their own", out / VOLUMES, error.strerror)
-    engines = sorted({record["engine"] for record in records.values()})
+    engines = sorted({record.computed_by for record in records.values()})
     if len(engines) > 1:
         log.warning("knees were computed in different ways (%s): give --precision for the same", "; ".join(engines))
     counts = {status: sum(one.status == status for one in outcomes) for status in ("done", "kept", "failed")}
@@ -397,15 +413,15 @@ def _end(outcomes: Sequence[CaseResult], knees: int, out: Path, run_log: RunLog)
     run_log.note(event="interrupted" if interrupted else "end", **counts)
 
 
-def _write_volumes(out: Path, known: Mapping[str, Mapping[str, Any]]) -> None:
+def _write_volumes(out: Path, known: Mapping[str, SegmentationRecord]) -> None:
     from knee3d.report.tables import write_volumes_csv
 
-    volumes = {case: record["volumes_mm3"] for case, record in (_others(out, known) | dict(known)).items()}
+    volumes = {case: record.volumes_mm3 for case, record in (_others(out, known) | dict(known)).items()}
     if volumes:
         write_volumes_csv(out / VOLUMES, dict(sorted(volumes.items())))
 
 
-def _others(out: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+def _others(out: Path, known: Collection[str]) -> dict[str, SegmentationRecord]:
     """Records of knees that were finished by other runs; what is damaged is passed over."""
     found = {}
     for path in out.glob(f"[!.]*/{RECORD}"):

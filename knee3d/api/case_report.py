@@ -11,17 +11,17 @@ report.json         what it was made of
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from knee3d import __version__
-from knee3d.api.segmentation_record import REPORT, SEEN
+from knee3d.api.quality_record import QUALITY, QualityRecord
+from knee3d.api.report_record import REPORT_RECORD, ReportConfig, ReportRecord, report_digests, report_origin
+from knee3d.api.segmentation_record import REPORT, SegmentationRecord
 from knee3d.api.segmented_case import (
     SegmentedCase,
     load_image,
@@ -31,8 +31,7 @@ from knee3d.api.segmented_case import (
     score_views,
 )
 from knee3d.atomic import whole_folder
-from knee3d.choices import MESH_FORMATS, check_choice
-from knee3d.dataset.input_case import file_digest
+from knee3d.dataset.case_collection import Split
 from knee3d.geometry.orientation import Side, axis_codes, from_canonical
 from knee3d.geometry.view_names import FUSED
 from knee3d.geometry.volume import Volume
@@ -45,8 +44,7 @@ from knee3d.morphometry.mesh import enclosed_volume_mm3, tissue_surface
 from knee3d.morphometry.thickness import THICKNESS
 from knee3d.morphometry.volumes import tissue_volumes
 from knee3d.postprocess.confusion_matrix import OverlapScores
-from knee3d.recorded_settings import changed_settings, old_defaults
-from knee3d.records import VERSION, check_version
+from knee3d.records import Settings
 
 if TYPE_CHECKING:
     from knee3d.api.segmentation import Segmentation
@@ -56,52 +54,30 @@ if TYPE_CHECKING:
 OFF = 0.01
 """A surface whose volume differs more from that of the voxels is said to."""
 SEEN_WORDS = {
-    "train": "The networks were trained on this patient: scores flatter, and say nothing of other knees.",
-    "val": "The networks were chosen and fused by this patient: scores flatter a little.",
+    Split.TRAIN: "The networks were trained on this patient: scores flatter, and say nothing of other knees.",
+    Split.VAL: "The networks were chosen and fused by this patient: scores flatter a little.",
 }
-SEEN_SHORT = {"train": "trained on this patient", "val": "chosen by this patient"}
-"""What is to be said of a patient whom the networks know, see `segmentation_record.SEEN`."""
-FORM = 1
-"""Version of the form of report.json."""
-PAGE, MEASURES, REPORT_RECORD = "report.html", "measures.csv", "report.json"
+SEEN_SHORT = {Split.TRAIN: "trained on this patient", Split.VAL: "chosen by this patient"}
+"""Words on a patient whom the networks know, see `SegmentationRecord.patient_seen`."""
+PAGE, MEASURES = "report.html", "measures.csv"
 
 
-@dataclass(frozen=True)
-class ReportConfig:
-    """How reports are made.
-
-    Attributes:
-        meshes: Format of the surfaces: "ply", "stl" or "vtp".
-        keep: Share of the triangles of surfaces that is kept, in (0, 1].
-
-    Raises:
-        ValueError: There is no such format, or the share is not above 0 and at most 1.
-    """
-
-    meshes: str = "ply"
-    keep: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_choice("meshes", self.meshes, MESH_FORMATS)
-        if not 0 < self.keep <= 1:
-            raise ValueError(f"keep must be above 0 and at most 1, got {self.keep}")
-
-
-def write_case_report(folder: Path, given: SegmentedCase, config: ReportConfig, lease: Lease) -> dict[str, Any]:
-    """Fill FOLDER/report; returns what its report.json holds.
+def write_case_report(folder: Path, given: SegmentedCase, config: ReportConfig, lease: Lease) -> ReportRecord:
+    """Fill FOLDER/report.
 
     Args:
-        folder: Of the finished knee.
-        given: What there is of it.
+        folder: The folder of the finished knee.
+        given: The files that are known of the knee.
         config: How the report is made.
         lease: Lease on the folder.
+
+    Returns:
+        The record that its report.json holds.
 
     Raises:
         LeaseLostError: Another process has the lease now.
         ValueError: A file of it cannot be read, or does not fit the others.
     """
-    from knee3d.report.tables import write_json
-
     image = load_image(given.entry, given.side) if given.entry else None
     labels = load_labels(folder, given, image)
     fused, views = load_probabilities(folder, labels, given.scheme)
@@ -110,66 +86,24 @@ def write_case_report(folder: Path, given: SegmentedCase, config: ReportConfig, 
     made = replace(made, scores=score_views(given, image, {**views, FUSED: labels}))
     with whole_folder(folder / REPORT) as partial:
         _write(folder, given, made, config, partial)
-        quality = json.loads((folder / "quality.json").read_text())
-        record = {
-            VERSION: FORM,
-            "knee3d": __version__,
-            "case": given.record["case"],
-            "side": given.side.value,
-            "flags": list(given.record["flags"]),
-            "unchecked": given.record.get("unchecked", ""),
-            "notes": list(made.findings.notes),
-            "quality": {name: quality[name] for name in ("inter_view_dice", "predictive_entropy")},
-            SEEN: given.record.get(SEEN, ""),
-            "truth": made.scores is not None,
-            **report_provenance(given, config),
-            "files": report_digests(partial),
-        }
-        write_json(record, partial / REPORT_RECORD)
+        quality = QualityRecord.from_json((folder / QUALITY).read_bytes())
+        record = ReportRecord(
+            knee3d=__version__,
+            case=given.record.case,
+            side=given.side,
+            flags=given.record.flags,
+            unchecked=given.record.unchecked,
+            notes=made.findings.notes,
+            inter_view_dice=quality.inter_view_dice,
+            predictive_entropy=quality.predictive_entropy,
+            patient_seen=given.record.patient_seen,
+            has_scores=made.scores is not None,
+            origin=report_origin(folder, given, config),
+            files=report_digests(partial),
+        )
+        record.write(partial / REPORT_RECORD)
         lease.check()
     return record
-
-
-def results_fingerprint(record: Mapping[str, Any]) -> str:
-    """A fingerprint of what `segment` wrote of a knee: its record has a digest of each file."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
-def report_provenance(given: SegmentedCase, config: ReportConfig) -> dict[str, Any]:
-    """All that a report is made of, ready for its record.
-
-    Args:
-        given: What there is of the knee.
-        config: How the report is made.
-
-    Returns:
-        Keys of the record: "results", "image" (whether it was at hand), "mask" and "mask_labels" (digests, empty where
-        there is none) and "settings".
-    """
-    names = sorted(given.label_map.names.items()) if given.label_map else []
-    return {
-        "results": results_fingerprint(given.record),
-        "image": given.entry is not None,
-        "mask": file_digest(given.mask) if given.mask else "",
-        "mask_labels": hashlib.sha256(json.dumps(names).encode()).hexdigest() if names else "",
-        "settings": asdict(config),
-    }
-
-
-def is_report_current(record: Mapping[str, Any], origin: Mapping[str, Any], config: ReportConfig) -> bool:
-    """Whether a report was made of the same as it would be made of now; see `records` on older versions."""
-    check_version(record, FORM)
-    default = type(config)()
-    others = all(record[name] == value for name, value in origin.items() if name != "settings")
-    return others and not changed_settings(
-        record["settings"], origin["settings"], old_defaults(asdict(default), default)
-    )
-
-
-def report_digests(folder: Path) -> dict[str, str]:
-    """Names of the files of a report, but its record, to a hash of what they hold."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != REPORT_RECORD)
-    return {str(path.relative_to(folder)): file_digest(path) for path in files}
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,12 +211,12 @@ def _write(folder: Path, given: SegmentedCase, made: ReportContent, config: Repo
     from knee3d.morphometry.mesh_files import write_surfaces
     from knee3d.report.confusion_figure import confusion_figure
     from knee3d.report.label_tables import write_freesurfer_table, write_itksnap_table
-    from knee3d.report.measures_files import write_measures_csv, write_measures_json
+    from knee3d.report.measures_files import MEASURES_JSON, measures_record, write_measures_csv
     from knee3d.report.page import write_page
 
-    case = given.record["case"]
+    case = given.record.case
     write_measures_csv(out / MEASURES, {case: made.findings.measures})
-    write_measures_json(out / "measures.json", case, given.side, given.scheme, made.findings)
+    measures_record(case, given.side, given.scheme, made.findings).write(out / MEASURES_JSON)
     write_volume(made.overlay, out / "thickness.nii.gz")
     write_itksnap_table(out / "labels.txt", given.scheme)
     write_freesurfer_table(out / "labels_lut.txt", given.scheme)
@@ -300,10 +234,10 @@ def _write(folder: Path, given: SegmentedCase, made: ReportContent, config: Repo
         _page(case, given.side, given.scheme, made, (folder / "overview.png").read_bytes()),
         scores=None if made.scores is None else {view: _dice(one) for view, one in made.scores.items()},
         confusion=made.scores,
-        flags=record["flags"],
-        unchecked=record.get("unchecked", ""),
+        flags=record.flags,
+        unchecked=record.unchecked,
         made=_made(record),
-        seen=SEEN_WORDS.get(record.get(SEEN, ""), ""),
+        seen=SEEN_WORDS.get(record.patient_seen, ""),
     )
     write_page(page, out / PAGE)
 
@@ -349,23 +283,23 @@ def _file_name(tissue: str) -> str:
     return tissue.replace(" ", "_")
 
 
-def _made(record: Mapping[str, Any]) -> dict[str, str]:
+def _made(record: SegmentationRecord) -> dict[str, str]:
     """How the labels were made, in words."""
-    settings = record["settings"]
-    weights = "  ".join(f"{view} {_weight(weight)}" for view, weight in record["weights"].items())
+    weights = "  ".join(f"{view} {_weight(weight)}" for view, weight in record.fusion_weights.items())
+    voxels, millimetres = " x ".join(map(str, record.shape)), " x ".join(map(str, record.spacing_mm))
     return {
-        "knee3d": record["knee3d"],
-        "networks": "  ".join(f"{view} {mark[:12]}" for view, mark in record["models"].items()),
+        "knee3d": record.knee3d,
+        "networks": "  ".join(f"{view} {one[:12]}" for view, one in record.network_fingerprints.items()),
         "fusion weights": weights,
-        "settings": _in_words(settings),
-        "computed by": record["engine"],
-        "image (SHA-256)": record["input"],
-        "voxels": f"{' x '.join(map(str, record['shape']))} of {' x '.join(map(str, record['spacing_mm']))} mm",
-        **({"computed whole because": record["whole_because"]} if record["whole_because"] else {}),
+        "settings": _in_words(record.settings),
+        "computed by": record.computed_by,
+        "image (SHA-256)": record.image_fingerprint,
+        "voxels": f"{voxels} of {millimetres} mm",
+        **({"computed whole because": record.computed_whole_because} if record.computed_whole_because else {}),
     }
 
 
-def _in_words(settings: Mapping[str, Any]) -> str:
+def _in_words(settings: Settings) -> str:
     """Settings, and those within them in brackets."""
     return ", ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in settings.items())
 
@@ -376,5 +310,5 @@ def _value(value: object) -> str:
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
-def _weight(weight: float | list[float]) -> str:
+def _weight(weight: float | tuple[float, ...]) -> str:
     return f"{weight:.3f}" if isinstance(weight, float | int) else "/".join(f"{one:.3f}" for one in weight)

@@ -6,34 +6,37 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from knee3d.atomic import NO_ROOM
 from knee3d.lease import wait_for_lease
+from knee3d.records import Record
 
 _LEAST_ROOM = 1 << 16
+AnyRecord = TypeVar("AnyRecord", bound=Record, covariant=True)
 
 
 @dataclass(frozen=True)
-class CaseResult:
-    """What became of a knee.
+class CaseResult(Generic[AnyRecord]):
+    """The result of one knee of many.
 
     Attributes:
-        case: Which.
+        case: The name of the knee.
         status: "done", "kept" (it was finished before, or by another process) or "failed".
-        message: Why it failed, in a line.
-        record: What segmentation.json holds; empty where it failed.
+        message: Why it failed, in one line; empty where it did not fail.
+        record: The record that was written: a `SegmentationRecord` of `segment`, a `ReportRecord` of `make_reports`.
+            None where it failed.
     """
 
     case: str
     status: str
     message: str = ""
-    record: Mapping[str, Any] = field(default_factory=dict)
+    record: AnyRecord | None = None
 
 
 class DiskFullError(OSError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from knee3d.geometry.orientation import Side, find_side
 from knee3d.geometry.volume import Volume
@@ -53,11 +53,11 @@ class Measurements:
         rows = [(self.name, one.tissue, one.region, one.measure, one.unit, float(one.value)) for one in self]
         return pd.DataFrame(rows, columns=["case", "tissue", "region", "measure", "unit", "value"])
 
-    def to_json(self) -> dict[str, Any]:
-        """The measurements as they stand in measures.json."""
+    def to_json(self) -> str:
+        """The measurements as JSON, as they stand in measures.json."""
         from knee3d.report.measures_files import measures_record
 
-        return measures_record(self.name, self.side, self.scheme, self.found)
+        return measures_record(self.name, self.side, self.scheme, self.found).to_json()
 
     def __repr__(self) -> str:
         tissues = list(dict.fromkeys(one.tissue for one in self))

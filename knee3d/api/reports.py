@@ -9,32 +9,31 @@ Any number of processes on machines with a common disk may do it at the same tim
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from knee3d.api.case_report import (
     MEASURES,
     PAGE,
-    REPORT_RECORD,
     SEEN_SHORT,
-    ReportConfig,
-    is_report_current,
-    report_digests,
-    report_provenance,
-    results_fingerprint,
     write_case_report,
 )
 from knee3d.api.case_result import CaseResult, DiskFullError, checking_disk_space, one_line_error
+from knee3d.api.report_record import (
+    REPORT_RECORD,
+    ReportConfig,
+    ReportRecord,
+    is_report_current,
+    report_digests,
+    report_origin,
+)
 from knee3d.api.segmentation_record import (
     RECORD,
     REPORT,
-    SEEN,
     cached_content_fingerprint,
     check_results_unmodified,
     load_record,
@@ -44,7 +43,6 @@ from knee3d.dataset.input_case import InputCase, find_cases
 from knee3d.dataset.manifest import read_manifest
 from knee3d.io.image_source import DEFAULT_OPTIONS, ReadOptions
 from knee3d.io.label_map_file import LABELS_FILE, read_label_map
-from knee3d.labels.scheme_files import scheme_from_json
 from knee3d.lease import LeaseHeldError, file_system_time, leased, run_in_threads, share_work, wait_for_lease
 from knee3d.progress import progress
 
@@ -102,7 +100,7 @@ def make_reports(
     options: ReadOptions = DEFAULT_OPTIONS,
     overwrite: bool = False,
     jobs: int = 1,
-) -> list[CaseResult]:
+) -> list[CaseResult[ReportRecord]]:
     """Measure segmented knees in mm3 and mm, and make a page of each that opens in a browser, from disk.
 
     A report that is there and was made of the same is kept. A knee that fails does not stop the others.
@@ -133,7 +131,7 @@ def make_reports(
 
 def write_reports(
     results: Path, knees: ReportInputs, config: ReportConfig, overwrite: bool = False, jobs: int = 1
-) -> list[CaseResult]:
+) -> list[CaseResult[ReportRecord]]:
     """Measure finished knees, and make a page of each and one of all.
 
     A report that was made of the same is kept, and so is one that was made of the same results and their images or
@@ -158,7 +156,7 @@ def write_reports(
     home = next(iter(folders.values())).resolve().parent
     since = file_system_time(home) if overwrite else -math.inf
 
-    def work(folder: Path, take_over: bool) -> CaseResult:
+    def work(folder: Path, take_over: bool) -> CaseResult[ReportRecord]:
         try:
             with checking_disk_space(folder), leased(folder.resolve(), take_over) as lease:
                 given = _given(folder, knees, single=len(folders) == 1)
@@ -173,7 +171,7 @@ def write_reports(
             log.debug("%s", folder, exc_info=True)
             return CaseResult(folder.name, "failed", one_line_error(error))
 
-    found: dict[str, CaseResult] = {}
+    found: dict[str, CaseResult[ReportRecord]] = {}
     with progress("reports", len(folders)) as advance:
         try:
             for case, outcome in share_work(folders, run_in_threads(work, jobs)):
@@ -192,13 +190,13 @@ def write_reports(
     return outcomes
 
 
-def _others(results: Path, known: Collection[str]) -> Iterator[CaseResult]:
+def _others(results: Path, known: Collection[str]) -> Iterator[CaseResult[ReportRecord]]:
     """Reports of knees that were finished after this run began, by other processes."""
     for path in sorted(results.glob(f"[!.]*/{REPORT}/{REPORT_RECORD}")):
         case = path.parent.parent.name
         if case not in known:
             with suppress(OSError, ValueError):
-                yield CaseResult(case, "kept", record=json.loads(path.read_text()))
+                yield CaseResult(case, "kept", record=ReportRecord.from_json(path.read_bytes()))
 
 
 def finished_folders(results: Path) -> list[Path]:
@@ -224,37 +222,37 @@ def _given(folder: Path, knees: ReportInputs, single: bool) -> SegmentedCase:
     record = load_record(folder)
     if record is None:
         raise ValueError(f"{folder} is gone")
-    if record["case"] != folder.resolve().name:
-        raise ValueError(f"{folder} holds {record['case']!r}: it was renamed or copied; give it the knee's name again")
+    if record.case != folder.resolve().name:
+        raise ValueError(f"{folder} holds {record.case!r}: it was renamed or copied; give it the knee's name again")
     check_results_unmodified(folder, record, "segment the knee again")
-    entry = knees.entries.get(record["case"])
+    entry = knees.entries.get(record.case)
     if entry is None and single and len(knees.entries) == 1:
         (entry,) = knees.entries.values()
-    if entry is not None and cached_content_fingerprint(entry.source.path, folder, record) != record["input"]:
+    if entry is not None and cached_content_fingerprint(entry.source.path, folder, record) != record.image_fingerprint:
         raise ValueError(f"{entry.source.path} is not the image that was segmented, or was changed since")
     told = entry.source.side if entry is not None else ""
-    if told and record["side"] and told != record["side"]:
-        raise ValueError(f"{folder} is of side {record['side']}, but the table says {told}; segment the knee again")
-    mask = knees.masks.get(record["case"])
-    scheme = scheme_from_json(record["scheme"])
-    label_map = read_label_map(knees.label_map, scheme) if mask and knees.label_map else None
+    if told and record.side and told != record.side:
+        raise ValueError(f"{folder} is of side {record.side}, but the table says {told}; segment the knee again")
+    mask = knees.masks.get(record.case)
+    label_map = read_label_map(knees.label_map, record.scheme) if mask and knees.label_map else None
     return SegmentedCase(record, entry, mask, label_map)
 
 
-def _known(folder: Path, given: SegmentedCase, config: ReportConfig, since: float) -> dict[str, Any] | None:
+def _known(folder: Path, given: SegmentedCase, config: ReportConfig, since: float) -> ReportRecord | None:
     """The record of a report that was made of the same, or of more, after a time; None where there is none."""
     path = folder / REPORT / REPORT_RECORD
     try:
-        record: dict[str, Any] = json.loads(path.read_text())
+        record = ReportRecord.from_json(path.read_bytes())
         if path.stat().st_mtime < since:
             return None
-        results = results_fingerprint(given.record)
-        if report_digests(folder / REPORT) != record["files"] or record["results"] != results:
+        origin = report_origin(folder, given, config)
+        results = origin.segmentation_fingerprint
+        if report_digests(folder / REPORT) != record.files or record.origin.segmentation_fingerprint != results:
             return None
-        if is_report_current(record, report_provenance(given, config), config):
+        if is_report_current(record, origin, config):
             return record
         more = _made_of_more(record, given)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return None
     if not more:
         return None
@@ -263,14 +261,17 @@ def _known(folder: Path, given: SegmentedCase, config: ReportConfig, since: floa
     return record
 
 
-def _made_of_more(record: Mapping[str, Any], given: SegmentedCase) -> str:
+def _made_of_more(record: ReportRecord, given: SegmentedCase) -> str:
     """What a report was made of that is not given now, in words: a poorer one must not take its place unasked."""
     has_image = given.entry is not None
-    known = (("its image", record["image"], has_image), ("the truth", record["truth"], has_image and given.mask))
+    known = (
+        ("its image", record.origin.has_image, has_image),
+        ("the truth", record.has_scores, has_image and given.mask),
+    )
     return " and ".join(words for words, had, has in known if had and not has)
 
 
-def _write_index(results: Path, outcomes: Sequence[CaseResult]) -> None:
+def _write_index(results: Path, outcomes: Sequence[CaseResult[ReportRecord]]) -> None:
     from knee3d.report.index_page import IndexRow, write_index
     from knee3d.report.measures_files import read_measures_csv, write_measures_csv
 
@@ -284,25 +285,20 @@ def _write_index(results: Path, outcomes: Sequence[CaseResult]) -> None:
         measures[case] = found
         of_all = {name: {one.tissue: one.value for one in found if (one.region, one.measure) == ("whole", name)}
                   for name in ("volume", "thickness_mean")}  # fmt: skip
-        seen = record["quality"]
         rows.append(
             IndexRow(
                 case=case,
                 report=f"{outcome.case}/{REPORT}/{PAGE}",
-                side=record["side"],
-                flags=record["flags"],
-                unchecked=bool(record.get("unchecked")),
-                inter_view_dice=_number(seen["inter_view_dice"]),
-                predictive_entropy=_number(seen["predictive_entropy"]),
+                side=record.side,
+                flags=record.flags,
+                unchecked=bool(record.unchecked),
+                inter_view_dice=record.inter_view_dice,
+                predictive_entropy=record.predictive_entropy,
                 volumes_mm3=of_all["volume"],
                 thickness_mm=of_all["thickness_mean"],
                 thumbnail=f"{outcome.case}/overview.png",
-                seen=SEEN_SHORT.get(record[SEEN], ""),
+                seen=SEEN_SHORT.get(record.patient_seen, ""),
             )
         )
     write_measures_csv(results / MEASURES, measures)
     write_index(rows, results / INDEX, "Knees")
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from knee3d import __version__
+from knee3d.api.quality_record import QUALITY, QualityRecord
 from knee3d.api.segment_config import SegmentConfig
 from knee3d.api.segment_image import check_intensity_window_rule, segment_image
 from knee3d.api.segmentation import Segmentation
-from knee3d.api.segmentation_record import FORM, RECORD, SEEN, SOURCE, file_digests, input_record
+from knee3d.api.segmentation_record import RECORD, SOURCE, SegmentationRecord, file_digests
+from knee3d.dataset.case_collection import Split
 from knee3d.dataset.input_case import InputCase, content_fingerprint, stat_fingerprint
 from knee3d.geometry.view_names import FUSED
 from knee3d.geometry.volume import Volume
@@ -26,8 +29,6 @@ from knee3d.io.label_map_file import LABELS_FILE, write_label_map
 from knee3d.io.probability_file import write_probabilities
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.labels.laterality import agreed_side
-from knee3d.labels.scheme_files import scheme_to_json
-from knee3d.records import VERSION
 
 if TYPE_CHECKING:
     from knee3d.models.backend import Backend
@@ -79,7 +80,7 @@ def load_networks(
 
 def segment_case(
     case: InputCase, trained: TrainedModels, config: SegmentConfig, fingerprint: str, folder: Path
-) -> dict[str, Any]:
+) -> SegmentationRecord:
     """Segment a knee and fill a folder with its results.
 
     Args:
@@ -90,14 +91,12 @@ def segment_case(
         folder: An empty folder, which gets the results.
 
     Returns:
-        What its segmentation.json holds.
+        The record that its segmentation.json holds.
 
     Raises:
         ValueError: The image cannot be read, its side contradicts what the user says, its voxels are of another size
             than those of training, or it was changed meanwhile.
     """
-    from knee3d.report.tables import write_json
-
     source = case.source
     check_label_format(config.label_format, source.path)
     content = content_fingerprint(source.path)
@@ -114,38 +113,42 @@ def segment_case(
     (folder / SOURCE).write_text(stat_fingerprint(source.path))
     if content_fingerprint(source.path) != content:
         raise ValueError(f"{source.path} was changed while it was segmented; run it again")
-    record = {
-        VERSION: FORM,
-        "knee3d": __version__,
-        "case": case.case,
-        "side": image.side.value,
-        SEEN: next((split.value for split, known in trained.patients.items() if case.patient in known), ""),
-        "scheme": scheme_to_json(found.scheme),
-        **input_record(content, source, config, fingerprint),
-        "models": dict(trained.fingerprints),
-        "weights": dict(trained.ensemble.weights),
-        "engine": trained.computed_by,
-        "whole_because": found.computed_whole_because,
-        "shape": list(image.shape),
-        "spacing_mm": image.spacing_mm.round(5).tolist(),
-        "volumes_mm3": dict(found.volumes_mm3),
-        "flags": list(found.quality.flags),
-        "unchecked": found.quality.unchecked,
-        "files": file_digests(folder),
-    }
-    write_json(record, folder / RECORD)
+    weights = trained.ensemble.weights.items()
+    record = SegmentationRecord(
+        knee3d=__version__,
+        case=case.case,
+        side=image.side,
+        patient_seen=next((split for split, known in trained.patients.items() if case.patient in known), Split.NONE),
+        scheme=found.scheme,
+        image_fingerprint=content,
+        side_given=source.side,
+        read_options=source.choice.settings,
+        models_fingerprint=fingerprint,
+        settings=config.settings,
+        network_fingerprints=trained.fingerprints,
+        fusion_weights={view: tuple(one) if isinstance(one, Sequence) else one for view, one in weights},
+        computed_by=trained.computed_by,
+        computed_whole_because=found.computed_whole_because,
+        shape=image.shape,
+        spacing_mm=tuple(image.spacing_mm.round(5).tolist()),
+        volumes_mm3=found.volumes_mm3,
+        flags=found.quality.flags,
+        unchecked=found.quality.unchecked,
+        files=file_digests(folder),
+    )
+    record.write(folder / RECORD)
     return record
 
 
 def _write(found: Segmentation, entry: InputCase, form: str, folder: Path) -> None:
     from knee3d.report.overview_figure import overview_figure
-    from knee3d.report.tables import write_json, write_volumes_csv
+    from knee3d.report.tables import write_volumes_csv
 
     if found.probabilities is not None:
         write_probabilities(found.probabilities, _class_names(found.scheme), FUSED, folder / OPINION, found.view_labels)
     write_labels(found.labels, found.scheme, entry.source, form, folder, entry.case)
     write_label_map(folder / LABELS_FILE, dict(enumerate(found.scheme.names, start=1)))
-    write_json(asdict(found.quality), folder / "quality.json")
+    QualityRecord.of(found.quality).write(folder / QUALITY)
     write_volumes_csv(folder / VOLUMES, {entry.case: found.volumes_mm3})
     with _drawing:
         overview_figure(found.network_image, found.network_labels, found.scheme, folder / "overview.png", entry.case)

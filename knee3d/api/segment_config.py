@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from knee3d.choices import INFERENCE_PRECISIONS, LABEL_FORMATS, MOST_OBLIQUE_VIEWS, check_choice
 from knee3d.postprocess.cleaning import CleaningConfig
+from knee3d.records import Settings
 
 NO_RESULT = ("planes", "device")
 """Settings that the record of a knee leaves out: the fingerprint of the networks has planes; labels know no device."""
@@ -64,7 +64,8 @@ class SegmentConfig:
         """What is removed from the labels because it is too small."""
         return CleaningConfig(self.remove_below_mm3, self.fill_below_mm3, self.keep_largest)
 
-    def to_json(self) -> dict[str, Any]:
+    @property
+    def settings(self) -> Settings:
         """The settings that labels depend on beside the networks, for the record of a knee."""
         return {name: value for name, value in asdict(self).items() if name not in NO_RESULT}
 

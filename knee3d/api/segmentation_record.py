@@ -1,66 +1,117 @@
-"""segmentation.json: the record of what the results of a knee were made of. It decides what is kept."""
+"""segmentation.json: the record of what the results of a knee were made of. It decides which results are kept."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field, FiniteFloat, PositiveInt
 
 from knee3d.api.segment_config import SegmentConfig
+from knee3d.choices import LABEL_FORMATS
+from knee3d.dataset.case_collection import Split
 from knee3d.dataset.input_case import InputCase, content_fingerprint, file_digest, stat_fingerprint
 from knee3d.geometry.orientation import Side
-from knee3d.io.image_source import ImageSource, ReadOptions
-from knee3d.io.label_files import LABEL_FORMATS
-from knee3d.labels.scheme_files import scheme_from_json
+from knee3d.io.image_source import ImageSource
+from knee3d.labels.scheme_files import SchemeField
 from knee3d.recorded_settings import changed_settings, old_defaults
-from knee3d.records import check_version
+from knee3d.records import Record, Settings
 
 RECORD = "segmentation.json"
-FORM = 1
-"""Version of the form of segmentation.json."""
-SEEN = "patient_seen"
-"""In the record: "train" or "val" where the networks know this patient, else empty; only a table says who it is."""
 REPORT = "report"
 """Folder in that of a knee which `knee3d report` fills: no part of the segmentation."""
 SOURCE = ".source"
 """File in the folder of a knee with the `stat_fingerprint` of its image. An unchanged image is not read again."""
+Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""A distance in mm above 0."""
 
 
-def input_record(content: str, source: ImageSource, config: SegmentConfig, fingerprint: str) -> dict[str, Any]:
-    """All that the labels of a knee depend on, ready for its record.
+@dataclass(frozen=True, kw_only=True)
+class SegmentationRecord(Record):
+    """The content of segmentation.json: what the labels of a knee are, and what they were made of.
 
-    Args:
-        content: `content_fingerprint` of the image.
-        source: What the user says of it.
-        config: How it is segmented.
-        fingerprint: Of the networks and their fusion, `models.models_fingerprint`.
+    Attributes:
+        knee3d: The version of knee3d that made the labels.
+        case: The name of the knee.
+        side: The side of the knee; empty where it is not known.
+        patient_seen: "train" or "val" where the networks know this patient; empty where they do not, or where no table
+            names the patient.
+        scheme: The meaning of the labels: the name of a built-in scheme, or the whole of a user's.
+        image_fingerprint: The SHA-256 of what the files of the image hold.
+        side_given: The side that the user gave; empty where the user gave none.
+        read_options: How the image was read, see `ReadOptions.settings`.
+        models_fingerprint: The `models_fingerprint` of the networks and their fusion.
+        settings: How the labels were made, see `SegmentConfig.settings`.
+        network_fingerprints: Name of each network to a fingerprint of its weights.
+        fusion_weights: Name of each view to its fusion weight, or to one weight for each class.
+        computed_by: What computed the networks, in words, such as "tensorflow, float32".
+        computed_whole_because: Why the whole knee was computed though `fast` was set; empty otherwise.
+        shape: Voxels along the axes of the image.
+        spacing_mm: Distances in mm between voxels along the axes of the image.
+        volumes_mm3: Name of each tissue to its volume in mm3.
+        flags: Why the labels may be wrong, in words; empty where nothing looks wrong.
+        unchecked: The rules of quality control that could not be checked, in words; empty where all were checked.
+        files: Name of each file of the results to the SHA-256 of its content; empty for a picture.
 
-    Returns:
-        Keys of the record: "input", "side_given", "selection", "models_fingerprint" and "settings".
+    Raises:
+        ValueError: The settings name no known label format.
     """
-    return {
-        "input": content,
-        "side_given": source.side.value,
-        "selection": source.choice.settings,
-        "models_fingerprint": fingerprint,
-        "settings": config.to_json(),
-    }
+
+    knee3d: str
+    case: str
+    side: Side
+    patient_seen: Split = Split.NONE
+    scheme: SchemeField
+    image_fingerprint: str
+    side_given: Side
+    read_options: Settings
+    models_fingerprint: str
+    settings: Settings
+    network_fingerprints: Mapping[str, str]
+    fusion_weights: Mapping[str, float | tuple[float, ...]]
+    computed_by: str
+    computed_whole_because: str
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    spacing_mm: tuple[Millimetres, Millimetres, Millimetres]
+    volumes_mm3: Mapping[str, FiniteFloat]
+    flags: tuple[str, ...]
+    unchecked: str = ""
+    files: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        if self.settings.get("label_format") not in LABEL_FORMATS:
+            known = ", ".join(LABEL_FORMATS)
+            raise ValueError(f"settings.label_format is {self.settings.get('label_format')!r}; there are: {known}")
+
+    @property
+    def label_format(self) -> str:
+        """The format of the label file, a key of `label_files.LABEL_FORMATS`."""
+        return str(self.settings["label_format"])
 
 
 def _differences(
-    record: Mapping[str, Any], origin: Mapping[str, Any], config: SegmentConfig, choice: ReadOptions
+    record: SegmentationRecord, image: str, source: ImageSource, config: SegmentConfig, models: str
 ) -> list[str]:
-    """What a finished knee was made of otherwise than it would be now, in words; see `records` on older versions."""
-    if record["input"] != origin["input"]:
+    """List the ways in which a finished knee was made otherwise than it would be made now, in words.
+
+    Args:
+        record: The record of the finished knee. An older version of knee3d may have written it.
+        image: The `content_fingerprint` of the image as it is now.
+        source: The image with the side and the options that the user gives now.
+        config: How the knee would be segmented now.
+        models: The `models_fingerprint` of the networks as they are now.
+    """
+    if record.image_fingerprint != image:
         return ["another image"]
-    found = ["another side"] if record["side_given"] != origin["side_given"] else []
-    found += ["other models"] if record["models_fingerprint"] != origin["models_fingerprint"] else []
-    default = type(config)()
-    settings = changed_settings(record["settings"], origin["settings"], old_defaults(default.to_json(), default))
-    nothing = type(choice)()
-    settings += changed_settings(record["selection"], origin["selection"], old_defaults(nothing.settings, nothing))
+    found = ["another side"] if record.side_given != source.side else []
+    found += ["other models"] if record.models_fingerprint != models else []
+    default, nothing = type(config)(), type(source.choice)()
+    settings = changed_settings(record.settings, config.settings, old_defaults(default.settings, default))
+    lacking = old_defaults(nothing.settings, nothing)
+    settings += changed_settings(record.read_options, source.choice.settings, lacking)
     return [*found, *([f"other settings ({', '.join(settings)})"] if settings else [])]
 
 
@@ -74,7 +125,7 @@ def file_digests(folder: Path) -> dict[str, str]:
     return {str(name): "" if name.suffix == ".png" else file_digest(folder / name) for name in names}
 
 
-def find_finished_record(entry: InputCase, config: SegmentConfig, models: str, out: Path) -> dict[str, Any] | None:
+def find_finished_record(entry: InputCase, config: SegmentConfig, models: str, out: Path) -> SegmentationRecord | None:
     """The record of a knee that was made of the same, its files still what they were; None where there is none.
 
     Args:
@@ -93,15 +144,15 @@ def find_finished_record(entry: InputCase, config: SegmentConfig, models: str, o
     record = load_record(folder)
     if record is None:
         return None
-    origin = input_record(cached_content_fingerprint(entry.source.path, folder, record), entry.source, config, models)
-    differ = _differences(record, origin, config, entry.source.choice)
+    image = cached_content_fingerprint(entry.source.path, folder, record)
+    differ = _differences(record, image, entry.source, config, models)
     if differ:
         raise ValueError(f"{folder} was made of {' and '.join(differ)}; give --overwrite, or another --out")
     check_results_unmodified(folder, record, "give --overwrite to make it again, or another --out")
     return record
 
 
-def cached_content_fingerprint(image: Path, folder: Path, record: Mapping[str, Any]) -> str:
+def cached_content_fingerprint(image: Path, folder: Path, record: SegmentationRecord) -> str:
     """The `content_fingerprint` of an image. It is read again only if its files have other places, sizes or times.
 
     Args:
@@ -114,11 +165,11 @@ def cached_content_fingerprint(image: Path, folder: Path, record: Mapping[str, A
     """
     source = folder / SOURCE
     if source.is_file() and source.read_text() == stat_fingerprint(image):
-        return str(record["input"])
+        return record.image_fingerprint
     return content_fingerprint(image)
 
 
-def check_results_unmodified(folder: Path, record: Mapping[str, Any], way_out: str) -> None:
+def check_results_unmodified(folder: Path, record: SegmentationRecord, way_out: str) -> None:
     """Refuse results that are not what was written.
 
     Args:
@@ -130,7 +181,7 @@ def check_results_unmodified(folder: Path, record: Mapping[str, Any], way_out: s
         ValueError: A file is missing, or was changed.
     """
     there = file_digests(folder)
-    changed = sorted(name for name, one in record["files"].items() if there.get(name) != one)
+    changed = sorted(name for name, one in record.files.items() if there.get(name) != one)
     if changed:
         word = "was changed" if changed[0] in there else "is missing"
         raise ValueError(f"{folder / changed[0]} {word} since; {way_out}")
@@ -143,46 +194,35 @@ def refuse_foreign_folder(folder: Path) -> None:
         ValueError: The folder is there and was not made here, or holds other files, too.
     """
     record = load_record(folder)
-    others = sorted(set(file_digests(folder)) - set(record["files"])) if record else []
+    others = sorted(set(file_digests(folder)) - set(record.files)) if record else []
     if others:
         raise ValueError(f"{folder} holds {others[0]}, which is not knee3d's; move it away, or give another --out")
 
 
-def load_record(folder: Path) -> dict[str, Any] | None:
-    """What a finished knee's segmentation.json holds; None where there is no such folder.
+def load_record(folder: Path) -> SegmentationRecord | None:
+    """Read segmentation.json of a finished knee.
+
+    Args:
+        folder: The folder of the knee's results.
+
+    Returns:
+        The record; None where there is no such folder.
 
     Raises:
-        ValueError: The folder is not one of ours, or its record is damaged.
+        ValueError: The folder is not one of ours, or its record is damaged. The message names the file and the fields.
     """
     if not folder.exists() and not folder.is_symlink():
         return None
-    if not (folder / RECORD).is_file():
+    path = folder / RECORD
+    if not path.is_file():
         raise ValueError(f"{folder} is there and was not made by knee3d segment; give another --out")
     try:
-        record = json.loads((folder / RECORD).read_text())
-        check_version(record, FORM)
-        whole, why = _is_whole(record), ""
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        whole, why = False, f" ({error})"
-    if not whole:
+        return SegmentationRecord.from_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise ValueError(
-            f"{folder / RECORD} is damaged, or not knee3d's{why}; remove {folder} if it is, or give another --out"
-        )
-    return record
-
-
-def _is_whole(record: Mapping[str, Any]) -> bool:
-    texts = all(isinstance(record[key], str) for key in ("knee3d", "case", "input", "engine", "whole_because"))
-    texts = texts and all(isinstance(record[key], str) for key in ("models_fingerprint", "side_given"))
-    texts = texts and isinstance(record.get("unchecked", ""), str)
-    flags = isinstance(record["flags"], list) and all(isinstance(flag, str) for flag in record["flags"])
-    files = all(isinstance(one, str) for one in record["files"].values())
-    volumes = all(isinstance(mm3, float) and math.isfinite(mm3) for mm3 in record["volumes_mm3"].values())
-    scheme_from_json(record["scheme"])
-    known = record["side"] in list(Side) and record["settings"]["label_format"] in LABEL_FORMATS
-    mappings = all(isinstance(record[key], dict) for key in ("models", "weights", "settings", "selection"))
-    sizes = all(len(record[key]) == 3 and all(size > 0 for size in record[key]) for key in ("shape", "spacing_mm"))
-    return texts and flags and files and volumes and known and mappings and sizes
+            f"{path} is damaged, or not knee3d's ({error}); remove {folder} if it is damaged and segment the knee "
+            "again, or give another folder"
+        ) from error
 
 
 def check_output_folder(out: Path, record: str, others: Sequence[str]) -> None:

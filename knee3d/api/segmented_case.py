@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from knee3d.api.segment_case import OPINION
+from knee3d.api.segmentation_record import SegmentationRecord
 from knee3d.dataset.input_case import InputCase
 from knee3d.dataset.preparation import PrepareConfig, read_mask_classes, to_network_input
 from knee3d.geometry.knee_image import KneeImage
@@ -20,35 +20,34 @@ from knee3d.io.label_files import DICOM_SEG, LABEL_FORMATS, read_labels
 from knee3d.io.probability_file import read_probabilities, read_view_labels
 from knee3d.labels.label_map import LabelMap
 from knee3d.labels.label_scheme import LabelScheme
-from knee3d.labels.scheme_files import scheme_from_json
 from knee3d.postprocess.confusion_matrix import OverlapScores, confusion_matrix
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentedCase:
-    """What there is of a knee.
+    """The files that are known of a segmented knee.
 
     Attributes:
-        record: Its segmentation.json.
+        record: The content of its segmentation.json.
         entry: Its image; None where that was not given.
         mask: A mask of it to score against; None where there is none.
         label_map: Of a mask that does not tell itself.
     """
 
-    record: Mapping[str, Any]
+    record: SegmentationRecord
     entry: InputCase | None = None
     mask: Path | None = None
     label_map: LabelMap | None = None
 
     @property
     def scheme(self) -> LabelScheme:
-        """Of the labels."""
-        return scheme_from_json(self.record["scheme"])
+        """The scheme of the labels."""
+        return self.record.scheme
 
     @property
     def side(self) -> Side:
-        """Of the knee."""
-        return Side(self.record["side"])
+        """The side of the knee."""
+        return self.record.side
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +71,7 @@ def load_labels(folder: Path, given: SegmentedCase, image: DisplayImage | None) 
     Raises:
         ValueError: They cannot be read, are not on the image's grid, or are DICOM-SEG without an image.
     """
-    form = given.record["settings"]["label_format"]
+    form = given.record.label_format
     labels = read_labels(folder, given.scheme, form)
     if image is not None:
         return reorient(labels, axis_codes(image.source.affine)).padded_to(image.source)

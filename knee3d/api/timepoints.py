@@ -6,17 +6,16 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from knee3d.api.segmentation_record import RECORD, REPORT, load_record
-from knee3d.labels.scheme_files import scheme_from_json
+from knee3d.geometry.orientation import Side
 from knee3d.morphometry.measurement import Measurement
-from knee3d.report.measures_files import read_measures_csv
+from knee3d.report.measures_files import MEASURES_JSON, read_measures_csv, read_measures_json
 
 MEASURES = "measures.csv"
 _NO_MATTER = ("label_format", "save_probabilities")
 """Settings that say what is written, and not what is found."""
-_MARK = 12
+_SHOWN = 12
 """Characters of a network's fingerprint that are shown."""
 
 
@@ -25,14 +24,14 @@ class MeasurementOrigin:
     """What a knee's measures were made of, as far as segmentation.json says.
 
     Attributes:
-        side: "R", "L", or empty where not known.
-        scheme: Name of the labels' scheme.
-        image: Fingerprint of the image.
+        side: The side of the knee; empty where it is not known.
+        scheme: The name of the label scheme.
+        image: The fingerprint of the image.
         made_by: What measures depend on beside the knee, in words: networks, fusion weights, settings, version, voxels.
         flags: Why its labels may be wrong, in words.
     """
 
-    side: str
+    side: Side
     scheme: str
     image: str
     made_by: Mapping[str, str]
@@ -136,8 +135,8 @@ def check_same_knee(first: Timepoint, second: Timepoint) -> list[str]:
     return notes
 
 
-def _side(letter: str) -> str:
-    return {"R": "right", "L": "left"}.get(letter, letter)
+def _side(side: Side) -> str:
+    return "left" if side is Side.LEFT else "right"
 
 
 def _tables_in(folder: Path) -> list[Path]:
@@ -164,31 +163,26 @@ def _origin_beside(table: Path, case: str) -> MeasurementOrigin | None:
 
 def _origin(folder: Path, case: str) -> MeasurementOrigin | None:
     """What a knee's record says; None where it is of another knee."""
-    try:
-        record = load_record(folder)
-        if record is None or record["case"] != case:
-            return None
-        made_by = {f"network {name}": str(mark)[:_MARK] for name, mark in record["models"].items()}
-        made_by |= _flat("fusion weight", record["weights"])
-        settings = {name: value for name, value in record["settings"].items() if name not in _NO_MATTER}
-        made_by |= _flat("setting", settings)
-        made_by["version"] = record["knee3d"]
-        made_by |= _axes_of_parts(folder)
-        made_by["voxels"] = " x ".join(f"{mm:.2f}" for mm in sorted(record["spacing_mm"])) + " mm"
-        scheme = scheme_from_json(record["scheme"]).name
-        return MeasurementOrigin(str(record["side"]), scheme, record["input"], made_by, tuple(record["flags"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{folder / RECORD} is damaged, or not knee3d's; segment the knee again") from error
+    record = load_record(folder)
+    if record is None or record.case != case:
+        return None
+    made_by = {f"network {name}": one[:_SHOWN] for name, one in record.network_fingerprints.items()}
+    made_by |= _flat("fusion weight", record.fusion_weights)
+    made_by |= _flat("setting", {name: value for name, value in record.settings.items() if name not in _NO_MATTER})
+    made_by["version"] = record.knee3d
+    made_by |= _subregion_axes(folder)
+    made_by["voxels"] = " x ".join(f"{mm:.2f}" for mm in sorted(record.spacing_mm)) + " mm"
+    return MeasurementOrigin(record.side, record.scheme.name, record.image_fingerprint, made_by, record.flags)
 
 
-def _axes_of_parts(folder: Path) -> dict[str, str]:
+def _subregion_axes(folder: Path) -> dict[str, str]:
     """Whose axes parts were cut along: parts along those of the image are others than along those of the knee."""
-    path = folder / REPORT / "measures.json"
-    along = json.loads(path.read_text())["parts_along"] if path.is_file() else None
-    return {} if along is None else {"parts cut along the axes of": f"the {along}"}
+    path = folder / REPORT / MEASURES_JSON
+    axes = read_measures_json(path).subregion_axes if path.is_file() else None
+    return {} if axes is None else {"parts cut along the axes of": f"the {axes}"}
 
 
-def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+def _flat(name: str, value: object) -> Iterator[tuple[str, str]]:
     """A setting in words, one for each of its parts."""
     if isinstance(value, Mapping):
         for key, one in value.items():

@@ -129,14 +129,15 @@ def _tell_plan(planned: "list[tuple[api.InputCase, str, bool]]") -> None:
     leave(problems, len(planned) - len(problems))
 
 
-def _tell(outcomes: "list[api.CaseResult]", out: Path, quiet: bool) -> None:
+def _tell(outcomes: "list[api.CaseResult[api.SegmentationRecord]]", out: Path, quiet: bool) -> None:
     """Say what happened, and leave with the exit code for it."""
     failures = [one.case for one in outcomes if one.status == "failed"]
     if not quiet:
-        if len(outcomes) == 1 and not failures:
-            for tissue, mm3 in outcomes[0].record["volumes_mm3"].items():
+        records = [one.record for one in outcomes if one.record]
+        if len(outcomes) == len(records) == 1:
+            for tissue, mm3 in records[0].volumes_mm3.items():
                 click.echo(f"{tissue:<28} {mm3:10.1f} mm3")
-        flagged = sum(bool(one.record.get("flags")) for one in outcomes)
+        flagged = sum(bool(record.flags) for record in records)
         kept = sum(one.status == "kept" for one in outcomes)
         done = len(outcomes) - kept - len(failures)
         click.echo(f"{done} done, {kept} kept, {len(failures)} failed, {flagged} flagged: {out}")

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from knee3d.io.slicer_segmentation import read_segments, read_slicer_segmentatio
 from knee3d.io.volume_file import READABLE, VolumeFileError, read_array, read_volume
 from knee3d.labels.label_map import LabelMap
 from knee3d.labels.label_scheme import LabelScheme
+from knee3d.records import Settings
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ReadOptions(SeriesSelector):
             check_axis_codes(self.axes)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """Ready for a record. A series is there as a hash, because its unique identifier leads back to the scan."""
         series = self.series and hashlib.sha256(self.series.encode()).hexdigest()[:16]
         return {**asdict(self), "series": series, "spacing_mm": self.spacing_mm and list(self.spacing_mm)}

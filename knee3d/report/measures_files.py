@@ -1,26 +1,86 @@
-"""Read and write measures.csv and write measures.json.
+"""Read and write measures.csv and measures.json.
 
-The JSON has all that is needed to read the numbers, in a form that a schema describes.
+The JSON has all that is needed to read the numbers. `MeasuresRecord.json_schema()` gives its JSON schema.
 """
+
+from __future__ import annotations
 
 import csv
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, WithJsonSchema
 
 from knee3d import __version__
 from knee3d.geometry.orientation import Side
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.morphometry.knee_measurements import KneeMeasurements
 from knee3d.morphometry.measurement import UNITS, Measurement
-from knee3d.report.tables import write_csv, write_json
+from knee3d.records import Number, Record
+from knee3d.report.tables import write_csv
 
-SCHEMA = Path(__file__).with_name("assets") / "measures.schema.json"
-"""JSON Schema (draft 2020-12) of measures.json."""
-VERSION = 1
-"""Of what that schema describes."""
+MEASURES_JSON = "measures.json"
 COLUMNS = ("case", "tissue", "region", "measure", "unit", "value")
+Name = Annotated[str, Field(min_length=1)]
+"""A name that is not empty."""
+
+
+@dataclass(frozen=True)
+class MeasureRow:
+    """One number in measures.json.
+
+    Attributes:
+        tissue: The name of the tissue.
+        region: The name of a part of the tissue, or "whole".
+        measure: The name of the measure, a key of `measurement.UNITS`.
+        unit: "mm", "mm2", "mm3" or "%".
+        value: The number; null where it is not known.
+
+    Raises:
+        ValueError: There is no such measure, or it has another unit.
+    """
+
+    tissue: Name
+    region: Name
+    measure: Annotated[str, WithJsonSchema({"enum": [*UNITS]})]
+    unit: Annotated[str, WithJsonSchema({"enum": sorted(set(UNITS.values()))})]
+    value: Number
+
+    def __post_init__(self) -> None:
+        if UNITS.get(self.measure) != self.unit:
+            known = UNITS.get(self.measure)
+            if known is None:
+                raise ValueError(f"there is no measure {self.measure!r}")
+            raise ValueError(f"{self.measure} is in {known}, not in {self.unit!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuresRecord(Record):
+    """The content of measures.json: what knee3d measured of one knee.
+
+    Attributes:
+        knee3d: The version of knee3d that measured.
+        case: The name of the knee.
+        side: "R" for a right knee, "L" for a left one; empty where the side is not known.
+        scheme: The name of the label scheme: which tissues the labels tell apart.
+        interfaces: Name of each plate of cartilage to "bone" where its bone was segmented, or to "inferred" where the
+            bone-cartilage interface was found without it.
+        subregion_axes: "knee" or "image": whose axes the parts of cartilage are cut along; null where there are none.
+        notes: The limits of the measurements, in words.
+        measures: The numbers.
+    """
+
+    knee3d: str
+    case: Name
+    side: Side
+    scheme: Name
+    interfaces: Mapping[str, Literal["bone", "inferred"]]
+    subregion_axes: Literal["knee", "image"] | None
+    notes: tuple[str, ...]
+    measures: tuple[MeasureRow, ...]
 
 
 def write_measures_csv(path: Path, measures: Mapping[str, Sequence[Measurement]]) -> None:
@@ -107,8 +167,8 @@ def _number(text: str, where: str) -> float:
     return value
 
 
-def measures_record(case: str, side: Side, scheme: LabelScheme, found: KneeMeasurements) -> dict[str, Any]:
-    """What measures.json holds: numbers with their units, notes, and how the bone-cartilage interface was found.
+def measures_record(case: str, side: Side, scheme: LabelScheme, found: KneeMeasurements) -> MeasuresRecord:
+    """Collect what measures.json holds.
 
     Args:
         case: The name of the knee.
@@ -116,23 +176,31 @@ def measures_record(case: str, side: Side, scheme: LabelScheme, found: KneeMeasu
         scheme: The meaning of the labels.
         found: What was measured. A number that is not known is NaN.
     """
-    return {
-        "format": "knee3d measures",
-        "version": VERSION,
-        "knee3d": __version__,
-        "case": case,
-        "side": side.value,
-        "scheme": scheme.name,
-        "interface": {name: "inferred" if one.inferred else "bone" for name, one in found.interfaces.items()},
-        "parts_along": found.landmarks and ("knee" if found.landmarks.own_axes else "image"),
-        "notes": list(found.notes),
-        "measures": [
-            {"tissue": one.tissue, "region": one.region, "measure": one.measure, "unit": one.unit, "value": one.value}
-            for one in found.measures
-        ],
-    }
+    axes: Literal["knee", "image"] | None = None
+    if found.landmarks is not None:
+        axes = "knee" if found.landmarks.own_axes else "image"
+    return MeasuresRecord(
+        knee3d=__version__,
+        case=case,
+        side=side,
+        scheme=scheme.name,
+        interfaces={name: "inferred" if one.inferred else "bone" for name, one in found.interfaces.items()},
+        subregion_axes=axes,
+        notes=found.notes,
+        measures=tuple(
+            MeasureRow(one.tissue, one.region, one.measure, one.unit, float(one.value)) for one in found.measures
+        ),
+    )
 
 
-def write_measures_json(path: Path, case: str, side: Side, scheme: LabelScheme, found: KneeMeasurements) -> None:
-    """Write `measures_record` to a file, whole or not at all; what is not known becomes null."""
-    write_json(measures_record(case, side, scheme, found), path)
+def read_measures_json(path: Path) -> MeasuresRecord:
+    """Read measures.json.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, or knee3d did not write it. The message names the file and the fields.
+    """
+    try:
+        return MeasuresRecord.from_json(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, or not knee3d's ({error}); run knee3d report again") from error

@@ -88,8 +88,8 @@ def test_labels_are_much_as_they_are_without_and_the_record_names_all_views(plac
         assert before.array.any()
         assert dice(confusion_matrix(before.array, after.array, 2))[1] > 0.9
         record = record_of(tmp_path / "all", case)
-        assert record["weights"] == pytest.approx(dict.fromkeys(NAMES, 1 / 7))
-        assert set(record["models"]) == {*PLANES, OBLIQUE}
+        assert record["fusion_weights"] == pytest.approx(dict.fromkeys(NAMES, 1 / 7))
+        assert set(record["network_fingerprints"]) == {*PLANES, OBLIQUE}
         assert record["settings"]["oblique_views"] == 4
         for name in NAMES:
             view, _ = read_probabilities(tmp_path / "all" / case / "probabilities" / f"{name}.h5")
@@ -102,7 +102,7 @@ def test_some_planes_and_oblique_views_share_the_weights(place, tmp_path):
     words = (place / "cohort", "--models", place / "models", "--out", tmp_path, "--fast")
     done = run(*words, "--plane", PLANES[0], "--views", "OBLIQUE:1")
     assert done.exit_code == 0, done.output
-    assert record_of(tmp_path)["weights"] == {PLANES[0]: 0.5, "oblique-1": 0.5}
+    assert record_of(tmp_path)["fusion_weights"] == {PLANES[0]: 0.5, "oblique-1": 0.5}
 
 
 def test_fast_is_the_same_where_the_quick_look_is_sure(place):
@@ -272,7 +272,7 @@ def test_a_network_of_the_volume_segments_alone_and_beside_planes(place, tmp_pat
         out = tmp_path / str(len(views))
         done = run(*asked, *words, "--out", out)
         assert done.exit_code == 0, done.output
-        assert sorted(record_of(out)["weights"]) == sorted(views)
+        assert sorted(record_of(out)["fusion_weights"]) == sorted(views)
     image = read_image(read_manifest(place / "cohort" / "knees.csv")[0].image)
     side = image.side
     pixels, _ = to_network_input(image)
@@ -281,7 +281,7 @@ def test_a_network_of_the_volume_segments_alone_and_beside_planes(place, tmp_pat
     np.testing.assert_array_equal(labels[clear] > 0, pixels.array[clear] > 170)
     fast = run(*asked, "--plane", "volume", "--fast", "--out", tmp_path / "fast")
     assert fast.exit_code == 0, fast.output
-    assert record_of(tmp_path / "fast")["whole_because"] == "there is no plane for a quick look"
+    assert record_of(tmp_path / "fast")["computed_whole_because"] == "there is no plane for a quick look"
 
 
 def test_patients_of_the_oblique_network_count_as_seen(place, tmp_path):

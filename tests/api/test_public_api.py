@@ -1,6 +1,7 @@
 """What `import knee3d` gives: the ten-line journey, the Keras example, few names, few frames."""
 
 import importlib.util
+import json
 import os
 import pkgutil
 import subprocess
@@ -142,7 +143,7 @@ def test_things_say_what_they_are(place):
     found = result.measure()
     assert repr(found) == "Measurements('P002-baseline', 2 numbers of cartilage)"
     assert "partial_volume" in found._repr_html_()
-    assert found.to_json()["measures"][0]["value"] == result.volumes_mm3["cartilage"]
+    assert json.loads(found.to_json())["measures"][0]["value"] == result.volumes_mm3["cartilage"]
     scores = model.evaluate(data.test, surfaces=False)
     assert repr(scores).startswith("Evaluation(test, 1 cases, fused Dice: cartilage ")
     assert {"pooled", "mean"} <= set(scores.to_frame().case)

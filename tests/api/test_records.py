@@ -1,14 +1,15 @@
 """An upgrade orphans nothing: an option that came later leaves trainings, datasets and finished knees what they are."""
 
 import json
+import shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from finished_knees import make_cohort, make_finished
 
-from knee3d.api.case_report import ReportConfig
 from knee3d.api.data import prepare_dataset
+from knee3d.api.report_record import ReportConfig
 from knee3d.api.reports import find_report_inputs, write_reports
 from knee3d.api.segment_config import SegmentConfig
 from knee3d.api.segmentation_record import RECORD, find_finished_record, load_record
@@ -145,6 +146,19 @@ def test_a_finished_knee_is_recognised_by_a_version_with_more_options(results):
     for name, (knee, asked) in others.items():
         with pytest.raises(ValueError, match=rf"\({name}\).*--overwrite"):
             find_finished_record(knee, asked, "made up", results)
+
+
+@pytest.mark.slow
+def test_a_finished_knee_whose_record_lacks_fields_of_a_later_version_is_kept(results, tmp_path):
+    entry = find_cases(results.parent / "cohort" / "knees.csv")[0]
+    shutil.copytree(results / entry.case, tmp_path / entry.case)
+    path = tmp_path / entry.case / RECORD
+    record = json.loads(path.read_text())
+    del record["unchecked"], record["patient_seen"]
+    path.write_text(json.dumps(record))
+    found = find_finished_record(entry, SegmentConfig(), "made up", tmp_path)
+    assert found is not None
+    assert (found.unchecked, found.patient_seen) == ("", "")
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from as_seen import run_as_seen as run
 from knee3d import api
 from knee3d.api.segmentation_record import RECORD
 from knee3d.dataset.manifest import read_manifest
+from knee3d.geometry.orientation import Side
 from knee3d.io.label_map_file import read_label_map
 from knee3d.io.volume_file import read_volume
 from knee3d.labels.label_map import map_labels
@@ -19,7 +20,7 @@ from knee3d.labels.label_scheme import FEMORAL, LATERAL_TIBIAL, MEDIAL_MENISCUS,
 from knee3d.morphometry.measurement import WHOLE, Measurement
 from knee3d.morphometry.volumes import tissue_volumes
 from knee3d.phantom.cohort import LOSS
-from knee3d.report.measures_files import write_measures_csv
+from knee3d.report.measures_files import MEASURES_JSON, MeasuresRecord, write_measures_csv
 
 PLATES = (FEMORAL, MEDIAL_TIBIAL, LATERAL_TIBIAL, PATELLAR)
 SETTINGS = {"fast": False, "remove_below_mm3": 0.0, "label_format": "nifti", "save_probabilities": False}
@@ -34,11 +35,12 @@ def knee(folder: Path, volume: float, **record: object) -> Path:
     ]
     write_measures_csv(folder / "report" / "measures.csv", {case: measures})
     whole = {
-        "knee3d": "0.1.0", "case": case, "side": "R", "scheme": "compartments", "input": f"image {folder}",
-        "models": {"one": "a" * 64}, "weights": {"one": 1.0}, "settings": SETTINGS, "engine": "e", "whole_because": "",
+        "knee3d": "0.1.0", "case": case, "side": "R", "scheme": "compartments", "settings": SETTINGS,
+        "image_fingerprint": f"image {folder}", "network_fingerprints": {"one": "a" * 64},
+        "fusion_weights": {"one": 1.0}, "computed_by": "e", "computed_whole_because": "",
         "shape": [160, 384, 384], "spacing_mm": [0.7, 0.36, 0.36],
         "volumes_mm3": {FEMORAL: float(volume)}, "flags": [], "files": {}, "version": 1,
-        "models_fingerprint": "m", "side_given": "", "selection": {},
+        "models_fingerprint": "m", "side_given": "", "read_options": {},
     } | record  # fmt: skip
     (folder / RECORD).write_text(json.dumps(whole))
     return folder
@@ -89,7 +91,7 @@ def test_pairs_that_cannot_be_used_are_named_and_the_rest_is_done(tmp_path):
     table = pairs(tmp_path, *REPEATED)
     knee(tmp_path / "left", 9000, side="L")
     knee(tmp_path / "other", 9000, scheme="iwoai")
-    knee(tmp_path / "same", 10_000, input=f"image {tmp_path / '0a'}")
+    knee(tmp_path / "same", 10_000, image_fingerprint=f"image {tmp_path / '0a'}")
     knee(tmp_path / "renamed", 10_000)
     (tmp_path / "two").mkdir()
     write_measures_csv(
@@ -222,9 +224,9 @@ def test_knees_that_cannot_be_compared_are_refused_in_a_line(tmp_path, other, wo
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"models": {"one": "b" * 64}}, "network one aaaaaaaaaaaa and bbbbbbbbbbbb"),
-        ({"models": {"one": "a" * 64, "two": "c" * 64}}, "network two none and cccccccccccc"),
-        ({"weights": {"one": 0.5}}, "fusion weight one 1.0000 and 0.5000"),
+        ({"network_fingerprints": {"one": "b" * 64}}, "network one aaaaaaaaaaaa and bbbbbbbbbbbb"),
+        ({"network_fingerprints": {"one": "a" * 64, "two": "c" * 64}}, "network two none and cccccccccccc"),
+        ({"fusion_weights": {"one": 0.5}}, "fusion weight one 1.0000 and 0.5000"),
         ({"settings": SETTINGS | {"fast": True}}, "setting fast false and true"),
         (
             {"settings": SETTINGS | {"remove_below_mm3": 9.0}},
@@ -256,14 +258,25 @@ def test_what_makes_no_difference_is_no_warning(tmp_path, caplog):
 def test_parts_along_other_axes_are_a_warning(tmp_path, caplog):
     visits = [knee(tmp_path / name, mm3) for name, mm3 in (("before", 10_000), ("after", 9_000))]
     for visit, along in zip(visits, ("knee", "image"), strict=True):
-        (visit / "report").mkdir(exist_ok=True)
-        (visit / "report" / "measures.json").write_text(json.dumps({"parts_along": along}))
+        record = MeasuresRecord(
+            knee3d="0.1.0", case=visit.name, side=Side.RIGHT, scheme="compartments", interfaces={}, notes=(),
+            subregion_axes=along, measures=(),
+        )  # fmt: skip
+        record.write(visit / "report" / MEASURES_JSON)
     api.compare(*visits)
     assert "parts cut along the axes of the knee and the image" in caplog.text
 
 
+def test_damaged_measures_are_named_with_file_and_field(tmp_path):
+    before, after = knee(tmp_path / "before", 10_000), knee(tmp_path / "after", 9_000)
+    (after / "report" / MEASURES_JSON).write_text('{"version": 1, "subregion_axes": "scanner"}')
+    done = run("compare", before, after)
+    assert done.exit_code == 2
+    assert "measures.json is damaged, or not knee3d's (knee3d: field required;" in " ".join(done.output.split())
+
+
 def test_an_error_of_other_networks_is_a_warning(tmp_path, error, caplog):
-    other = {"models": {"one": "b" * 64}}
+    other = {"network_fingerprints": {"one": "b" * 64}}
     both = (knee(tmp_path / "before", 10_000, **other), knee(tmp_path / "after", 9_000, **other))
     api.compare(*both, error=error)
     assert "the error was measured of knees made differently: network one aaaaaaaaaaaa and bbbbbbbbbbbb" in caplog.text

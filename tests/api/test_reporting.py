@@ -30,7 +30,7 @@ from knee3d.io.probability_file import read_probabilities, read_view_labels
 from knee3d.io.volume_file import read_volume
 from knee3d.labels.label_scheme import FEMORAL, SCHEMES
 from knee3d.morphometry.volumes import tissue_volumes
-from knee3d.report.measures_files import read_measures_csv
+from knee3d.report.measures_files import MeasuresRecord, read_measures_csv
 
 SCHEME = SCHEMES["compartments"]
 
@@ -91,8 +91,8 @@ def test_measures_are_those_of_the_labels_in_three_forms(place):
         assert found[name, "whole", "partial_volume"] == pytest.approx(mm3, rel=0.05)
     told = json.loads((folder / "report" / "measures.json").read_text())
     assert told["side"] == "R"
-    assert told["parts_along"] == "knee"
-    assert told["interface"] == dict.fromkeys(SCHEME.names, "inferred")
+    assert told["subregion_axes"] == "knee"
+    assert told["interfaces"] == dict.fromkeys(SCHEME.names, "inferred")
     for one in told["measures"]:
         value = found[one["tissue"], one["region"], one["measure"]]
         assert one["value"] == (None if math.isnan(value) else pytest.approx(value))
@@ -102,14 +102,15 @@ def test_measures_are_those_of_the_labels_in_three_forms(place):
 
 
 def test_the_json_is_as_its_schema_says(place):
-    from knee3d.report.measures_files import SCHEMA
-
-    schema = json.loads(SCHEMA.read_text())
+    schema = MeasuresRecord.json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     told = json.loads((place / "results" / "P002" / "report" / "measures.json").read_text())
     jsonschema.validate(told, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(told | {"side": "right"}, schema)
+    told["measures"][0]["unit"] = "cm"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(told, schema)
 
 
 def test_a_left_knee_has_the_measures_of_its_mirror_image(place):
@@ -159,7 +160,7 @@ def test_views_that_disagree_are_mapped():
 def test_the_page_tells_the_truth_flags_and_how_it_was_made(place):
     page = (place / "results" / "P001" / "report" / "report.html").read_text()
     record = json.loads((place / "results" / "P001" / "segmentation.json").read_text())
-    assert record["input"] in page
+    assert record["image_fingerprint"] in page
     assert "inferred" in page
     assert "foreground" in page
     assert "fast no, keep largest no, remove below mm3 0.0, fill below mm3 0.0, any spacing no" in page
@@ -280,15 +281,23 @@ def test_damaged_results_are_named_and_never_measured(place, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"scheme": "other"}, {"side": "right"}, {"settings": {}}, {"weights": []}, {"shape": 3}]
+    ("change", "field"),
+    [
+        ({"scheme": "other"}, "scheme: "),
+        ({"side": "right"}, "side: "),
+        ({"settings": {}}, "settings.label_format "),
+        ({"fusion_weights": []}, "fusion_weights: "),
+        ({"shape": 3}, "shape: "),
+    ],
 )
-def test_a_damaged_record_is_named_whatever_is_wrong_with_it(place, tmp_path, change):
+def test_a_damaged_record_is_named_whatever_is_wrong_with_it(place, tmp_path, change, field):
     results = copied(place, tmp_path / "results")
     path = results / "P001" / "segmentation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     done = run(results / "P001")
     assert done.exit_code == 2
     assert "segmentation.json is damaged" in done.output
+    assert field in done.output
 
 
 def test_another_side_and_a_renamed_folder_are_refused(place, tmp_path):

@@ -139,17 +139,17 @@ def test_finished_knees_are_kept_and_others_never_replaced_unasked(place, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "field"),
     [
-        lambda record: "{",
-        lambda record: json.dumps({"tool": "another"}),
-        lambda record: json.dumps(record | {"volumes_mm3": None}),
-        lambda record: json.dumps(record | {"engine": 5}),
-        lambda record: json.dumps(record | {"flags": "none"}),
-        lambda record: json.dumps(record | {"unchecked": ["volumes"]}),
+        (lambda record: "{", ""),
+        (lambda record: json.dumps({"tool": "another"}), "version"),
+        (lambda record: json.dumps(record | {"volumes_mm3": None}), "volumes_mm3: "),
+        (lambda record: json.dumps(record | {"computed_by": 5}), "computed_by: "),
+        (lambda record: json.dumps(record | {"flags": "none"}), "flags: "),
+        (lambda record: json.dumps(record | {"unchecked": ["volumes"]}), "unchecked: "),
     ],
 )
-def test_a_damaged_record_fails_its_own_knee_only(place, tmp_path, plainly, damage):
+def test_a_damaged_record_fails_its_own_knee_only(place, tmp_path, plainly, damage, field):
     words = (place / "cohort", "--models", place / "models", "--out", tmp_path)
     assert run(*words).exit_code == 0
     record = tmp_path / "P001-baseline" / "segmentation.json"
@@ -158,6 +158,7 @@ def test_a_damaged_record_fails_its_own_knee_only(place, tmp_path, plainly, dama
         done = run(*words, *more)
         assert done.exit_code == 1
         assert "is damaged, or not knee3d's" in done.output
+        assert field in done.output
         assert "Traceback" not in done.output
     assert record.exists()
 
@@ -336,7 +337,7 @@ def test_networks_that_must_see_whole_slices_are_not_shown_parts(place, tmp_path
                tmp_path / "out", "--case", "knee")  # fmt: skip
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "out" / "knee" / "segmentation.json").read_text())
-    assert record["whole_because"] == "the networks of coronal must see whole slices"
+    assert record["computed_whole_because"] == "the networks of coronal must see whole slices"
 
 
 def edit(models: Path, plane: Plane, **changes: Any) -> None:
@@ -359,7 +360,7 @@ def test_some_planes_share_the_weights(place, tmp_path, plainly):
                *(word for plane in (Plane.AXIAL, Plane.SAGITTAL) for word in ("--plane", plane.value)))  # fmt: skip
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "P001-baseline" / "segmentation.json").read_text())
-    assert record["weights"] == {Plane.AXIAL.value: 0.5, Plane.SAGITTAL.value: 0.5}
+    assert record["fusion_weights"] == {Plane.AXIAL.value: 0.5, Plane.SAGITTAL.value: 0.5}
     wrong = run(place / "cohort", "--models", place / "models", "--out", tmp_path, "--plane", "oblique")
     assert wrong.exit_code == 2
     assert "Invalid value for '--plane'" in wrong.output

@@ -305,7 +305,7 @@ def test_cases_of_another_window_are_prepared_again(cohort_of, tmp_path):
 @pytest.mark.parametrize(("side", "form"), [(Side.RIGHT, "nifti"), (Side.LEFT, "nrrd"), (Side.LEFT, "dicom-seg")])
 def test_labels_come_back_on_the_inputs_own_grid(journey, tmp_path, side, form):
     knee = next(knee for knee in read_manifest(journey / "cohort" / "knees.csv") if knee.side is side)
-    volumes = segment_one(knee.image, journey / "models", tmp_path, "someone", label_format=form).record["volumes_mm3"]
+    volumes = segment_one(knee.image, journey / "models", tmp_path, "someone", label_format=form).record.volumes_mm3
     image = read_image(knee.image)
     out = tmp_path / "someone"
     path = out / LABEL_FORMATS[form]

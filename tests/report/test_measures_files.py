@@ -1,13 +1,27 @@
-"""measures.csv comes back as it was written, and what is none is refused with its line."""
+"""measures.csv and measures.json come back as they were written, and damaged ones are refused with line or field."""
 
+import json
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
+from knee3d.geometry.orientation import Side
+from knee3d.labels.label_scheme import SCHEMES
+from knee3d.morphometry.knee_measurements import KneeMeasurements
 from knee3d.morphometry.measurement import UNITS, WHOLE, Measurement
-from knee3d.report.measures_files import COLUMNS, read_measures_csv, write_measures_csv
+from knee3d.report.measures_files import (
+    COLUMNS,
+    MEASURES_JSON,
+    MeasureRow,
+    MeasuresRecord,
+    measures_record,
+    read_measures_csv,
+    read_measures_json,
+    write_measures_csv,
+)
 
 HEADER = ",".join(COLUMNS)
 ROW = "knee_a,femoral cartilage,whole,volume,mm3,123.5"
@@ -94,3 +108,64 @@ def test_what_is_no_text_or_not_there_is_refused(tmp_path):
         read_measures_csv(tmp_path / "image.csv")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         read_measures_csv(tmp_path / "none.csv")
+
+
+RECORD = MeasuresRecord(
+    knee3d="0.1.0",
+    case="k",
+    side=Side.LEFT,
+    scheme="compartments",
+    interfaces={"femur": "bone", "tibia": "inferred"},
+    subregion_axes="knee",
+    notes=("a note",),
+    measures=(MeasureRow("femur", WHOLE, "volume", "mm3", 1 / 3),),
+)
+
+
+def changed(**content: object) -> str:
+    return json.dumps(json.loads(RECORD.to_json()) | content)
+
+
+def changed_row(**content: object) -> str:
+    (row,) = json.loads(RECORD.to_json())["measures"]
+    return changed(measures=[row | content])
+
+
+def test_the_json_comes_back_and_is_as_its_schema_says(tmp_path):
+    RECORD.write(tmp_path / MEASURES_JSON)
+    assert read_measures_json(tmp_path / MEASURES_JSON) == RECORD
+    schema = MeasuresRecord.json_schema()
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(json.loads(RECORD.to_json()))
+    wrong_rows = changed_row(unit="cm"), changed_row(measure="weight"), changed_row(tissue="")
+    wrong_fields = changed(side="right"), changed(subregion_axes="scanner"), changed(interfaces={"femur": "guessed"})
+    for wrong in (*wrong_rows, *wrong_fields, changed(version=2)):
+        assert not Draft202012Validator(schema).is_valid(json.loads(wrong)), wrong
+
+
+def test_a_measure_that_is_not_known_is_null_in_the_json():
+    found = KneeMeasurements((Measurement("femur", WHOLE, "thickness_mean", math.nan),), {}, None, ())
+    text = measures_record("k", Side.RIGHT, SCHEMES["compartments"], found).to_json()
+    assert json.loads(text)["measures"][0]["value"] is None
+    assert json.loads(text)["subregion_axes"] is None
+    assert math.isnan(MeasuresRecord.from_json(text).measures[0].value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (changed_row(unit="cm"), "measures.0: volume is in mm3, not in 'cm'"),
+        (changed_row(measure="weight"), "measures.0: there is no measure 'weight'"),
+        (changed_row(value="many"), "measures.0.value: "),
+        (changed(side="right"), "side: "),
+        (changed(subregion_axes="scanner"), "subregion_axes: "),
+        (changed(interfaces={"femur": "guessed"}), "interfaces.femur: "),
+        ("{", "Expecting"),
+    ],
+)
+def test_a_damaged_json_is_refused_in_one_line_with_file_and_field(tmp_path, text, words):
+    (tmp_path / MEASURES_JSON).write_text(text)
+    with pytest.raises(ValueError, match=r"measures\.json is damaged") as refused:
+        read_measures_json(tmp_path / MEASURES_JSON)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
