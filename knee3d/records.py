@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, JsonValue, TypeAdapter, ValidationError, WithJsonSchema
+from pydantic.json_schema import GenerateJsonSchema
 
 from knee3d.atomic import whole_file
 
@@ -89,7 +90,7 @@ class Record:
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
         """The JSON Schema (draft 2020-12) of what `to_json` writes."""
-        found = cls._adapter().json_schema(mode="serialization")
+        found = cls._adapter().json_schema(mode="serialization", schema_generator=_SchemaWithNull)
         version = {"description": "The version of the form of this file.", "type": "integer", "const": cls.FORM}
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -102,6 +103,14 @@ class Record:
     @cache
     def _adapter(cls) -> TypeAdapter[Any]:
         return TypeAdapter(cls)
+
+
+class _SchemaWithNull(GenerateJsonSchema):
+    """Defaults that are NaN are null, as JSON has no NaN."""
+
+    def encode_default(self, dft: Any) -> Any:
+        found = super().encode_default(dft)
+        return None if isinstance(found, float) and math.isnan(found) else found
 
 
 def check_version(content: object, newest: int) -> None:
