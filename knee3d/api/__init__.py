@@ -11,7 +11,7 @@ from knee3d.api.evaluation import Evaluation
 from knee3d.api.image_files import read, write
 from knee3d.api.knee_model import KneeModel
 from knee3d.api.measurements import Measurements, measure
-from knee3d.api.repeated_measures import ComparisonResult, RepeatabilityResult, compare, repeatability
+from knee3d.api.repeated_measures import compare, repeatability
 from knee3d.api.reports import make_reports
 from knee3d.api.segment_config import ExecutionConfig, SegmentConfig
 from knee3d.api.segmentation import Segmentation
@@ -27,6 +27,8 @@ from knee3d.api.training import (
 from knee3d.dataset.input_case import InputCase, find_cases
 from knee3d.dataset.inspection import inspect
 from knee3d.io.image_source import ReadOptions
+from knee3d.report.change import ChangeRow, ComparisonResult, KneeComparison
+from knee3d.report.repeatability import PairedCases, RepeatabilityResult, RepeatabilityRow
 from knee3d.training.config import (
     AugmentationConfig,
     NetworkConfig,
@@ -40,17 +42,21 @@ from knee3d.training.config import (
 __all__ = [
     "AugmentationConfig",
     "CaseResult",
+    "ChangeRow",
     "ComparisonResult",
     "Dataset",
     "Evaluation",
     "ExecutionConfig",
     "InputCase",
+    "KneeComparison",
     "KneeModel",
     "Measurements",
     "NetworkConfig",
     "OptimizerConfig",
+    "PairedCases",
     "ReadOptions",
     "RepeatabilityResult",
+    "RepeatabilityRow",
     "SamplingConfig",
     "ScheduleConfig",
     "SegmentConfig",
