@@ -7,7 +7,6 @@ from knee3d.api.batch_segmentation import plan_cases, segment
 from knee3d.api.case_result import CaseResult
 from knee3d.api.data import audit_dataset, make_manifest, make_phantom, prepare, restore_volume
 from knee3d.api.dataset import Dataset
-from knee3d.api.evaluation import Evaluation
 from knee3d.api.image_files import read, write
 from knee3d.api.knee_model import KneeModel
 from knee3d.api.measurements import Measurements, measure
@@ -28,6 +27,7 @@ from knee3d.dataset.input_case import InputCase, find_cases
 from knee3d.dataset.inspection import inspect
 from knee3d.io.image_source import ReadOptions
 from knee3d.report.change import ChangeRow, ComparisonResult, KneeComparison
+from knee3d.report.evaluation_scores import CaseQuality, Evaluation, MeanScore, ScoreRow, ViewScores
 from knee3d.report.repeatability import PairedCases, RepeatabilityResult, RepeatabilityRow
 from knee3d.training.config import (
     AugmentationConfig,
@@ -41,6 +41,7 @@ from knee3d.training.config import (
 
 __all__ = [
     "AugmentationConfig",
+    "CaseQuality",
     "CaseResult",
     "ChangeRow",
     "ComparisonResult",
@@ -50,6 +51,7 @@ __all__ = [
     "InputCase",
     "KneeComparison",
     "KneeModel",
+    "MeanScore",
     "Measurements",
     "NetworkConfig",
     "OptimizerConfig",
@@ -59,11 +61,13 @@ __all__ = [
     "RepeatabilityRow",
     "SamplingConfig",
     "ScheduleConfig",
+    "ScoreRow",
     "SegmentConfig",
     "Segmentation",
     "TrainConfig",
     "TrainExecution",
     "RunOptions",
+    "ViewScores",
     "audit_dataset",
     "compare",
     "cross_validate",
