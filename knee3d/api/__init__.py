@@ -5,6 +5,7 @@
 
 from knee3d.api.batch_segmentation import plan_cases, segment
 from knee3d.api.case_result import CaseResult
+from knee3d.api.cross_validation import CrossValidationResult, FoldScores
 from knee3d.api.data import audit_dataset, make_manifest, make_phantom, prepare, restore_volume
 from knee3d.api.dataset import Dataset
 from knee3d.api.image_files import read, write
@@ -23,8 +24,9 @@ from knee3d.api.training import (
     train_views,
     write_model_card_page,
 )
+from knee3d.dataset.audit import CaseAudit, DatasetAudit, SplitAudit
 from knee3d.dataset.input_case import InputCase, find_cases
-from knee3d.dataset.inspection import inspect
+from knee3d.dataset.inspection import FoundVolume, Inspection, inspect
 from knee3d.io.image_source import ReadOptions
 from knee3d.report.change import ChangeRow, ComparisonResult, KneeComparison
 from knee3d.report.evaluation_scores import CaseQuality, Evaluation, MeanScore, ScoreRow, ViewScores
@@ -41,14 +43,20 @@ from knee3d.training.config import (
 
 __all__ = [
     "AugmentationConfig",
+    "CaseAudit",
     "CaseQuality",
     "CaseResult",
     "ChangeRow",
     "ComparisonResult",
+    "CrossValidationResult",
     "Dataset",
+    "DatasetAudit",
     "Evaluation",
     "ExecutionConfig",
+    "FoldScores",
+    "FoundVolume",
     "InputCase",
+    "Inspection",
     "KneeComparison",
     "KneeModel",
     "MeanScore",
@@ -64,6 +72,7 @@ __all__ = [
     "ScoreRow",
     "SegmentConfig",
     "Segmentation",
+    "SplitAudit",
     "TrainConfig",
     "TrainExecution",
     "RunOptions",

@@ -6,13 +6,16 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from knee3d.atomic import whole_file
+
+if TYPE_CHECKING:
+    from knee3d.dataset.inspection import FoundVolume
 
 UNIT_SIGNS = {"mm3": "mm³", "mm2": "mm²", "mm": "mm", "%": "%"}
 """Names of units in files, and how they are written for people."""
@@ -105,19 +108,19 @@ LONGEST_NAME = 16
 _HEADINGS = ("series", "echo", "ms", "images", "voxels", "mm", "plane", "side")
 
 
-def findings_lines(findings: Iterable[Mapping[str, Any]], one_line: bool) -> list[str]:
-    """What could be read from a path, from `case_collection.inspection.rows`, in columns; nothing where nothing could.
+def findings_lines(findings: "Iterable[FoundVolume]", one_line: bool) -> list[str]:
+    """The volumes that can be read, in columns; no line where there is none.
 
     Args:
-        findings: Those with a problem are left out.
+        findings: The volumes that were found. Those with a problem are left out.
         one_line: Whether path and description stand behind the numbers; otherwise below them, for narrow terminals.
     """
-    whole = [one for one in findings if not one["problem"]]
+    whole = [one for one in findings if not one.problem]
     if not whole:
         return []
     cells = [_HEADINGS, *(_finding_cells(one) for one in whole)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    texts = ["path, description", *(f"{one['path']}  {one['description']}" for one in whole)]
+    texts = ["path, description", *(f"{one.path}  {one.description}" for one in whole)]
     lines = []
     for row, text in zip(cells, texts, strict=True):
         columns = " ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -126,8 +129,9 @@ def findings_lines(findings: Iterable[Mapping[str, Any]], one_line: bool) -> lis
     return lines
 
 
-def _finding_cells(one: Mapping[str, Any]) -> tuple[str, ...]:
-    shape, spacing = ("x".join(f"{number:.4g}" for number in one[key]) for key in ("shape", "spacing_mm"))
-    name = one["name"] if len(one["name"]) <= LONGEST_NAME else f"...{one['name'][3 - LONGEST_NAME :]}"
-    texts = (name, one["echo"], one["time_ms"], one["images"], shape, spacing, one["plane"], one["side"])
+def _finding_cells(one: "FoundVolume") -> tuple[str, ...]:
+    shape, spacing = ("x".join(f"{number:.4g}" for number in row or ()) for row in (one.shape, one.spacing_mm))
+    name = one.name if len(one.name) <= LONGEST_NAME else f"...{one.name[3 - LONGEST_NAME :]}"
+    plane = None if one.plane is None else one.plane.value
+    texts = (name, one.echo, one.time_ms, one.images, shape, spacing, plane, one.side)
     return tuple("" if text is None else str(text) for text in texts)
