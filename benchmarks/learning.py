@@ -44,8 +44,8 @@ def dice(dataset: Path, models: Path, config: TrainConfig) -> dict[str, float]:
     api.train_views(dataset, [PLANE], models, config, RunOptions(resume=True))
     scores = models / "scores.json"
     if not scores.is_file():
-        summary = api.KneeModel(models).evaluate(api.Dataset.load(dataset).val, models / "evaluation").summary
-        cases = [views[PLANE.value]["dice"] for views in summary["cases"].values()]
+        evaluation = api.KneeModel(models).evaluate(api.Dataset.load(dataset).val, models / "evaluation")
+        cases = [views[PLANE.value].dice for views in evaluation.cases.values()]
         found = {tissue: float(np.nanmean([case[tissue] for case in cases])) for tissue in cases[0]}
         with whole_file(scores) as path:
             path.write_text(json.dumps(found))

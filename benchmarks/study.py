@@ -232,14 +232,14 @@ def scored(study: Study, kind: str, models: Path, ways: Mapping[str, str], **sco
     out = study.folder / "evaluation" / models.name
     dataset = study.dataset(kind)
     test = api.Dataset.load(dataset).test
-    summary = api.KneeModel(models).evaluate(test, out, pictures=False, **scoring).summary
+    found = api.KneeModel(models).evaluate(test, out, pictures=False, **scoring)
     patients = {case.name: case.patient for case in load_cases(dataset).cases}
-    cases = list(summary["cases"].values())
+    cases = list(found.cases.values())
     return [
         {
             "way": called, "knees": kind,
-            "patients": [patients[case] for case in summary["cases"]],
-            "weights": summary["weights"] if way == "fused" else None,
+            "patients": [patients[case] for case in found.cases],
+            "weights": to_plain_json(found.weights) if way == "fused" else None,
             **_by_tissue([views[way] for views in cases]),
         }
         for way, called in ways.items()

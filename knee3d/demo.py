@@ -1,7 +1,7 @@
 """The demo: all steps on a small made-up cohort. It calls the public functions of knee3d only."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def follow(out: Path, seed: int, jobs: int) -> str:
     error = pairs.with_name("repeatability.json")
     found = api.compare(results / visits[0], results / visits[1], error=error, out=out / "change")
     before, after = (_femoral_mm3(out / "followed" / visit / "mask.nii.gz") for visit in visits)
-    return _loss(before - after, found.summary["knees"][0]["changes"])
+    return _loss(before - after, found.knees[0].changes)
 
 
 def _femoral_mm3(mask: Path) -> float:
@@ -101,15 +101,15 @@ def _femoral_mm3(mask: Path) -> float:
     return float(np.count_nonzero(labels.array == 1) * labels.voxel_mm3)  # 1 is femoral cartilage, as pymskt numbers
 
 
-def _loss(planted: float, changes: Sequence[Mapping[str, Any]]) -> str:
+def _loss(planted: float, changes: Sequence[api.ChangeRow]) -> str:
     """What was taken away of the femoral cartilage, what was found of it, and whether that can be told from error."""
     wanted = (TISSUE, "whole", "volume")
-    (row,) = (row for row in changes if (row["tissue"], row["region"], row["measure"]) == wanted)
-    change, smallest = row["change"], row["smallest_detectable_change"]
+    (row,) = (row for row in changes if row.quantity == wanted)
+    change, smallest = row.change, row.smallest_detectable_change
     found = f"{abs(change):,.0f} mm3 {'less' if change < 0 else 'more'} are found"
     words = f"{planted:,.0f} mm3 of {TISSUE} were taken away, {found}"
-    if row["verdict"] == "cannot tell":
+    if row.verdict == "cannot tell":
         return f"{words}, and the error of measurement is not known"
-    interval = f"{smallest:,.0f} mm3 (95 %: {row['smallest_low']:,.0f} to {row['smallest_high']:,.0f})"
+    interval = f"{smallest:,.0f} mm3 (95 %: {row.smallest_low:,.0f} to {row.smallest_high:,.0f})"
     told = "is told from error" if abs(change) > smallest else "cannot be told from error"
-    return f"{words}; the smallest detectable change is {interval}: the change {told} ({row['verdict']})"
+    return f"{words}; the smallest detectable change is {interval}: the change {told} ({row.verdict})"

@@ -5,14 +5,14 @@
 
 from knee3d.api.batch_segmentation import plan_cases, segment
 from knee3d.api.case_result import CaseResult
+from knee3d.api.cross_validation import CrossValidationResult, FoldScores
 from knee3d.api.data import audit_dataset, make_manifest, make_phantom, prepare, restore_volume
 from knee3d.api.dataset import Dataset
-from knee3d.api.evaluation import Evaluation
 from knee3d.api.image_files import read, write
 from knee3d.api.knee_model import KneeModel
 from knee3d.api.measurements import Measurements, measure
 from knee3d.api.quality_record import QualityRecord
-from knee3d.api.repeated_measures import ComparisonResult, RepeatabilityResult, compare, repeatability
+from knee3d.api.repeated_measures import compare, repeatability
 from knee3d.api.report_record import ReportRecord
 from knee3d.api.reports import make_reports
 from knee3d.api.segment_config import ExecutionConfig, SegmentConfig
@@ -27,9 +27,13 @@ from knee3d.api.training import (
     train_views,
     write_model_card_page,
 )
+from knee3d.dataset.audit import CaseAudit, DatasetAudit, SplitAudit
 from knee3d.dataset.input_case import InputCase, find_cases
-from knee3d.dataset.inspection import inspect
+from knee3d.dataset.inspection import FoundVolume, Inspection, inspect
 from knee3d.io.image_source import ReadOptions
+from knee3d.report.change import ChangeRow, ComparisonResult, KneeComparison
+from knee3d.report.evaluation_scores import CaseQuality, Evaluation, MeanScore, ScoreRow, ViewScores
+from knee3d.report.repeatability import PairedCases, RepeatabilityResult, RepeatabilityRow
 from knee3d.training.config import (
     AugmentationConfig,
     NetworkConfig,
@@ -42,28 +46,43 @@ from knee3d.training.config import (
 
 __all__ = [
     "AugmentationConfig",
+    "CaseAudit",
+    "CaseQuality",
     "CaseResult",
+    "ChangeRow",
     "ComparisonResult",
+    "CrossValidationResult",
     "Dataset",
+    "DatasetAudit",
     "Evaluation",
     "ExecutionConfig",
+    "FoldScores",
+    "FoundVolume",
     "InputCase",
+    "Inspection",
+    "KneeComparison",
     "KneeModel",
+    "MeanScore",
     "Measurements",
     "NetworkConfig",
     "OptimizerConfig",
+    "PairedCases",
     "QualityRecord",
     "ReadOptions",
     "RepeatabilityResult",
+    "RepeatabilityRow",
     "ReportRecord",
     "SamplingConfig",
     "ScheduleConfig",
+    "ScoreRow",
     "SegmentConfig",
     "Segmentation",
     "SegmentationRecord",
+    "SplitAudit",
     "TrainConfig",
     "TrainExecution",
     "RunOptions",
+    "ViewScores",
     "audit_dataset",
     "compare",
     "cross_validate",

@@ -6,16 +6,14 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import compress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from knee3d import __version__
 from knee3d.api.case_result import is_utf8
 from knee3d.api.dataset import Dataset
 from knee3d.api.segmentation_record import check_output_folder
 from knee3d.atomic import NO_ROOM
-from knee3d.dataset.audit import audit_case, audit_summary, flag_outliers
+from knee3d.dataset.audit import DatasetAudit, audit_case, audit_summary, flag_outliers
 from knee3d.dataset.case_collection import CASES_FILE, Case, CaseCollection, Split, load_cases, save_cases
 from knee3d.dataset.discovery import discover_cases
 from knee3d.dataset.manifest import ManifestRow, read_manifest, write_manifest
@@ -278,7 +276,7 @@ def _warn_of_splits(known: CaseCollection, dataset: CaseCollection, table: Path)
         )  # fmt: skip
 
 
-def audit_dataset(folder: Path | str, out: Path | str) -> dict[str, Any]:
+def audit_dataset(folder: Path | str, out: Path | str) -> DatasetAudit:
     """Look a prepared dataset over.
 
     Args:
@@ -286,14 +284,13 @@ def audit_dataset(folder: Path | str, out: Path | str) -> dict[str, Any]:
         out: Gets index.html, audit.json, cases.csv, and cases/<case>.png with the mask drawn.
 
     Returns:
-        What audit.json holds: the version, and see `dataset.audit.audit_summary`.
+        What audit.json holds: the counts of each split, patients in two splits, and the facts of each case.
 
     Raises:
         ValueError: A slice cannot be read, or `out` holds such files of someone else, or another process writes there.
     """
     from knee3d.report.audit_page import write_audit_csv, write_audit_page
     from knee3d.report.overview_figure import mask_figure
-    from knee3d.report.tables import write_json
 
     folder, out = Path(folder), Path(out)
     record, page, table_of_all = (out / name for name in AUDIT)
@@ -310,11 +307,11 @@ def audit_dataset(folder: Path | str, out: Path | str) -> dict[str, Any]:
                 labels = mask or image.with_array(np.zeros(image.shape, np.uint8))
                 mask_figure(image, labels, dataset.scheme, out / "cases" / f"{case.name}.png", case.name)
                 advance(1)
-        summary = {"knee3d": __version__, **audit_summary(dataset, flag_outliers(facts, dataset.scheme.names))}
-        write_json(summary, record)
-        write_audit_page(summary, "cases", page)
-        write_audit_csv(summary, table_of_all)
-    return summary
+        audit = audit_summary(dataset, flag_outliers(facts, dataset.scheme.names))
+        audit.write(record)
+        write_audit_page(audit, "cases", page)
+        write_audit_csv(audit, table_of_all)
+    return audit
 
 
 def _other(scheme: LabelScheme, wanted: LabelScheme) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -37,9 +37,7 @@ from knee3d.postprocess.quality import (
     quality_reference,
 )
 from knee3d.progress import progress
-
-if TYPE_CHECKING:
-    import pandas as pd
+from knee3d.report.evaluation_scores import CaseQuality, Evaluation, summarise_cases, write_scores_csv
 
 log = logging.getLogger(__name__)
 
@@ -182,52 +180,6 @@ class EvaluationConfig:
     pictures: bool = True
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """Scores of each view and of the fusion.
-
-    Attributes:
-        summary: What scores.json holds, see `report.tables.evaluation_summary`.
-    """
-
-    summary: Mapping[str, Any]
-
-    @property
-    def dice(self) -> dict[str, float]:
-        """Dice of the fusion over all cases pooled, in [0, 1]: each tissue, "foreground" and "mean"; NaN if unknown."""
-        fused = self.summary["fused"]["dice"]
-        return {name: float("nan") if value is None else value for name, value in fused.items()}
-
-    def to_frame(self) -> pd.DataFrame:
-        """All scores as a table in long form.
-
-        Returns:
-            Columns case ("pooled" over cases and their "mean" among them), view, tissue, measure, value, low and high,
-            the ends of the 95 % interval.
-        """
-        import pandas as pd
-
-        from knee3d.report.tables import SCORES_COLUMNS, scores_rows
-
-        return pd.DataFrame(scores_rows(self.summary), columns=list(SCORES_COLUMNS))
-
-    def __str__(self) -> str:
-        """The tables that `knee3d evaluate` prints."""
-        from knee3d.report.tables import means_table, scores_table, tables_as_text
-
-        return tables_as_text(scores_table(self.summary), means_table(self.summary))
-
-    def __repr__(self) -> str:
-        dice = ", ".join(f"{name} {value:.3f}" for name, value in self.dice.items())
-        return f"Evaluation({self.summary['split']}, {len(self.summary['cases'])} cases, fused Dice: {dice})"
-
-    def _repr_html_(self) -> str:
-        """The pooled Dice as a table, for notebooks."""
-        frame = self.to_frame()
-        pooled = frame[(frame.case == "pooled") & (frame.measure == "dice")]
-        return str(pooled.pivot(index="view", columns="tissue", values="value").to_html(float_format="{:.4f}".format))
-
-
 def evaluate_models(
     data: Dataset, models: Path, out: Path | None, config: EvaluationConfig, oblique: int = 0
 ) -> Evaluation:
@@ -248,7 +200,6 @@ def evaluate_models(
         ValueError: A patient of the val or test split was trained on, or one of the test split validated on.
     """
     from knee3d.report.overview_figure import overview_figure
-    from knee3d.report.tables import evaluation_summary, to_plain_json
 
     dataset, trained = Dataset.load(data.folder), load_models(models, oblique=oblique)
     splits = {case.split for case in data.cases if case.labelled}
@@ -274,27 +225,27 @@ def evaluate_models(
             overview_figure(image, ways[FUSED], dataset.scheme, picture, case.name, truth)
         flags = "".join(f"; {flag}" for flag in qualities[case.name].flags)
         log.info("%s: fused foreground Dice %.4f%s", case.name, mine[FUSED].scores.foreground_dice, flags)
-    summary = {
-        "split": split.value,
-        "weights": dict(trained.ensemble.weights),
-        "cleaning": asdict(config.cleaning),
-        **evaluation_summary(assessed, {case.name: case.patient for case in cases}),
-        "other_voxels": others,
-        "quality": {name: to_plain_json(asdict(one)) for name, one in qualities.items()},
-    }
+    weights = trained.ensemble.weights
+    evaluation = replace(
+        summarise_cases(assessed, {case.name: case.patient for case in cases}),
+        split=split.value,
+        weights={view: one if isinstance(one, float | int) else tuple(one) for view, one in weights.items()},
+        cleaning=config.cleaning,
+        other_voxels=others,
+        quality={name: CaseQuality.of(one) for name, one in qualities.items()},
+    )
     if out is not None:
-        _write(summary, assessed, out)
-    return Evaluation(summary)
+        _write(evaluation, assessed, out)
+    return evaluation
 
 
-def _write(summary: Mapping[str, Any], assessed: Mapping[str, Mapping[str, CaseAssessment]], out: Path) -> None:
+def _write(evaluation: Evaluation, assessed: Mapping[str, Mapping[str, CaseAssessment]], out: Path) -> None:
     from knee3d.report.confusion_figure import confusion_figure
-    from knee3d.report.tables import write_json, write_scores_csv
 
     pooled = {way: [mine[way].scores for mine in assessed.values()] for way in next(iter(assessed.values()))}
     confusion_figure({way: reduce(add, scores) for way, scores in pooled.items()}, out / "confusion.png")
-    write_scores_csv(summary, out / "scores.csv")
-    write_json(summary, out / "scores.json")
+    write_scores_csv(evaluation, out / "scores.csv")
+    evaluation.write(out / "scores.json")
 
 
 def _of_other_voxels(dataset: Dataset, trained: TrainedModels, cases: Sequence[Case]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from knee3d.api.dataset import Dataset
-from knee3d.api.evaluation import Evaluation, EvaluationConfig, evaluate_models, fit_fusion_of_models
+from knee3d.api.evaluation import EvaluationConfig, evaluate_models, fit_fusion_of_models
 from knee3d.api.segment_config import SegmentConfig
 from knee3d.api.segment_image import segment_image
 from knee3d.api.segmentation import Segmentation
@@ -19,6 +19,7 @@ from knee3d.inference.trained_models import TrainedModels, load_models, models_f
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.models.model_folder import label_scheme_of, trained_networks
 from knee3d.postprocess.fusion_fit import Fusion, FusionConfig
+from knee3d.report.evaluation_scores import Evaluation
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from knee3d import __version__
 from knee3d.api.segmentation_record import RECORD, check_output_folder
@@ -18,10 +17,14 @@ from knee3d.api.timepoints import Timepoint, check_same_knee, load_timepoint, lo
 from knee3d.dataset.manifest import read_csv_rows
 from knee3d.morphometry.change import measurement_changes
 from knee3d.morphometry.repeatability import pair_measurements, repeatability_statistics
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from rich.table import Table
+from knee3d.report.change import ComparisonResult, KneeComparison, change_rows, write_change_csv
+from knee3d.report.repeatability import (
+    PairedCases,
+    RepeatabilityResult,
+    read_repeatability,
+    repeatability_rows,
+    write_repeatability_csv,
+)
 
 log = logging.getLogger(__name__)
 
@@ -31,73 +34,6 @@ COMPARISON = ("compare.json", "compare.csv")
 COLUMNS = ("first", "second")
 FEW = 10
 """Pairs below which the error of measurement itself is hardly known: its interval is 0.7 to 1.8 times it, or wider."""
-
-
-@dataclass(frozen=True)
-class RepeatabilityResult:
-    """How well measures repeat.
-
-    Attributes:
-        summary: What repeatability.json holds; its "pairs" are empty where none could be read.
-        failures: Row of the table to why its pair could not be used.
-    """
-
-    summary: Mapping[str, Any]
-    failures: Mapping[str, str]
-
-    def to_frame(self) -> pd.DataFrame:
-        """The statistics as a table.
-
-        Returns:
-            A row for each tissue, region and measure: bias, limits of agreement, RMS-CV, SDC and ICC with intervals.
-        """
-        import pandas as pd
-
-        return pd.DataFrame([dict(row) for row in self.summary["measures"]])
-
-    def table(self) -> Table:
-        """The statistics as a table of rich, for the terminal."""
-        from knee3d.report.repeatability import repeatability_table
-
-        return repeatability_table(self.summary["measures"])
-
-
-@dataclass(frozen=True)
-class ComparisonResult:
-    """What has changed.
-
-    Attributes:
-        summary: What compare.json holds; its "knees" are empty where none could be compared.
-        failures: Knee to why it could not be compared.
-    """
-
-    summary: Mapping[str, Any]
-    failures: Mapping[str, str]
-
-    def to_frame(self) -> pd.DataFrame:
-        """The changes as a table.
-
-        Returns:
-            A row for each knee, tissue, region and measure, with the columns of compare.csv: the names of the knee
-            (baseline_case, followup_case), both values, their change, and whether it is beyond error.
-        """
-        import pandas as pd
-
-        rows = [
-            {"baseline_case": knee["baseline"], "followup_case": knee["followup"], **row}
-            for knee in self.summary["knees"]
-            for row in knee["changes"]
-        ]
-        return pd.DataFrame(rows)
-
-    def table(self) -> Table:
-        """For the terminal: all of one knee, or of several what they have in common."""
-        from knee3d.report.change import change_table, knees_change_table
-
-        knees = self.summary["knees"]
-        if len(knees) > 1:
-            return knees_change_table([knee["changes"] for knee in knees])
-        return change_table(f"{knees[0]['baseline']} to {knees[0]['followup']}", knees[0]["changes"])
 
 
 @dataclass(frozen=True)
@@ -136,8 +72,7 @@ def repeatability(table: Path | str, out: Path | str = "repeatability") -> Repea
     Example:
         >>> repeatability("retests.csv", "repeatability").to_frame()       # doctest: +SKIP
     """
-    from knee3d.report.repeatability import bland_altman_figure, repeatability_rows, write_repeatability_csv
-    from knee3d.report.tables import to_plain_json, write_json
+    from knee3d.report.bland_altman_figure import bland_altman_figure
 
     table, out = Path(table), Path(out)
     _check_place(out, REPEATABILITY)
@@ -145,25 +80,24 @@ def repeatability(table: Path | str, out: Path | str = "repeatability") -> Repea
     numbers = pair_measurements([(pair.first.measures, pair.second.measures) for pair in pairs])
     found = {quantity: repeatability_statistics(first, second) for quantity, (first, second) in numbers.items()}
     made_by, notes = _made_by(pairs)
-    rows = to_plain_json(repeatability_rows(found))
-    summary = {
-        "knee3d": __version__,
-        "pairs": [{"first": pair.first.case, "second": pair.second.case} for pair in pairs],
-        "patients": len({pair.patient or f"pair {number}" for number, pair in enumerate(pairs)}),
-        "failures": failures,
-        "notes": notes,
-        "made_by": made_by,
-        "measures": rows,
-    }
+    result = RepeatabilityResult(
+        knee3d=__version__,
+        pairs=tuple(PairedCases(pair.first.case, pair.second.case) for pair in pairs),
+        patients=len({pair.patient or f"pair {number}" for number, pair in enumerate(pairs)}),
+        failures=failures,
+        notes=tuple(notes),
+        made_by=made_by,
+        measures=repeatability_rows(found),
+    )
     for note in notes:
         log.warning("%s", note)
     if pairs:
         record, table_of_all, plots = (out / name for name in REPEATABILITY)
-        write_json(summary, record)
-        write_repeatability_csv(rows, table_of_all)
+        result.write(record)
+        write_repeatability_csv(result.measures, table_of_all)
         if any(one.pairs for one in found.values()):
             bland_altman_figure(numbers, found, plots)
-    return RepeatabilityResult(summary, failures)
+    return result
 
 
 def compare(
@@ -189,19 +123,17 @@ def compare(
     Example:
         >>> compare("labels/9001-00", "labels/9001-12").to_frame()       # doctest: +SKIP
     """
-    from knee3d.report.change import change_rows, write_change_csv
-    from knee3d.report.repeatability import read_smallest_detectable_changes
-    from knee3d.report.tables import to_plain_json, write_json
-
     baseline, followup = Path(baseline), Path(followup)
     out = None if out is None else Path(out)
     if out is not None:
         _check_place(out, COMPARISON)
-    smallest, of_error = read_smallest_detectable_changes(Path(error)) if error is not None else (None, {})
+    repeated = None if error is None else read_repeatability(Path(error))
+    smallest = None if repeated is None else repeated.smallest_detectable_changes
+    of_error = {} if repeated is None else repeated.made_by
     pairs, failures = _matched(load_timepoints(baseline), load_timepoints(followup))
     for case, why in failures.items():
         log.error("%s %s", case, why)
-    knees: list[dict[str, Any]] = []
+    knees: list[KneeComparison] = []
     for pair in pairs:
         try:
             notes = check_same_knee(pair.first, pair.second) + _other_error(pair, of_error)
@@ -213,16 +145,14 @@ def compare(
             continue
         for note in notes:
             log.warning("%s: %s", pair.first.case, note)
-        rows = to_plain_json(change_rows(measurement_changes(pair.first.measures, pair.second.measures), smallest))
-        knees.append(
-            {"baseline": pair.first.case, "followup": pair.second.case, "notes": notes, "changes": rows}
-        )  # fmt: skip
-    summary = {"knee3d": __version__, "error_known": smallest is not None, "knees": knees, "failures": failures}
+        rows = change_rows(measurement_changes(pair.first.measures, pair.second.measures), smallest)
+        knees.append(KneeComparison(pair.first.case, pair.second.case, tuple(notes), rows))
+    result = ComparisonResult(__version__, smallest is not None, tuple(knees), failures)
     if out is not None and knees:
         record, table = (out / name for name in COMPARISON)
-        write_json(summary, record)
-        write_change_csv([(knee["baseline"], knee["followup"], knee["changes"]) for knee in knees], table)
-    return ComparisonResult(summary, failures)
+        result.write(record)
+        write_change_csv(knees, table)
+    return result
 
 
 def _check_place(out: Path, files: Sequence[str]) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from knee3d.api.cross_validation import CrossValidationResult, FoldScores
 from knee3d.api.dataset import Dataset
 from knee3d.api.knee_model import KneeModel
 from knee3d.api.segment_config import SegmentConfig
@@ -205,7 +205,7 @@ def cross_validate(
     folds: Folds,
     options: RunOptions,
     execution: TrainExecution = TrainExecution(),  # noqa: B008 it is frozen
-) -> dict[str, Any]:
+) -> CrossValidationResult:
     """Train views on each fold of the training and validation patients.
 
     Args:
@@ -219,10 +219,9 @@ def cross_validate(
 
     Returns:
         What folds.json holds, of the folds trained by now: for each view the validation Dice of each fold, their mean
-        and standard deviation (None for fewer than two).
+        and standard deviation.
     """
     from knee3d.models.model_card import load_card
-    from knee3d.report.tables import write_json
 
     homes = {number: models / f"fold-{number}-of-{folds.count}" for number in range(1, folds.count + 1)}
     tasks = [
@@ -241,14 +240,9 @@ def cross_validate(
         done = {number: load_card(home, view) for number, home in homes.items() if is_trained(home, view)}
         if done:
             dice[view] = {str(number): card.finished.scores["val_dice"] for number, card in done.items()}
-    summary = {"folds": folds.count, "planes": {view: _spread(scores) for view, scores in dice.items()}}
-    write_json(summary, models / "folds.json")
-    return summary
-
-
-def _spread(scores: dict[str, float]) -> dict[str, Any]:
-    values = list(scores.values())
-    return {"val_dice": scores, "mean": mean(values), "sd": stdev(values) if len(values) > 1 else None}
+    result = CrossValidationResult(folds.count, {view: FoldScores.of(scores) for view, scores in dice.items()})
+    result.write(models / "folds.json")
+    return result
 
 
 def _train(tasks: Sequence[TrainingTask], execution: TrainExecution) -> None:

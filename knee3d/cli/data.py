@@ -1,10 +1,9 @@
 """Commands that prepare data: phantom, inspect, table, prepare, restore, audit."""
 
-import json
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +24,9 @@ from knee3d.cli.options import (
     with_owners,
 )
 from knee3d.labels.label_scheme import SCHEMES
+
+if TYPE_CHECKING:
+    from knee3d import api
 
 
 @click.command(cls=Command)
@@ -78,13 +80,13 @@ def inspect(path: Path, as_json: bool, **choice: Any) -> None:
 
     found = api.inspect(path, choice_of(choice))
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        click.echo(found.to_json())
     else:
         _show_findings(found)
-    if all(volume["problem"] for volume in found["volumes"]):
+    if all(volume.problem for volume in found.volumes):
         files = "" if path.is_file() else "; of volume files, give one"
         raise ValueError(f"nothing in {path} can be read as a volume{files}")
-    if found["broken"]:
+    if found.broken:
         raise ValueError(f"{path} is not read while files in it are broken; replace them, or move them elsewhere")
 
 
@@ -92,22 +94,22 @@ MOST_BROKEN = 5
 """So many broken files are named."""
 
 
-def _show_findings(found: dict[str, Any]) -> None:
+def _show_findings(found: "api.Inspection") -> None:
     """Print what an inspection found."""
     from knee3d.report.tables import findings_lines
 
-    for line in findings_lines(found["volumes"], one_line=not sys.stdout.isatty()):
+    for line in findings_lines(found.volumes, one_line=not sys.stdout.isatty()):
         click.echo(line)
-    for one in found["volumes"]:
-        if one["problem"]:
-            name = one["path"] if one["echo"] is None else f"{one['path']}, series {one['name']} echo {one['echo']}"
-            click.echo(with_owners(f"{name}: {one['problem']}", inspect))
-    for reason, number in found["skipped"].items():
+    for one in found.volumes:
+        if one.problem:
+            name = one.path if one.echo is None else f"{one.path}, series {one.name} echo {one.echo}"
+            click.echo(with_owners(f"{name}: {one.problem}", inspect))
+    for reason, number in found.skipped.items():
         click.echo(f"left aside: {count(number, 'file')}, {reason}")
-    for problem in found["broken"][:MOST_BROKEN]:
+    for problem in found.broken[:MOST_BROKEN]:
         click.echo(with_owners(f"broken: {problem}", inspect))
-    if len(found["broken"]) > MOST_BROKEN:
-        click.echo(f"broken: {len(found['broken']) - MOST_BROKEN} more")
+    if len(found.broken) > MOST_BROKEN:
+        click.echo(f"broken: {len(found.broken) - MOST_BROKEN} more")
 
 
 @click.command(cls=Command)
@@ -216,12 +218,12 @@ def audit(dataset: Path, out: Path) -> None:
     """
     from knee3d import api
 
-    summary = api.audit_dataset(dataset, out)
-    for name, split in summary["splits"].items():
-        click.echo(f"{name:<11} {split['cases']} cases of {split['patients']} patients")
-    for case in summary["cases"]:
-        if case["notes"]:
-            click.echo(f"{case['case']}: {'; '.join(case['notes'])}")
+    found = api.audit_dataset(dataset, out)
+    for name, split in found.splits.items():
+        click.echo(f"{name:<11} {split.cases} cases of {split.patients} patients")
+    for case in found.cases:
+        if case.notes:
+            click.echo(f"{case.case}: {'; '.join(case.notes)}")
     click.echo(f"{out}/index.html  audit.json  cases.csv  cases/")
-    if summary["leak"]:
-        raise ValueError(summary["leak"])
+    if found.leak:
+        raise ValueError(found.leak)

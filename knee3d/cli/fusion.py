@@ -14,7 +14,7 @@ from knee3d.cli.options import (
     models_option,
     remove_option,
     seed_option,
-    show_scores,
+    show,
     views_option,
 )
 
@@ -104,5 +104,5 @@ def evaluate(dataset: Path, models: Path, split: str, out: Path, oblique_views: 
     cleaning = {name: options.pop(name) for name in ("remove_below_mm3", "fill_below_mm3")}
     data = getattr(api.Dataset.load(dataset), split)
     model = api.KneeModel(models, api.SegmentConfig(oblique_views=oblique_views, **cleaning))
-    show_scores(model.evaluate(data, out, **options).summary)
+    show(*model.evaluate(data, out, **options).tables())
     click.echo(f"{out}/scores.json  scores.csv  confusion.png{'  overview/' if options['pictures'] else ''}")

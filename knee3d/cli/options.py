@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -258,13 +258,6 @@ def show(*tables: "Table") -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDE)
     for table in tables:
         console.print(table)
-
-
-def show_scores(summary: Mapping[str, Any]) -> None:
-    """Print the tables of an evaluation."""
-    from knee3d.report.tables import means_table, scores_table
-
-    show(scores_table(summary), means_table(summary))
 
 
 MOST_NAMES = 10

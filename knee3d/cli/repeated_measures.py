@@ -25,10 +25,10 @@ def repeatability(table: Path, out: Path) -> None:
     from knee3d import api
 
     found = api.repeatability(table, out)
-    pairs = len(found.summary["pairs"])
+    pairs = len(found.pairs)
     if pairs:
         show(found.table())
-        click.echo(f"{count(pairs, 'pair')} of {count(found.summary['patients'], 'patient')}: {out}")
+        click.echo(f"{count(pairs, 'pair')} of {count(found.patients, 'patient')}: {out}")
     leave(found.failures, pairs)
 
 
@@ -53,7 +53,7 @@ def compare(baseline: Path, followup: Path, error: Path | None, out: Path | None
     from knee3d import api
 
     found = api.compare(baseline, followup, error=error, out=out)
-    knees = len(found.summary["knees"])
+    knees = len(found.knees)
     if knees:
         show(found.table())
         if error is None:

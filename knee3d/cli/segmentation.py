@@ -24,7 +24,7 @@ from knee3d.cli.options import (
     remove_option,
     resume_option,
     seed_option,
-    show_scores,
+    show,
     views_option,
     weights_option,
 )
@@ -206,7 +206,7 @@ def demo(out: Path, encoder_weights: str, seed: int, jobs: int) -> None:
     from knee3d.demo import demo as run
 
     scores, loss = run(out, encoder_weights, seed, jobs)
-    show_scores(scores.summary)
+    show(*scores.tables())
     click.echo(f"scores    {out}/evaluation/scores.json")
     click.echo(f"pictures  {out}/evaluation/confusion.png  {out}/evaluation/overview/")
     # The environment that knee3d is in need not be active.

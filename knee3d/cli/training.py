@@ -259,11 +259,11 @@ def train(dataset: Path, plane: str | None, models: Path, config: Path | None, *
         for folder in api.train_views(dataset, plane, models, settings, told, execution):
             click.echo(f"{folder}")
         return
-    summary = api.cross_validate(dataset, plane, models, settings, Folds(folds, fold), told, execution)
-    for name, scores in summary["planes"].items():
-        spread = "" if scores["sd"] is None else f" \N{PLUS-MINUS SIGN} {scores['sd']:.4f}"
-        done = len(scores["val_dice"])
-        click.echo(f"{name:<10} validation Dice {scores['mean']:.4f}{spread} over {done} of {folds} folds")
+    result = api.cross_validate(dataset, plane, models, settings, Folds(folds, fold), told, execution)
+    for name, scores in result.views.items():
+        done = len(scores.val_dice)
+        spread = f" \N{PLUS-MINUS SIGN} {scores.sd:.4f}" if done > 1 else ""
+        click.echo(f"{name:<10} validation Dice {scores.mean:.4f}{spread} over {done} of {folds} folds")
     click.echo(f"{models}/folds.json")
 
 

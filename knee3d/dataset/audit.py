@@ -1,14 +1,15 @@
 """Audit a prepared dataset: facts of each case, and outliers."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from knee3d import __version__
 from knee3d.dataset.case_collection import Case, CaseCollection, Split
 from knee3d.dataset.split import check_no_leak
 from knee3d.geometry.volume import Volume
+from knee3d.records import Record
 
 FEWEST = 5  # cases, before anything can be called unusual
 # Modified z-score above which a value is unusual (Iglewicz and Hoaglin, How to detect and handle outliers, 1993).
@@ -46,6 +47,44 @@ class CaseAudit:
     voxels: tuple[int, ...] | None
     mm3: tuple[float, ...] | None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SplitAudit:
+    """The counts of one split.
+
+    Attributes:
+        cases: The number of cases.
+        patients: The number of patients.
+        sides: "R", "L" and "unknown" to the number of cases of that side.
+        voxels: The tissue to the number of its voxels in all masks.
+    """
+
+    cases: int
+    patients: int
+    sides: Mapping[str, int]
+    voxels: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class DatasetAudit(Record):
+    """A dataset in numbers, as audit.json keeps it.
+
+    Attributes:
+        knee3d: The version of knee3d that counted.
+        scheme: The name of the label scheme.
+        tissues: The names of the tissues of the scheme, in the order of their numbers.
+        splits: The name of the split, or "unlabelled", to its counts; splits without cases are left out.
+        leak: Which patients are in two splits, in words; None where no patient is.
+        cases: The facts of each case.
+    """
+
+    knee3d: str
+    scheme: str
+    tissues: tuple[str, ...]
+    splits: Mapping[str, SplitAudit]
+    leak: str | None
+    cases: tuple[CaseAudit, ...]
 
 
 def audit_case(case: Case, mask: Volume | None, names: Sequence[str]) -> CaseAudit:
@@ -106,29 +145,32 @@ def flag_outliers(facts: Sequence[CaseAudit], names: Sequence[str]) -> tuple[Cas
     return tuple(replace(one, notes=tuple(note)) for one, note in zip(facts, notes, strict=True))
 
 
-def audit_summary(dataset: CaseCollection, facts: Sequence[CaseAudit]) -> dict[str, Any]:
-    """Counts for JSON: of each split its cases, patients, sides and voxels of each tissue; leaks; and every case."""
+def audit_summary(dataset: CaseCollection, facts: Sequence[CaseAudit]) -> DatasetAudit:
+    """Count the cases of each split, and find patients who are in two splits.
+
+    Args:
+        dataset: The dataset.
+        facts: The facts of each of its cases.
+    """
     names = dataset.scheme.names
     splits = {}
     for split in Split:
         mine = [one for one in facts if one.split == split]
         if mine:
             voxels = np.sum([one.voxels or (0,) * len(names) for one in mine], axis=0).tolist()
-            splits[split.value or "unlabelled"] = {
-                "cases": len(mine),
-                "patients": len({one.patient for one in mine}),
-                "sides": {side or "unknown": sum(one.side == side for one in mine) for side in ("R", "L", "")},
-                "voxels": dict(zip(names, voxels, strict=True)),
-            }
+            splits[split.value or "unlabelled"] = SplitAudit(
+                cases=len(mine),
+                patients=len({one.patient for one in mine}),
+                sides={side or "unknown": sum(one.side == side for one in mine) for side in ("R", "L", "")},
+                voxels=dict(zip(names, voxels, strict=True)),
+            )
+    return DatasetAudit(__version__, dataset.scheme.name, names, splits, _leak(dataset), tuple(facts))
+
+
+def _leak(dataset: CaseCollection) -> str | None:
+    """Which patients are in two splits, in words; None where no patient is."""
     try:
         check_no_leak((case.patient, case.split) for case in dataset.cases if case.labelled)
-        leak = None
     except ValueError as error:
-        leak = str(error)
-    return {
-        "scheme": dataset.scheme.name,
-        "tissues": list(names),
-        "splits": splits,
-        "leak": leak,
-        "cases": [asdict(one) for one in facts],
-    }
+        return str(error)
+    return None

@@ -36,6 +36,7 @@ from knee3d.labels.laterality import agreed_side, check_side, side_from_labels
 from knee3d.labels.scheme_files import scheme_to_json
 from knee3d.lease import Lease, LeaseHeldError, leased, run_in_threads, share_work
 from knee3d.recorded_settings import changed_settings, old_defaults
+from knee3d.records import Settings
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class PrepareConfig:
         check_choice("bits", self.bits, PIXEL_BITS)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """What the slices of a knee depend on beside its files, ready for a record."""
         apart = ("scheme", "label_map", "fractions", "seed", "choice")
         names = self.label_map and {str(value): name for value, name in sorted(self.label_map.names.items())}

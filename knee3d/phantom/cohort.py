@@ -5,16 +5,15 @@ OUT/<case>/dicom/IM0001.dcm ...
 OUT/<case>/mask.nii.gz
 """
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from knee3d.atomic import whole_file, whole_folder
+from knee3d.atomic import whole_folder
 from knee3d.dataset.manifest import ManifestRow, write_manifest
 from knee3d.geometry.orientation import Side, mirror_left_right
 from knee3d.geometry.volume import Volume
@@ -25,9 +24,10 @@ from knee3d.labels.label_map import LABEL_MAPS
 from knee3d.phantom.deformation import deform_labels, thin_cartilage
 from knee3d.phantom.image_simulation import simulate_image
 from knee3d.phantom.parametric_knee import parametric_knee
+from knee3d.records import Record
 from knee3d.threads import results_as_completed
 
-TABLE_FILE = "knees.csv"
+TABLE_FILE, COHORT_FILE = "knees.csv", "cohort.json"
 NUMBERING = "pymskt"
 LOSS = 0.1
 TILT_DEG = 8.0
@@ -35,6 +35,29 @@ RETEST_DEG, RETEST_VOXELS = 3.0, 0.5
 """How far a knee lies otherwise in the grid of a retest, at most, about and along each axis: slices are planned on its
 anatomy again. Any further, and the image would end elsewhere, through the parametric knee's cartilage."""
 _BASELINE, _FOLLOW_UP, _RETEST = "baseline", "follow-up", "retest"
+
+
+@dataclass(frozen=True)
+class CohortRecord(Record):
+    """What a cohort was made of, as cohort.json keeps it. The attributes are those of `CohortConfig`.
+
+    Attributes:
+        knees: The number of patients.
+        shape: The number of voxels along (Inferior, Posterior, Left); None where nothing else was asked for.
+        seed: The seed of shapes, intensities, positions and noise.
+        sources: The names of the files of the label maps, without their folders.
+        strength: How far the label maps were deformed.
+        retests: The number of patients who were scanned twice.
+        letter: The letter before the number of a patient.
+    """
+
+    knees: int
+    shape: tuple[int, int, int] | None
+    seed: int
+    sources: tuple[str, ...]
+    strength: float
+    retests: int
+    letter: str
 
 
 @dataclass(frozen=True)
@@ -82,9 +105,11 @@ class CohortConfig:
         ]
 
     @property
-    def description(self) -> str:
-        """What cohort.json holds."""
-        return json.dumps(asdict(self) | {"sources": [path.name for path in self.sources]}, indent=1) + "\n"
+    def record(self) -> CohortRecord:
+        """What cohort.json holds of it."""
+        sources = tuple(path.name for path in self.sources)
+        shape = None if self.shape is None else (self.shape[0], self.shape[1], self.shape[2])
+        return CohortRecord(self.knees, shape, self.seed, sources, self.strength, self.retests, self.letter)
 
 
 def write_cohort(cohort: CohortConfig, folder: Path, jobs: int) -> Iterator[ManifestRow]:
@@ -101,20 +126,27 @@ def write_cohort(cohort: CohortConfig, folder: Path, jobs: int) -> Iterator[Mani
     Raises:
         ValueError: The folder holds another cohort, or a label map cannot be used.
     """
-    content, visits = cohort.description, cohort.visits
-    record, table = folder / "cohort.json", folder / TABLE_FILE
-    if record.exists() and record.read_text() != content:
+    visits = cohort.visits
+    record, table = folder / COHORT_FILE, folder / TABLE_FILE
+    if record.exists() and _read_record(record) != cohort.record:
         raise ValueError(f"{folder} holds another cohort; choose another folder or remove it")
     if table.exists() and record.exists():
         yield from (_knee(cohort, folder, *visit) for visit in visits)
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(record) as path:
-        path.write_text(content)
+    cohort.record.write(record)
     for future in results_as_completed(lambda visit: _write_knee(cohort, folder, *visit), visits, jobs):
         yield future.result()
     write_label_map(folder / LABELS_FILE, LABEL_MAPS[NUMBERING].names)
     write_manifest(table, tuple(_knee(cohort, folder, *visit) for visit in visits))
+
+
+def _read_record(path: Path) -> CohortRecord | None:
+    """What a cohort.json holds; None where it cannot be read."""
+    try:
+        return CohortRecord.from_json(path.read_bytes())
+    except ValueError:
+        return None
 
 
 def _knee(cohort: CohortConfig, folder: Path, index: int, visit: str) -> ManifestRow:

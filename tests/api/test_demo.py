@@ -1,6 +1,5 @@
 """The demo, smaller than life: every stage, its outputs, and the second run that has nothing left to do."""
 
-import json
 import re
 
 import pytest
@@ -22,14 +21,13 @@ def test_the_demo_ends_with_scores_and_pictures(tiny, tmp_path, monkeypatch, cap
     monkeypatch.setattr(demo, "SHAPE", (32, 32, 32))
     monkeypatch.setattr(demo, "TRAINING", demo.TRAINING | {"epochs": 1, "limit_slices": 16, "network": tiny})
     found, loss = demo.demo(tmp_path / "demo", "imagenet", seed=0, jobs=2)
-    summary = found.summary
     assert "training starts from random weights" in caplog.text
     assert re.match(r"[\d,]+ mm3 of femoral cartilage were taken away, [\d,]+ mm3 (less|more) are found", loss)
     assert "error of measurement is not known" in loss  # of one pair
-    scores = json.loads((tmp_path / "demo" / "evaluation" / "scores.json").read_text())
-    assert scores == summary
-    for view in [*[scores["planes"][plane.value] for plane in Plane], scores["fused"]]:
-        assert set(view["dice"]) >= {"femoral cartilage", "foreground"}
+    scores = (tmp_path / "demo" / "evaluation" / "scores.json").read_text()
+    assert scores == found.to_json() + "\n"
+    for view in (*(plane.value for plane in Plane), "fused"):
+        assert set(found.pooled[view].dice) >= {"femoral cartilage", "foreground"}
     for name in ("evaluation/confusion.png", "evaluation/scores.csv"):
         assert (tmp_path / "demo" / name).is_file()
     knees = [path.parent for path in (tmp_path / "demo" / "segmentation").glob("*/segmentation.json")]
@@ -43,7 +41,7 @@ def test_the_demo_ends_with_scores_and_pictures(tiny, tmp_path, monkeypatch, cap
     caplog.clear()
     with caplog.at_level("INFO", "knee3d"):
         again, same_loss = demo.demo(tmp_path / "demo", "imagenet", seed=0, jobs=2)
-        assert (again.summary, same_loss) == (summary, loss)
+        assert (again.to_json(), same_loss) == (found.to_json(), loss)
     assert caplog.text.count("already trained with these settings") == len(Plane)
 
 

@@ -166,7 +166,7 @@ def test_knees_of_one_patient_are_not_independent(tmp_path, caplog):
     table = pairs(tmp_path, *REPEATED)
     table.write_text(table.read_text().replace("P1", "P0"))
     found = api.repeatability(table, tmp_path / "out")
-    assert found.summary["patients"] == 3
+    assert found.patients == 3
     assert "4 pairs are of 3 patients" in caplog.text
 
 
@@ -187,6 +187,27 @@ def test_change_is_told_from_error(tmp_path, error):
     assert "within error" in small.output
     assert "beyond" not in small.output
     assert "0 of 2 changes are larger than their SDC" in small.output
+
+
+def test_what_the_functions_give_is_what_the_files_hold(tmp_path, error):
+    result = api.compare(knee(tmp_path / "a", 10_000), knee(tmp_path / "b", 9_000), error=error, out=tmp_path / "out")
+    kept = api.ComparisonResult.from_json((tmp_path / "out" / "compare.json").read_bytes())
+    assert kept == result
+    assert kept.table().row_count == 2
+    repeated = api.RepeatabilityResult.from_json(error.read_bytes())
+    assert (
+        repeated.smallest_detectable_changes[FEMORAL, WHOLE, "volume"].sdc
+        == kept.knees[0].changes[0].smallest_detectable_change
+    )
+    assert repeated.to_frame()["sdc"].tolist() == [row.sdc for row in repeated.measures]
+
+
+def test_a_damaged_error_is_refused_in_a_line(tmp_path, error):
+    error.write_text(error.read_text().replace('"volume"', '"weight"'))
+    done = run("compare", knee(tmp_path / "a", 10_000), knee(tmp_path / "b", 9_000), "--error", error)
+    assert done.exit_code == 2
+    assert f"{error} is no repeatability.json of knee3d (measures.0: unknown measure 'weight'" in done.output
+    assert done.output.count("\n") == 1
 
 
 def test_the_frame_of_changes_is_that_of_the_file(tmp_path):
@@ -242,7 +263,7 @@ def test_what_was_made_otherwise_is_a_warning_that_names_both(tmp_path, caplog, 
     found = api.compare(before, after)
     assert not found.failures
     assert words in caplog.text
-    assert any(words in note for note in found.summary["knees"][0]["notes"])
+    assert any(words in note for note in found.knees[0].notes)
 
 
 def test_what_makes_no_difference_is_no_warning(tmp_path, caplog):
@@ -316,7 +337,7 @@ def test_the_table_of_all_knees_serves_where_their_folders_have_none(tmp_path, c
         write_measures_csv(tmp_path / visit / "measures.csv", measures)
     (tmp_path / "after" / ".partial-k").mkdir()
     write_measures_csv(tmp_path / "after" / ".partial-k" / "measures.csv", {"half": []})
-    assert len(api.compare(tmp_path / "before", tmp_path / "after").summary["knees"]) == 2
+    assert len(api.compare(tmp_path / "before", tmp_path / "after").knees) == 2
     for visit in ("before", "after"):
         knee(tmp_path / visit / "k", 10_000, side="R" if visit == "before" else "L")
     with pytest.raises(ValueError, match="k is a right knee and k a left one"):
@@ -329,7 +350,7 @@ def test_a_bare_table_is_compared_with_a_warning(tmp_path, caplog):
     for name, volume in (("a", 5.0), ("b", 6.0)):
         write_measures_csv(tmp_path / name / "m.csv", {name: [Measurement(FEMORAL, WHOLE, "volume", volume)]})
     found = api.compare(tmp_path / "a" / "m.csv", tmp_path / "b" / "m.csv")
-    assert found.summary["knees"][0]["changes"][0]["change"] == 1
+    assert found.knees[0].changes[0].change == 1
     assert "side, scheme and networks are not checked" in caplog.text
 
 
@@ -378,13 +399,13 @@ def test_the_planted_loss_is_found_within_the_error(cohort, tmp_path, start):
     measured = {row["tissue"]: row for row in json.loads(error.read_text())["measures"]}
     assert all(0.01 < measured[plate]["rms_cv_percent"] < 5 for plate in PLATES)
     found = api.compare(cohort / f"P001-{start}", cohort / "P001-follow-up", error=error)
-    changes = {row["tissue"]: row for row in found.summary["knees"][0]["changes"]}
-    (truth,) = api.compare(cohort / "P001-baseline", cohort / "P001-follow-up").summary["knees"]
-    for row in truth["changes"]:
-        tissue, planted = row["tissue"], -LOSS * row["baseline"] if row["tissue"] in PLATES else 0
-        assert abs(changes[tissue]["change"] - planted) <= max(measured[tissue]["sdc"], 1)  # mm3: voxels are whole
-        assert changes[tissue]["verdict"].startswith("beyond" if tissue in PLATES else "within"), tissue
+    changes = {row.tissue: row for row in found.knees[0].changes}
+    (truth,) = api.compare(cohort / "P001-baseline", cohort / "P001-follow-up").knees
+    for row in truth.changes:
+        tissue, planted = row.tissue, -LOSS * row.baseline if row.tissue in PLATES else 0
+        assert abs(changes[tissue].change - planted) <= max(measured[tissue]["sdc"], 1)  # mm3: voxels are whole
+        assert changes[tissue].verdict.startswith("beyond" if tissue in PLATES else "within"), tissue
     again = api.compare(cohort / "P001-baseline", cohort / "P001-retest", error=error)
-    verdicts = {row["tissue"]: row["verdict"] for row in again.summary["knees"][0]["changes"]}
+    verdicts = {row.tissue: row.verdict for row in again.knees[0].changes}
     assert all(verdict.startswith("within") for verdict in verdicts.values()), verdicts
     assert MEDIAL_MENISCUS in verdicts

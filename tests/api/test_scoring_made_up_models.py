@@ -22,10 +22,10 @@ def models(balls, tmp_path):
 
 def test_voxels_of_another_size_are_warned_of_and_written_down(balls, tmp_path, caplog):
     coarse = make_models(tmp_path / "models", tuple(2 * balls.cases[0].spacing_mm), brightness=120)
-    summary = api.KneeModel(coarse).evaluate(api.Dataset.load(balls.folder).test, tmp_path / "out", **PLAIN).summary
+    found = api.KneeModel(coarse).evaluate(api.Dataset.load(balls.folder).test, tmp_path / "out", **PLAIN)
     (case,) = balls.of_split(Split.TEST)
-    assert "anatomy of another size" in summary["other_voxels"][case.name]
-    assert json.loads((tmp_path / "out" / "scores.json").read_text())["other_voxels"] == summary["other_voxels"]
+    assert "anatomy of another size" in found.other_voxels[case.name]
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["other_voxels"] == found.other_voxels
     assert f"{case.name}: voxels of" in caplog.text
     caplog.clear()
     api.KneeModel(coarse).fit_fusion(balls.folder)
@@ -36,9 +36,7 @@ def test_pictures_are_drawn_unless_not_wanted(balls, models, tmp_path, monkeypat
     monkeypatch.setattr("knee3d.report.overview_figure.overview_figure", lambda *args: args[3].write_bytes(b""))
     (tmp_path / "drawn" / "overview").mkdir(parents=True)
     assert (
-        api.KneeModel(models)
-        .evaluate(api.Dataset.load(balls.folder).test, tmp_path / "plain", **PLAIN)
-        .summary["other_voxels"]
+        api.KneeModel(models).evaluate(api.Dataset.load(balls.folder).test, tmp_path / "plain", **PLAIN).other_voxels
         == {}
     )
     assert not (tmp_path / "plain" / "overview").exists()

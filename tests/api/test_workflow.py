@@ -13,6 +13,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from click.testing import CliRunner
+from jsonschema import Draft202012Validator
 from real_knees import LABEL_MAPS as REAL_LABEL_MAPS
 from real_knees import has_label_maps
 from test_identity import betrayed, plant
@@ -39,6 +40,7 @@ from knee3d.labels.label_map import LABEL_MAPS, map_labels
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.morphometry.volumes import tissue_volumes
 from knee3d.phantom.cohort import CohortConfig
+from knee3d.postprocess.cleaning import CleaningConfig
 from knee3d.training import train_view
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -183,18 +185,21 @@ def test_weights_are_not_fitted_on_patients_who_were_test_patients(journey, tmp_
 
 @pytest.mark.slow
 def test_an_evaluation_is_numbers_and_pictures_of_unseen_knees(journey, tmp_path):
-    summary = api.KneeModel(journey / "models").evaluate(api.Dataset.load(journey / "dataset").test, tmp_path).summary
-    scores = json.loads((tmp_path / "scores.json").read_text())
-    assert scores == summary
+    evaluation = api.KneeModel(journey / "models").evaluate(api.Dataset.load(journey / "dataset").test, tmp_path)
+    scores = api.Evaluation.from_json((tmp_path / "scores.json").read_bytes())
+    assert scores.to_json() == evaluation.to_json()
+    assert (tmp_path / "scores.json").read_text() == evaluation.to_json() + "\n"
+    Draft202012Validator(api.Evaluation.json_schema()).validate(json.loads(evaluation.to_json()))
     names = [*PREPARATION.scheme.names, "foreground"]
-    for view in [*[scores["planes"][plane.value] for plane in Plane], scores["fused"]]:
-        assert set(names) <= set(view["dice"])
-        matrix = np.array(view["confusion_matrix"])
+    for name in (*(plane.value for plane in Plane), "fused"):
+        view = scores.pooled[name]
+        assert set(names) <= set(view.dice)
+        matrix = np.array(view.confusion_matrix)
         assert matrix.shape == (4, 4)
         voxels = sum(np.prod(case.shape) for case in load_cases(journey / "dataset").of_split(Split.TEST))
         assert matrix.sum() == voxels
     unseen = [case.name for case in load_cases(journey / "dataset").of_split(Split.TEST)]
-    assert sorted(scores["cases"]) == sorted(unseen)
+    assert sorted(scores.cases) == sorted(unseen)
     with (tmp_path / "scores.csv").open() as file:
         assert {"case", "view", "tissue", "measure", "value", "low", "high"} == set(next(csv.DictReader(file)))
     for picture in (tmp_path / "confusion.png", *[tmp_path / "overview" / f"{name}.png" for name in unseen]):
@@ -206,17 +211,17 @@ def test_other_ways_of_fusion_and_a_cleaned_one_are_scored_beside_it(journey, tm
     cleaning = api.SegmentConfig(remove_below_mm3=30.0, fill_below_mm3=5.0)
     model = api.KneeModel(journey / "models", cleaning)
     data = api.Dataset.load(journey / "dataset").val
-    summary = model.evaluate(data, tmp_path, compare=True, surfaces=False, pictures=False).summary
+    evaluation = model.evaluate(data, tmp_path, compare=True, surfaces=False, pictures=False)
     assert not (tmp_path / "overview").exists()
-    assert summary["other_voxels"] == {}
+    assert evaluation.other_voxels == {}
     ways = {*(plane.value for plane in Plane), "fused, cleaned", "mean", "logarithmic", "vote", "STAPLE"}
-    assert set(summary["planes"]) == ways
-    assert summary["cleaning"] == {"remove_below_mm3": 30.0, "fill_below_mm3": 5.0, "keep_largest": False}
-    counts = {way: np.sum(scores["confusion_matrix"]) for way, scores in summary["planes"].items()}
+    assert set(evaluation.pooled) == {*ways, "fused"}
+    assert evaluation.cleaning == CleaningConfig(remove_below_mm3=30.0, fill_below_mm3=5.0, keep_largest=False)
+    counts = {way: np.sum(scores.confusion_matrix) for way, scores in evaluation.pooled.items()}
     assert len(set(counts.values())) == 1
-    for scores in summary["cases"].values():
-        assert "assd_mm" not in scores["fused"]
-        matrices = [np.array(scores[way]["confusion_matrix"]) for way in ("fused", "fused, cleaned")]
+    for scores in evaluation.cases.values():
+        assert "assd_mm" not in scores["fused"].measures
+        matrices = [np.array(scores[way].confusion_matrix) for way in ("fused", "fused, cleaned")]
         assert not np.array_equal(*matrices)
 
 
@@ -256,11 +261,7 @@ def test_images_and_networks_of_different_windows_do_not_go_together(journey, tm
     with_window_rule(dataset, tmp_path / "all", *names)
     for refused in (
         lambda: api.KneeModel(journey / "models").fit_fusion(tmp_path / "all"),
-        lambda: (
-            api.KneeModel(journey / "models")
-            .evaluate(api.Dataset.load(tmp_path / "all").test, tmp_path / "out")
-            .summary
-        ),
+        lambda: api.KneeModel(journey / "models").evaluate(api.Dataset.load(tmp_path / "all").test, tmp_path / "out"),
     ):
         with pytest.raises(ValueError, match=r"all are windowed by the rule 'another'.*prepare it again"):
             refused()

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from jsonschema import Draft202012Validator
 
 from knee3d import api
 from knee3d.cli import main
-from knee3d.dataset.audit import CaseAudit, audit_case, audit_summary, flag_outliers
+from knee3d.dataset.audit import CaseAudit, DatasetAudit, audit_case, audit_summary, flag_outliers
 from knee3d.dataset.case_collection import CaseCollection, Split, save_cases
 from knee3d.geometry.orientation import Side
 from knee3d.lease import leased
@@ -65,12 +66,25 @@ def test_splits_and_leaks(balls):
     names = balls.scheme.names
     facts = [audit_case(case, balls.mask(case), names) for case in balls.cases]
     summary = audit_summary(balls, facts)
-    assert summary["leak"] is None
-    assert summary["splits"]["train"]["cases"] == 2
-    assert summary["splits"]["train"]["voxels"] == {"cartilage": facts[0].voxels[0] + facts[1].voxels[0]}
+    assert summary.leak is None
+    assert summary.splits["train"].cases == 2
+    assert summary.splits["train"].voxels == {"cartilage": facts[0].voxels[0] + facts[1].voxels[0]}
     leaky = CaseCollection(balls.folder, balls.scheme, tuple(replace(case, patient="P") for case in balls.cases))
-    assert "P" in audit_summary(leaky, facts)["leak"]
-    assert json.loads(json.dumps(summary))["cases"][0]["case"] == balls.cases[0].name
+    assert "P" in audit_summary(leaky, facts).leak
+
+
+def test_an_audit_comes_back_from_json_as_its_schema_says(balls, tmp_path):
+    masks = (balls.mask(balls.cases[0]), None, *map(balls.mask, balls.cases[2:]))
+    facts = [audit_case(case, mask, balls.scheme.names) for case, mask in zip(balls.cases, masks, strict=True)]
+    summary = audit_summary(balls, facts)
+    summary.write(tmp_path / "audit.json")
+    text = (tmp_path / "audit.json").read_text()
+    assert DatasetAudit.from_json(text) == summary
+    assert json.loads(text)["cases"][0]["case"] == balls.cases[0].name
+    assert json.loads(text)["cases"][1]["voxels"] is None
+    Draft202012Validator(DatasetAudit.json_schema()).validate(json.loads(text))
+    with pytest.raises(ValueError, match="scheme: input should be a valid string"):
+        DatasetAudit.from_json(json.dumps(json.loads(text) | {"scheme": 3}))
 
 
 @pytest.mark.slow

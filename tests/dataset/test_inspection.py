@@ -5,11 +5,12 @@ import os
 import subprocess
 import sys
 import zipfile
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from jsonschema import Draft202012Validator
 from pydicom import dcmread, dcmwrite
 
 from knee3d import api
@@ -47,23 +48,23 @@ def study(tmp_path):
 
 def test_series_are_listed_with_their_problems(study):
     found = inspect(study)
-    right, left = (SimpleNamespace(**one) for one in found["volumes"])
+    right, left = found.volumes
     assert (right.name, right.description, right.echo, right.time_ms, right.images) == ("1", "DESS right", 1, 4.7, 5)
     assert (right.shape, right.spacing_mm) == ((4, 3, 5), (0.4, 0.5, 0.7))
-    assert (right.plane, right.side, right.problem) == (Plane.SAGITTAL.value, "R", "")
+    assert (right.plane, right.side, right.problem) == (Plane.SAGITTAL, Side.RIGHT, "")
     assert (left.shape, left.side) == (None, "")
     assert "evenly spaced" in left.problem
     assert "between IM0004.dcm, IM0002.dcm" in left.problem
     assert (right.path, left.path) == (str(study / "a"), str(study / "b"))
-    assert found["skipped"] == {"not DICOM": 1}
+    assert found.skipped == {"not DICOM": 1}
 
 
 def test_a_broken_file_does_not_hide_the_others(study):
     path = study / "a" / "IM0002.dcm"
     path.write_bytes(path.read_bytes()[:300])
     found = inspect(study)
-    assert len(found["volumes"]) == 2
-    (broken,) = found["broken"]
+    assert len(found.volumes) == 2
+    (broken,) = found.broken
     assert "IM0002.dcm" in broken
 
 
@@ -82,25 +83,25 @@ def test_broken_files_end_in_an_exit_code_and_are_no_flood(study):
 
 def test_files_and_zips(study, tmp_path):
     write_volume(VOLUME, tmp_path / "knee.nrrd")
-    (one,) = inspect(tmp_path / "knee.nrrd")["volumes"]
-    assert (one["name"], one["shape"], one["spacing_mm"]) == ("knee.nrrd", (3, 4, 5), (0.5, 0.4, 0.7))
-    assert one["plane"] == Plane.SAGITTAL.value
+    (one,) = inspect(tmp_path / "knee.nrrd").volumes
+    assert (one.name, one.shape, one.spacing_mm) == ("knee.nrrd", (3, 4, 5), (0.5, 0.4, 0.7))
+    assert one.plane is Plane.SAGITTAL
     (tmp_path / "bad.nii").write_text("no")
-    (bad,) = inspect(tmp_path / "bad.nii")["volumes"]
-    assert "bad.nii" in bad["problem"]
+    (bad,) = inspect(tmp_path / "bad.nii").volumes
+    assert "bad.nii" in bad.problem
     archive = tmp_path / "study.zip"
     with zipfile.ZipFile(archive, "w") as file:
         for path in study.rglob("*.*"):
             file.write(path, path.relative_to(study))
-    assert json.dumps(inspect(archive)) == json.dumps(inspect(study)).replace(str(study), str(archive))
+    assert inspect(archive).to_json() == inspect(study).to_json().replace(str(study), str(archive))
     with pytest.raises(FileNotFoundError, match="nothing at"):
         inspect(tmp_path / "nowhere")
 
 
 def test_columns_fit_a_terminal_of_80_and_say_the_place_below(study):
-    volumes = api.inspect(study)["volumes"]
-    volumes[0] |= {"shape": (384, 384, 160), "spacing_mm": (0.3646, 0.3646, 0.7003), "description": "\x1b[31mDESS"}
-    head, _, numbers, place = findings_lines(volumes, one_line=False)
+    first, *others = api.inspect(study).volumes
+    first = replace(first, shape=(384, 384, 160), spacing_mm=(0.3646, 0.3646, 0.7003), description="\x1b[31mDESS")
+    head, _, numbers, place = findings_lines([first, *others], one_line=False)
     assert max(len(head), len(numbers)) <= 80
     assert place == f"  {study / 'a'}  ?[31mDESS"
 
@@ -130,7 +131,8 @@ def test_the_command_prints_a_table_or_json(study, tmp_path):
     (series,) = [line for line in shown.output.splitlines() if line.startswith("1 ")]
     assert series.endswith(f"{study / 'a'}  DESS right")
     told = CliRunner().invoke(main, ["inspect", str(study), "--json"])
-    assert json.loads(told.output) == json.loads(json.dumps(api.inspect(study)))
+    assert api.Inspection.from_json(told.output) == api.inspect(study)
+    Draft202012Validator(api.Inspection.json_schema()).validate(json.loads(told.output))
     assert [one["path"] for one in json.loads(told.output)["volumes"]] == [str(study / "a"), str(study / "b")]
     (tmp_path / "bad.nii").write_text("no")
     failed = CliRunner().invoke(main, ["inspect", str(tmp_path / "bad.nii")])

@@ -24,6 +24,7 @@ from knee3d.dataset.png_slices import read_slices
 from knee3d.dataset.preparation import PrepareConfig
 from knee3d.geometry.orientation import Side, mirror_left_right
 from knee3d.geometry.plane import Plane
+from knee3d.geometry.view_names import FUSED
 from knee3d.io.dicom.writer import write_series
 from knee3d.io.label_map_file import LABELS_FILE, write_label_map
 from knee3d.io.volume_file import read_volume, write_volume
@@ -99,7 +100,7 @@ def run_journey(folder: Path) -> dict[str, Any]:
     dataset = prepare_dataset(table, folder / "dataset", PrepareConfig(SCHEME, None), None, jobs=2)
     fitted = api.KneeModel(models).fit_fusion(folder / "dataset")
     api.KneeModel(models).fit_fusion(folder / "dataset", weights=WEIGHTS)
-    scores = api.KneeModel(models).evaluate(api.Dataset.load(folder / "dataset").test, folder / "scores").summary
+    scores = api.KneeModel(models).evaluate(api.Dataset.load(folder / "dataset").test, folder / "scores")
     config = api.SegmentConfig(precision="float32")
     done = api.segment(table, models, folder / "results", config=config)
     done += api.make_reports(folder / "results", table)
@@ -109,11 +110,28 @@ def run_journey(folder: Path) -> dict[str, Any]:
         "cases.json": _cases(dataset),
         "fitted": {"weights": dict(fitted.weights), "dice": fitted.dice, "alone": dict(fitted.alone),
                    "equal": fitted.equal},
-        "scores": {name: scores[name] for name in ("planes", "fused", "cases")},
+        "scores": _scores(scores),
         "results": {case.name: _results(folder / "results" / case.name) for case in dataset.cases},
         "index.html": _tables(folder / "results" / "index.html"),
         "volumes.csv": (folder / "results" / "volumes.csv").read_text(),
     }  # fmt: skip
+
+
+def _scores(evaluation: api.Evaluation) -> dict[str, Any]:
+    """What scores.json holds: the pooled scores of the planes and of the fusion, and the scores of each case."""
+    content = json.loads(evaluation.to_json())
+    pooled = {view: _flat(scores) for view, scores in content["pooled"].items()}
+    return {
+        "planes": {view: scores for view, scores in pooled.items() if view != FUSED},
+        "fused": pooled[FUSED],
+        "cases": {case: {view: _flat(one) for view, one in views.items()} for case, views in content["cases"].items()},
+    }
+
+
+def _flat(scores: dict[str, Any]) -> dict[str, Any]:
+    """The scores of a view, its measures beside the others; no reasons where every surface was measured."""
+    others = {name: value for name, value in scores.items() if name != "measures" and (value or name != "absent")}
+    return {**scores["measures"], **others}
 
 
 def _digest(array: np.ndarray) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from jsonschema import Draft202012Validator
 
 from knee3d.dataset.manifest import read_manifest
 from knee3d.geometry.orientation import Side, axis_codes, to_canonical
@@ -14,7 +15,7 @@ from knee3d.io.image_source import read_image
 from knee3d.io.label_map_file import read_label_map
 from knee3d.io.volume_file import read_volume, write_volume
 from knee3d.labels.label_map import LABEL_MAPS
-from knee3d.phantom.cohort import LOSS, CohortConfig, write_cohort
+from knee3d.phantom.cohort import LOSS, CohortConfig, CohortRecord, write_cohort
 from knee3d.phantom.parametric_knee import parametric_knee
 
 pytestmark = pytest.mark.slow
@@ -97,6 +98,21 @@ def test_label_maps_kept_as_they_are_come_back_voxel_for_voxel(tmp_path):
         np.testing.assert_array_equal(mask.array, source.array)
         np.testing.assert_allclose(mask.affine, source.affine, atol=1e-4)
     assert json.loads((tmp_path / "out" / "cohort.json").read_text())["sources"] == ["expert.nrrd"]
+
+
+def test_the_record_comes_back_from_json_as_its_schema_says(tmp_path):
+    for cohort in (CohortConfig(2, SHAPE, seed=4), CohortConfig(3, sources=(Path("a/b.nrrd"),), strength=0, retests=1)):
+        cohort.record.write(tmp_path / "cohort.json")
+        text = (tmp_path / "cohort.json").read_text()
+        assert CohortRecord.from_json(text) == cohort.record
+        Draft202012Validator(CohortRecord.json_schema()).validate(json.loads(text))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"version": 1, "knees": "2"}'])
+def test_a_record_that_is_none_is_of_another_cohort(tmp_path, text):
+    (tmp_path / "cohort.json").write_text(text)
+    with pytest.raises(ValueError, match=f"{tmp_path} holds another cohort"):
+        list(write_cohort(CohortConfig(1, (16, 16, 16)), tmp_path, jobs=1))
 
 
 def test_other_people_have_other_names(tmp_path):

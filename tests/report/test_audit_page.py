@@ -2,21 +2,21 @@ import base64
 import hashlib
 import html
 import re
+from dataclasses import replace
 
 import pytest
 
+from knee3d.dataset.audit import CaseAudit, DatasetAudit, SplitAudit
 from knee3d.report.audit_page import write_audit_page
 
 EVIL = "<script>alert('x')</script>\"><b>"
-CASE = {"case": "a", "patient": "p", "visit": "v", "side": "", "split": "", "shape": [3, 4, 5],
-        "spacing_mm": [0.5, 1.0, 0.7], "mm3": None, "notes": []}  # fmt: skip
+CASE = CaseAudit("a", "p", "v", "", "", (3, 4, 5), (0.5, 1.0, 0.7), (0.0, 9.0), None, None)
 
 
-def audited(**changes) -> dict:
-    train = {"cases": 2, "patients": 1, "sides": {"R": 1, "?": 1}, "voxels": {"femur": 12345}}
-    other = {**CASE, "case": EVIL, "side": "R", "split": "train", "mm3": [1234.5], "notes": [EVIL, "odd"]}
-    return {"tissues": ["femur"], "scheme": "two", "leak": "", "splits": {"train": train}, "cases": [CASE, other],
-            **changes}  # fmt: skip
+def audited(leak: str | None = None) -> DatasetAudit:
+    train = SplitAudit(2, 1, {"R": 1, "?": 1}, {"femur": 12345})
+    other = replace(CASE, case=EVIL, side="R", split="train", voxels=(9,), mm3=(1234.5,), notes=(EVIL, "odd"))
+    return DatasetAudit("0.1.0", "two", ("femur",), {"train": train}, leak, (CASE, other))
 
 
 @pytest.fixture

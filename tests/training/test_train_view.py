@@ -286,14 +286,14 @@ def test_models_that_are_not_there(tmp_path):
 def test_folds_are_trained_one_by_one_and_summed_up(balls, tmp_path):
     settings = config.TrainConfig().with_options(**SMALL, epochs=1, limit_slices=2)
     first = api.cross_validate(balls.folder, [PLANE], tmp_path, settings, Folds(2, only=1), config.RunOptions())
-    assert first["planes"][PLANE.value]["sd"] is None
+    assert np.isnan(first.views[PLANE.value].sd)
     both = api.cross_validate(balls.folder, [PLANE], tmp_path, settings, Folds(2), config.RunOptions())
     scores = [cards.load_card(tmp_path / f"fold-{fold}-of-2", PLANE) for fold in (1, 2)]
     dice = [card.finished.scores["val_dice"] for card in scores]
-    assert list(both["planes"][PLANE.value]["val_dice"].values()) == dice
-    assert both["planes"][PLANE.value]["mean"] == pytest.approx(np.mean(dice))
-    assert both["planes"][PLANE.value]["sd"] == pytest.approx(np.std(dice, ddof=1))
-    assert json.loads((tmp_path / "folds.json").read_text()) == both
+    assert dict(both.views[PLANE.value].val_dice) == {"1": dice[0], "2": dice[1]}
+    assert both.views[PLANE.value].mean == pytest.approx(np.mean(dice))
+    assert both.views[PLANE.value].sd == pytest.approx(np.std(dice, ddof=1))
+    assert api.CrossValidationResult.from_json((tmp_path / "folds.json").read_bytes()) == both
     validated = [patient for card in scores for patient in card.patients.val]
     assert sorted(validated) == ["P0", "P1", "P2"]
 
