@@ -3,9 +3,15 @@
 They are never written into `docs/`: MkDocs takes their text from memory.
 """
 
+import importlib
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from knee3d.records import Record
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -61,10 +67,65 @@ def commands() -> str:
     return "\n\n".join(parts)
 
 
+RECORDS = {
+    "cases.json": "dataset.case_collection.CaseList",
+    "case.json": "dataset.case_collection.Case",
+    "audit.json": "dataset.audit.DatasetAudit",
+    "card.json": "models.model_card.ModelCard",
+    "environment.json": "models.model_card.SoftwareEnvironment",
+    "folds.json": "api.cross_validation.CrossValidationResult",
+    "knee3d.json": "models.model_card.SavedModelDescription",
+    "fusion.json": "models.fusion_file.FusionRecord",
+    "segmentation.json": "api.segmentation_record.SegmentationRecord",
+    "quality.json": "report.quality_record.QualityRecord",
+    "report.json": "api.report_record.ReportRecord",
+    "measures.json": "report.measures_files.MeasuresRecord",
+    "scores.json": "report.evaluation_scores.Evaluation",
+    "repeatability.json": "report.repeatability.RepeatabilityResult",
+    "compare.json": "report.change.ComparisonResult",
+    "cohort.json": "phantom.cohort.CohortRecord",
+}
+"""JSON files that knee3d writes, and the class of each in `knee3d`."""
+
+
+def record_class(file: str) -> "type[Record]":
+    """The class of a JSON file that knee3d writes."""
+    module, _, name = f"knee3d.{RECORDS[file]}".rpartition(".")
+    found: type[Record] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def json_files() -> str:
+    """A page with the fields of every JSON file that knee3d writes."""
+    parts = [
+        "# JSON files",
+        "Each section is the class of a file. `from_json` reads the text of the file, and `to_json` makes it. Every "
+        "file has the key `version`: a later version of knee3d may add keys, and changes this number only when a key "
+        "changes its meaning. A number that is not known is `null` in the file and NaN in Python. The JSON Schema "
+        "(draft 2020-12) of each file is linked; in Python, `json_schema()` of the class gives it.",
+    ]
+    for file, name in RECORDS.items():
+        parts.append(f"## {file}\n\n[JSON Schema](../schemas/{schema_name(file)})\n\n::: knee3d.{name}")
+        parts[-1] += "\n    options:\n      heading_level: 3\n      members: false"
+    return "\n\n".join(parts)
+
+
+def schema_name(file: str) -> str:
+    """The name of the JSON Schema of a file."""
+    return f"{file.removesuffix('.json')}.schema.json"
+
+
+def json_schema(file: str) -> str:
+    """The JSON Schema of a file that knee3d writes."""
+    return json.dumps(record_class(file).json_schema(), indent=1, allow_nan=False) + "\n"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "reference/api.md": public_names,
     **{f"reference/api-{name}.md": lambda name=name: module_page(name) for name in MODULES},
     "reference/commands.md": commands,
+    "reference/json-files.md": json_files,
+    **{f"schemas/{schema_name(file)}": lambda file=file: json_schema(file) for file in RECORDS},
     "images/packages.svg": package_graph.draw,
 }
 """Paths in `docs/` that exist while the site is built, and what makes their content."""

@@ -78,9 +78,13 @@ class Record:
         return found
 
     def to_json(self) -> str:
-        """The record as JSON, indented; floats that are NaN or infinite become null."""
-        content = {VERSION: self.FORM, **json.loads(self._adapter().dump_json(self))}
-        return json.dumps(content, indent=2, ensure_ascii=False)
+        """The record as JSON, indented; floats that are NaN or infinite become null.
+
+        A name of a file that is not UTF-8 is written as Python's `os.fsdecode` and `ascii` write it.
+        """
+        content = {VERSION: self.FORM, **_with_null(self._adapter().dump_python(self, mode="json"))}
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        return text if _is_utf8(text) else json.dumps(content, indent=2)
 
     def write(self, path: Path) -> None:
         """Write `to_json` to a file, whole or not at all."""
@@ -128,6 +132,22 @@ def check_version(content: object, newest: int) -> None:
         raise ValueError("it has no version")
     if version > newest:
         raise ValueError(f"a later version of knee3d wrote it (form {version}, known up to {newest}): upgrade knee3d")
+
+
+def _with_null(content: Any) -> Any:
+    """What can be JSON, with None for floats that are NaN or infinite."""
+    if isinstance(content, dict):
+        return {key: _with_null(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_with_null(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _in_one_line(error: ValidationError) -> str:

@@ -1,11 +1,13 @@
 """The documentation fits together and fits the code: links, navigation, decisions, names of modules."""
 
+import json
 import re
 import sys
 from pathlib import Path
 
 import pytest
 import test_architecture
+from jsonschema import Draft202012Validator
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -128,3 +130,15 @@ def test_every_command_has_its_help_on_a_page():
 def test_what_pages_load_from_elsewhere_is_found(tmp_path, name, text, loads):
     (tmp_path / name).write_text(text)
     assert bool(list(check_site.outside_resources(tmp_path))) is loads
+
+
+def test_every_record_is_on_the_page_of_json_files():
+    files = {generate.record_class(file) for file in generate.RECORDS}
+    assert all(hasattr(one, "from_json") for one in files)
+    others = {"Inspection"}  # the answer of inspect --json, which is no file
+    texts = [path.read_text() for path in (ROOT / "knee3d").rglob("*.py")]
+    written = {name for text in texts for name in re.findall(r"(?m)^class (\w+)\(Record\)", text)}
+    assert {one.__name__ for one in files} == written - others
+    for file in generate.RECORDS:
+        Draft202012Validator.check_schema(json.loads(generate.json_schema(file)))
+        assert f"schemas/{generate.schema_name(file)}" in generate.PAGES

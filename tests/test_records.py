@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -51,6 +52,13 @@ def test_what_is_not_known_is_null():
     text = Whole("knee", Part(2.0), math.inf).to_json()
     assert json.loads(text)["number"] is None
     assert math.isnan(Whole.from_json(text).number)
+
+
+@pytest.mark.parametrize("name", ["Knie \u00e4", os.fsdecode(b"knee \xff")])
+def test_names_of_any_file_can_be_written(name):
+    text = replace(WHOLE, name=name).to_json()
+    assert json.loads(text)["name"] == name
+    assert text.encode()
 
 
 def test_a_later_version_may_add_fields_of_which_this_one_takes_no_notice():

@@ -11,7 +11,6 @@ from knee3d.api.dataset import Dataset
 from knee3d.api.image_files import read, write
 from knee3d.api.knee_model import KneeModel
 from knee3d.api.measurements import Measurements, measure
-from knee3d.api.quality_record import QualityRecord
 from knee3d.api.repeated_measures import compare, repeatability
 from knee3d.api.report_record import ReportRecord
 from knee3d.api.reports import make_reports
@@ -32,7 +31,8 @@ from knee3d.dataset.input_case import InputCase, find_cases
 from knee3d.dataset.inspection import FoundVolume, Inspection, inspect
 from knee3d.io.image_source import ReadOptions
 from knee3d.report.change import ChangeRow, ComparisonResult, KneeComparison
-from knee3d.report.evaluation_scores import CaseQuality, Evaluation, MeanScore, ScoreRow, ViewScores
+from knee3d.report.evaluation_scores import Evaluation, MeanScore, ScoreRow, ViewScores
+from knee3d.report.quality_record import QualityRecord
 from knee3d.report.repeatability import PairedCases, RepeatabilityResult, RepeatabilityRow
 from knee3d.training.config import (
     AugmentationConfig,
@@ -47,7 +47,6 @@ from knee3d.training.config import (
 __all__ = [
     "AugmentationConfig",
     "CaseAudit",
-    "CaseQuality",
     "CaseResult",
     "ChangeRow",
     "ComparisonResult",

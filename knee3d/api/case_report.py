@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from knee3d import __version__
-from knee3d.api.quality_record import QUALITY, QualityRecord
 from knee3d.api.report_record import REPORT_RECORD, ReportConfig, ReportRecord, report_digests, report_origin
 from knee3d.api.segmentation_record import REPORT, SegmentationRecord
 from knee3d.api.segmented_case import (
@@ -45,6 +44,7 @@ from knee3d.morphometry.thickness import THICKNESS
 from knee3d.morphometry.volumes import tissue_volumes
 from knee3d.postprocess.confusion_matrix import OverlapScores
 from knee3d.records import Settings
+from knee3d.report.quality_record import QUALITY, QualityRecord
 
 if TYPE_CHECKING:
     from knee3d.api.segmentation import Segmentation

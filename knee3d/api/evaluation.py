@@ -37,7 +37,7 @@ from knee3d.postprocess.quality import (
     quality_reference,
 )
 from knee3d.progress import progress
-from knee3d.report.evaluation_scores import CaseQuality, Evaluation, summarise_cases, write_scores_csv
+from knee3d.report.evaluation_scores import Evaluation, QualityRecord, summarise_cases, write_scores_csv
 
 log = logging.getLogger(__name__)
 
@@ -232,7 +232,7 @@ def evaluate_models(
         weights={view: one if isinstance(one, float | int) else tuple(one) for view, one in weights.items()},
         cleaning=config.cleaning,
         other_voxels=others,
-        quality={name: CaseQuality.of(one) for name, one in qualities.items()},
+        quality={name: QualityRecord.of(one) for name, one in qualities.items()},
     )
     if out is not None:
         _write(evaluation, assessed, out)

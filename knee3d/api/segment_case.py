@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from knee3d import __version__
-from knee3d.api.quality_record import QUALITY, QualityRecord
 from knee3d.api.segment_config import SegmentConfig
 from knee3d.api.segment_image import check_intensity_window_rule, segment_image
 from knee3d.api.segmentation import Segmentation
@@ -29,6 +28,7 @@ from knee3d.io.label_map_file import LABELS_FILE, write_label_map
 from knee3d.io.probability_file import write_probabilities
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.labels.laterality import agreed_side
+from knee3d.report.quality_record import QUALITY, QualityRecord
 
 if TYPE_CHECKING:
     from knee3d.models.backend import Backend

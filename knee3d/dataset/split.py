@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 
 from knee3d.dataset.case_collection import CaseCollection, Split
 
@@ -23,6 +22,8 @@ def split_patients(patients: Sequence[str], fractions: tuple[float, float, float
     Raises:
         ValueError: The fractions are not a division of 1, or there are too few patients for them.
     """
+    from sklearn.model_selection import GroupShuffleSplit  # here, as it takes a second to import
+
     unique = np.array(sorted(set(patients)))
     wanted = np.array(fractions)
     if wanted.shape != (3,) or (wanted < 0).any() or wanted[0] == 0 or abs(wanted.sum() - 1) > 1e-6:
@@ -83,6 +84,8 @@ def dataset_of_fold(dataset: CaseCollection, folds: int, fold: int, seed: int) -
     Raises:
         ValueError: There are fewer patients than folds.
     """
+    from sklearn.model_selection import GroupKFold
+
     used = [case for case in dataset.cases if case.labelled and case.split in (Split.TRAIN, Split.VAL)]
     patients = sorted({case.patient for case in used})
     if not 2 <= folds <= len(patients):

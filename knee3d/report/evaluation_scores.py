@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.table import Table
 
@@ -16,8 +16,8 @@ from knee3d.geometry.view_names import FUSED
 from knee3d.postprocess.assessment import CaseAssessment, ConfidenceInterval, mean_scores
 from knee3d.postprocess.cleaning import NOTHING, CleaningConfig
 from knee3d.postprocess.confusion_matrix import accuracy, cohens_kappa
-from knee3d.postprocess.quality import QualityReport
 from knee3d.records import Number, Record
+from knee3d.report.quality_record import QualityRecord
 from knee3d.report.tables import format_number, is_known, tables_as_text, write_csv
 
 if TYPE_CHECKING:
@@ -83,39 +83,6 @@ class MeanScore:
     cases: int
 
 
-@dataclass(frozen=True)
-class CaseQuality:
-    """The quality control of one case, see `QualityReport`.
-
-    Attributes:
-        volumes_mm3: The tissue to its volume.
-        border_mm2: The tissue to the largest area of a border of the image that it covers.
-        inter_view_dice: The mean foreground Dice of pairs of views; NaN where it is not known.
-        predictive_entropy: The mean predictive entropy over the views; NaN where it is not known.
-        flags: What looks wrong, in words; empty for a case that looks right.
-        unchecked: What could not be checked, in words; empty where everything was.
-    """
-
-    volumes_mm3: Mapping[str, float]
-    border_mm2: Mapping[str, float]
-    inter_view_dice: Number
-    predictive_entropy: Number
-    flags: tuple[str, ...]
-    unchecked: str = ""
-
-    @classmethod
-    def of(cls, report: QualityReport) -> Self:
-        """The same as the report."""
-        return cls(
-            report.volumes_mm3,
-            report.border_mm2,
-            report.inter_view_dice,
-            report.predictive_entropy,
-            report.flags,
-            report.unchecked,
-        )
-
-
 class ScoreRow(NamedTuple):
     """One score, as a row of scores.csv.
 
@@ -163,7 +130,7 @@ class Evaluation(Record):
     weights: Mapping[str, float | tuple[float, ...]] = field(default_factory=dict)
     cleaning: CleaningConfig = NOTHING
     other_voxels: Mapping[str, str] = field(default_factory=dict)
-    quality: Mapping[str, CaseQuality] = field(default_factory=dict)
+    quality: Mapping[str, QualityRecord] = field(default_factory=dict)
 
     @property
     def fused(self) -> ViewScores | None:

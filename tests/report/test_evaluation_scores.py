@@ -16,9 +16,9 @@ from knee3d.postprocess.assessment import CaseAssessment, assess_case
 from knee3d.postprocess.confusion_matrix import BY_CLASS, OverlapScores
 from knee3d.postprocess.quality import QualityReport
 from knee3d.report.evaluation_scores import (
-    CaseQuality,
     Evaluation,
     MeanScore,
+    QualityRecord,
     means_table,
     scores_table,
     summarise_cases,
@@ -166,7 +166,7 @@ def test_an_evaluation_comes_back_from_json_as_its_schema_says(evaluation, tmp_p
     report = QualityReport({"femur": 3.5}, {"femur": 0.0}, math.nan, 0.25, ("femur missing",), "entropy")
     whole = replace(
         evaluation, split="test", weights={"a": 0.5, "b": (0.25, 0.75)}, other_voxels={"a": "large"},
-        quality={"a": CaseQuality.of(report)},
+        quality={"a": QualityRecord.of(report)},
     )  # fmt: skip
     whole.write(tmp_path / "scores.json")
     text = (tmp_path / "scores.json").read_text()
