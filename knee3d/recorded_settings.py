@@ -7,15 +7,18 @@ setting counts as what the older version did: the default of its dataclass field
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
+
+from pydantic import JsonValue
+
+from knee3d.records import Settings
 
 WHEN_MISSING = "when_missing"
 """Key in the metadata of a dataclass field: the value of the setting in records that were written before it existed."""
 
 
-def old_defaults(settings: Mapping[str, Any], *options: Any) -> dict[str, Any]:
+def old_defaults(settings: Settings, *options: Any) -> dict[str, JsonValue]:
     """The values that hold for settings which an old record does not have.
 
     Args:
@@ -29,7 +32,7 @@ def old_defaults(settings: Mapping[str, Any], *options: Any) -> dict[str, Any]:
     return {**settings, **{field.name: field.metadata[WHEN_MISSING] for field in known}}
 
 
-def complete_settings(record: Mapping[str, Any], lacking: Mapping[str, Any]) -> dict[str, Any]:
+def complete_settings(record: Settings, lacking: Settings) -> dict[str, JsonValue]:
     """The settings of a record, and for each that it lacks the value that stands for what was done then.
 
     Args:
@@ -41,12 +44,13 @@ def complete_settings(record: Mapping[str, Any], lacking: Mapping[str, Any]) -> 
     """
     found = {**record, **{name: value for name, value in lacking.items() if name not in record}}
     for name, value in lacking.items():
-        if isinstance(value, Mapping) and isinstance(found[name], Mapping):
-            found[name] = complete_settings(found[name], value)
+        known = found[name]
+        if isinstance(value, dict) and isinstance(known, dict):
+            found[name] = complete_settings(known, value)
     return found
 
 
-def changed_settings(record: Mapping[str, Any], wanted: Mapping[str, Any], lacking: Mapping[str, Any]) -> list[str]:
+def changed_settings(record: Settings, wanted: Settings, lacking: Settings) -> list[str]:
     """Names of the settings in which a record is not what is wanted.
 
     Args:

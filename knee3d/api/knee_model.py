@@ -18,6 +18,7 @@ from knee3d.geometry.plane import Plane
 from knee3d.inference.trained_models import TrainedModels, load_models, models_fingerprint
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.models.model_folder import label_scheme_of, trained_networks
+from knee3d.postprocess.blend import Weights
 from knee3d.postprocess.fusion_fit import Fusion, FusionConfig
 from knee3d.report.evaluation_scores import Evaluation
 
@@ -92,7 +93,7 @@ class KneeModel:
         return label_scheme_of(self.folder, self.config.planes, self.config.oblique_views)
 
     @property
-    def weights(self) -> Mapping[str, object]:
+    def weights(self) -> Weights:
         """View name to fusion weight, or to a weight for each class; equal ones before `fit_fusion`."""
         return self.trained.ensemble.weights
 

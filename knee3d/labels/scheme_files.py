@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import JsonValue, PlainSerializer, PlainValidator, WithJsonSchema
 
 from knee3d.labels.label_scheme import SCHEMES, LabelScheme, Tissue
 
@@ -66,11 +66,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def scheme_to_json(scheme: LabelScheme) -> str | dict[str, Any]:
+def scheme_to_json(scheme: LabelScheme) -> str | dict[str, JsonValue]:
     """What a JSON record says of a scheme: the name of a built-in one, or all of a user's."""
     if SCHEMES.get(scheme.name) == scheme:
         return scheme.name
-    tissues = [
+    tissues: list[JsonValue] = [
         {"name": one.name, "colour": _in_hex(one.colour), "sources": list(one.sources), "pieces": one.pieces}
         for one in scheme.tissues
     ]

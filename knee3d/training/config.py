@@ -26,6 +26,7 @@ from knee3d.choices import (
     check_choice,
 )
 from knee3d.geometry.view_names import OBLIQUE, SOLID
+from knee3d.records import Settings
 
 HEADER = "Settings of a knee3d training. knee3d-train DATASET --config FILE takes them; options win."
 PATCH = (96, 96, 64)
@@ -242,7 +243,7 @@ class TrainConfig:
         return {**told, "seed": self.seed}
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """All settings but `init`, ready for a model card, which says more of that. Paths are given by name only."""
         own = None if isinstance(self.optimizer.optimizer, str) else self.optimizer.optimizer
         told = {name: value for name, value in self.options.items() if name != "init"}

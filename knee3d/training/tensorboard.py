@@ -16,6 +16,7 @@ from tensorboard.plugins.hparams import api as hparams
 
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.postprocess.confusion_matrix import OverlapScores
+from knee3d.records import Settings
 from knee3d.training.sampler import Sampler
 from knee3d.training.slice_stack import Stack
 
@@ -80,7 +81,7 @@ class TensorBoard(keras.callbacks.Callback):
         chosen = np.unique(np.linspace(0, len(stacks) - 1, min(SHOWN, len(stacks))).round().astype(int))
         self._examples = [self._example(stacks[index]) for index in chosen]
 
-    def start(self, model: keras.Model, settings: dict[str, Any], batch: tuple[tf.Tensor, tf.Tensor]) -> None:
+    def start(self, model: keras.Model, settings: Settings, batch: tuple[tf.Tensor, tf.Tensor]) -> None:
         """The pages that do not change: hyper-parameters, graph, and a batch as the network sees it."""
         images, masks = batch
         pairs = [
