@@ -27,7 +27,7 @@ from scipy import ndimage
 from sklearn import metrics
 
 from knee3d.geometry.volume import Volume
-from knee3d.labels.label_map import LABEL_MAPS, map_labels
+from knee3d.labels.label_names import LABEL_NAMES, labels_to_classes
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.phantom.parametric_knee import parametric_knee
 from knee3d.postprocess.blend import blend, softmax
@@ -172,7 +172,7 @@ def main() -> None:
     truths = []
     for seed in range(min(3, options.knees)):
         knee = parametric_knee(shape, seed)
-        truths.append(knee.with_array(map_labels(knee.array, LABEL_MAPS["pymskt"], scheme)))
+        truths.append(knee.with_array(labels_to_classes(knee.array, LABEL_NAMES["pymskt"], scheme)))
     observer = Observer(shape, scheme.classes)
     views = {name: truths[0].with_array(observer(truths[0].array, i)) for i, name in enumerate(VIEWS)}
     console = Console()

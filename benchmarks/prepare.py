@@ -28,12 +28,12 @@ from knee3d.dataset.manifest import ManifestRow, read_manifest
 from knee3d.dataset.preparation import PrepareConfig, prepare_knee
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.slicing import to_slices
-from knee3d.labels.label_map import LABEL_MAPS
+from knee3d.labels.label_names import LABEL_NAMES
 from knee3d.labels.label_scheme import SCHEMES
 
 SHAPE = (384, 384, 160)
 ROUNDS = 7
-PREPARATION = PrepareConfig(SCHEMES["iwoai"], LABEL_MAPS["pymskt"])
+PREPARATION = PrepareConfig(SCHEMES["iwoai"], LABEL_NAMES["pymskt"])
 
 
 def make_knee(folder: Path) -> ManifestRow:

@@ -93,12 +93,12 @@ def by_knee3d(labels: Any, cartilage: int, bone: int) -> Corners:
 
 def by_knee3d_inferred(labels: Any, cartilage: int, bone: int) -> Corners:
     """As if the bone were not segmented."""
-    from knee3d.labels.label_map import LABEL_MAPS
+    from knee3d.labels.label_names import LABEL_NAMES
     from knee3d.morphometry import level_set as fields
     from knee3d.morphometry.thickness import interface_without_bone
 
     part, _ = fields.crop_around_tissue(labels, cartilage)
-    found = interface_without_bone(fields.tissue_level_set(part, cartilage), LABEL_MAPS["pymskt"].names[cartilage])
+    found = interface_without_bone(fields.tissue_level_set(part, cartilage), LABEL_NAMES["pymskt"].names[cartilage])
     return found.points, found.triangles, found.thickness_mm
 
 

@@ -15,7 +15,7 @@ from knee3d.dataset.case_collection import Split
 from knee3d.dataset.manifest import read_manifest, write_manifest
 from knee3d.dataset.preparation import PrepareConfig
 from knee3d.geometry.orientation import to_canonical
-from knee3d.io.label_map_file import LABELS_FILE
+from knee3d.io.label_names_file import LABELS_FILE
 from knee3d.io.volume_file import read_volume
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.phantom.cohort import CohortConfig

@@ -34,7 +34,7 @@ from knee3d.io.dicom.writer import write_series
 from knee3d.io.image_source import read_image
 from knee3d.io.probability_file import write_probabilities
 from knee3d.io.volume_file import read_volume, write_volume
-from knee3d.labels.label_map import LABEL_MAPS, map_labels
+from knee3d.labels.label_names import LABEL_NAMES, labels_to_classes
 from knee3d.labels.label_scheme import FEMORAL, SCHEMES, LabelScheme
 from knee3d.morphometry.measurement import WHOLE
 from knee3d.phantom.image_simulation import simulate_image
@@ -60,7 +60,7 @@ def make_finished(source: Volume, scheme: LabelScheme, home: Path) -> tuple[Path
     write_series(simulate_image(source, seed=1), image, Side.RIGHT, patient="made up", description="made up", seed=0)
     volume = read_image(image)
     here = reorient(source, "".join(axis_codes(volume.affine)))
-    labels = volume.with_array(map_labels(here.array, LABEL_MAPS["pymskt"], scheme))
+    labels = volume.with_array(labels_to_classes(here.array, LABEL_NAMES["pymskt"], scheme))
     part = labels.part(bounding_box(labels.array > 0, 9))
     one_hot = (
         ndimage.gaussian_filter((part.array == number).astype(np.float32), 0.8) for number in range(scheme.classes)

@@ -39,7 +39,7 @@ from knee3d.geometry.volume import Volume
 from knee3d.inference.prediction import Predictor, stack_neighbours
 from knee3d.io.dicom.writer import write_series
 from knee3d.io.volume_file import read_volume
-from knee3d.labels.label_map import LABEL_MAPS, map_labels
+from knee3d.labels.label_names import LABEL_NAMES, labels_to_classes
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.phantom.parametric_knee import parametric_knee
 
@@ -122,7 +122,7 @@ def make_models(folder: Path) -> None:
 
 def make_knee(source: Volume, folder: Path) -> None:
     """DICOM whose brightness is the label: 30 for the first tissue, 60 for the second."""
-    classes = map_labels(source.array, LABEL_MAPS["pymskt"], SCHEMES[SCHEME])
+    classes = labels_to_classes(source.array, LABEL_NAMES["pymskt"], SCHEMES[SCHEME])
     array = classes.astype(np.int16) * 30
     array[:3] = 255  # more than the half percent that the window leaves out, so that it is 0 to 255
     series = Volume(array, source.affine)

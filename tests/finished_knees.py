@@ -15,9 +15,9 @@ from knee3d.inference.ensemble import Ensemble
 from knee3d.inference.prediction import PlaneView
 from knee3d.inference.trained_models import TrainedModels
 from knee3d.io.image_source import ImageSource, read_image
-from knee3d.io.label_map_file import LABELS_FILE, write_label_map
+from knee3d.io.label_names_file import LABELS_FILE, write_label_names
 from knee3d.io.volume_file import write_volume
-from knee3d.labels.label_map import LABEL_MAPS, map_labels
+from knee3d.labels.label_names import LABEL_NAMES, labels_to_classes
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.phantom.parametric_knee import parametric_knee
 
@@ -45,14 +45,14 @@ def make_cohort(folder: Path, sides: tuple[Side, ...] = (Side.RIGHT, Side.LEFT),
     knees = []
     for number, side in enumerate(sides, start=1):
         here = mirror_left_right(labels) if side is Side.LEFT else labels
-        classes = map_labels(here.array, LABEL_MAPS["pymskt"], SCHEMES[scheme])
+        classes = labels_to_classes(here.array, LABEL_NAMES["pymskt"], SCHEMES[scheme])
         image = classes.astype(np.int16) * STEP
         image[0] = 255  # so that the window is 0 to 255, on either side alike
         case = f"P{number:03d}"
         write_volume(here.with_array(image), folder / case / "image.nii.gz")
         write_volume(here, folder / case / "mask.nii.gz")
         knees.append(ManifestRow(case, case, "", side, folder / case / "image.nii.gz", folder / case / "mask.nii.gz"))
-    write_label_map(folder / LABELS_FILE, LABEL_MAPS["pymskt"].names)
+    write_label_names(folder / LABELS_FILE, LABEL_NAMES["pymskt"].names)
     write_manifest(folder / "knees.csv", tuple(knees))
     return folder / "knees.csv"
 

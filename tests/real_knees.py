@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-LABEL_MAPS = sorted((Path(__file__).parents[2] / "shared" / "data" / "labels").glob("*.nrrd"))
-has_label_maps = pytest.mark.skipif(len(LABEL_MAPS) < 2, reason="no real label maps under ../shared")
+LABEL_NAMES = sorted((Path(__file__).parents[2] / "shared" / "data" / "labels").glob("*.nrrd"))
+has_label_maps = pytest.mark.skipif(len(LABEL_NAMES) < 2, reason="no real label maps under ../shared")
 
 
 def each_label_map(test):
     """A test of whole real knees, in the last stage: they are large."""
     return pytest.mark.nightly(
-        has_label_maps(pytest.mark.parametrize("path", LABEL_MAPS, ids=lambda path: path.stem)(test))
+        has_label_maps(pytest.mark.parametrize("path", LABEL_NAMES, ids=lambda path: path.stem)(test))
     )

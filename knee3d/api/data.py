@@ -20,7 +20,7 @@ from knee3d.dataset.manifest import ManifestRow, read_manifest, write_manifest
 from knee3d.dataset.preparation import PrepareConfig, assign_splits, load_finished_case, prepare_knees
 from knee3d.geometry.orientation import from_canonical
 from knee3d.io.image_source import DEFAULT_OPTIONS, ReadOptions
-from knee3d.io.label_map_file import LABELS_FILE, read_label_map
+from knee3d.io.label_names_file import LABELS_FILE, read_label_names
 from knee3d.io.volume_file import write_volume
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.labels.scheme_files import find_scheme
@@ -180,8 +180,8 @@ def prepare_dataset(
     Args:
         table: knees.csv.
         folder: The dataset's; what an earlier run or another process finished there is kept.
-        preparation: How; its label map is found here.
-        labels: Name or file of the masks' label map; None takes labels.json beside the table.
+        preparation: How; the names of its labels are found here.
+        labels: Name or file of the names of the masks' labels; None takes labels.json beside the table.
         jobs: Knees at a time.
 
     Returns:
@@ -195,7 +195,7 @@ def prepare_dataset(
     knees = read_manifest(table)
     beside = table.parent / LABELS_FILE
     source = labels or (str(beside) if beside.is_file() else None)
-    preparation = replace(preparation, label_map=read_label_map(source, preparation.scheme) if source else None)
+    preparation = replace(preparation, label_names=read_label_names(source, preparation.scheme) if source else None)
     known = load_cases(folder) if (folder / CASES_FILE).is_file() else CaseCollection(folder, preparation.scheme, ())
     _check_same_dataset(known, knees, preparation, table)
     cases = {knee.case: case for knee in knees if (case := load_finished_case(knee, folder, preparation))}

@@ -54,14 +54,14 @@ class ReportOrigin:
         segmentation_fingerprint: The SHA-256 of segmentation.json, which has the SHA-256 of each file of the results.
         has_image: Whether the image of the knee was at hand.
         mask_fingerprint: The SHA-256 of the file of the mask to score against; empty where there was none.
-        label_map_fingerprint: The SHA-256 of the names of the values of the mask; empty where none were given.
+        label_names_fingerprint: The SHA-256 of the names of the values of the mask; empty where none were given.
         settings: How the report was made, see `ReportConfig.settings`.
     """
 
     segmentation_fingerprint: str
     has_image: bool
     mask_fingerprint: str
-    label_map_fingerprint: str
+    label_names_fingerprint: str
     settings: Settings
 
 
@@ -107,12 +107,12 @@ def report_origin(folder: Path, given: SegmentedCase, config: ReportConfig) -> R
         given: The files that are known of the knee.
         config: How the report is made.
     """
-    names = sorted(given.label_map.names.items()) if given.label_map else []
+    names = sorted(given.label_names.names.items()) if given.label_names else []
     return ReportOrigin(
         segmentation_fingerprint=file_digest(folder / RECORD),
         has_image=given.entry is not None,
         mask_fingerprint=file_digest(given.mask) if given.mask else "",
-        label_map_fingerprint=hashlib.sha256(json.dumps(names).encode()).hexdigest() if names else "",
+        label_names_fingerprint=hashlib.sha256(json.dumps(names).encode()).hexdigest() if names else "",
         settings=config.settings,
     )
 

@@ -42,7 +42,7 @@ from knee3d.api.segmented_case import SegmentedCase
 from knee3d.dataset.input_case import InputCase, find_cases
 from knee3d.dataset.manifest import read_manifest
 from knee3d.io.image_source import DEFAULT_OPTIONS, ReadOptions
-from knee3d.io.label_map_file import LABELS_FILE, read_label_map
+from knee3d.io.label_names_file import LABELS_FILE, read_label_names
 from knee3d.lease import LeaseHeldError, file_system_time, leased, run_in_threads, share_work, wait_for_lease
 from knee3d.progress import progress
 
@@ -58,22 +58,22 @@ class ReportInputs:
     Attributes:
         entries: Case to image.
         masks: Case to a mask to score against.
-        label_map: Of masks that do not tell what their values mean: name of a built-in or path of a file.
+        label_names: Of masks that do not tell what their values mean: name of a built-in or path of a file.
     """
 
     entries: Mapping[str, InputCase] = field(default_factory=dict)
     masks: Mapping[str, Path] = field(default_factory=dict)
-    label_map: str | None = None
+    label_names: str | None = None
 
 
 def find_report_inputs(
-    path: Path | None, label_map: str | None = None, choice: ReadOptions = DEFAULT_OPTIONS
+    path: Path | None, label_names: str | None = None, choice: ReadOptions = DEFAULT_OPTIONS
 ) -> ReportInputs:
     """What a path says of knees: a knee, a folder of knees, or a table, which may name masks.
 
     Args:
         path: As `find_cases` has it; None is no knee.
-        label_map: See `ReportInputs`.
+        label_names: See `ReportInputs`.
         choice: What the path does not say of images.
 
     Raises:
@@ -86,8 +86,8 @@ def find_report_inputs(
     if path.suffix.lower() == ".csv":
         masks = {knee.case: knee.mask for knee in read_manifest(path, must_exist=False) if knee.mask}
         beside = path.with_name(LABELS_FILE)
-        label_map = label_map or (str(beside) if beside.is_file() else None)
-    return ReportInputs(entries, masks, label_map)
+        label_names = label_names or (str(beside) if beside.is_file() else None)
+    return ReportInputs(entries, masks, label_names)
 
 
 def make_reports(
@@ -234,8 +234,8 @@ def _given(folder: Path, knees: ReportInputs, single: bool) -> SegmentedCase:
     if told and record.side and told != record.side:
         raise ValueError(f"{folder} is of side {record.side}, but the table says {told}; segment the knee again")
     mask = knees.masks.get(record.case)
-    label_map = read_label_map(knees.label_map, record.scheme) if mask and knees.label_map else None
-    return SegmentedCase(record, entry, mask, label_map)
+    label_names = read_label_names(knees.label_names, record.scheme) if mask and knees.label_names else None
+    return SegmentedCase(record, entry, mask, label_names)
 
 
 def _known(folder: Path, given: SegmentedCase, config: ReportConfig, since: float) -> ReportRecord | None:

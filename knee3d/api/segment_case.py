@@ -24,7 +24,7 @@ from knee3d.inference.ensemble import ProbabilityWriter
 from knee3d.inference.trained_models import TrainedModels, load_models, models_fingerprint
 from knee3d.io.image_source import read_image
 from knee3d.io.label_files import check_label_format, write_labels
-from knee3d.io.label_map_file import LABELS_FILE, write_label_map
+from knee3d.io.label_names_file import LABELS_FILE, write_label_names
 from knee3d.io.probability_file import write_probabilities
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.labels.laterality import agreed_side
@@ -147,7 +147,7 @@ def _write(found: Segmentation, entry: InputCase, form: str, folder: Path) -> No
     if found.probabilities is not None:
         write_probabilities(found.probabilities, _class_names(found.scheme), FUSED, folder / OPINION, found.view_labels)
     write_labels(found.labels, found.scheme, entry.source, form, folder, entry.case)
-    write_label_map(folder / LABELS_FILE, dict(enumerate(found.scheme.names, start=1)))
+    write_label_names(folder / LABELS_FILE, dict(enumerate(found.scheme.names, start=1)))
     QualityRecord.of(found.quality).write(folder / QUALITY)
     write_volumes_csv(folder / VOLUMES, {entry.case: found.volumes_mm3})
     with _drawing:

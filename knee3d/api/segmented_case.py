@@ -18,7 +18,7 @@ from knee3d.geometry.volume import Volume
 from knee3d.io.image_source import read_image
 from knee3d.io.label_files import DICOM_SEG, LABEL_FORMATS, read_labels
 from knee3d.io.probability_file import read_probabilities, read_view_labels
-from knee3d.labels.label_map import LabelMap
+from knee3d.labels.label_names import LabelNames
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.postprocess.confusion_matrix import OverlapScores, confusion_matrix
 
@@ -31,13 +31,13 @@ class SegmentedCase:
         record: The content of its segmentation.json.
         entry: Its image; None where that was not given.
         mask: A mask of it to score against; None where there is none.
-        label_map: Of a mask that does not tell itself.
+        label_names: Of a mask that does not tell itself.
     """
 
     record: SegmentationRecord
     entry: InputCase | None = None
     mask: Path | None = None
-    label_map: LabelMap | None = None
+    label_names: LabelNames | None = None
 
     @property
     def scheme(self) -> LabelScheme:
@@ -121,7 +121,7 @@ def score_views(
     """View to its confusion matrix against the mask; None where there is no mask, or no image to tell its place."""
     if given.mask is None or image is None:
         return None
-    preparation = PrepareConfig(given.scheme, given.label_map)
+    preparation = PrepareConfig(given.scheme, given.label_names)
     truth, _ = read_mask_classes(given.mask, lambda: replace(image.source, side=given.side), preparation)
     truth = reorient(truth, axis_codes(image.source.affine))
     return {

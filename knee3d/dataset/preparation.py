@@ -30,7 +30,7 @@ from knee3d.geometry.slicing import to_slices
 from knee3d.geometry.volume import Volume
 from knee3d.io.image_source import DEFAULT_OPTIONS, ReadOptions, read_image, read_mask
 from knee3d.io.paths import files_read_for
-from knee3d.labels.label_map import LabelMap, map_labels
+from knee3d.labels.label_names import LabelNames, labels_to_classes
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.labels.laterality import agreed_side, check_side, side_from_labels
 from knee3d.labels.scheme_files import scheme_to_json
@@ -49,7 +49,7 @@ class PrepareConfig:
 
     Attributes:
         scheme: Classes of the masks on disk.
-        label_map: What the values of source masks mean that do not tell themselves; None when there are none.
+        label_names: What the values of source masks mean that do not tell themselves; None when there are none.
         fractions: Of patients for train, val and test, unless the table has a split column.
         seed: Of the split.
         choice: What the paths of images and masks do not say.
@@ -60,7 +60,7 @@ class PrepareConfig:
     """
 
     scheme: LabelScheme
-    label_map: LabelMap | None
+    label_names: LabelNames | None
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
     seed: int = 0
     choice: ReadOptions = DEFAULT_OPTIONS
@@ -72,8 +72,8 @@ class PrepareConfig:
     @property
     def settings(self) -> Settings:
         """What the slices of a knee depend on beside its files, ready for a record."""
-        apart = ("scheme", "label_map", "fractions", "seed", "choice")
-        names = self.label_map and {str(value): name for value, name in sorted(self.label_map.names.items())}
+        apart = ("scheme", "label_names", "fractions", "seed", "choice")
+        names = self.label_names and {str(value): name for value, name in sorted(self.label_names.names.items())}
         return {
             "scheme": scheme_to_json(self.scheme),
             "labels": names,
@@ -267,21 +267,21 @@ def _read_image(knee: ManifestRow, preparation: PrepareConfig) -> KneeImage:
 def read_mask_classes(path: Path, knee: Callable[[], KneeImage], preparation: PrepareConfig) -> tuple[Volume, Side]:
     """The scheme's classes on the image's grid in canonical axes, not mirrored, and the side that the labels tell."""
     mask = read_mask(path, knee, preparation.choice, preparation.scheme)
-    label_map = mask.label_map or preparation.label_map
-    if mask.names_its_values and mask.label_map and preparation.label_map:
-        theirs, ours = mask.label_map.names, preparation.label_map.names
+    label_names = mask.label_names or preparation.label_names
+    if mask.names_its_values and mask.label_names and preparation.label_names:
+        theirs, ours = mask.label_names.names, preparation.label_names.names
         other = [value for value in theirs if ours.get(value, theirs[value]) != theirs[value]]
         if other:
             raise ValueError(
                 f"{path} says that {other[0]} is {theirs[other[0]]}, the label file says {ours[other[0]]}; correct one"
             )
-    if label_map is None:
+    if label_names is None:
         raise ValueError(
             f"what the values of {path} mean is not known; put labels.json beside the table or give --labels"
         )
     try:
-        classes = map_labels(mask.labels.array, label_map, preparation.scheme)
-        shown = side_from_labels(mask.labels, label_map)
+        classes = labels_to_classes(mask.labels.array, label_names, preparation.scheme)
+        shown = side_from_labels(mask.labels, label_names)
     except ValueError as error:
         raise ValueError(f"mask {path}: {error}") from error
     names = preparation.scheme.names

@@ -20,7 +20,7 @@ from knee3d.io.dicom.series import SeriesSelector, read_series
 from knee3d.io.mask_channels import labels_from_channels
 from knee3d.io.slicer_segmentation import read_segments, read_slicer_segmentation
 from knee3d.io.volume_file import READABLE, VolumeFileError, read_array, read_volume
-from knee3d.labels.label_map import LabelMap
+from knee3d.labels.label_names import LabelNames
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.records import Settings
 
@@ -86,14 +86,14 @@ class MaskFile:
     Attributes:
         path: The file.
         labels: In the file's numbering, canonical axes, not mirrored.
-        label_map: What they mean, if the file itself tells.
-        names_its_values: Whether `label_map` names the label values that a user sees, so that a label file may
+        label_names: What they mean, if the file itself tells.
+        names_its_values: Whether `label_names` names the label values that a user sees, so that a label file may
             contradict it. DICOM-SEG and outlines have numbers of their own.
     """
 
     path: Path
     labels: Volume
-    label_map: LabelMap | None = None
+    label_names: LabelNames | None = None
     names_its_values: bool = False
 
     def on_grid_of(self, image: Volume) -> Volume:
@@ -204,11 +204,11 @@ def read_mask(
         image = knee()
         return MaskFile(path, *outlines.read_outlines(path, to_canonical(image), image.side))
     if path.is_file() and not _is_known(path) and is_segmentation(path):
-        labels, label_map = read_segmentation(path, scheme)
-        return MaskFile(path, to_canonical(labels), label_map)
+        labels, label_names = read_segmentation(path, scheme)
+        return MaskFile(path, to_canonical(labels), label_names)
     if path.is_file() and (segments := read_segments(path)):
-        labels, label_map = read_slicer_segmentation(path, segments, scheme)
-        return MaskFile(path, to_canonical(labels), label_map, names_its_values=True)
+        labels, label_names = read_slicer_segmentation(path, segments, scheme)
+        return MaskFile(path, to_canonical(labels), label_names, names_its_values=True)
     bare = path.suffix.lower() in array_file.ENDINGS
     volume = array_file.read_array_file(path, choice.spacing_mm, choice.axes) if bare else read_array(path)
     is_labels = volume.array.ndim == 3

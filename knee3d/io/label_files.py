@@ -13,7 +13,7 @@ from knee3d.io.image_source import ImageSource, is_dicom_source
 from knee3d.io.slicer_segmentation import ENDING as SLICER_ENDING
 from knee3d.io.slicer_segmentation import segmentation_header
 from knee3d.io.volume_file import read_volume, write_volume
-from knee3d.labels.label_map import map_labels
+from knee3d.labels.label_names import labels_to_classes
 from knee3d.labels.label_scheme import LabelScheme
 
 DICOM_SEG, SEG_NRRD = "dicom-seg", "seg-nrrd"
@@ -76,10 +76,10 @@ def read_labels(folder: Path, scheme: LabelScheme, form: str) -> Volume:
     """
     path = folder / LABEL_FORMATS[form]
     if form == DICOM_SEG:
-        labels, label_map = read_segmentation(path, scheme)
-        if label_map is None:
+        labels, label_names = read_segmentation(path, scheme)
+        if label_names is None:
             raise ValueError(f"{path} has segments that are no tissues of knee3d's")
-        return labels.with_array(map_labels(labels.array, label_map, scheme))
+        return labels.with_array(labels_to_classes(labels.array, label_names, scheme))
     labels = read_volume(path)
     if labels.array.dtype.kind not in "iu" or labels.array.min() < 0 or labels.array.max() >= scheme.classes:
         raise ValueError(f"{path} does not hold labels of the scheme {scheme.name}; was it changed?")

@@ -15,12 +15,12 @@ from skimage.draw import polygon2mask
 from knee3d.geometry.orientation import Side
 from knee3d.geometry.volume import Volume
 from knee3d.io.matlab_file import MatlabFileError, read_matlab_structures
-from knee3d.labels.label_map import LABEL_MAPS, LabelMap
+from knee3d.labels.label_names import LABEL_NAMES, LabelNames
 from knee3d.labels.laterality import side_from_labels
 
 ENDINGS = (".mat",)
 KEY = "datastruct"
-NUMBERING = LABEL_MAPS["imorphics"]
+NUMBERING = LABEL_NAMES["imorphics"]
 _FIELDS = {name: "".join(word.capitalize() for word in name.split()) for name in NUMBERING.names.values()}
 _LARGEST_BYTES = 1 << 28  # a knee's outlines are 1 MB
 _BEYOND_PIXELS = 1.0  # an outline may touch the edge
@@ -30,7 +30,7 @@ class OutlineError(ValueError):
     """A file of outlines that cannot be taken as the mask of an image; the text names it and the way out."""
 
 
-def read_outlines(path: Path, image: Volume, side: Side) -> tuple[Volume, LabelMap]:
+def read_outlines(path: Path, image: Volume, side: Side) -> tuple[Volume, LabelNames]:
     """Fill the outlines: a voxel belongs to a tissue whose outline surrounds its centre.
 
     Args:

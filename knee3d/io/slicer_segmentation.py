@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from knee3d.geometry.volume import Volume
 from knee3d.io.volume_file import VolumeFileError, read_array
-from knee3d.labels.label_map import LabelMap
+from knee3d.labels.label_names import LabelNames
 from knee3d.labels.label_scheme import LabelScheme, known_tissue_names
 
 ENDING = ".seg.nrrd"
@@ -70,7 +70,7 @@ def read_segments(path: Path) -> tuple[Segment, ...]:
 
 def read_slicer_segmentation(
     path: Path, segments: tuple[Segment, ...], scheme: LabelScheme | None = None
-) -> tuple[Volume, LabelMap | None]:
+) -> tuple[Volume, LabelNames | None]:
     """The labels of a file's segments.
 
     Args:
@@ -105,7 +105,7 @@ def read_slicer_segmentation(
         log.warning("%s: %d voxels lie in more than one segment and go to the first of them", path.name, overlap)
     names = {number: one.name for number, one in zip(numbers, segments, strict=True)}
     known = set(names.values()) <= set(known_tissue_names(scheme))
-    return volume.with_array(labels), LabelMap(names) if known else None
+    return volume.with_array(labels), LabelNames(names) if known else None
 
 
 def _check_names(path: Path, layers: np.ndarray, segments: tuple[Segment, ...], where: Sequence[int]) -> None:

@@ -1,1 +1,1 @@
-"""Label schemes, label maps, and the side of the body that a knee is on."""
+"""Label schemes, names of label values, and the side of the body that a knee is on."""

@@ -1,6 +1,6 @@
 """LabelScheme: the tissues that a network tells apart, with names and colours. The built-in schemes.
 
-A mask on disk has its own numbering, described by a `LabelMap` (value -> tissue name). A scheme's class collects the
+A mask on disk has its own numbering, described by a `LabelNames` (value -> tissue name). A scheme's class collects the
 source tissues that belong to it, so masks are mapped by name and never by number.
 """
 

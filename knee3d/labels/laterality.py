@@ -4,18 +4,18 @@ import numpy as np
 
 from knee3d.geometry.orientation import Side, to_canonical
 from knee3d.geometry.volume import Volume
-from knee3d.labels.label_map import LabelMap
+from knee3d.labels.label_names import LabelNames
 from knee3d.labels.label_scheme import LATERAL_MENISCUS, LATERAL_TIBIAL, MEDIAL_MENISCUS, MEDIAL_TIBIAL, LabelScheme
 
 _PAIRS = ((MEDIAL_TIBIAL, LATERAL_TIBIAL), (MEDIAL_MENISCUS, LATERAL_MENISCUS))
 
 
-def side_from_labels(labels: Volume, label_map: LabelMap) -> Side:
+def side_from_labels(labels: Volume, label_names: LabelNames) -> Side:
     """The side that a mask's medial and lateral tissues tell: medial is towards the other leg.
 
     Args:
         labels: Integers in any axis order, not mirrored.
-        label_map: What they mean.
+        label_names: What they mean.
 
     Returns:
         Unknown where the mask has no medial and lateral part of the same tissue.
@@ -26,7 +26,7 @@ def side_from_labels(labels: Volume, label_map: LabelMap) -> Side:
     canonical = to_canonical(labels).array
     shown = {}
     for medial, lateral in _PAIRS:
-        inner, outer = _leftness(canonical, label_map, medial), _leftness(canonical, label_map, lateral)
+        inner, outer = _leftness(canonical, label_names, medial), _leftness(canonical, label_names, lateral)
         if inner is not None and outer is not None:
             shown[medial] = Side.RIGHT if inner > outer else Side.LEFT
     if len(set(shown.values())) > 1:
@@ -73,8 +73,8 @@ def check_side(side: Side, scheme: LabelScheme) -> None:
 _WORD = {Side.RIGHT: "right", Side.LEFT: "left"}
 
 
-def _leftness(canonical: np.ndarray, label_map: LabelMap, name: str) -> float | None:
+def _leftness(canonical: np.ndarray, label_names: LabelNames, name: str) -> float | None:
     """Mean index along Left of a tissue; None where it is absent."""
-    values = [value for value, named in label_map.names.items() if named == name]
+    values = [value for value, named in label_names.names.items() if named == name]
     counts = sum((canonical == value).sum(axis=(0, 1)) for value in values)
     return float(np.average(np.arange(len(counts)), weights=counts)) if np.any(counts) else None

@@ -27,7 +27,7 @@ def tissue_volumes(labels: Volume, scheme: LabelScheme) -> np.ndarray:
     if array.min() < 0 or array.max() >= scheme.classes:
         raise ValueError(
             f"labels of scheme {scheme.name!r} lie in 0 to {scheme.classes - 1}, got {array.min()} to {array.max()}; "
-            "map them with map_labels first"
+            "map them with labels_to_classes first"
         )
     counts = np.bincount(array.ravel(), minlength=scheme.classes)[1:]
     return counts * labels.voxel_mm3

@@ -18,9 +18,9 @@ from knee3d.dataset.manifest import ManifestRow, write_manifest
 from knee3d.geometry.orientation import Side, mirror_left_right
 from knee3d.geometry.volume import Volume
 from knee3d.io.dicom.writer import write_series
-from knee3d.io.label_map_file import LABELS_FILE, write_label_map
+from knee3d.io.label_names_file import LABELS_FILE, write_label_names
 from knee3d.io.volume_file import read_volume, write_volume
-from knee3d.labels.label_map import LABEL_MAPS
+from knee3d.labels.label_names import LABEL_NAMES
 from knee3d.phantom.deformation import deform_labels, thin_cartilage
 from knee3d.phantom.image_simulation import simulate_image
 from knee3d.phantom.parametric_knee import parametric_knee
@@ -137,7 +137,7 @@ def write_cohort(cohort: CohortConfig, folder: Path, jobs: int) -> Iterator[Mani
     cohort.record.write(record)
     for future in results_as_completed(lambda visit: _write_knee(cohort, folder, *visit), visits, jobs):
         yield future.result()
-    write_label_map(folder / LABELS_FILE, LABEL_MAPS[NUMBERING].names)
+    write_label_names(folder / LABELS_FILE, LABEL_NAMES[NUMBERING].names)
     write_manifest(table, tuple(_knee(cohort, folder, *visit) for visit in visits))
 
 

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from knee3d.geometry.orientation import to_canonical
 from knee3d.geometry.volume import Volume
-from knee3d.labels.label_map import LABEL_MAPS
+from knee3d.labels.label_names import LABEL_NAMES
 from knee3d.labels.label_scheme import BONE_OF
 
 _KNOT_MM = 30.0
@@ -102,7 +102,7 @@ def thin_cartilage(labels: Volume, fraction: float) -> Volume:
     Raises:
         ValueError: A plate is there without its bone.
     """
-    values = {name: value for value, name in LABEL_MAPS["pymskt"].names.items()}
+    values = {name: value for value, name in LABEL_NAMES["pymskt"].names.items()}
     array = labels.array.copy()
     for plate, bone in ((plate, BONE_OF[plate]) for plate in values if plate in BONE_OF):
         inside = labels.array == values[plate]

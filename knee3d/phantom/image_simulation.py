@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from knee3d.geometry.volume import Volume
-from knee3d.labels.label_map import LABEL_MAPS
+from knee3d.labels.label_names import LABEL_NAMES
 from knee3d.labels.label_scheme import (
     FEMORAL,
     FEMUR,
@@ -25,7 +25,7 @@ from knee3d.labels.label_scheme import (
     TIBIA,
 )
 
-_VALUE = {name: value for value, name in LABEL_MAPS["pymskt"].names.items()}
+_VALUE = {name: value for value, name in LABEL_NAMES["pymskt"].names.items()}
 _CARTILAGE = tuple(_VALUE[name] for name in (FEMORAL, MEDIAL_TIBIAL, LATERAL_TIBIAL, PATELLAR))
 _BONE = tuple(_VALUE[name] for name in (FEMUR, TIBIA, PATELLA, FIBULA))
 _MENISCUS = tuple(_VALUE[name] for name in (MEDIAL_MENISCUS, LATERAL_MENISCUS))
@@ -70,7 +70,7 @@ def simulate_image(labels: Volume, seed: int) -> Volume:
 def _check(labels: Volume) -> None:
     unknown = sorted(set(np.unique(labels.array).tolist()) - {0, *_VALUE.values()})
     if unknown:
-        raise ValueError(f"label values {unknown[:10]} are not pymskt's: {dict(LABEL_MAPS['pymskt'].names)}")
+        raise ValueError(f"label values {unknown[:10]} are not pymskt's: {dict(LABEL_NAMES['pymskt'].names)}")
     if not (labels.array == _VALUE[FEMUR]).any():
         raise ValueError("there is no femur (5) in the label map: an image cannot be made up around nothing")
 

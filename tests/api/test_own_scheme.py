@@ -71,12 +71,12 @@ def test_labels_measures_and_report_are_of_its_tissues(journey, tmp_path):
     record = json.loads((folder / "segmentation.json").read_text())
     scheme = scheme_from_json(record["scheme"])
     assert set(record["volumes_mm3"]) == set(scheme.names)
-    labels, label_map = read_segmentation(folder / "labels.dcm", scheme)
+    labels, label_names = read_segmentation(folder / "labels.dcm", scheme)
     assert record["volumes_mm3"]["iliotibial band"] > 10
-    assert "iliotibial band" in label_map.names.values()
-    assert set(label_map.names.values()) <= set(scheme.names)
+    assert "iliotibial band" in label_names.names.values()
+    assert set(label_names.names.values()) <= set(scheme.names)
     again = read_mask(folder / "labels.dcm", lambda: pytest.fail("not outlines"), scheme=scheme)
-    assert again.label_map == label_map
+    assert again.label_names == label_names
     run("report", folder, image)
     measures = json.loads((folder / "report" / "measures.json").read_text())
     assert measures["scheme"] == "band"

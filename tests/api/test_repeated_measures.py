@@ -13,9 +13,9 @@ from knee3d import api
 from knee3d.api.segmentation_record import RECORD
 from knee3d.dataset.manifest import read_manifest
 from knee3d.geometry.orientation import Side
-from knee3d.io.label_map_file import read_label_map
+from knee3d.io.label_names_file import read_label_names
 from knee3d.io.volume_file import read_volume
-from knee3d.labels.label_map import map_labels
+from knee3d.labels.label_names import labels_to_classes
 from knee3d.labels.label_scheme import FEMORAL, LATERAL_TIBIAL, MEDIAL_MENISCUS, MEDIAL_TIBIAL, PATELLAR, SCHEMES
 from knee3d.morphometry.measurement import WHOLE, Measurement
 from knee3d.morphometry.volumes import tissue_volumes
@@ -378,10 +378,10 @@ def make_cohort(folder: Path) -> None:
     made = run("phantom", folder, "--knees", 3, "--retests", 3, "--shape", "48,48,48", "--seed", 6, "--jobs", 2)
     assert made.exit_code == 0, made.output
     assert "3 knees and a follow-up, 3 retests" in made.output
-    scheme, label_map = SCHEMES["iwoai"], read_label_map(str(folder / "labels.json"))
+    scheme, label_names = SCHEMES["iwoai"], read_label_names(str(folder / "labels.json"))
     for one in read_manifest(folder / "knees.csv"):
         mask = read_volume(one.mask)
-        volumes = tissue_volumes(mask.with_array(map_labels(mask.array, label_map, scheme)), scheme)
+        volumes = tissue_volumes(mask.with_array(labels_to_classes(mask.array, label_names, scheme)), scheme)
         measures = [
             Measurement(name, WHOLE, "volume", mm3) for name, mm3 in zip(scheme.names, volumes.tolist(), strict=True)
         ]

@@ -18,7 +18,7 @@ from made_up_models import make_models
 from knee3d.dataset.manifest import read_manifest, write_manifest
 from knee3d.geometry.orientation import to_canonical
 from knee3d.io.image_source import read_image
-from knee3d.io.label_map_file import LABELS_FILE
+from knee3d.io.label_names_file import LABELS_FILE
 from knee3d.phantom.cohort import CohortConfig
 
 KNEES = 12

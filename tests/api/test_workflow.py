@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
-from real_knees import LABEL_MAPS as REAL_LABEL_MAPS
+from real_knees import LABEL_NAMES as REAL_LABEL_MAPS
 from real_knees import has_label_maps
 from test_identity import betrayed, plant
 
@@ -36,7 +36,7 @@ from knee3d.io.dicom.segmentation import read_segmentation
 from knee3d.io.image_source import ImageSource, ReadOptions, read_image
 from knee3d.io.label_files import LABEL_FORMATS
 from knee3d.io.volume_file import read_volume, write_volume
-from knee3d.labels.label_map import LABEL_MAPS, map_labels
+from knee3d.labels.label_names import LABEL_NAMES, labels_to_classes
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.morphometry.volumes import tissue_volumes
 from knee3d.phantom.cohort import CohortConfig
@@ -525,7 +525,7 @@ def test_real_label_maps_survive_the_whole_way_to_png_and_back(tmp_path):
     for path, name in zip(REAL_LABEL_MAPS, ("P001-baseline", "P002-baseline"), strict=True):
         case = next(case for case in dataset.cases if case.name == name)
         source = to_canonical(read_volume(path))
-        expected = source.with_array(map_labels(source.array, LABEL_MAPS["pymskt"], scheme))
+        expected = source.with_array(labels_to_classes(source.array, LABEL_NAMES["pymskt"], scheme))
         for plane in Plane:
             stack = read_slices(dataset.slice_paths(case, plane, "mask"))
             np.testing.assert_array_equal(from_slices(stack, plane, case.affine).array, expected.array)

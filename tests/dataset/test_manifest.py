@@ -8,7 +8,7 @@ import pytest
 from knee3d.dataset.case_collection import Split
 from knee3d.dataset.manifest import COLUMNS, ManifestRow, read_manifest, write_manifest
 from knee3d.geometry.orientation import Side
-from knee3d.io.label_map_file import read_label_map, write_label_map
+from knee3d.io.label_names_file import read_label_names, write_label_names
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.report.label_tables import write_freesurfer_table, write_itksnap_table
 
@@ -144,12 +144,12 @@ def test_cells_may_hold_lines_and_odd_blanks(tmp_path):
 
 
 def test_numberings_come_by_name_or_file(tmp_path):
-    assert read_label_map("pymskt").names[1] == "femoral cartilage"
+    assert read_label_names("pymskt").names[1] == "femoral cartilage"
     path = tmp_path / "labels.json"
-    write_label_map(path, {3: "femur", 7: "tibia"})
-    assert dict(read_label_map(str(path)).names) == {3: "femur", 7: "tibia"}
+    write_label_names(path, {3: "femur", 7: "tibia"})
+    assert dict(read_label_names(str(path)).names) == {3: "femur", 7: "tibia"}
     path.write_text(json.dumps({"0": "background", "1": "femur"}))
-    assert dict(read_label_map(str(path)).names) == {1: "femur"}
+    assert dict(read_label_names(str(path)).names) == {1: "femur"}
 
 
 LABEL_FILES = {
@@ -165,21 +165,21 @@ LABEL_FILES = {
 @pytest.mark.parametrize("name", LABEL_FILES)
 def test_label_files_of_other_programs_are_read(tmp_path, name):
     (tmp_path / name).write_text(LABEL_FILES[name])
-    assert dict(read_label_map(str(tmp_path / name)).names) == {1: "femoral cartilage", 4: "tibia"}
+    assert dict(read_label_names(str(tmp_path / name)).names) == {1: "femoral cartilage", 4: "tibia"}
 
 
 @pytest.mark.parametrize("write", [write_itksnap_table, write_freesurfer_table])
 def test_label_files_that_reports_have_are_read(tmp_path, write):
     scheme = SCHEMES["iwoai"]
     write(tmp_path / "labels.txt", scheme)
-    assert dict(read_label_map(str(tmp_path / "labels.txt")).names) == dict(enumerate(scheme.names, start=1))
+    assert dict(read_label_names(str(tmp_path / "labels.txt")).names) == dict(enumerate(scheme.names, start=1))
 
 
 @pytest.mark.parametrize("content", ["", "1 2 3", "# nothing", "1 thigh_bone 1 2 3 4", "femur 1"])
 def test_tables_that_are_no_label_files_are_refused(tmp_path, content):
     (tmp_path / "labels.txt").write_text(content)
     with pytest.raises(ValueError, match=r"labels\.txt is not a label table"):
-        read_label_map(str(tmp_path / "labels.txt"))
+        read_label_names(str(tmp_path / "labels.txt"))
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "{", '{"one": "femur"}', '{"1": "thigh bone"}'])
@@ -187,9 +187,9 @@ def test_label_files_that_are_none_are_refused(tmp_path, content):
     path = tmp_path / "labels.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=r"labels\.json is not a label table"):
-        read_label_map(str(path))
+        read_label_names(str(path))
     with pytest.raises(FileNotFoundError, match="neither a label file nor a built-in"):
-        read_label_map("nonsense")
+        read_label_names("nonsense")
 
 
 @pytest.mark.parametrize(
@@ -206,12 +206,12 @@ def test_label_files_that_are_none_are_refused(tmp_path, content):
 def test_label_files_that_contradict_themselves_are_refused(tmp_path, name, text, words):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=rf"{name}.*{words}"):
-        read_label_map(str(tmp_path / name))
+        read_label_names(str(tmp_path / name))
 
 
 def test_a_byte_order_mark_is_no_letter(tmp_path):
     (tmp_path / "a.json").write_text('{"1": "femur"}', encoding="utf-8-sig")
-    assert dict(read_label_map(str(tmp_path / "a.json")).names) == {1: "femur"}
+    assert dict(read_label_names(str(tmp_path / "a.json")).names) == {1: "femur"}
 
 
 def test_one_image_of_two_patients_is_a_leak(tmp_path):

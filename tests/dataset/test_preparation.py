@@ -26,10 +26,10 @@ from knee3d.io.dicom.series import find_slice_grids
 from knee3d.io.dicom.writer import write_series
 from knee3d.io.image_source import ReadOptions
 from knee3d.io.volume_file import read_volume, write_volume
-from knee3d.labels.label_map import LABEL_MAPS, map_labels
+from knee3d.labels.label_names import LABEL_NAMES, labels_to_classes
 from knee3d.labels.label_scheme import SCHEMES
 
-PREPARATION = PrepareConfig(SCHEMES["iwoai"], LABEL_MAPS["pymskt"])
+PREPARATION = PrepareConfig(SCHEMES["iwoai"], LABEL_NAMES["pymskt"])
 AFFINE = np.array([[0, 0, 0.7, -5], [-0.4, 0, 0, 6], [0, -0.3, 0, 7], [0, 0, 0, 1.0]])  # P, I, R
 
 
@@ -67,7 +67,7 @@ def test_slices_on_disk_are_the_canonical_volume(tmp_path):
     image, labels = right_knee()
     case = prepare_knee(write_knee(tmp_path, image, labels), tmp_path / "d", PREPARATION)
     expected = to_canonical(labels).with_array(
-        map_labels(to_canonical(labels).array, PREPARATION.label_map, PREPARATION.scheme)
+        labels_to_classes(to_canonical(labels).array, PREPARATION.label_names, PREPARATION.scheme)
     )
     assert case.source_axes == "PIR"
     np.testing.assert_allclose(case.affine, expected.affine, atol=1e-4)
@@ -114,7 +114,7 @@ def test_masks_that_mean_nothing_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"unknown_mask\.nii\.gz: label values \[18, 27\] have no name"):
         prepare_knee(unknown, tmp_path / "d", PREPARATION)
     with pytest.raises(ValueError, match="give --labels"):
-        prepare_knee(write_knee(tmp_path, image, labels), tmp_path / "d", replace(PREPARATION, label_map=None))
+        prepare_knee(write_knee(tmp_path, image, labels), tmp_path / "d", replace(PREPARATION, label_names=None))
 
 
 def test_images_that_show_nothing_are_refused(tmp_path):
@@ -151,7 +151,7 @@ def test_an_iwoai_knee_is_the_knee(tmp_path):
         with h5py.File(tmp_path / name, "w") as file:
             file["data"] = array
     knee = ManifestRow("k", "p", "", Side.RIGHT, tmp_path / "k.im", tmp_path / "k.seg")
-    told = PrepareConfig(SCHEMES["iwoai"], LABEL_MAPS["iwoai"], choice=ReadOptions(spacing_mm=(0.3, 0.4, 0.7)))
+    told = PrepareConfig(SCHEMES["iwoai"], LABEL_NAMES["iwoai"], choice=ReadOptions(spacing_mm=(0.3, 0.4, 0.7)))
     with pytest.raises(ValueError, match="as in a right knee"):
         prepare_knee(replace(knee, side=Side.LEFT), tmp_path / "d", told)
     case = prepare_knee(replace(knee, side=Side.RIGHT), tmp_path / "d", told)
@@ -179,7 +179,9 @@ def test_the_way_back_ends_where_the_knee_lay(tmp_path, side, bits):
     assert back.same_grid(image)
     assert axis_codes(back.affine) == axis_codes(image.affine)
     assert mask.same_grid(labels)
-    np.testing.assert_array_equal(mask.array, map_labels(labels.array, PREPARATION.label_map, PREPARATION.scheme))
+    np.testing.assert_array_equal(
+        mask.array, labels_to_classes(labels.array, PREPARATION.label_names, PREPARATION.scheme)
+    )
     low, high = case.window.low, case.window.high
     error = np.abs(back.array - np.clip(image.array, low, high)).max()
     assert error <= (high - low) / 255 * (0.501 if bits == 8 else 0.002)
@@ -226,13 +228,13 @@ def test_a_segmentation_tells_what_its_numbers_mean(tmp_path):
     write_series(to_canonical(image), tmp_path / "dicom", Side.RIGHT, patient="p", description="d", seed=0)
     plain = write_knee(tmp_path, image, labels)
     expected = mask_counts(tmp_path / "d", prepare_knee(plain, tmp_path / "d", PREPARATION))
-    classes = map_labels(to_canonical(labels).array, PREPARATION.label_map, PREPARATION.scheme)
+    classes = labels_to_classes(to_canonical(labels).array, PREPARATION.label_names, PREPARATION.scheme)
     grids = find_slice_grids(tmp_path / "dicom")
     stored = reorient(to_canonical(labels).with_array(classes), axis_codes(grids[0].affine))
     write_segmentation(stored, PREPARATION.scheme, Side.RIGHT, grids, tmp_path / "labels.dcm", "k")
     knee = ManifestRow("seg", "p", "", Side.UNKNOWN, tmp_path / "dicom", tmp_path / "labels.dcm")
-    for label_map in (None, LABEL_MAPS["oai-zib"]):
-        case = prepare_knee(knee, tmp_path / "d", replace(PREPARATION, label_map=label_map))
+    for label_names in (None, LABEL_NAMES["oai-zib"]):
+        case = prepare_knee(knee, tmp_path / "d", replace(PREPARATION, label_names=label_names))
         assert mask_counts(tmp_path / "d", case) == expected
 
 

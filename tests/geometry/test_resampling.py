@@ -14,7 +14,7 @@ from knee3d.geometry.orientation import to_canonical
 from knee3d.geometry.resampling import LINEAR, NEAREST, oblique_grid, resample
 from knee3d.geometry.volume import Volume
 from knee3d.io.volume_file import read_volume
-from knee3d.labels.label_map import LABEL_MAPS, map_labels
+from knee3d.labels.label_names import LABEL_NAMES, labels_to_classes
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.postprocess.confusion_matrix import confusion_matrix, dice
 from knee3d.postprocess.decision import decide_labels
@@ -121,7 +121,7 @@ def test_bytes_become_what_floats_become():
 def test_real_cartilage_survives_an_oblique_view_and_the_way_back(path):
     """Tissue as probabilities, turned about all axes and back, linearly both ways: Dice of each tissue over 0.99."""
     volume = to_canonical(read_volume(path))
-    labels = map_labels(volume.array, LABEL_MAPS["pymskt"], SCHEMES["compartments"])
+    labels = labels_to_classes(volume.array, LABEL_NAMES["pymskt"], SCHEMES["compartments"])
     box = tuple(
         slice(max(0, side.start - 2), side.stop + 2) for side in ndimage.find_objects((labels > 0).astype(int))[0]
     )

@@ -26,9 +26,9 @@ from knee3d.geometry.orientation import Side, mirror_left_right
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.view_names import FUSED
 from knee3d.io.dicom.writer import write_series
-from knee3d.io.label_map_file import LABELS_FILE, write_label_map
+from knee3d.io.label_names_file import LABELS_FILE, write_label_names
 from knee3d.io.volume_file import read_volume, write_volume
-from knee3d.labels.label_map import LABEL_MAPS, map_labels
+from knee3d.labels.label_names import LABEL_NAMES, labels_to_classes
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.phantom.parametric_knee import parametric_knee
 from knee3d.report.measures_files import read_measures_csv
@@ -57,7 +57,7 @@ def write_cohort(folder: Path) -> Path:
     for number, (side, split) in enumerate(((Side.RIGHT, Split.VAL), (Side.LEFT, Split.TEST)), start=1):
         case = f"P{number:03d}"
         labels = parametric_knee(SHAPE, seed=number)
-        classes = map_labels(labels.array, LABEL_MAPS["pymskt"], SCHEME)
+        classes = labels_to_classes(labels.array, LABEL_NAMES["pymskt"], SCHEME)
         noise = np.random.default_rng(number).integers(-NOISE, NOISE + 1, SHAPE)
         image = labels.with_array((INTENSITIES[classes] + noise).astype(np.int16))
         mask, place = labels, folder / case / "image.nii.gz"
@@ -68,7 +68,7 @@ def write_cohort(folder: Path) -> Path:
             write_volume(image, place)
         write_volume(mask, folder / case / "mask.nii.gz")
         knees.append(ManifestRow(case, case, "", side, place, folder / case / "mask.nii.gz", split))
-    write_label_map(folder / LABELS_FILE, LABEL_MAPS["pymskt"].names)
+    write_label_names(folder / LABELS_FILE, LABEL_NAMES["pymskt"].names)
     write_manifest(folder / "knees.csv", tuple(knees))
     return folder / "knees.csv"
 

@@ -30,7 +30,7 @@ from knee3d.io.dicom.segmentation import write_segmentation
 from knee3d.io.dicom.series import find_slice_grids
 from knee3d.io.dicom.writer import write_series
 from knee3d.io.image_source import ReadOptions, read_image, read_mask
-from knee3d.io.label_map_file import read_label_map
+from knee3d.io.label_names_file import read_label_names
 from knee3d.io.outlines import OutlineError
 from knee3d.io.slicer_segmentation import segmentation_header
 from knee3d.io.volume_file import VolumeFileError, write_volume
@@ -85,7 +85,7 @@ def read(target: Path) -> None:
     if target.name == "knees.csv":
         read_manifest(target, must_exist=False)
     elif target.suffix in (".ctbl", ".json"):
-        read_label_map(str(target))
+        read_label_names(str(target))
     elif target.name in MASKS:
         image = Volume(np.zeros((3, 4, 5), np.int16), IPL)
         read_mask(target, lambda: KneeImage(image.array, image.affine, Side.RIGHT)).on_grid_of(image)

@@ -169,7 +169,7 @@ def test_channels_of_every_form_are_the_same_labels(tmp_path):
         labels = mask.on_grid_of(to_canonical(image))
         assert labels.same_grid(to_canonical(Volume(LABELS, grid)))
         np.testing.assert_array_equal(reorient(labels, axis_codes(grid)).array, LABELS)
-        assert mask.label_map is None
+        assert mask.label_names is None
 
 
 @pytest.mark.parametrize("kinds", ["list domain domain domain", "vector space space space"])
@@ -340,7 +340,7 @@ def test_an_older_slicer_has_a_channel_for_each_segment(tmp_path):
     channels[0, ..., 0], channels[1, ..., 1] = 1, 1
     fields = {"Segment0_ID": "a", "Segment0_Name": "femur", "Segment1_ID": "b", "Segment1_Name": "tibia"}
     mask = slicer_file(tmp_path / "old.seg.nrrd", channels, fields, lists=True)
-    assert dict(mask.label_map.names) == {1: "femur", 2: "tibia"}
+    assert dict(mask.label_names.names) == {1: "femur", 2: "tibia"}
     assert np.bincount(mask.labels.array.ravel()).tolist() == [60, 30, 30]
 
 
@@ -362,4 +362,4 @@ def test_segments_may_be_numbered_with_gaps(tmp_path):
     fields = {"Segment0_ID": "a", "Segment0_Name": "femur", "Segment0_LabelValue": "1",
               "Segment2_ID": "c", "Segment2_Name": "tibia", "Segment2_LabelValue": "2"}  # fmt: skip
     mask = slicer_file(tmp_path / "s.seg.nrrd", (np.arange(120) % 3).astype(np.uint8).reshape(4, 5, 6), fields)
-    assert dict(mask.label_map.names) == {1: "femur", 2: "tibia"}
+    assert dict(mask.label_names.names) == {1: "femur", 2: "tibia"}

@@ -17,7 +17,7 @@ from knee3d.io.image_source import ImageSource, read_image, read_mask
 from knee3d.io.label_files import LABEL_FORMATS, check_label_format, read_labels, write_labels
 from knee3d.io.slicer_segmentation import read_segments
 from knee3d.io.volume_file import read_volume
-from knee3d.labels.label_map import LabelMap
+from knee3d.labels.label_names import LabelNames
 from knee3d.labels.label_scheme import SCHEMES
 
 SCHEME = SCHEMES["iwoai"]
@@ -44,10 +44,10 @@ def test_labels_come_back_as_a_mask_of_the_same_image(knee, tmp_path, form, zipp
     written = write_labels(labels_for(image), SCHEME, source, form, tmp_path / "out", "knee_1")
     assert [one.name for one in (tmp_path / "out").iterdir()] == [written.name] == [LABEL_FORMATS[form]]
     mask = read_mask(written, lambda: read_image(source.path))
-    labels, label_map = mask.on_grid_of(to_canonical(image)), mask.label_map
+    labels, label_names = mask.on_grid_of(to_canonical(image)), mask.label_names
     np.testing.assert_array_equal(labels.array, to_canonical(labels_for(image)).array)
     assert labels.same_grid(to_canonical(image))
-    assert label_map == (LabelMap(dict(enumerate(SCHEME.names, start=1))) if "seg" in form else None)
+    assert label_names == (LabelNames(dict(enumerate(SCHEME.names, start=1))) if "seg" in form else None)
     if form != "dicom-seg":
         assert read_volume(written).same_grid(image)
         np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(written))).T, labels_for(image).array)
@@ -107,9 +107,9 @@ TRUTH[1:3, 2:4, 2:6], TRUTH[4:5, 2:4, 2:6] = 1, 2
 NAMES = ("femoral cartilage", "patellar cartilage")
 
 
-def slicer_labels(path: Path, label_map: LabelMap | None = None) -> np.ndarray:
+def slicer_labels(path: Path, label_names: LabelNames | None = None) -> np.ndarray:
     """Classes of `SCHEME` as `prepare` gets them."""
-    preparation = PrepareConfig(SCHEMES["compartments"], label_map)
+    preparation = PrepareConfig(SCHEMES["compartments"], label_names)
     classes, _ = read_mask_classes(path, lambda: KneeImage(IMAGE.array, IMAGE.affine, Side.RIGHT), preparation)
     return reorient(classes, "RAS").array
 
@@ -141,12 +141,16 @@ def test_segments_that_overlap_go_to_the_first(tmp_path, caplog):
 def test_a_label_file_that_contradicts_segments_is_refused(tmp_path):
     path = slicer_file(tmp_path / "a.seg.nrrd", TRUTH, IMAGE.affine, [(NAMES[0], 1, 0), (NAMES[1], 2, 0)])
     with pytest.raises(ValueError, match=r"a\.seg\.nrrd says that 2 is patellar.*the label file says femur"):
-        slicer_labels(path, LabelMap({1: NAMES[0], 2: "femur"}))
-    np.testing.assert_array_equal(slicer_labels(path, LabelMap({1: NAMES[0], 9: "femur"})), np.array([0, 1, 3])[TRUTH])
+        slicer_labels(path, LabelNames({1: NAMES[0], 2: "femur"}))
+    np.testing.assert_array_equal(
+        slicer_labels(path, LabelNames({1: NAMES[0], 9: "femur"})), np.array([0, 1, 3])[TRUTH]
+    )
     other = slicer_file(tmp_path / "b.seg.nrrd", TRUTH, IMAGE.affine, [("Segment_1", 1, 0), ("mine", 2, 0)])
     with pytest.raises(ValueError, match=r"b\.seg\.nrrd mean is not known"):
         slicer_labels(other)
-    np.testing.assert_array_equal(slicer_labels(other, LabelMap(dict(enumerate(NAMES, 1)))), np.array([0, 1, 3])[TRUTH])
+    np.testing.assert_array_equal(
+        slicer_labels(other, LabelNames(dict(enumerate(NAMES, 1)))), np.array([0, 1, 3])[TRUTH]
+    )
 
 
 def test_slicer_opens_labels_with_names_and_colours(tmp_path):

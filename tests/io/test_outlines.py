@@ -9,7 +9,7 @@ from scipy.io import savemat
 from knee3d.geometry.orientation import Side, mirror_left_right
 from knee3d.geometry.volume import Volume
 from knee3d.io.outlines import OutlineError, read_outlines
-from knee3d.labels.label_map import LABEL_MAPS
+from knee3d.labels.label_names import LABEL_NAMES
 
 ROWS, COLUMNS, SLICES = 12, 15, 6
 FIELDS = ("FemoralCartilage", "LateralTibialCartilage", "MedialTibialCartilage", "PatellarCartilage",
@@ -66,12 +66,12 @@ def expected() -> np.ndarray:
 def test_outlines_become_voxels_whatever_way_slices_count(tmp_path, side, order):
     """Canonical slices run from the patient's right to the left: in a right knee from lateral to medial."""
     path = save(tmp_path / "o.mat", knee()[::order])
-    labels, label_map = read_outlines(path, IMAGE, side)
+    labels, label_names = read_outlines(path, IMAGE, side)
     right = expected()[:, :, ::-1]
     np.testing.assert_array_equal(labels.array, right if side is Side.RIGHT else right[:, :, ::-1])
     assert labels.same_grid(IMAGE)
     assert labels.array.dtype == np.uint8
-    assert label_map == LABEL_MAPS["imorphics"]
+    assert label_names == LABEL_NAMES["imorphics"]
     if side is Side.LEFT:
         np.testing.assert_array_equal(mirror_left_right(labels).array, right)
 

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from knee3d.labels.label_map import LABEL_MAPS, LabelMap, map_labels
+from knee3d.labels.label_names import LABEL_NAMES, LabelNames, labels_to_classes
 from knee3d.labels.label_scheme import SCHEMES, TISSUE_NAMES, known_tissue_names
 
 
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=lambda scheme: scheme.name)
 def test_every_scheme_maps_to_itself(scheme):
     labels = np.arange(scheme.classes).reshape(1, 1, -1)
-    np.testing.assert_array_equal(map_labels(labels, LABEL_MAPS[scheme.name], scheme), labels)
+    np.testing.assert_array_equal(labels_to_classes(labels, LABEL_NAMES[scheme.name], scheme), labels)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=lambda scheme: scheme.name)
@@ -32,7 +32,7 @@ def test_pymskt_numbers_become_the_schemes_classes():
         "bones": [0, 4, 5, 5, 6, 1, 2, 3, 0, 0, 0],
     }
     for name, classes in expected.items():
-        mapped = map_labels(labels, LABEL_MAPS["pymskt"], SCHEMES[name])
+        mapped = labels_to_classes(labels, LABEL_NAMES["pymskt"], SCHEMES[name])
         assert mapped.dtype == np.uint8
         assert mapped.tolist() == classes
 
@@ -40,10 +40,10 @@ def test_pymskt_numbers_become_the_schemes_classes():
 @pytest.mark.parametrize("labels", [[0, 99], [0, -1], [0, 1.5], [0, np.nan]])
 def test_values_without_a_name_are_refused(labels):
     with pytest.raises(ValueError, match="have no name"):
-        map_labels(np.array(labels), LABEL_MAPS["pymskt"], SCHEMES["cartilage"])
+        labels_to_classes(np.array(labels), LABEL_NAMES["pymskt"], SCHEMES["cartilage"])
 
 
 @pytest.mark.parametrize("names", [{0: "femur"}, {1: "femour"}, {70000: "femur"}])
 def test_impossible_numberings_are_refused(names):
     with pytest.raises(ValueError, match="label values|unknown tissue"):
-        LabelMap(names).check_names(known_tissue_names())
+        LabelNames(names).check_names(known_tissue_names())

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from knee3d.geometry.orientation import Side, mirror_left_right, reorient
-from knee3d.labels.label_map import LABEL_MAPS
+from knee3d.labels.label_names import LABEL_NAMES
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.labels.laterality import agreed_side, check_side, side_from_labels
 from knee3d.phantom.parametric_knee import parametric_knee
 
 R, L, UNKNOWN = Side.RIGHT, Side.LEFT, Side.UNKNOWN
-PYMSKT = LABEL_MAPS["pymskt"]
+PYMSKT = LABEL_NAMES["pymskt"]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_tibial_cartilage_or_menisci_are_enough(knee, kept):
 def test_without_a_pair_it_tells_nothing(knee, kept):
     alone = knee.with_array(np.where(np.isin(knee.array, kept), knee.array, 0))
     assert side_from_labels(alone, PYMSKT) is UNKNOWN
-    assert side_from_labels(knee, LABEL_MAPS["compartments"]) is UNKNOWN
+    assert side_from_labels(knee, LABEL_NAMES["compartments"]) is UNKNOWN
 
 
 def test_tissues_that_contradict_each_other(knee):

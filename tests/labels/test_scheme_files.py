@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from knee3d.labels.label_map import LabelMap, map_labels
+from knee3d.labels.label_names import LabelNames, labels_to_classes
 from knee3d.labels.label_scheme import SCHEMES, known_tissue_names
 from knee3d.labels.scheme_files import find_scheme, scheme_from_json, scheme_to_json
 
@@ -30,11 +30,11 @@ def test_a_scheme_of_a_file_maps_masks(tmp_path):
     assert scheme.tissues[1].colour == (0x4D, 0xBB, 0xD5)
     assert scheme.pieces == (1, 2)
     assert not scheme.sided
-    label_map = LabelMap({1: "synovial fluid", 2: "femur", 7: "femoral cartilage", 9: "effusion"})
-    label_map.check_names(known_tissue_names(scheme))
-    np.testing.assert_array_equal(map_labels(np.array([0, 1, 2, 7, 9]), label_map, scheme), [0, 2, 0, 1, 2])
+    label_names = LabelNames({1: "synovial fluid", 2: "femur", 7: "femoral cartilage", 9: "effusion"})
+    label_names.check_names(known_tissue_names(scheme))
+    np.testing.assert_array_equal(labels_to_classes(np.array([0, 1, 2, 7, 9]), label_names, scheme), [0, 2, 0, 1, 2])
     with pytest.raises(ValueError, match="unknown tissue 'synovial fluid' for label 1"):
-        label_map.check_names(known_tissue_names())
+        label_names.check_names(known_tissue_names())
 
 
 @pytest.mark.parametrize("name", SCHEMES)
@@ -47,8 +47,8 @@ def test_builtin_schemes_are_recorded_by_name(name):
 def test_a_mask_may_call_a_class_by_its_own_name(tmp_path):
     """As results of knee3d do, and what is restored from a dataset."""
     scheme = find_scheme(written(tmp_path, of({"name": "fluid", "sources": ["effusion"]}, {"name": "acl"})))
-    label_map = LabelMap({1: "fluid", 2: "acl", 3: "effusion"})
-    np.testing.assert_array_equal(map_labels(np.array([0, 1, 2, 3]), label_map, scheme), [0, 1, 2, 1])
+    label_names = LabelNames({1: "fluid", 2: "acl", 3: "effusion"})
+    np.testing.assert_array_equal(labels_to_classes(np.array([0, 1, 2, 3]), label_names, scheme), [0, 1, 2, 1])
     assert scheme_from_json(json.loads(json.dumps(scheme_to_json(scheme)))) == scheme
 
 

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from knee3d.geometry.orientation import Side, mirror_left_right, reorient
 from knee3d.geometry.volume import Volume
-from knee3d.labels.label_map import LABEL_MAPS, map_labels
+from knee3d.labels.label_names import LABEL_NAMES, labels_to_classes
 from knee3d.labels.label_scheme import FEMORAL, PATELLAR, SCHEMES, TIBIAL
 from knee3d.morphometry.knee_measurements import measure_knee, thickness_map
 from knee3d.morphometry.measurement import UNITS, WHOLE, Measurement
@@ -25,7 +25,7 @@ def a_knee() -> Volume:
 
 def labelled(scheme: str, knee: Volume | None = None) -> Volume:
     knee = knee or a_knee()
-    return knee.with_array(map_labels(knee.array, LABEL_MAPS["pymskt"], SCHEMES[scheme]))
+    return knee.with_array(labels_to_classes(knee.array, LABEL_NAMES["pymskt"], SCHEMES[scheme]))
 
 
 def values(findings) -> dict[tuple[str, str, str], float]:

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from knee3d.geometry.volume import Volume
 from knee3d.io.volume_file import read_volume
-from knee3d.labels.label_map import LABEL_MAPS
+from knee3d.labels.label_names import LABEL_NAMES
 from knee3d.morphometry.level_set import level_set_from_labels
 from knee3d.morphometry.mesh import enclosed_volume_mm3, mask_surface, tissue_surface
 from knee3d.phantom.parametric_knee import parametric_knee
@@ -231,7 +231,7 @@ def made_up() -> Volume:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("value", LABEL_MAPS["pymskt"].names)
+@pytest.mark.parametrize("value", LABEL_NAMES["pymskt"].names)
 def test_tissues_of_a_made_up_knee_enclose_their_voxels(made_up, value):
     mask = part_of(made_up, value)
     for keep in (1, 0.3):

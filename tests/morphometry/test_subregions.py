@@ -11,7 +11,7 @@ from turned import cartilage, turned
 from knee3d.geometry.orientation import Side, mirror_left_right, to_canonical
 from knee3d.geometry.volume import Volume
 from knee3d.io.volume_file import read_volume
-from knee3d.labels.label_map import LABEL_MAPS
+from knee3d.labels.label_names import LABEL_NAMES
 from knee3d.labels.label_scheme import FEMORAL, LATERAL_TIBIAL, MEDIAL_TIBIAL, TIBIAL
 from knee3d.morphometry.femoral_axes import IntercondylarNotch
 from knee3d.morphometry.subregions import REGIONS, FemoralLandmarks, find_femoral_landmarks
@@ -19,7 +19,7 @@ from knee3d.phantom.parametric_knee import parametric_knee
 
 pytestmark = pytest.mark.slow
 
-VALUES = {name: value for value, name in LABEL_MAPS["pymskt"].names.items()}
+VALUES = {name: value for value, name in LABEL_NAMES["pymskt"].names.items()}
 IPL = np.array([[0, 0, -1.0, 0], [0, -1.0, 0, 0], [-1.0, 0, 0, 0], [0, 0, 0, 1]])
 
 

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from knee3d.geometry.resampling import NEAREST, oblique_grid, resample
 from knee3d.geometry.volume import Volume
 from knee3d.io.volume_file import read_volume
-from knee3d.labels.label_map import LABEL_MAPS
+from knee3d.labels.label_names import LABEL_NAMES
 from knee3d.labels.label_scheme import BONE_OF, FEMORAL, LATERAL_TIBIAL, MEDIAL_TIBIAL, PATELLAR, TIBIAL
 from knee3d.morphometry.level_set import level_set_from_labels, level_set_from_probabilities
 from knee3d.morphometry.thickness import interface_on_bone, interface_without_bone, thickness_along_rays
@@ -165,7 +165,7 @@ def test_labels_win_where_probabilities_say_otherwise():
 
 def plates(labels: Volume):
     """Plate name to the fields of it and its bone, in a box around the plate."""
-    values = {name: value for value, name in LABEL_MAPS["pymskt"].names.items()}
+    values = {name: value for value, name in LABEL_NAMES["pymskt"].names.items()}
     for name in (FEMORAL, MEDIAL_TIBIAL, LATERAL_TIBIAL, PATELLAR):
         found = ndimage.find_objects((labels.array == values[name]).astype(np.uint8))[0]
         box = tuple(slice(max(0, side.start - 12), side.stop + 12) for side in found)

@@ -22,7 +22,7 @@ from knee3d.geometry.orientation import Side, to_canonical
 from knee3d.geometry.resampling import NEAREST, resample
 from knee3d.geometry.volume import Volume
 from knee3d.io.volume_file import read_volume
-from knee3d.labels.label_map import LABEL_MAPS, map_labels
+from knee3d.labels.label_names import LABEL_NAMES, labels_to_classes
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.morphometry.knee_measurements import measure_knee
 from knee3d.morphometry.measurement import WHOLE
@@ -49,7 +49,7 @@ def turned(labels: Volume, axis: int, degrees: float) -> Volume:
 
 def cartilage(labels: Volume) -> Volume:
     """Of labels in pymskt's numbering, the three plates."""
-    return labels.with_array(map_labels(labels.array, LABEL_MAPS["pymskt"], SCHEME))
+    return labels.with_array(labels_to_classes(labels.array, LABEL_NAMES["pymskt"], SCHEME))
 
 
 def parts(labels: Volume, own_axes: bool = True) -> Found:

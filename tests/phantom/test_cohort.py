@@ -12,9 +12,9 @@ from knee3d.dataset.manifest import read_manifest
 from knee3d.geometry.orientation import Side, axis_codes, to_canonical
 from knee3d.geometry.volume import Volume
 from knee3d.io.image_source import read_image
-from knee3d.io.label_map_file import read_label_map
+from knee3d.io.label_names_file import read_label_names
 from knee3d.io.volume_file import read_volume, write_volume
-from knee3d.labels.label_map import LABEL_MAPS
+from knee3d.labels.label_names import LABEL_NAMES
 from knee3d.phantom.cohort import LOSS, CohortConfig, CohortRecord, write_cohort
 from knee3d.phantom.parametric_knee import parametric_knee
 
@@ -37,7 +37,7 @@ def test_the_table_lists_right_and_left_and_a_follow_up(cohort):
         ("P002", "baseline", Side.LEFT),
         ("P001", "follow-up", Side.RIGHT),
     ]
-    assert read_label_map(str(cohort / "labels.json")).names == LABEL_MAPS["pymskt"].names
+    assert read_label_names(str(cohort / "labels.json")).names == LABEL_NAMES["pymskt"].names
 
 
 def test_images_are_dicom_on_the_masks_grid(cohort):

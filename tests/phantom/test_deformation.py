@@ -9,12 +9,12 @@ from real_knees import each_label_map
 from knee3d.geometry.orientation import reorient, to_canonical
 from knee3d.geometry.volume import Volume
 from knee3d.io.volume_file import read_volume
-from knee3d.labels.label_map import LABEL_MAPS
+from knee3d.labels.label_names import LABEL_NAMES
 from knee3d.labels.label_scheme import FEMORAL, LATERAL_TIBIAL, MEDIAL_TIBIAL, PATELLAR
 from knee3d.phantom.deformation import deform_labels, draw_deformation, thin_cartilage
 from knee3d.phantom.parametric_knee import parametric_knee
 
-VALUE = {name: value for value, name in LABEL_MAPS["pymskt"].names.items()}
+VALUE = {name: value for value, name in LABEL_NAMES["pymskt"].names.items()}
 
 
 @cache

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from knee3d.geometry.volume import Volume
-from knee3d.labels.label_map import LABEL_MAPS
+from knee3d.labels.label_names import LABEL_NAMES
 from knee3d.labels.label_scheme import FEMORAL, FEMUR, FIBULA, MEDIAL_MENISCUS, PATELLAR, TIBIA
 from knee3d.phantom.image_simulation import _magnified, simulate_image
 from knee3d.phantom.parametric_knee import parametric_knee
 
-VALUE = {name: value for value, name in LABEL_MAPS["pymskt"].names.items()}
+VALUE = {name: value for value, name in LABEL_NAMES["pymskt"].names.items()}
 
 
 @cache

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from knee3d.geometry.orientation import CANONICAL, axis_codes
-from knee3d.labels.label_map import LABEL_MAPS
+from knee3d.labels.label_names import LABEL_NAMES
 from knee3d.labels.label_scheme import (
     FEMORAL,
     FEMUR,
@@ -21,7 +21,7 @@ from knee3d.phantom.parametric_knee import FEMORAL_MM, PATELLAR_MM, TIBIAL_MM, p
 
 pytestmark = pytest.mark.slow
 
-VALUE = {name: value for value, name in LABEL_MAPS["pymskt"].names.items()}
+VALUE = {name: value for value, name in LABEL_NAMES["pymskt"].names.items()}
 SMALL = (48, 44, 36)
 PLATES = {FEMORAL: (FEMUR, FEMORAL_MM), MEDIAL_TIBIAL: (TIBIA, TIBIAL_MM), LATERAL_TIBIAL: (TIBIA, TIBIAL_MM),
           PATELLAR: (PATELLA, PATELLAR_MM)}  # fmt: skip

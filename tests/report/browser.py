@@ -18,7 +18,7 @@ import pyvista as pv
 from matplotlib.image import imread, imsave
 
 from knee3d.geometry.volume import Volume
-from knee3d.labels.label_map import LABEL_MAPS, map_labels
+from knee3d.labels.label_names import LABEL_NAMES, labels_to_classes
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.morphometry.measurement import WHOLE, Measurement
 from knee3d.morphometry.mesh import mask_surface
@@ -150,7 +150,7 @@ def made_up_knee(side: str = "R") -> KneePage:
     raw = parametric_knee((44, 54, 42), seed=5)
     scheme = SCHEME
     image = simulate_image(raw, seed=5).array
-    labels = tilted(raw.with_array(map_labels(raw.array, LABEL_MAPS["pymskt"], scheme)))
+    labels = tilted(raw.with_array(labels_to_classes(raw.array, LABEL_NAMES["pymskt"], scheme)))
     grey = np.clip(image / np.percentile(image, 99.5) * 255, 0, 255).astype(np.uint8)
     meshes = {name: mask_surface(labels.with_array(labels.array == n)) for n, name in enumerate(scheme.names, start=1)}
     femoral = meshes[scheme.names[0]]

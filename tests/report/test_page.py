@@ -20,7 +20,7 @@ from matplotlib.image import imsave
 from knee3d.geometry.orientation import Side, to_canonical
 from knee3d.geometry.volume import Volume
 from knee3d.io.volume_file import read_volume
-from knee3d.labels.label_map import LABEL_MAPS, map_labels
+from knee3d.labels.label_names import LABEL_NAMES, labels_to_classes
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.morphometry.measurement import UNITS, WHOLE, Measurement
 from knee3d.morphometry.mesh import mask_surface
@@ -465,7 +465,7 @@ def wrong(**changes):
         (wrong(side="left"), "'R', 'L' or ''"),
         (wrong(image=Volume(np.zeros((2, 2, 2), dtype=np.uint8), PLAIN)), "on the labels' grid"),
         (wrong(labels=Volume(np.zeros((2, 2, 2), dtype=np.int16), PLAIN), image=None), "labels are uint8"),
-        (wrong(labels=Volume(np.full((2, 2, 2), 9, dtype=np.uint8), PLAIN), image=None), "map_labels"),
+        (wrong(labels=Volume(np.full((2, 2, 2), 9, dtype=np.uint8), PLAIN), image=None), "labels_to_classes"),
         (wrong(meshes={"bone": pv.Sphere()}), "a mesh of 'bone'"),
         (wrong(meshes={"femoral cartilage": pv.Plane()}), "not only triangles"),
         (wrong(thickness={"femoral cartilage": pv.Sphere()}), "thickness_mm"),
@@ -487,7 +487,7 @@ def test_what_does_not_fit_is_refused_by_name(changes, words, page):
 def test_a_full_size_knee_fits(tmp_path):
     raw = to_canonical(read_volume(REAL_LABELS))
     scheme = SCHEMES["iwoai"]
-    labels = raw.with_array(map_labels(raw.array, LABEL_MAPS["pymskt"], scheme))
+    labels = raw.with_array(labels_to_classes(raw.array, LABEL_NAMES["pymskt"], scheme))
     grey = np.clip(simulate_image(raw, seed=3).array / 700 * 255, 0, 255).astype(np.uint8)
     meshes = {name: mask_surface(labels.with_array(labels.array == n)) for n, name in enumerate(scheme.names, start=1)}
     thickness = {}

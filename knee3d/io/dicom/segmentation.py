@@ -24,7 +24,7 @@ from knee3d.io.dicom.grid import SliceGrid
 from knee3d.io.dicom.headers import DicomError, errors_naming, read_tags
 from knee3d.io.mask_channels import first_entry
 from knee3d.labels import label_scheme
-from knee3d.labels.label_map import LabelMap
+from knee3d.labels.label_names import LabelNames
 from knee3d.labels.label_scheme import LabelScheme, Tissue
 
 _SERIES_NUMBER = 1000  # is added to the image's, so that viewers list the labels below
@@ -110,7 +110,7 @@ def write_segmentation(
         segmentation.save_as(partial)
 
 
-def read_segmentation(path: Path, scheme: LabelScheme | None = None) -> tuple[Volume, LabelMap | None]:
+def read_segmentation(path: Path, scheme: LabelScheme | None = None) -> tuple[Volume, LabelNames | None]:
     """Read a DICOM-SEG file: binary, fractional (inside above 0.5) or label map.
 
     Args:
@@ -141,7 +141,7 @@ def read_segmentation(path: Path, scheme: LabelScheme | None = None) -> tuple[Vo
             for number in numbers[1:].tolist()
         }
     known = {number: name for number, name in names.items() if name is not None}
-    return Volume(labels.T, affine), LabelMap(known) if len(known) == len(names) else None
+    return Volume(labels.T, affine), LabelNames(known) if len(known) == len(names) else None
 
 
 def _study(grid: SliceGrid, case: str) -> pydicom.Dataset:

@@ -84,7 +84,7 @@ def _check_voxels(labels: Volume, image: Volume | None, scheme: LabelScheme) -> 
     if labels.array.max() >= scheme.classes:
         raise ValueError(
             f"labels of scheme {scheme.name!r} lie in 0 to {scheme.classes - 1}, got {labels.array.max()}; map them "
-            "with map_labels first"
+            "with labels_to_classes first"
         )
     if image is not None and (image.array.dtype != np.uint8 or not image.same_grid(labels)):
         raise ValueError(f"the image is uint8 on the labels' grid of shape {labels.shape}, got {_kind(image)}")

@@ -18,7 +18,7 @@ from knee3d.io.dicom.grid import SliceGrid
 from knee3d.io.dicom.headers import DicomError
 from knee3d.io.dicom.segmentation import is_segmentation, read_segmentation, write_segmentation
 from knee3d.io.dicom.series import SeriesSelector, find_slice_grids, read_series
-from knee3d.labels.label_map import LabelMap
+from knee3d.labels.label_names import LabelNames
 from knee3d.labels.label_scheme import SCHEMES
 
 SCHEME = SCHEMES["iwoai"]
@@ -136,7 +136,7 @@ def test_segments_have_names_colours_and_codes(make_series):
 def test_every_scheme_is_told_by_its_names_and_by_its_codes(make_series, scheme):
     folder = make_series()
     path, labels, _ = written(folder, some_labels(find_slice_grids(folder)[0], len(scheme.tissues) + 1), scheme)
-    named = LabelMap(dict(enumerate(scheme.names, start=1)))
+    named = LabelNames(dict(enumerate(scheme.names, start=1)))
     assert read_segmentation(path)[1] == named
     foreign = pydicom.dcmread(path)
     for item in foreign.SegmentSequence:
@@ -242,12 +242,12 @@ def test_overlapping_segments_go_to_the_first(make_series, caplog):
     hd.seg.Segmentation(
         images, masks, "FRACTIONAL", describe, "1.2.3.4", 2, "1.2.3.5", 1, "them", "them", "1", "1"
     ).save_as(path)
-    labels, label_map = read_segmentation(path)
+    labels, label_names = read_segmentation(path)
     expected = np.where(masks[..., 0] > 0, 1, 2 * (masks[..., 1] > 0)).astype(np.uint8).transpose(2, 1, 0)
     grid = Volume(expected, find_slice_grids(folder)[0].affine)
     np.testing.assert_array_equal(to_canonical(labels).padded_to(to_canonical(grid)).array, to_canonical(grid).array)
     assert "1 voxels lie in more than one channel" in caplog.text
-    assert label_map == LabelMap({1: "patellar cartilage", 2: "femoral cartilage"})
+    assert label_names == LabelNames({1: "patellar cartilage", 2: "femoral cartilage"})
 
 
 def test_echoes_of_one_multi_frame_file_are_all_referred_to(tmp_path):

@@ -1,4 +1,4 @@
-"""LabelMap: which number of a mask means which tissue."""
+"""LabelNames: which number of a mask means which tissue."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from knee3d.labels.label_scheme import (
 
 
 @dataclass(frozen=True)
-class LabelMap:
+class LabelNames:
     """How a source numbers its labels.
 
     Attributes:
@@ -56,39 +56,39 @@ class LabelMap:
                 raise ValueError(f"unknown tissue {name!r} for label {value}; known are: {', '.join(known)}")
 
 
-LABEL_MAPS: Mapping[str, LabelMap] = MappingProxyType({
-    "pymskt": LabelMap({
+LABEL_NAMES: Mapping[str, LabelNames] = MappingProxyType({
+    "pymskt": LabelNames({
         1: FEMORAL, 2: MEDIAL_TIBIAL, 3: LATERAL_TIBIAL, 4: PATELLAR, 5: FEMUR, 6: TIBIA, 7: PATELLA,
         8: FIBULA, 9: LATERAL_MENISCUS, 10: MEDIAL_MENISCUS,
     }),
-    "imorphics": LabelMap({
+    "imorphics": LabelNames({
         1: FEMORAL, 2: LATERAL_TIBIAL, 3: MEDIAL_TIBIAL, 4: PATELLAR, 5: LATERAL_MENISCUS, 6: MEDIAL_MENISCUS,
     }),
-    "oai-zib": LabelMap({1: FEMUR, 2: FEMORAL, 3: TIBIA, 4: TIBIAL}),
-    **{name: LabelMap(dict(enumerate(scheme.names, start=1))) for name, scheme in SCHEMES.items()},
+    "oai-zib": LabelNames({1: FEMUR, 2: FEMORAL, 3: TIBIA, 4: TIBIAL}),
+    **{name: LabelNames(dict(enumerate(scheme.names, start=1))) for name, scheme in SCHEMES.items()},
 })  # fmt: skip
 
 
-def map_labels(labels: np.ndarray, label_map: LabelMap, scheme: LabelScheme) -> np.ndarray:
+def labels_to_classes(labels: np.ndarray, label_names: LabelNames, scheme: LabelScheme) -> np.ndarray:
     """Labels in a source's numbering to a scheme's classes, by name.
 
     Args:
         labels: Any shape, integers (floats with integer values are accepted).
-        label_map: What the source's values mean.
+        label_names: What the source's values mean.
         scheme: The classes wanted. Named source tissues that it does not contain become background.
 
     Returns:
         uint8 of the same shape, 0 to classes - 1.
 
     Raises:
-        ValueError: A value that `label_map` does not name, a fraction, or NaN.
+        ValueError: A value that `label_names` does not name, a fraction, or NaN.
     """
-    kept = np.zeros(max(label_map.names, default=0) + 1, dtype=np.uint8)
-    for value, name in label_map.names.items():
+    kept = np.zeros(max(label_names.names, default=0) + 1, dtype=np.uint8)
+    for value, name in label_names.names.items():
         kept[value] = next((n for n, tissue in enumerate(scheme.tissues, start=1) if name in tissue.sources), 0)
     values = np.unique(labels)
-    unknown = [value for value in values.tolist() if value != 0 and value not in label_map.names]
+    unknown = [value for value in values.tolist() if value != 0 and value not in label_names.names]
     if unknown:
-        named = ", ".join(f"{value} {name}" for value, name in label_map.names.items())
+        named = ", ".join(f"{value} {name}" for value, name in label_names.names.items())
         raise ValueError(f"label values {unknown[:10]} have no name; named are 0 background, {named}")
     return kept[labels.astype(np.intp, copy=False)]

@@ -1,4 +1,4 @@
-"""Read and write label maps: JSON, nnU-Net's dataset.json, and label files of ITK-SNAP, FreeSurfer and 3D Slicer."""
+"""Read and write the names of label values: JSON, nnU-Net's dataset.json, and label files of ITK-SNAP, FreeSurfer and 3D Slicer."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from knee3d.atomic import whole_file
-from knee3d.labels.label_map import LABEL_MAPS, LabelMap
+from knee3d.labels.label_names import LABEL_NAMES, LabelNames
 from knee3d.labels.label_scheme import LabelScheme, known_tissue_names
 
 LABELS_FILE = "labels.json"
@@ -21,7 +21,7 @@ _ITK_SNAP = re.compile(r'\s*(?P<value>\d+)(\s+[\d.]+){6}\s+"(?P<name>[^"]*)"')
 _COLOUR_TABLE = re.compile(r"\s*(?P<value>\d+)\s+(?P<name>\S+)(\s+[\d.]+){4}\s*$")
 
 
-def read_label_map(source: str, scheme: LabelScheme | None = None) -> LabelMap:
+def read_label_names(source: str, scheme: LabelScheme | None = None) -> LabelNames:
     """The meaning of mask values.
 
     Args:
@@ -34,11 +34,11 @@ def read_label_map(source: str, scheme: LabelScheme | None = None) -> LabelMap:
         FileNotFoundError: There is no such name and no such file.
         ValueError: The file has another form, or names an unknown tissue.
     """
-    if source in LABEL_MAPS:
-        return LABEL_MAPS[source]
+    if source in LABEL_NAMES:
+        return LABEL_NAMES[source]
     path = Path(source)
     if not path.is_file():
-        raise FileNotFoundError(f"{source} is neither a label file nor a built-in; there are: {', '.join(LABEL_MAPS)}")
+        raise FileNotFoundError(f"{source} is neither a label file nor a built-in; there are: {', '.join(LABEL_NAMES)}")
     try:
         text = path.read_text(encoding="utf-8-sig")
         told = _names_in_json(text) if path.suffix.lower() == ".json" else _names_in_table(text)
@@ -48,9 +48,9 @@ def read_label_map(source: str, scheme: LabelScheme | None = None) -> LabelMap:
         twice = [value for value, count in Counter(value for value, _ in named).items() if count > 1]
         if twice:
             raise ValueError(f"it says twice what {twice[0]} means")
-        label_map = LabelMap(dict(named))
-        label_map.check_names(known_tissue_names(scheme))
-        return label_map
+        label_names = LabelNames(dict(named))
+        label_names.check_names(known_tissue_names(scheme))
+        return label_names
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f'{path} is not a label table such as {{"1": "femoral cartilage"}}: {error}') from error
 
@@ -84,7 +84,7 @@ def _names_in_table(text: str) -> list[tuple[int, str]]:
     return [(int(line["value"]), line["name"]) for line in found if line]
 
 
-def write_label_map(path: Path, names: Mapping[int, str]) -> None:
-    """Write the names of mask values, as `read_label_map` reads them."""
+def write_label_names(path: Path, names: Mapping[int, str]) -> None:
+    """Write the names of mask values, as `read_label_names` reads them."""
     with whole_file(path) as partial:
         partial.write_text(json.dumps({str(value): name for value, name in names.items()}, indent=1) + "\n")
