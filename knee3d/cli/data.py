@@ -19,9 +19,9 @@ from knee3d.cli.options import (
     count,
     jobs_option,
     modality_option,
+    name_command_of_options,
     seed_option,
     spacing_option,
-    with_owners,
 )
 from knee3d.labels.label_scheme import SCHEMES
 
@@ -103,11 +103,11 @@ def _show_findings(found: "api.Inspection") -> None:
     for one in found.volumes:
         if one.problem:
             name = one.path if one.echo is None else f"{one.path}, series {one.name} echo {one.echo}"
-            click.echo(with_owners(f"{name}: {one.problem}", inspect))
+            click.echo(name_command_of_options(f"{name}: {one.problem}", inspect))
     for reason, number in found.skipped.items():
         click.echo(f"left aside: {count(number, 'file')}, {reason}")
     for problem in found.broken[:MOST_BROKEN]:
-        click.echo(with_owners(f"broken: {problem}", inspect))
+        click.echo(name_command_of_options(f"broken: {problem}", inspect))
     if len(found.broken) > MOST_BROKEN:
         click.echo(f"broken: {len(found.broken) - MOST_BROKEN} more")
 

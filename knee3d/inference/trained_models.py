@@ -306,7 +306,7 @@ def check_dataset_matches(
             )
 
 
-def check_not_tested(dataset: CaseCollection, trained: TrainedModels, cases: Sequence[Case]) -> None:
+def check_no_test_patients(dataset: CaseCollection, trained: TrainedModels, cases: Sequence[Case]) -> None:
     """Refuse to fit on patients who were test patients when the networks were trained on this dataset.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Read and write the names of label values: JSON, nnU-Net's dataset.json, and label files of ITK-SNAP, FreeSurfer and 3D Slicer."""
+"""Read and write the names of label values: JSON, dataset.json of nnU-Net, files of ITK-SNAP, FreeSurfer, 3D Slicer."""
 
 import json
 import re

@@ -18,7 +18,7 @@ from knee3d.atomic import whole_file
 from knee3d.geometry.volume import Volume
 from knee3d.postprocess.blend import Shares, as_probabilities, blend_chunk, check_views
 from knee3d.postprocess.confusion_matrix import confusion_matrix
-from knee3d.postprocess.decision import most_probable
+from knee3d.postprocess.decision import decide_chunk
 
 CONFIDENT = 0.8
 
@@ -49,7 +49,7 @@ class CandidateVoxels:
             rule: Key of `blend.RULES`.
             thresholds: Of each tissue, between 1 - `CONFIDENT` and `CONFIDENT`; None for the most probable class.
         """
-        labels = most_probable(blend_chunk(tuple(self.probabilities), weights, rule), thresholds)
+        labels = decide_chunk(blend_chunk(tuple(self.probabilities), weights, rule), thresholds)
         return self.others + confusion_matrix(self.truth, labels, len(self.others))
 
     def within(self, corners: np.ndarray, rule: str) -> CandidateVoxels:
@@ -58,7 +58,7 @@ class CandidateVoxels:
         A label that is the same at all corners of a simplex of weights is the same throughout it. For one weight for
         each view, without thresholds.
         """
-        labels = np.stack([most_probable(blend_chunk(tuple(self.probabilities), corner, rule)) for corner in corners])
+        labels = np.stack([decide_chunk(blend_chunk(tuple(self.probabilities), corner, rule)) for corner in corners])
         kept = (labels != labels[0]).any(axis=0)
         others = self.others + confusion_matrix(self.truth[~kept], labels[0][~kept], len(self.others))
         return replace(self, probabilities=self.probabilities[:, kept], truth=self.truth[kept], others=others)

@@ -18,7 +18,7 @@ from knee3d.postprocess.blend import (
 CLEAR = 0.55  # more than half, with room for what rounding to uint8 costs
 
 
-def most_probable(probabilities: np.ndarray, thresholds: Sequence[float] | None = None) -> np.ndarray:
+def decide_chunk(probabilities: np.ndarray, thresholds: Sequence[float] | None = None) -> np.ndarray:
     """The class of each voxel.
 
     Args:
@@ -61,7 +61,7 @@ def check_thresholds(thresholds: Sequence[float] | None, classes: int) -> None:
 
 
 def decide_labels(probabilities: Volume, thresholds: Sequence[float] | None = None) -> Volume:
-    """Labels of a probability volume, see `most_probable`.
+    """Labels of a probability volume, see `decide_chunk`.
 
     Args:
         probabilities: (*shape, classes), at most 256 classes.
@@ -76,20 +76,20 @@ def decide_labels(probabilities: Volume, thresholds: Sequence[float] | None = No
     if probabilities.array.ndim != 4:
         raise ValueError(f"probabilities have a last axis of classes, got shape {probabilities.array.shape}")
     check_thresholds(thresholds, probabilities.array.shape[-1])
-    return probabilities.with_array(labels_from_probabilities(probabilities.array, thresholds))
+    return probabilities.with_array(decide_array(probabilities.array, thresholds))
 
 
-def labels_from_probabilities(probabilities: np.ndarray, thresholds: Sequence[float] | None = None) -> np.ndarray:
-    """As `most_probable`; where there are three axes of voxels, all cores share them.
+def decide_array(probabilities: np.ndarray, thresholds: Sequence[float] | None = None) -> np.ndarray:
+    """As `decide_chunk`; where there are three axes of voxels, all cores share them.
 
     Args:
         probabilities: (..., classes), floats, or uint8, where 255 is 1.
         thresholds: Of each tissue.
     """
     if probabilities.ndim != 4:
-        return most_probable(as_probabilities(probabilities), thresholds)
+        return decide_chunk(as_probabilities(probabilities), thresholds)
     return _labelled(
-        probabilities.shape, lambda piece: most_probable(as_probabilities(probabilities[piece]), thresholds)
+        probabilities.shape, lambda piece: decide_chunk(as_probabilities(probabilities[piece]), thresholds)
     )
 
 
@@ -121,7 +121,7 @@ def fused_labels(
         unclear = np.flatnonzero(~clear_background(parts, level))
         labels = np.zeros(parts[0].shape[:-1], dtype=np.uint8)
         rows = [part.reshape(-1, part.shape[-1]).take(unclear, axis=0) for part in parts]
-        labels.reshape(-1)[unclear] = most_probable(blend_chunk(rows, shares, rule), thresholds)
+        labels.reshape(-1)[unclear] = decide_chunk(blend_chunk(rows, shares, rule), thresholds)
         return labels
 
     return first.with_array(_labelled(first.array.shape, label))

@@ -23,7 +23,7 @@ import numpy as np
 from knee3d.geometry.volume import Volume
 from knee3d.postprocess.blend import as_probabilities
 from knee3d.postprocess.confusion_matrix import confusion_matrix, dice, nan_mean
-from knee3d.postprocess.decision import labels_from_probabilities
+from knee3d.postprocess.decision import decide_array
 
 MISSING = 0.05
 VOLUME_FACTOR = 1.5
@@ -99,7 +99,7 @@ class ViewAccumulator:
 
     def add(self, index: Any, part: np.ndarray) -> None:
         """Take in probabilities (..., classes) of some voxels, as numpy indexes them."""
-        labels = labels_from_probabilities(part)
+        labels = decide_array(part)
         if self._region is not None:
             labels *= self._region[index]
         tissue = labels > 0
