@@ -14,6 +14,7 @@ from functools import cache
 import numpy as np
 from scipy import sparse
 
+from knee3d.geometry.box import bounding_box, box_between
 from knee3d.geometry.volume import Volume
 
 SAME = 5e-3
@@ -59,7 +60,8 @@ def axis_filter(count: int, ratio: float, wanted: int) -> sparse.csr_array:
         wanted: Voxels of the other axis.
 
     Returns:
-        (wanted, count) float32, sparse, with rows that add up to 1. Beyond the ends the outermost voxel counts.
+        (wanted, count) float32, sparse, the indices of each row sorted, with rows that add up to 1. Beyond the ends the
+        outermost voxel counts.
     """
     places = (count - 1) / 2 + (np.arange(wanted) - (wanted - 1) / 2) * ratio
     half = np.sqrt(max(ratio**2 - 1, 0.0)) / 2
@@ -69,6 +71,7 @@ def axis_filter(count: int, ratio: float, wanted: int) -> sparse.csr_array:
     rows, kept = np.broadcast_to(np.arange(wanted)[:, None], index.shape), weights > 1e-9
     places_in = np.clip(index, 0, count - 1)  # beyond an end the outermost voxel is repeated; equal places add up
     found = sparse.coo_array((weights[kept], (rows[kept], places_in[kept])), shape=(wanted, count)).tocsr()
+    found.sum_duplicates()  # and sorts
     return found.astype(np.float32)
 
 
@@ -152,9 +155,28 @@ def resample_labels(labels: Volume, grid: Volume) -> Volume:
     """
     if grid.shape == labels.shape and labels.same_grid(grid):
         return labels
-    best, found = np.full(grid.shape, -1, np.float32), np.zeros(grid.shape, labels.array.dtype)
-    for label in np.unique(labels.array):
-        share = resample_axes(labels.with_array((labels.array == label).astype(np.float32)), grid).array
-        better = share > best + 1e-6
-        best[better], found[better] = share[better], label
+    filters = grid_filters(labels, grid)
+    most, rest = np.zeros(grid.shape, np.float32), np.ones(grid.shape, np.float32)
+    found = np.zeros(grid.shape, labels.array.dtype)
+    for label in np.unique(labels.array[labels.array > 0]):
+        source = bounding_box(labels.array == label)
+        assert source is not None
+        target = box_between(*np.array([_reached(one, side) for one, side in zip(filters, source, strict=True)]).T)
+        share = (labels.array[source] == label).astype(np.float32)
+        for axis, weights in enumerate(filters):
+            share = filter_axis(share, weights[target[axis], source[axis]], axis)
+        better = share > most[target] + EQUAL
+        most[target][better], found[target][better] = share[better], label
+        rest[target] -= share
+    found[rest >= most - EQUAL] = 0
     return Volume(found, grid.affine)
+
+
+EQUAL = 1e-6
+"""Shares of a voxel that differ by less are equal."""
+
+
+def _reached(weights: sparse.csr_array, side: slice) -> tuple[int, int]:
+    """The first of the voxels that some others count for, and the one after the last."""
+    rows = np.flatnonzero(np.diff(weights[:, side].indptr))
+    return int(rows[0]), int(rows[-1]) + 1
