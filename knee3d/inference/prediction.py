@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -132,6 +132,18 @@ class PlaneView:
     plane: Plane
     predictor: Predictor
     known: PredictedSlices = field(default_factory=PredictedSlices)
+
+    def grid(self, image: Volume) -> Volume:
+        """The voxels that the network sees: those of the image."""
+        return image
+
+    def resampled(self, image: Volume) -> Volume:
+        """What the network sees: the image as it is."""
+        return image
+
+    def knowing(self, known: PredictedSlices) -> PlaneView:
+        """The same view, which need not compute some slices again."""
+        return replace(self, known=known)
 
     def steps(self, image: Volume) -> int:
         """Slices of the image."""

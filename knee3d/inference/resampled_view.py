@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from scipy import sparse
@@ -19,8 +20,11 @@ from knee3d.inference.patch_view import PatchView
 from knee3d.inference.prediction import BATCH_PIXELS, Classifier, Part, PlaneView, check_image
 
 
+AnyView = TypeVar("AnyView", PlaneView, PatchView)
+
+
 @dataclass(frozen=True, eq=False)
-class ResampledView:
+class ResampledView(Generic[AnyView]):
     """A view on voxels of its own.
 
     Attributes:
@@ -29,7 +33,7 @@ class ResampledView:
             this voxel size, nothing is resampled.
     """
 
-    view: PlaneView | PatchView
+    view: AnyView
     spacing_mm: tuple[float, float, float]
 
     @property
@@ -42,13 +46,17 @@ class ResampledView:
         """The axis along which the view predicts slab after slab."""
         return self.view.plane.axis if isinstance(self.view, PlaneView) else 0
 
+    def grid(self, image: Volume) -> Volume:
+        """The voxels that the network sees; their values do not matter."""
+        return axis_grid(image, self.spacing_mm)
+
     def resampled(self, image: Volume) -> Volume:
         """The image with the voxels of the network: the image itself where they are the same."""
-        return resample_axes(image, axis_grid(image, self.spacing_mm))
+        return resample_axes(image, self.grid(image))
 
     def steps(self, image: Volume) -> int:
         """See `View`: steps of the view on the resampled image."""
-        return self.view.steps(axis_grid(image, self.spacing_mm))
+        return self.view.steps(self.grid(image))
 
     def parts(
         self, image: Volume, region: np.ndarray | None = None, advance: Callable[[int], object] = lambda steps: None

@@ -1,7 +1,7 @@
 """Find the region of interest of a knee from a few slices.
 
-A coarse look: every `SURVEY_MM` of each plane one slice goes through its network, at full resolution within the slice,
-because networks know tissue by its size in pixels. What they find, and `MARGIN_MM` around it, is the region that is
+A coarse look: every `SURVEY_MM` of each plane one slice goes through its network, with the pixels that the network
+knows, as networks know tissue by its size in pixels. What they find, and `MARGIN_MM` around it, is the region that is
 then computed with every slice. Whatever makes that doubtful is said, and such a knee is better computed whole.
 """
 
@@ -14,10 +14,12 @@ from itertools import combinations
 import numpy as np
 from scipy import ndimage
 
+from knee3d.geometry.axis_resampling import SAME
 from knee3d.geometry.box import Box, bounding_box, box_between, box_corners, whole_box
 from knee3d.geometry.volume import Volume
 from knee3d.inference.prediction import PlaneView, PredictedSlices, View
 from knee3d.inference.rectangles import contains, widen_to_stride
+from knee3d.inference.resampled_view import ResampledView
 from knee3d.postprocess.cleaning import small_components
 
 SURVEY_MM = 6.0
@@ -54,8 +56,14 @@ class RegionOfInterest:
 
     def views(self, views: Mapping[str, View]) -> dict[str, View]:
         """The same views, which know what was found already."""
-        knowing = {name: replace(views[name], known=known) for name, known in self.known.items()}  # type: ignore
-        return {**views, **knowing}
+        found = dict(views)
+        for name, known in self.known.items():
+            view = views[name]
+            if isinstance(view, PlaneView):
+                found[name] = view.knowing(known)
+            elif isinstance(view, ResampledView) and isinstance(view.view, PlaneView):
+                found[name] = replace(view, view=view.view.knowing(known))
+        return found
 
 
 def localizer_slices(image: Volume, axis: int) -> range:
@@ -65,7 +73,7 @@ def localizer_slices(image: Volume, axis: int) -> range:
 
 
 def localize_roi(
-    image: Volume, views: Mapping[str, PlaneView], advance: Callable[[int], object] = lambda slices: None
+    image: Volume, views: Mapping[str, SurveyedView], advance: Callable[[int], object] = lambda slices: None
 ) -> RegionOfInterest:
     """Survey a knee: one view as a whole, the one with least to compute, the others around what it finds.
 
@@ -80,11 +88,12 @@ def localize_roi(
     regions: dict[str, np.ndarray] = {}
     known: dict[str, PredictedSlices] = {}
     box = whole_box(image.shape)
-    for name, view in sorted(views.items(), key=lambda one: _share(image, one[1].plane.axis)):
-        found, known[name] = _looked(image, view, box, blocks, advance)
+    for name, view in sorted(views.items(), key=lambda one: _share(image, one[1])):
+        seen = view.resampled(image)
+        found, known[name] = _looked(image, seen, _plane_view(view), box, blocks, advance)
         if not found.any():
             return RegionOfInterest(None, f"the quick look finds no tissue in the {name} view", known)
-        regions[name] = _widened(found, view.plane.axis, blocks, image.spacing_mm)
+        regions[name] = _widened(found, _plane_view(view).plane.axis, blocks, image.spacing_mm, seen.spacing_mm)
         if not contains(box, _around(regions[name], blocks, image.shape)):
             return RegionOfInterest(
                 None, f"the {name} view finds tissue beyond where the quick look has found any before", known
@@ -123,37 +132,82 @@ def touches_edge(labels: Volume, region: np.ndarray) -> bool:
     return bool(contact.max() >= SPECK_MM2)
 
 
-def _share(image: Volume, axis: int) -> float:
-    """Of the image that is looked at along an axis."""
-    return len(localizer_slices(image, axis)) / image.shape[axis]
+SurveyedView = PlaneView | ResampledView[PlaneView]
+"""A view of a plane, on the voxels of the image or on its own."""
+
+
+def _plane_view(view: SurveyedView) -> PlaneView:
+    return view.view if isinstance(view, ResampledView) else view
+
+
+def survey_length(image: Volume, view: SurveyedView) -> int:
+    """The number of slices of an image that the survey of a view looks at."""
+    return len(localizer_slices(view.grid(image), _plane_view(view).plane.axis))
+
+
+def _share(image: Volume, view: SurveyedView) -> float:
+    """Of the image that a view looks at."""
+    return survey_length(image, view) / view.grid(image).shape[_plane_view(view).plane.axis]
 
 
 def _looked(
-    image: Volume, view: PlaneView, box: Box, blocks: np.ndarray, advance: Callable[[int], object]
+    image: Volume, seen: Volume, view: PlaneView, box: Box, blocks: np.ndarray, advance: Callable[[int], object]
 ) -> tuple[np.ndarray, PredictedSlices]:
-    """Blocks in which a view finds tissue within a box, and what its network said."""
-    axis, every = view.plane.axis, localizer_slices(image, view.plane.axis)
-    height, width = np.delete(image.shape, axis).tolist()
-    rows, columns = (side for number, side in enumerate(box) if number != axis)
+    """Blocks of the image in which a view finds tissue within a box, and what its network said.
+
+    Args:
+        image: The voxels that blocks and box are of.
+        seen: What the view looks at: the image, or the image with the voxels of the network.
+        view: The view on these.
+        box: Where to look.
+        blocks: Voxels of a block.
+        advance: Told how many slices were just done.
+    """
+    axis, every = view.plane.axis, localizer_slices(seen, view.plane.axis)
+    height, width = np.delete(seen.shape, axis).tolist()
+    inside = _box_seen(image, seen, box)
+    rows, columns = (side for number, side in enumerate(inside) if number != axis)
     part = widen_to_stride((rows, columns), height, width)
+    block_of = [places // block for places, block in zip(_places_in(image, seen), blocks, strict=True)]
+    across = [block_of[other] for other in range(3) if other != axis]
     found, known = np.zeros(-(-np.array(image.shape) // blocks), dtype=bool), dict[int, np.ndarray]()
-    positions = [position for position in every if box[axis].start <= position < box[axis].stop]
-    for position, probabilities in view.sample(image, positions, part):
+    positions = [position for position in every if inside[axis].start <= position < inside[axis].stop]
+    for position, probabilities in view.sample(seen, positions, part):
         known[position] = probabilities
         tissue = np.zeros((height, width), dtype=bool)
         tissue[part] = probabilities.argmax(axis=-1) > 0
         pieces, _ = ndimage.label(tissue, np.ones((3, 3)))
-        tissue &= ~small_components(pieces, SPECK_MM2 / np.prod(np.delete(image.spacing_mm, axis)))
-        there = np.moveaxis(found, axis, 0)[position // blocks[axis]]
-        there |= _in_blocks(tissue, np.delete(blocks, axis))
+        tissue &= ~small_components(pieces, SPECK_MM2 / np.prod(np.delete(seen.spacing_mm, axis)))
+        there = np.moveaxis(found, axis, 0)[block_of[axis][position]]
+        where = np.nonzero(tissue)
+        there[across[0][where[0]], across[1][where[1]]] = True
         advance(1)
     advance(len(every) - len(positions))
     return found, PredictedSlices(known, part)
 
 
-def _widened(found: np.ndarray, axis: int, blocks: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+def _places_in(image: Volume, seen: Volume) -> list[np.ndarray]:
+    """The voxel of the image in which each voxel of what is seen lies, by axis."""
+    ratios = seen.spacing_mm / image.spacing_mm
+    return [
+        np.arange(count) if count == other and abs(ratio - 1) < SAME else np.clip(
+            np.rint((other - 1) / 2 + (np.arange(count) - (count - 1) / 2) * ratio).astype(int), 0, other - 1)
+        for count, other, ratio in zip(seen.shape, image.shape, ratios, strict=True)
+    ]  # fmt: skip
+
+
+def _box_seen(image: Volume, seen: Volume, box: Box) -> Box:
+    """The voxels of what is seen that lie in a box of the image."""
+    within = [np.flatnonzero((places >= side.start) & (places < side.stop))
+              for places, side in zip(_places_in(image, seen), box, strict=True)]  # fmt: skip
+    return box_between(*np.array([(one[0], one[-1] + 1) if len(one) else (0, 0) for one in within]).T)
+
+
+def _widened(
+    found: np.ndarray, axis: int, blocks: np.ndarray, spacing_mm: np.ndarray, seen_mm: np.ndarray
+) -> np.ndarray:
     """Blocks with the margin around them, and along the axis what lies between two slices."""
-    reach = np.maximum(MARGIN_MM, MARGIN_PIXELS * spacing_mm) + np.where(np.arange(3) == axis, SURVEY_MM / 2, 0)
+    reach = np.maximum(MARGIN_MM, MARGIN_PIXELS * seen_mm) + np.where(np.arange(3) == axis, SURVEY_MM / 2, 0)
     return ndimage.maximum_filter(found, tuple((2 * np.ceil(reach / (blocks * spacing_mm)).astype(int) + 1).tolist()))
 
 
@@ -161,12 +215,6 @@ def _around(region: np.ndarray, blocks: np.ndarray, shape: tuple[int, int, int],
     """The voxels that hold some blocks, and more on each side."""
     starts, stops = box_corners(bounding_box(region) or whole_box(region.shape))
     return box_between(np.maximum(0, starts * blocks - more), np.minimum(shape, stops * blocks + more))
-
-
-def _in_blocks(tissue: np.ndarray, blocks: np.ndarray) -> np.ndarray:
-    """Blocks of two axes that hold any."""
-    rows, columns = (np.arange(0, size, block) for size, block in zip(tissue.shape, blocks, strict=True))
-    return np.logical_or.reduceat(np.logical_or.reduceat(tissue, rows, axis=0), columns, axis=1)
 
 
 def _out_of_blocks(region: np.ndarray, blocks: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
