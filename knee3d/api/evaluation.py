@@ -250,7 +250,7 @@ def _write(evaluation: Evaluation, assessed: Mapping[str, Mapping[str, CaseAsses
 
 def _of_other_voxels(dataset: Dataset, trained: TrainedModels, cases: Sequence[Case]) -> dict[str, str]:
     """Cases whose voxels the networks do not know, and what is wrong with them, which is also warned of."""
-    said = {case.name: trained.of_other_voxels(case.spacing_mm) for case in cases}
+    said = {case.name: trained.spacing_problem(case.spacing_mm) for case in cases}
     found = {name: words for name, words in said.items() if words}
     for name, words in found.items():
         log.warning("%s: %s; segment refuses such a knee", name, words)

@@ -123,7 +123,7 @@ def check_intensity_window_rule(trained: TrainedModels) -> None:
 
 
 def _check_spacing(pixels: Volume, trained: TrainedModels, config: SegmentConfig, name: str) -> None:
-    other = trained.of_other_voxels(pixels.spacing_mm)
+    other = trained.spacing_problem(pixels.spacing_mm)
     if other and not config.any_spacing:
         raise ValueError(f"{other}; train on such voxels, or say --any-spacing and do not trust the labels")
     if other:

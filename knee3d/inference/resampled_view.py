@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeGuard, TypeVar
 
 import numpy as np
 from scipy import sparse
@@ -17,7 +17,7 @@ from knee3d.geometry.axis_resampling import axis_grid, filter_axis, grid_filters
 from knee3d.geometry.box import Box, bounding_box, whole_box
 from knee3d.geometry.volume import Volume
 from knee3d.inference.patch_view import PatchView
-from knee3d.inference.prediction import BATCH_PIXELS, Classifier, Part, PlaneView, check_image
+from knee3d.inference.prediction import BATCH_PIXELS, Classifier, Part, PlaneView, PredictedSlices, View, check_image
 
 
 AnyView = TypeVar("AnyView", PlaneView, PatchView)
@@ -53,6 +53,10 @@ class ResampledView(Generic[AnyView]):
     def resampled(self, image: Volume) -> Volume:
         """The image with the voxels of the network: the image itself where they are the same."""
         return resample_axes(image, self.grid(image))
+
+    def knowing(self: ResampledView[PlaneView], known: PredictedSlices) -> ResampledView[PlaneView]:
+        """The same view of a plane, which need not compute some slices of its own voxels again."""
+        return ResampledView(self.view.knowing(known), self.spacing_mm)
 
     def steps(self, image: Volume) -> int:
         """See `View`: steps of the view on the resampled image."""
@@ -90,6 +94,15 @@ class ResampledView(Generic[AnyView]):
             cut = [slice(max(want.start - have.start, 0), max(want.stop - have.start, 0))
                    for have, want in zip(index, needed, strict=True)]  # fmt: skip
             yield part[tuple(cut)]
+
+
+SurveyedView = PlaneView | ResampledView[PlaneView]
+"""A view of a plane, on the voxels of the image or on its own."""
+
+
+def is_of_plane(view: View) -> TypeGuard[SurveyedView]:
+    """Whether a view looks at the slices of a plane."""
+    return isinstance(view.view if isinstance(view, ResampledView) else view, PlaneView)
 
 
 def _needed(filters: list[sparse.csr_array]) -> Box:

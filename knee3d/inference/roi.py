@@ -8,7 +8,7 @@ then computed with every slice. Whatever makes that doubtful is said, and such a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -19,7 +19,7 @@ from knee3d.geometry.box import Box, bounding_box, box_between, box_corners, who
 from knee3d.geometry.volume import Volume
 from knee3d.inference.prediction import PlaneView, PredictedSlices, View
 from knee3d.inference.rectangles import contains, widen_to_stride
-from knee3d.inference.resampled_view import ResampledView
+from knee3d.inference.resampled_view import ResampledView, SurveyedView, is_of_plane
 from knee3d.postprocess.cleaning import small_components
 
 SURVEY_MM = 6.0
@@ -59,10 +59,8 @@ class RegionOfInterest:
         found = dict(views)
         for name, known in self.known.items():
             view = views[name]
-            if isinstance(view, PlaneView):
+            if is_of_plane(view):
                 found[name] = view.knowing(known)
-            elif isinstance(view, ResampledView) and isinstance(view.view, PlaneView):
-                found[name] = replace(view, view=view.view.knowing(known))
         return found
 
 
@@ -130,10 +128,6 @@ def touches_edge(labels: Volume, region: np.ndarray) -> bool:
             cut = voxels[:, ~region[tuple(beside)]]
             contact += face_mm2 * np.bincount(pieces[tuple(cut)], minlength=len(contact))
     return bool(contact.max() >= SPECK_MM2)
-
-
-SurveyedView = PlaneView | ResampledView[PlaneView]
-"""A view of a plane, on the voxels of the image or on its own."""
 
 
 def _plane_view(view: SurveyedView) -> PlaneView:

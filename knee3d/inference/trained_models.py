@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -21,10 +21,11 @@ from knee3d.inference.ensemble import Ensemble
 from knee3d.inference.oblique_view import ObliqueView
 from knee3d.inference.patch_view import PatchView
 from knee3d.inference.prediction import PlaneView, View
+from knee3d.inference.resampled_view import ResampledView, SurveyedView, is_of_plane
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.models.fusion_file import FusionRecord, fusion_path, load_fusion
 from knee3d.models.known_patients import KnownPatients
-from knee3d.models.model_card import CARD, ModelCard, load_card
+from knee3d.models.model_card import CARD, ModelCard, Spacing, load_card
 from knee3d.models.model_folder import (
     is_trained,
     missing_folds,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SPACING_FACTOR = 1.25
+COARSE_FACTOR = 2.0
 ISOTROPIC_MM = 1e-3
 """Cards round voxel sizes to less than this."""
 
@@ -54,8 +56,9 @@ class TrainedModels:
         ensemble: The networks and their fusion weights: equal ones until `fuse` has fitted some.
         scheme: The classes they tell apart.
         patients: The patients whom they, and the networks that they started from, were trained and validated on.
-        spacing_mm: (planes, 3) voxel sizes along Inferior, Posterior, Left that each was trained on, the median.
-            Oblique views are not among them: they resample to a spacing of their own.
+        spacing_mm: (planes, 3) voxel sizes along Inferior, Posterior, Left that each was trained on, the median. Networks
+            with voxels of their own are not among them, nor oblique views.
+        model_spacing_mm: Name of each view with voxels of its own to their size along Inferior, Posterior, Left.
         fingerprints: Name of each network's folder to a fingerprint of its weights.
         reference: What `fuse` saw, for flags of quality; None before.
         window_rule: The name of the way in which the windows of their training images were found.
@@ -72,21 +75,35 @@ class TrainedModels:
     window_rule: str = WINDOW_RULE
     whole_only: tuple[str, ...] = ()
     computed_by: str = ""
+    model_spacing_mm: Mapping[str, Spacing] = field(default_factory=dict)
 
     @property
-    def planes(self) -> dict[str, PlaneView]:
+    def planes(self) -> dict[str, SurveyedView]:
         """Those of the views that are planes."""
-        return {name: view for name, view in self.ensemble.views.items() if isinstance(view, PlaneView)}
+        return {name: view for name, view in self.ensemble.views.items() if is_of_plane(view)}
 
     def mark_with(self, text: str) -> str:
         """A fingerprint of all networks and the text."""
         return hashlib.sha256(json.dumps([sorted(self.fingerprints.items()), text]).encode()).hexdigest()[:16]
 
-    def of_other_voxels(self, spacing_mm: np.ndarray) -> str:
-        """What is wrong where voxels differ from those of training by more than `SPACING_FACTOR`; empty if nothing is.
+    def spacing_problem(self, spacing_mm: np.ndarray) -> str:
+        """What is wrong with the voxels of an image, in words; empty if nothing is.
 
-        The networks see pixels, not millimetres: anatomy of another size in pixels is new to them.
+        Networks see pixels, not millimetres: anatomy of another size in pixels is new to them. Those that see images as
+        they were scanned take voxels that differ from those of training by `SPACING_FACTOR` at most. For those with
+        voxels of their own, an image is resampled; it must not be coarser than `COARSE_FACTOR` times these in two
+        directions, as nothing brings back what a scan does not show.
+
+        Args:
+            spacing_mm: (3,) voxel size along Inferior, Posterior, Left.
         """
+        for name, own in self.model_spacing_mm.items():
+            if np.count_nonzero(spacing_mm > COARSE_FACTOR * np.array(own)) >= 2:
+                mine, theirs = (" x ".join(f"{mm:.2f}" for mm in size) for size in (spacing_mm, own))
+                return (
+                    f"voxels of {mine} mm are more than {COARSE_FACTOR:g} times as long, in two directions, as those of "
+                    f"the {name} network, {theirs} mm: it would see tissue more blurred than it knows"
+                )
         if not len(self.spacing_mm):
             return ""
         factors = spacing_mm / self.spacing_mm
@@ -150,12 +167,15 @@ def load_models(
             "knee3d fuse DATASET --models %s%s",
             fitted, models, f" --views {OBLIQUE}:{oblique}" if oblique else "",
         )  # fmt: skip
-    spacing = np.array([card.spacing_mm for name, ones in cards.items() if name != OBLIQUE for card in ones.values()])
+    every_card = [(name, card) for name, ones in cards.items() if name != OBLIQUE for card in ones.values()]
+    spacing = np.array([card.spacing_mm for _, card in every_card if card.resampled_to is None])
+    own = {name: card.resampled_to for name, card in every_card if card.resampled_to is not None}
     reference = fusion.quality_reference if fusion else None
     whole_only = tuple(name for name, ones in cards.items() if any(card.whole_slices_only for card in ones.values()))
     return TrainedModels(
-        ensemble, schemes.pop(), patients, spacing, fingerprints, reference, rules.pop(), whole_only, str(engine or "")
-    )
+        ensemble, schemes.pop(), patients, spacing, fingerprints, reference, rules.pop(), whole_only, str(engine or ""),
+        own,
+    )  # fmt: skip
 
 
 def _check_shared(models: Path, cards: "Mapping[str, Cards]") -> None:
@@ -178,7 +198,7 @@ def _check_shared(models: Path, cards: "Mapping[str, Cards]") -> None:
 
 Cards = Mapping[Path, ModelCard]
 """The cards of one network, or of that of each fold, by the folder that has the network's folder."""
-ALIKE = ("classes", "patch", "rotations", "context")
+ALIKE = ("classes", "patch", "rotations", "context", "resampled_to")
 """What the networks of folds must have in common to be averaged, beside the spacing of oblique slices."""
 
 
@@ -212,11 +232,16 @@ def _views(cards: Mapping[str, Cards], engine: "Backend | None", oblique: int) -
     predictors = {
         name: average_models([load_model(home, name, engine) for home in ones]) for name, ones in cards.items()
     }
-    for name in cards:
+    for name, ones in cards.items():
+        if name == OBLIQUE:
+            continue
+        own = next(iter(ones.values())).resampled_to
         if name == SOLID:
-            views[name] = PatchView(predictors[name])
-        elif name != OBLIQUE:
-            views[name] = PlaneView(Plane(name), predictors[name])
+            patches = PatchView(predictors[name])
+            views[name] = patches if own is None else ResampledView(patches, own)
+        else:
+            slices = PlaneView(Plane(name), predictors[name])
+            views[name] = slices if own is None else ResampledView(slices, own)
     if oblique:
         home, card = next(iter(cards[OBLIQUE].items()))
         path, spacing = home / OBLIQUE / CARD, np.array(card.spacing_mm)

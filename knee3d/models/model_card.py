@@ -20,6 +20,8 @@ from knee3d.records import Number, Record, Settings
 CARD = "card.json"
 Rotation = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 """The rows of a rotation matrix."""
+Spacing = tuple[float, float, float]
+"""Voxel size along Inferior, Posterior, Left in mm."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ class ModelCard(Record):
         data_fingerprint: A hash of the slices of all cases.
         window_rule: The name of the way in which the intensity windows of its images were found.
         spacing_mm: Voxel size of the training knees along Inferior, Posterior, Left in mm: their median.
+        model_spacing_mm: Name of each plane, or of the volume, to the voxel size to which images are resampled for the
+            network, along Inferior, Posterior, Left in mm. Empty: the network sees images as they were scanned.
         patch: Voxels of a patch along Inferior, Posterior, Left, of a network of the volume; None for one of slices.
         whole_slices_only: Whether the network must see whole slices, see `networks.Architecture`.
         rotations: The directions of oblique slices; empty for a plane.
@@ -150,7 +154,8 @@ class ModelCard(Record):
     patients: NamesBySplit
     data_fingerprint: str
     window_rule: str
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: Spacing
+    model_spacing_mm: Mapping[str, Spacing] = field(default_factory=dict)
     patch: tuple[int, int, int] | None = None
     whole_slices_only: bool = False
     rotations: tuple[Rotation, ...] = ()
@@ -167,8 +172,9 @@ class ModelCard(Record):
         if self.context < 0:
             raise ValueError("settings: the context is below 0")
         spacing = np.asarray(self.spacing_mm)
-        if not (np.isfinite(spacing) & (spacing > 0)).all():
-            raise ValueError(f"spacing_mm: it must be three distances above 0, not {self.spacing_mm}")
+        for name, one in [("spacing_mm", self.spacing_mm), *self.model_spacing_mm.items()]:
+            if not all(np.isfinite(one)) or min(one) <= 0:
+                raise ValueError(f"{name}: it must be three distances above 0, not {one}")
         if self.patch is not None and min(self.patch) <= 0:
             raise ValueError(f"patch: it must be three sides above 0, not {self.patch}")
         rotations = np.array(self.rotations)
@@ -187,6 +193,11 @@ class ModelCard(Record):
         if not isinstance(context, int):
             raise ValueError(f"settings: the context is {context!r} and no number")
         return context
+
+    @property
+    def resampled_to(self) -> Spacing | None:
+        """The voxel size to which images are resampled for the network; None where they are not."""
+        return self.model_spacing_mm.get(self.plane)
 
     @property
     def directions_spread(self) -> str:
@@ -261,6 +272,8 @@ class SavedModelDescription(Record):
         window: How intensities become grey values, in words.
         window_rule: The name of that way.
         spacing_mm: Voxel size of the training knees along Inferior, Posterior, Left in mm.
+        model_spacing_mm: The voxel size to which images must be resampled first, along Inferior, Posterior, Left in mm;
+            None: they are taken as they were scanned.
         patch: Voxels of a patch; None for slices.
         rotations: The directions of oblique slices; empty for a plane.
         input: Shape and dtype of the input, in words.
@@ -282,7 +295,8 @@ class SavedModelDescription(Record):
     axes: str
     window: str
     window_rule: str
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: Spacing
+    model_spacing_mm: Spacing | None
     patch: tuple[int, int, int] | None
     rotations: tuple[Rotation, ...]
     input: str
@@ -314,6 +328,7 @@ def saved_model_description(card: ModelCard) -> SavedModelDescription:
         window=f"8 bit, one window for the whole volume: {card.window_rule}",
         window_rule=card.window_rule,
         spacing_mm=card.spacing_mm,
+        model_spacing_mm=card.resampled_to,
         patch=card.patch,
         rotations=card.rotations,
         input=card.input,

@@ -154,4 +154,6 @@ def _fingerprint_of(folder: Path) -> str:
     if card.rotations or card.patch:
         seen = [card.rotations, card.patch, card.spacing_mm, card.whole_slices_only, card.directions_spread]
         content += json.dumps(seen).encode()
+    if card.resampled_to:
+        content += json.dumps(card.resampled_to).encode()
     return hashlib.sha256(content).hexdigest()[:16]

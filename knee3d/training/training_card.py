@@ -47,6 +47,7 @@ def new_model_card(
         data_fingerprint=hashlib.sha256(json.dumps(prints).encode()).hexdigest(),
         window_rule=dataset.window_rule,
         spacing_mm=(first, second, third),
+        model_spacing_mm=view.model_spacing_mm,
         patch=view.sampler.patch if isinstance(view.sampler, PatchSampler) else None,
         whole_slices_only=view.whole,
         rotations=tuple(_rows(rotation) for rotation in view.rotations),
@@ -78,6 +79,7 @@ def card_differences(there: ModelCard | None, wanted: ModelCard, default: TrainC
         "scheme": there.scheme == wanted.scheme,
         "data": there.data_fingerprint == wanted.data_fingerprint,
         "directions of its slices": there.rotations == wanted.rotations,
+        "voxels of the network": there.model_spacing_mm == wanted.model_spacing_mm,
         "planes that share a network": there.one_network_for_all_planes == wanted.one_network_for_all_planes,
         "weights to begin with (--init)": there.pretrained == wanted.pretrained,
         "layers of the network, whose function has changed":
