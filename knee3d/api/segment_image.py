@@ -138,7 +138,7 @@ def _fast(pixels: Volume, trained: TrainedModels, title: str) -> tuple[Ensemble,
     slices = sum(survey_length(pixels, view) for view in planes.values())
     with progress(f"{title}: region of interest", slices) as advance:
         found = localize_roi(pixels, planes, advance)
-    return replace(trained.ensemble, views=found.views(trained.ensemble.views)), found.region, found.why
+    return replace(trained.ensemble, views=found.views(trained.ensemble.views)), found.region, found.doubt
 
 
 def _around_tissue(fused: Volume, labels: Volume) -> Volume | None:
