@@ -104,7 +104,7 @@ def main() -> None:
             start = time.perf_counter()
             found = roi.localize_roi(image, ensembles["bfloat16"].views)
             look, looked = time.perf_counter() - start, sum(pixels)
-            table.add_row("", "quick look", f"{look:.0f}", f"{looked / whole:.3f}", "", *[""] * classes, found.why)
+            table.add_row("", "quick look", f"{look:.0f}", f"{looked / whole:.3f}", "", *[""] * classes, found.doubt)
             if found.region is not None:
                 plain_views = ensembles["bfloat16"]
                 ensembles["bfloat16"] = replace(plain_views, views=found.views(plain_views.views))

@@ -105,7 +105,7 @@ def make_models(folder: Path) -> None:
             knee3d="",
             plane=plane.value,
             scheme=scheme,
-            classes=("background", *scheme.names),
+            class_names=("background", *scheme.names),
             input="",
             output="",
             settings={"context": 1},

@@ -12,7 +12,7 @@ import argparse
 import numpy as np
 from study import DIRECTIONS, FLAT, PRESETS, gflop
 
-from knee3d.geometry.directions import sphere_directions
+from knee3d.geometry.directions import sphere_rotations
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.resampling import oblique_grid
 from knee3d.geometry.volume import Volume
@@ -45,7 +45,7 @@ def main() -> None:
     affine[:3, :3] = -np.eye(3)[::-1] * given.spacing  # Inferior, Posterior, Left in RAS
     knee = Volume(np.broadcast_to(np.uint8(0), tuple(given.shape)), affine)
     planes = [(knee.shape[plane.axis], *np.delete(knee.shape, plane.axis)) for plane in Plane]
-    grids = [oblique_grid(knee, turn).shape for turn in sphere_directions(DIRECTIONS)]
+    grids = [oblique_grid(knee, turn).shape for turn in sphere_rotations(DIRECTIONS)]
     oblique = [(slices, height, width) for height, width, slices in grids]
 
     def of_slices(name: str, stacks: list[tuple[int, int, int]]) -> float:

@@ -78,7 +78,7 @@ class Lease:
     path: Path
     file: Path
 
-    def check(self) -> None:
+    def renew(self) -> None:
         """Renew the lease.
 
         Raises:
@@ -127,7 +127,7 @@ def leased(path: Path, take_over: bool = True, patience_s: float = 0.0) -> Itera
         yield lease
     except Exception:
         with suppress(OSError):
-            lease.check()
+            lease.renew()
         raise
     finally:
         done.set()
@@ -251,7 +251,7 @@ def _take(path: Path, take_over: bool) -> Lease:
 def _renew(lease: Lease, done: threading.Event) -> None:
     while not done.wait(BEAT_S):
         try:
-            lease.check()
+            lease.renew()
         except LeaseLostError:
             return
         except OSError:

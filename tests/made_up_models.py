@@ -106,7 +106,7 @@ def made_up_card(plane: str, spacing_mm: tuple[float, float, float], scheme: str
         knee3d="test",
         plane=plane,
         scheme=SCHEMES[scheme],
-        classes=("background", *SCHEMES[scheme].names),
+        class_names=("background", *SCHEMES[scheme].names),
         input="",
         output="",
         settings={"context": 1, "network": "unet", "encoder_weights": "none"},

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from knee3d import __version__
 from knee3d.cli import main, train
-from knee3d.cli.options import Command, name_command_of_options
+from knee3d.cli.options import Command, add_command_hints
 from knee3d.dataset.manifest import read_manifest
 
 
@@ -128,12 +128,12 @@ def test_a_knee_whose_name_is_not_utf8_is_left_out_of_a_table(tmp_path):
 def test_an_error_that_names_an_option_says_which_command_has_it():
     """What the command itself has, and options after the name of a command, need no word."""
     inspect, segment = main.commands["inspect"], main.commands["segment"]
-    assert name_command_of_options("take it by --incomplete", inspect).endswith(
+    assert add_command_hints("take it by --incomplete", inspect).endswith(
         "(--incomplete is an option of knee3d prepare, segment, report)"
     )
-    assert name_command_of_options("take it by --incomplete", segment) == "take it by --incomplete"
+    assert add_command_hints("take it by --incomplete", segment) == "take it by --incomplete"
     for words in ("knee3d fuse DATASET --models models", "nothing", "say --no-such-thing"):
-        assert name_command_of_options(words, inspect) == words
+        assert add_command_hints(words, inspect) == words
 
 
 @pytest.mark.slow

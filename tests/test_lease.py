@@ -63,7 +63,7 @@ def test_one_at_a_time(tmp_path):
         ):
             pass
         assert held.value.here
-        lease.check()
+        lease.renew()
         assert names(path.parent) == {".lease-case"}
         with leased(path.with_name("other")) as other:
             assert other.file.name != lease.file.name
@@ -138,7 +138,7 @@ def test_in_every_order_of_steps_one_of_two_gets_it(tmp_path, monkeypatch, befor
         assert len(held) == 1 or (before == "releases it" and not place.exists()), order
         assert not place.exists() or names(place) == {got[name].file.name for name in held}
         for name in held:
-            got[name].check()
+            got[name].renew()
             got[name].release()
     assert not names(tmp_path)
 
@@ -151,7 +151,7 @@ def contest(owner: room.Lease, schedule: Schedule, owner_does: str) -> dict[str,
         got[threading.current_thread().name] = room._take(owner.path, take_over=True)
 
     def check() -> None:
-        owner.check()
+        owner.renew()
         got["O"] = owner
 
     third = {"O": owner.release if owner_does == "releases it" else check} if owner_does else {}
@@ -195,8 +195,8 @@ def test_who_was_robbed_notices_and_keeps_nothing(tmp_path):
             make_old(lease.file)
             with leased(path) as other, whole_folder(path) as theirs:
                 (theirs / "result").write_text("theirs")
-                other.check()
-            lease.check()
+                other.renew()
+            lease.renew()
 
     assert str(path) in str(pytest.raises(LeaseLostError, mine).value)
     assert (path / "result").read_text() == "theirs"
@@ -215,7 +215,7 @@ def test_who_was_robbed_fails_for_that_reason_and_gives_nothing_back(tmp_path):
     others: list[room.Lease] = []
     with ExitStack() as stack:
         pytest.raises(LeaseLostError, mine)
-        others[0].check()
+        others[0].renew()
 
 
 def test_a_process_of_this_machine_that_is_dead_is_known_to_be(tmp_path):

@@ -313,7 +313,7 @@ class CaseWorker:
                         with whole_folder(folder) as partial, checking_disk_space(self.out):
                             record = segment_case(case, trained, self.config, self.fingerprint, partial)
                             _check_still_free(folder, self.since is not None)
-                            lease.check()
+                            lease.renew()
                         return CaseResult(case.case, "done", record=record)
             return CaseResult(case.case, "kept", record=known)
         except (LeaseHeldError, ModelsError, DiskFullError):

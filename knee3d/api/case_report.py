@@ -82,7 +82,7 @@ def write_case_report(folder: Path, given: SegmentedCase, config: ReportConfig, 
     labels = load_labels(folder, given, image)
     fused, views = load_probabilities(folder, labels, given.scheme)
     shown = image.shown if image else None
-    made = report_content(labels, given.scheme, given.side, shown, fused, views, keep=config.keep)
+    made = report_content(labels, given.scheme, given.side, shown, fused, views, triangle_share=config.triangle_share)
     made = replace(made, scores=score_views(given, image, {**views, FUSED: labels}))
     with whole_folder(folder / REPORT) as partial:
         _write(folder, given, made, config, partial)
@@ -102,7 +102,7 @@ def write_case_report(folder: Path, given: SegmentedCase, config: ReportConfig, 
             files=report_digests(partial),
         )
         record.write(partial / REPORT_RECORD)
-        lease.check()
+        lease.renew()
     return record
 
 
@@ -138,7 +138,7 @@ def report_content(
     image: Volume | None,
     fused: Volume | None,
     views: Mapping[str, Volume],
-    keep: float = 1.0,
+    triangle_share: float = 1.0,
 ) -> ReportContent:
     """Measure a knee, and make all that its report shows.
 
@@ -149,10 +149,10 @@ def report_content(
         image: (i, j, k) uint8 on the grid of the labels; None where it is not at hand.
         fused: (*part, classes) uint8 probabilities around the tissue; None where there are none.
         views: Name of each view to its own labels.
-        keep: Share of the triangles of surfaces that is kept, in (0, 1].
+        triangle_share: Share of the triangles of surfaces that is kept, in (0, 1].
     """
     findings = measure_knee(labels, scheme, side, fused)
-    surfaces, notes = _surfaces(labels, scheme, fused, keep)
+    surfaces, notes = _surfaces(labels, scheme, fused, triangle_share)
     findings = replace(findings, notes=(*findings.notes, *notes))
     return ReportContent(
         image,
@@ -188,7 +188,7 @@ def write_segmentation_page(found: Segmentation, path: Path) -> Path:
 
 
 def _surfaces(
-    labels: Volume, scheme: LabelScheme, fused: Volume | None, keep: float
+    labels: Volume, scheme: LabelScheme, fused: Volume | None, triangle_share: float
 ) -> tuple[dict[str, Mesh], list[str]]:
     """Closed surfaces, and what is to be said of those that are not as large as their tissue."""
     found, notes = {}, []
@@ -197,7 +197,7 @@ def _surfaces(
             continue
         part, known = crop_around_tissue(labels, number, fused, margin_mm=2.0)
         try:
-            found[name] = tissue_surface(tissue_level_set(part, number, known), mm3, keep=keep)
+            found[name] = tissue_surface(tissue_level_set(part, number, known), mm3, triangle_share=triangle_share)
         except ValueError:
             notes.append(f"{name}: {mm3:.1f} mm3 are too little for a surface")
             continue

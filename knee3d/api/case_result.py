@@ -65,7 +65,7 @@ def check_writable(out: Path) -> None:
         ValueError: The folder, or the nearest one above it that is there, is read-only, full, or no folder; or bytes of
             its name are not UTF-8, which not every library can write to.
     """
-    if not is_utf8(out):
+    if not is_utf8_name(out):
         raise ValueError(f"the name of {ascii(str(out))} is not UTF-8; give another --out")
     there = next(place for place in (out, *out.absolute().parents) if place.exists())
     if not there.is_dir():
@@ -76,7 +76,7 @@ def check_writable(out: Path) -> None:
         raise ValueError(f"no room left in {there}; make room, or give another --out")
 
 
-def is_utf8(path: Path) -> bool:
+def is_utf8_name(path: Path) -> bool:
     """Whether the name of a file is text, and not only bytes, as an old system may have written it."""
     try:
         return bool(str(path).encode())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from knee3d.api.case_result import is_utf8
+from knee3d.api.case_result import is_utf8_name
 from knee3d.api.dataset import Dataset
 from knee3d.api.segmentation_record import check_output_folder
 from knee3d.atomic import NO_ROOM
@@ -96,7 +96,7 @@ def make_manifest(folder: Path | str, out: Path | str) -> tuple[str, ...]:
     if out.exists():
         raise FileExistsError(f"{out} exists and may have been corrected by hand; give another -o, or remove it")
     found = discover_cases(folder)
-    named = [all(is_utf8(place) for place in (knee.image, knee.mask) if place) for knee in found.knees]
+    named = [all(is_utf8_name(place) for place in (knee.image, knee.mask) if place) for knee in found.knees]
     write_manifest(out, tuple(compress(found.knees, named)))
     left = [ascii(str(knee.image)) for knee, is_named in zip(found.knees, named, strict=True) if not is_named]
     return (*found.notes, *(f"left out, as its name is not UTF-8: {name}; rename it" for name in left))

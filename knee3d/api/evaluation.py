@@ -19,7 +19,12 @@ from knee3d.dataset.case_collection import Case, Split
 from knee3d.geometry.view_names import FUSED
 from knee3d.geometry.volume import Volume
 from knee3d.inference.ensemble import EnsemblePrediction, ProbabilityWriter
-from knee3d.inference.trained_models import TrainedModels, check_dataset_matches, check_no_test_patients, load_models
+from knee3d.inference.trained_models import (
+    TrainedModels,
+    check_dataset_matches,
+    check_not_former_test_patients,
+    load_models,
+)
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.models.fusion_file import fusion_path, save_fusion
 from knee3d.models.model_folder import missing_folds, network_fingerprint, network_folders, trained_networks
@@ -80,7 +85,7 @@ def fit_fusion_of_models(data: Dataset, models: Path, config: FusionConfig, obli
         mine = [case for case in mine if case.name in wanted]
         if mine:
             check_dataset_matches(dataset, trained, mine, (Split.TRAIN,))
-            check_no_test_patients(dataset, trained, mine)
+            check_not_former_test_patients(dataset, trained, mine)
         _of_other_voxels(dataset, trained, mine)
         cases += mine
         paths += [_observed(dataset, case, trained, evidence) for case in mine]
@@ -109,7 +114,7 @@ def _validated(dataset: Dataset, trained: TrainedModels) -> list[Case]:
 
 def _observed(dataset: Dataset, case: Case, trained: TrainedModels, evidence: Path) -> Path:
     """The file of what networks say of a knee, as far as fusion depends on it; made unless it is there."""
-    path = evidence / f"{case.name}-{trained.mark_with(case.fingerprint)}.npz"
+    path = evidence / f"{case.name}-{trained.fingerprint_with(case.fingerprint)}.npz"
     if not (path.is_file() and _seen(path).is_file()):
         views: dict[str, Volume] = {}
         keep = ProbabilityWriter(np.float32, views.__setitem__)
@@ -250,7 +255,7 @@ def _write(evaluation: Evaluation, assessed: Mapping[str, Mapping[str, CaseAsses
 
 def _of_other_voxels(dataset: Dataset, trained: TrainedModels, cases: Sequence[Case]) -> dict[str, str]:
     """Cases whose voxels the networks do not know, and what is wrong with them, which is also warned of."""
-    said = {case.name: trained.of_other_voxels(case.spacing_mm) for case in cases}
+    said = {case.name: trained.spacing_problem(case.spacing_mm) for case in cases}
     found = {name: words for name, words in said.items() if words}
     for name, words in found.items():
         log.warning("%s: %s; segment refuses such a knee", name, words)

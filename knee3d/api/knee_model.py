@@ -83,7 +83,7 @@ class KneeModel:
         trained_networks(self.folder, self.config.planes, self.config.oblique_views)
 
     @property
-    def networks(self) -> tuple[str, ...]:
+    def view_names(self) -> tuple[str, ...]:
         """Names of the views whose networks are used, such as ("axial", "coronal", "sagittal")."""
         return trained_networks(self.folder, self.config.planes, self.config.oblique_views)
 
@@ -195,4 +195,4 @@ class KneeModel:
     def __repr__(self) -> str:
         scheme = self.scheme
         classes = "unreadable cards" if scheme is None else f"{scheme.name}: {', '.join(scheme.names)}"
-        return f"KneeModel({str(self.folder)!r}, {' + '.join(self.networks)}, {classes})"
+        return f"KneeModel({str(self.folder)!r}, {' + '.join(self.view_names)}, {classes})"

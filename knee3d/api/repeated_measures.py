@@ -13,7 +13,7 @@ from pathlib import Path
 
 from knee3d import __version__
 from knee3d.api.segmentation_record import RECORD, check_output_folder
-from knee3d.api.timepoints import Timepoint, check_same_knee, load_timepoint, load_timepoints, origin_differences
+from knee3d.api.timepoints import Timepoint, check_comparable, load_timepoint, load_timepoints, origin_differences
 from knee3d.dataset.manifest import read_csv_rows
 from knee3d.morphometry.change import measurement_changes
 from knee3d.morphometry.repeatability import pair_measurements, repeatability_statistics
@@ -136,7 +136,7 @@ def compare(
     knees: list[KneeComparison] = []
     for pair in pairs:
         try:
-            notes = check_same_knee(pair.first, pair.second) + _other_error(pair, of_error)
+            notes = check_comparable(pair.first, pair.second) + _other_error(pair, of_error)
         except ValueError as refused:
             if len(pairs) == 1 and not failures:
                 raise
@@ -174,7 +174,7 @@ def _pairs(table: Path) -> tuple[list[TestRetestPair], dict[str, str]]:
                 raise ValueError("a pair needs both first and second")
             visits = [load_timepoint((table.parent / words).resolve()) for words in (first, second)]
             pair = TestRetestPair(visits[0], visits[1], patient)
-            notes = check_same_knee(pair.first, pair.second)
+            notes = check_comparable(pair.first, pair.second)
             _check_repeated(pair)
             both = frozenset((visit.place, visit.case) for visit in visits)
             if seen.setdefault(both, line) != line:

@@ -26,19 +26,19 @@ class ReportConfig:
 
     Attributes:
         meshes: Format of the surfaces: "ply", "stl" or "vtp".
-        keep: Share of the triangles of surfaces that is kept, in (0, 1].
+        triangle_share: Share of the triangles of surfaces that is kept, in (0, 1].
 
     Raises:
         ValueError: There is no such format, or the share is not above 0 and at most 1.
     """
 
     meshes: str = "ply"
-    keep: float = 1.0
+    triangle_share: float = 1.0
 
     def __post_init__(self) -> None:
         check_choice("meshes", self.meshes, MESH_FORMATS)
-        if not 0 < self.keep <= 1:
-            raise ValueError(f"keep must be above 0 and at most 1, got {self.keep}")
+        if not 0 < self.triangle_share <= 1:
+            raise ValueError(f"triangle_share must be above 0 and at most 1, got {self.triangle_share}")
 
     @property
     def settings(self) -> Settings:

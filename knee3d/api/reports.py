@@ -95,7 +95,7 @@ def make_reports(
     knees: Path | str | None = None,
     *,
     meshes: str = "ply",
-    keep: float = 1.0,
+    triangle_share: float = 1.0,
     labels: str | None = None,
     options: ReadOptions = DEFAULT_OPTIONS,
     overwrite: bool = False,
@@ -110,7 +110,7 @@ def make_reports(
         knees: What was segmented: a knee, a folder of knees, or a table, which may name masks to score against. None:
             the pages have no MR image.
         meshes: Format of the surfaces: "ply", "stl" or "vtp".
-        keep: Share of the triangles of surfaces that is kept, in (0, 1].
+        triangle_share: Share of the triangles of surfaces that is kept, in (0, 1].
         labels: Meaning of the values of masks: a name, such as "pymskt", or a file.
         options: What the paths of images do not say.
         overwrite: Whether to replace reports that were made before this call.
@@ -126,7 +126,7 @@ def make_reports(
         >>> make_reports("labels", "knees.csv")        # doctest: +SKIP
     """
     inputs = find_report_inputs(None if knees is None else Path(knees), labels, options)
-    return write_reports(Path(results), inputs, ReportConfig(meshes, keep), overwrite, jobs)
+    return write_reports(Path(results), inputs, ReportConfig(meshes, triangle_share), overwrite, jobs)
 
 
 def write_reports(

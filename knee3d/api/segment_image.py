@@ -123,7 +123,7 @@ def check_intensity_window_rule(trained: TrainedModels) -> None:
 
 
 def _check_spacing(pixels: Volume, trained: TrainedModels, config: SegmentConfig, name: str) -> None:
-    other = trained.of_other_voxels(pixels.spacing_mm)
+    other = trained.spacing_problem(pixels.spacing_mm)
     if other and not config.any_spacing:
         raise ValueError(f"{other}; train on such voxels, or say --any-spacing and do not trust the labels")
     if other:
@@ -138,7 +138,7 @@ def _fast(pixels: Volume, trained: TrainedModels, title: str) -> tuple[Ensemble,
     slices = sum(len(localizer_slices(pixels, view.plane.axis)) for view in planes.values())
     with progress(f"{title}: region of interest", slices) as advance:
         found = localize_roi(pixels, planes, advance)
-    return replace(trained.ensemble, views=found.views(trained.ensemble.views)), found.region, found.why
+    return replace(trained.ensemble, views=found.views(trained.ensemble.views)), found.region, found.doubt
 
 
 def _around_tissue(fused: Volume, labels: Volume) -> Volume | None:

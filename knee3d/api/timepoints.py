@@ -101,7 +101,7 @@ def origin_differences(first: Mapping[str, str], second: Mapping[str, str]) -> l
     return [f"{name} {one} and {other}" for name, one, other in pairs if one != other]
 
 
-def check_same_knee(first: Timepoint, second: Timepoint) -> list[str]:
+def check_comparable(first: Timepoint, second: Timepoint) -> list[str]:
     """Refuse to compare what cannot be compared.
 
     Returns:

@@ -19,7 +19,7 @@ from knee3d.atomic import whole_file
 from knee3d.choices import check_choice
 from knee3d.cluster import ClusterJob
 from knee3d.cluster.ray_jobs import run_on_ray
-from knee3d.cluster.slurm_jobs import run_on_slurm
+from knee3d.cluster.slurm_jobs import submit_to_slurm
 from knee3d.dataset.case_collection import CaseCollection, load_cases
 from knee3d.dataset.split import Folds, dataset_of_fold
 from knee3d.geometry.plane import Plane
@@ -239,7 +239,7 @@ def cross_validate(
     for view in dict.fromkeys([*_views("all"), *there]):
         done = {number: load_card(home, view) for number, home in homes.items() if is_trained(home, view)}
         if done:
-            dice[view] = {str(number): card.finished.scores["val_dice"] for number, card in done.items()}
+            dice[view] = {str(number): card.training_result.scores["val_dice"] for number, card in done.items()}
     result = CrossValidationResult(folds.count, {view: FoldScores.of(scores) for view, scores in dice.items()})
     result.write(models / "folds.json")
     return result
@@ -269,7 +269,7 @@ def _train(tasks: Sequence[TrainingTask], execution: TrainExecution) -> None:
     if execution.launcher == "ray":
         run_on_ray(jobs, execution.address, execution.retries)
     else:
-        run_on_slurm(jobs, jobs[0].folder.parent / "slurm", execution.slurm, execution.retries)
+        submit_to_slurm(jobs, jobs[0].folder.parent / "slurm", execution.slurm, execution.retries)
 
 
 def train_here(task: TrainingTask) -> Path:

@@ -13,13 +13,13 @@ from knee3d.cli.options import (
     FOLDER,
     Command,
     Numbers,
+    add_command_hints,
     axes_option,
     choice_of,
     choice_options,
     count,
     jobs_option,
     modality_option,
-    name_command_of_options,
     seed_option,
     spacing_option,
 )
@@ -96,18 +96,18 @@ MOST_BROKEN = 5
 
 def _show_findings(found: "api.Inspection") -> None:
     """Print what an inspection found."""
-    from knee3d.report.tables import findings_lines
+    from knee3d.report.tables import volume_lines
 
-    for line in findings_lines(found.volumes, one_line=not sys.stdout.isatty()):
+    for line in volume_lines(found.volumes, one_line=not sys.stdout.isatty()):
         click.echo(line)
     for one in found.volumes:
         if one.problem:
             name = one.path if one.echo is None else f"{one.path}, series {one.name} echo {one.echo}"
-            click.echo(name_command_of_options(f"{name}: {one.problem}", inspect))
+            click.echo(add_command_hints(f"{name}: {one.problem}", inspect))
     for reason, number in found.skipped.items():
         click.echo(f"left aside: {count(number, 'file')}, {reason}")
     for problem in found.broken[:MOST_BROKEN]:
-        click.echo(name_command_of_options(f"broken: {problem}", inspect))
+        click.echo(add_command_hints(f"broken: {problem}", inspect))
     if len(found.broken) > MOST_BROKEN:
         click.echo(f"broken: {len(found.broken) - MOST_BROKEN} more")
 

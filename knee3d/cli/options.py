@@ -104,12 +104,12 @@ class Command(click.Command):
             raise self._failed("out of memory; use smaller --jobs or --batch-size") from error
 
     def _failed(self, words: str) -> click.ClickException:
-        failed = click.ClickException(name_command_of_options(words, self))
+        failed = click.ClickException(add_command_hints(words, self))
         failed.exit_code = self.failure  # type: ignore[misc] # click's documentation does so
         return failed
 
 
-def name_command_of_options(words: str, command: click.Command) -> str:
+def add_command_hints(words: str, command: click.Command) -> str:
     """A message, and which commands have the options that it names, where this command has not.
 
     Args:

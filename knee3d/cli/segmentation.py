@@ -153,7 +153,9 @@ def _tell(outcomes: "list[api.CaseResult[api.SegmentationRecord]]", out: Path, q
     default="ply",
     help="Format of the surfaces, in RAS mm; a scene of all of them is written as PLY as well.",
 )
-@click.option("--keep", type=click.FloatRange(0.01, 1), default=1.0, help="Share of the surfaces' triangles to keep.")
+@click.option(
+    "--triangle-share", type=click.FloatRange(0.01, 1), default=1.0, help="Share of the surfaces' triangles to keep."
+)
 @click.option("--labels", help="What values of masks mean: a name such as pymskt, or a JSON file.")
 @choice_options
 @resume_option
@@ -170,7 +172,7 @@ def report(results: Path, knees: Path | None, **options: Any) -> None:
     \b
     knee3d report segmentation path/to/dicom
     knee3d report labels knees.csv --jobs 2
-    knee3d report labels/P001 --meshes stl --keep 0.2
+    knee3d report labels/P001 --meshes stl --triangle-share 0.2
     """
     from knee3d import api
 
@@ -178,7 +180,7 @@ def report(results: Path, knees: Path | None, **options: Any) -> None:
         results,
         knees,
         meshes=options["meshes"],
-        keep=options["keep"],
+        triangle_share=options["triangle_share"],
         labels=options["labels"],
         options=choice_of(options),
         overwrite=not options["resume"],

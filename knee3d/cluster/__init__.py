@@ -35,7 +35,7 @@ def log_to_stderr() -> None:
     logging.getLogger("knee3d").setLevel(logging.INFO)
 
 
-def check_cluster_address(address: str | None) -> None:
+def check_cluster_answers(address: str | None) -> None:
     """Refuse a HOST:PORT where nothing answers; Ray itself would try for ten minutes.
 
     Args:

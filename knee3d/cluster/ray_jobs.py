@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from knee3d.cluster import ClusterError, ClusterJob, check_cluster_address, log_to_stderr
+from knee3d.cluster import ClusterError, ClusterJob, check_cluster_answers, log_to_stderr
 from knee3d.lease import LeaseHeldError, Run, share_work
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def pool_on_ray(make: Callable[[], Any], count: int, address: str | None, retrie
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        check_cluster_address(address)
+        check_cluster_answers(address)
         ray.init(address, logging_level=logging.WARNING, runtime_env=given)
     except ImportError as error:
         raise ClusterError("Ray is not installed; pip install 'knee3d[ray]' on every machine") from error

@@ -29,7 +29,7 @@ class _Task:
         return DelayedSubmission(self)
 
 
-def run_on_slurm(jobs: Sequence[ClusterJob], folder: Path, options: Mapping[str, str | bool], retries: int) -> None:
+def submit_to_slurm(jobs: Sequence[ClusterJob], folder: Path, options: Mapping[str, str | bool], retries: int) -> None:
     """Submit jobs to Slurm, and say under which numbers; returns at once.
 
     Args:

@@ -23,7 +23,7 @@ SHARE = 0.995
 MOST_BLOCKS = 1 << 19
 """So many of a volume are looked at: a knee of OAI's size has 3 million."""
 THICK_MM = 2.0
-"""Voxels this long are no parts of a block, see `intensity_blocks`: it would show more than one tissue."""
+"""Voxels this long are no parts of a block, see `voxel_blocks`: it would show more than one tissue."""
 VOXEL_MM = (0.05, 20.0)
 """The smallest and the largest distance between voxels of a knee in mm: what is beyond was given in another unit."""
 WIDEST_MM = 220.0
@@ -59,11 +59,10 @@ class IntensityWindow:
 def find_window(volume: Volume) -> IntensityWindow:
     """One window for the whole volume, from the intensities of its foreground, so that air around it changes nothing.
 
-    The foreground is all blocks of voxels, see `intensity_blocks`, that are brighter than `clip_level`. The brightest
-    0.5 % of
-    its voxels lie above the window. The window begins at 0, where scanners see no signal. It does not where the darkest
-    intensities of the whole volume are far from 0, lower than minus a twentieth of the window's end or higher than a
-    quarter of it: then as many voxels lie below the window as above it.
+    The foreground is all blocks of voxels, see `voxel_blocks`, that are brighter than `foreground_threshold`. The
+    brightest 0.5 % of its voxels lie above the window. The window begins at 0, where scanners see no signal. It does
+    not where the darkest intensities of the whole volume are far from 0, lower than minus a twentieth of the window's
+    end or higher than a quarter of it: then as many voxels lie below the window as above it.
 
     Slices are never windowed one by one: a slice's brightness would then depend on what else it shows.
 
@@ -73,7 +72,7 @@ def find_window(volume: Volume) -> IntensityWindow:
     Raises:
         ValueError: The volume has no contrast.
     """
-    blocks = intensity_blocks(volume)
+    blocks = voxel_blocks(volume)
     values, counted = _distribution(blocks[_is_foreground(blocks)])
     high = float(values[np.searchsorted(counted, SHARE * counted[-1])])
     darkest, of_all = _distribution(blocks)
@@ -85,7 +84,7 @@ def find_window(volume: Volume) -> IntensityWindow:
     return IntensityWindow(low, high)
 
 
-def intensity_blocks(volume: Volume) -> np.ndarray:
+def voxel_blocks(volume: Volume) -> np.ndarray:
     """Blocks of 2 x 2 x 2 voxels, in whose mean there is less noise; along an axis of thick slices, of 1 voxel.
 
     Args:
@@ -110,13 +109,13 @@ def intensity_blocks(volume: Volume) -> np.ndarray:
 
 
 def _is_foreground(blocks: np.ndarray) -> np.ndarray:
-    """(i, j, k) bool: blocks whose mean is above `clip_level`, or the brightest if there is none."""
+    """(i, j, k) bool: blocks whose mean is above `foreground_threshold`, or the brightest if there is none."""
     means = blocks.mean(axis=-1, dtype=np.float32)
-    bright = means > clip_level(*_distribution(means))
+    bright = means > foreground_threshold(*_distribution(means))
     return bright if bright.any() else means == means.max()
 
 
-def clip_level(values: np.ndarray, counted: np.ndarray) -> float:
+def foreground_threshold(values: np.ndarray, counted: np.ndarray) -> float:
     """The intensity between background and foreground: half of the median of all brighter voxels.
 
     Intensities are measured from the darkest one, leaving out the darkest voxel in 10,000. Only brighter voxels count,
@@ -155,7 +154,7 @@ def check_one_knee(volume: Volume) -> None:
     width = float(volume.spacing_mm[2])
     if volume.shape[2] * width <= WIDEST_MM:
         return
-    filled = _is_foreground(intensity_blocks(volume)).mean(axis=(0, 1))
+    filled = _is_foreground(voxel_blocks(volume)).mean(axis=(0, 1))
     tissue = np.flatnonzero(filled > _FILLED * filled.max())
     across = float(np.ptp(tissue) + 1) * volume.shape[2] * width / filled.size if tissue.size else 0.0
     if across > WIDEST_MM:

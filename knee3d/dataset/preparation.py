@@ -159,7 +159,7 @@ def prepare_knee(knee: ManifestRow, folder: Path, preparation: PrepareConfig, le
         for slice_on_disk in written:
             slice_on_disk.result()
         if lease:
-            lease.check()
+            lease.renew()
     return case
 
 

@@ -19,7 +19,7 @@ Spread = Callable[[int], tuple[np.ndarray, ...]]
 """How many directions -> as many rotations, (3, 3), for `resample.oblique_grid`. No two see the same slices."""
 
 
-def sphere_directions(count: int) -> tuple[np.ndarray, ...]:
+def sphere_rotations(count: int) -> tuple[np.ndarray, ...]:
     """Rotations whose slices look at a knee from directions spread evenly: the same ones each time.
 
     The directions lie on a Fibonacci lattice (Swinbank and Purser 2006) over the half sphere around Left; the other
@@ -41,7 +41,7 @@ def sphere_directions(count: int) -> tuple[np.ndarray, ...]:
     return tuple(_smallest_turn(LEFT, direction) for direction in directions)
 
 
-def radial_directions(count: int) -> tuple[np.ndarray, ...]:
+def radial_rotations(count: int) -> tuple[np.ndarray, ...]:
     """Rotations whose slices all contain the scanner's long axis, evenly spread around it.
 
     With an even number none looks along an axis, as planes do; of an odd number the middle one looks along Left.
@@ -64,7 +64,7 @@ def _smallest_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     return np.eye(3) + across + across @ across / (1 + start @ end)
 
 
-SPREADS: Mapping[str, Spread] = MappingProxyType({"sphere": sphere_directions, "radial": radial_directions})
+SPREADS: Mapping[str, Spread] = MappingProxyType({"sphere": sphere_rotations, "radial": radial_rotations})
 
 
 def oblique_view_rotations(spread: str, count: int) -> tuple[np.ndarray, ...]:

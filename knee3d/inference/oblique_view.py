@@ -32,13 +32,14 @@ class ObliqueView:
             the turned third axis.
         spacing_mm: Between pixels and between slices, the same along each axis: what the network was trained on.
         predictor: A network that was trained on oblique slices.
-        whole: Whether it must see whole slices, as it did in training; otherwise it sees the parts that are wanted.
+        whole_slices_only: Whether it must see whole slices, as it did in training; otherwise it sees the parts that are
+            wanted.
     """
 
     turn: np.ndarray
     spacing_mm: float
     predictor: Predictor
-    whole: bool = False
+    whole_slices_only: bool = False
 
     def steps(self, image: Volume) -> int:
         """Layers of the image: each lies between two oblique slices."""
@@ -57,7 +58,7 @@ class ObliqueView:
         """
         check_image(image)
         grid = oblique_grid(image, self.turn, self.spacing_mm)
-        sorted_voxels = _Sorted.of(image, grid, region, self.whole)
+        sorted_voxels = _Sorted.of(image, grid, region, self.whole_slices_only)
         last: _Slices | None = None
         for layers in sorted_voxels.slabs():
             rectangle = sorted_voxels.rectangle(layers)

@@ -44,12 +44,12 @@ class RegionOfInterest:
 
     Attributes:
         region: bool of the image's shape; None where it is not certain.
-        why: What is not certain, in words; empty otherwise.
+        doubt: What is not certain, in words; empty otherwise.
         known: View name to what its network said of the slices that were looked at.
     """
 
     region: np.ndarray | None
-    why: str
+    doubt: str
     known: Mapping[str, PredictedSlices]
 
     def views(self, views: Mapping[str, View]) -> dict[str, View]:

@@ -78,11 +78,11 @@ class TrainedModels:
         """Those of the views that are planes."""
         return {name: view for name, view in self.ensemble.views.items() if isinstance(view, PlaneView)}
 
-    def mark_with(self, text: str) -> str:
+    def fingerprint_with(self, text: str) -> str:
         """A fingerprint of all networks and the text."""
         return hashlib.sha256(json.dumps([sorted(self.fingerprints.items()), text]).encode()).hexdigest()[:16]
 
-    def of_other_voxels(self, spacing_mm: np.ndarray) -> str:
+    def spacing_problem(self, spacing_mm: np.ndarray) -> str:
         """What is wrong where voxels differ from those of training by more than `SPACING_FACTOR`; empty if nothing is.
 
         The networks see pixels, not millimetres: anatomy of another size in pixels is new to them.
@@ -178,7 +178,7 @@ def _check_shared(models: Path, cards: "Mapping[str, Cards]") -> None:
 
 Cards = Mapping[Path, ModelCard]
 """The cards of one network, or of that of each fold, by the folder that has the network's folder."""
-ALIKE = ("classes", "patch", "rotations", "context")
+ALIKE = ("class_names", "patch", "rotations", "context")
 """What the networks of folds must have in common to be averaged, beside the spacing of oblique slices."""
 
 
@@ -306,7 +306,7 @@ def check_dataset_matches(
             )
 
 
-def check_no_test_patients(dataset: CaseCollection, trained: TrainedModels, cases: Sequence[Case]) -> None:
+def check_not_former_test_patients(dataset: CaseCollection, trained: TrainedModels, cases: Sequence[Case]) -> None:
     """Refuse to fit on patients who were test patients when the networks were trained on this dataset.
 
     Raises:

@@ -16,7 +16,7 @@ def labels_from_channels(channels: np.ndarray, name: str) -> np.ndarray:
 
     Returns:
         (i, j, k) uint8: 0 for background, and 1, 2, ... in the order of the channels. A first channel that holds
-        whatever the others leave is background and does not count. Overlap as in `first_entry`.
+        whatever the others leave is background and does not count. Overlap as in `first_channel`.
 
     Raises:
         ValueError: There are more than 255 channels, or values other than 0 to 1.
@@ -30,10 +30,10 @@ def labels_from_channels(channels: np.ndarray, name: str) -> np.ndarray:
     others = inside[..., 1:].any(axis=-1)
     if channels.shape[-1] > 1 and np.array_equal(inside[..., 0], ~others):
         inside = inside[..., 1:]
-    return first_entry(inside, name)
+    return first_channel(inside, name)
 
 
-def first_entry(inside: np.ndarray, name: str) -> np.ndarray:
+def first_channel(inside: np.ndarray, name: str) -> np.ndarray:
     """The first channel that each voxel lies in.
 
     Args:

@@ -85,7 +85,7 @@ def load_model(models: Path, plane: Plane | str, engine: Backend | None = None) 
     engine, card = engine or Backend(), load_card(models, plane)
     run = _computed(view_folder(models, plane) / "saved_model", engine)
     check_model_folder(models, plane, card)
-    return LoadedModel(len(card.classes), card.context, run, card.patch or (0, 0, 0))
+    return LoadedModel(len(card.class_names), card.context, run, card.patch or (0, 0, 0))
 
 
 def check_device(device: str | None) -> str | None:

@@ -48,12 +48,12 @@ class PretrainedRecord:
 
     Attributes:
         plane: The view that it was trained on.
-        classes: The names of its classes, background first.
+        class_names: The names of its classes, background first.
         fingerprint: Of its file model.keras, see `keras_file_fingerprint`.
     """
 
     plane: str
-    classes: tuple[str, ...]
+    class_names: tuple[str, ...]
     fingerprint: str
 
 
@@ -117,7 +117,7 @@ class ModelCard(Record):
         knee3d: The version of knee3d that began the training.
         plane: The plane, or another view, that the network sees.
         scheme: The meaning of the classes.
-        classes: The names of the classes, background first.
+        class_names: The names of the classes, background first.
         input: Shape and dtype of what the network takes, in words.
         output: Shape and dtype of what it gives, in words.
         settings: How it was trained, see `training.config.TrainConfig.settings`.
@@ -142,7 +142,7 @@ class ModelCard(Record):
     knee3d: str
     plane: str
     scheme: SchemeField
-    classes: tuple[str, ...]
+    class_names: tuple[str, ...]
     input: str
     output: str
     settings: Settings
@@ -203,7 +203,7 @@ class ModelCard(Record):
         return epochs if isinstance(epochs, int) else 0
 
     @property
-    def finished(self) -> TrainingResult:
+    def training_result(self) -> TrainingResult:
         """What the training ended with.
 
         Raises:
@@ -252,7 +252,7 @@ class SavedModelDescription(Record):
         knee3d: The version of knee3d.
         plane: The plane, or another view, that the network sees.
         scheme: The meaning of the classes.
-        classes: The names of the classes, background first: the last axis of the answer.
+        class_names: The names of the classes, background first: the last axis of the answer.
         colours: The colour of each class, such as "#e64b35".
         context: The number of neighbours on each side that a slice is shown with.
         channels: The neighbours in the order of the input's last axis; empty for patches.
@@ -274,7 +274,7 @@ class SavedModelDescription(Record):
     knee3d: str
     plane: str
     scheme: SchemeField
-    classes: tuple[str, ...]
+    class_names: tuple[str, ...]
     colours: tuple[str, ...]
     context: int
     channels: tuple[int, ...]
@@ -305,8 +305,8 @@ def saved_model_description(card: ModelCard) -> SavedModelDescription:
         knee3d=card.knee3d,
         plane=card.plane,
         scheme=card.scheme,
-        classes=card.classes,
-        colours=tuple(colours.get(name, "#000000") for name in card.classes),
+        class_names=card.class_names,
+        colours=tuple(colours.get(name, "#000000") for name in card.class_names),
         context=card.context,
         channels=() if card.patch else tuple(range(-card.context, card.context + 1)),
         slice_axes=_slice_axes(card.plane),

@@ -157,8 +157,8 @@ def check_model_folder(models: Path, plane: Plane | str, card: ModelCard) -> Non
         told = SavedModelDescription.from_json((folder / "saved_model" / ASSET).read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder / 'saved_model' / ASSET} cannot be read; train this plane again") from error
-    inside = (told.plane, told.scheme, told.classes, told.context)
-    outside = (card.plane, card.scheme, card.classes, card.context)
+    inside = (told.plane, told.scheme, told.class_names, told.context)
+    outside = (card.plane, card.scheme, card.class_names, card.context)
     name = folder.name
     if outside[0] != name or inside[0] != name:
         other = outside[0] if outside[0] != name else inside[0]

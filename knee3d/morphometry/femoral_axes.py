@@ -44,12 +44,12 @@ class IntercondylarNotch:
     Attributes:
         medial: Along medial, what parts the condyles.
         posterior: Along posterior, the front of the notch.
-        ends: Along posterior, the posterior end of the medial and of the lateral condyle.
+        condyle_ends: Along posterior, the posterior end of the medial and of the lateral condyle.
     """
 
     medial: float
     posterior: float
-    ends: tuple[float, float]
+    condyle_ends: tuple[float, float]
 
 
 def find_intercondylar_notch(along: np.ndarray) -> IntercondylarNotch:

@@ -63,7 +63,7 @@ def measure_knee(
     for name in present:
         if name in BONE_OF:
             interface = _interface(labels, scheme, name, probabilities)
-            if interface is not None and interface.covers:
+            if interface is not None and interface.has_cartilage:
                 interfaces[name] = interface
                 notes += _unknown(name, interface)
             else:

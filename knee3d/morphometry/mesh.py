@@ -49,7 +49,7 @@ def mask_surface(mask: Volume, smoothing: int = 20, pass_band: float = 0.1) -> p
     return _to_scanner(mesh, mask.affine, mask.spacing_mm)
 
 
-def tissue_surface(field: Volume, volume_mm3: float, keep: float = 1.0) -> pv.PolyData:
+def tissue_surface(field: Volume, volume_mm3: float, triangle_share: float = 1.0) -> pv.PolyData:
     """Closed, smoothed surface of a tissue that encloses the tissue's volume.
 
     Smoothing, and triangles left out, take a few percent of a thin sheet. They are given back by moving each corner
@@ -61,7 +61,8 @@ def tissue_surface(field: Volume, volume_mm3: float, keep: float = 1.0) -> pv.Po
         field: Boolean mask, or float 0 to 1 with 0.5 at the border, see `morphometry.level_set`; three axes, any
             affine.
         volume_mm3: What the mesh is to enclose: the voxels of the tissue times the volume of one.
-        keep: Share of the triangles to keep, in (0, 1]; more stay if so few make no closed surface. Specks may go.
+        triangle_share: Share of the triangles to keep, in (0, 1]; more stay if so few make no closed surface. Specks
+            may go.
 
     Returns:
         As `mask_surface` does. All pieces and hollows of the field; the walls of hollows face into them.
@@ -69,8 +70,10 @@ def tissue_surface(field: Volume, volume_mm3: float, keep: float = 1.0) -> pv.Po
     Raises:
         ValueError: The field has channels or is nowhere 0.5 or more, or a number is out of its range.
     """
-    if not 0 < volume_mm3 < np.inf or not 0 < keep <= 1:
-        raise ValueError(f"a mesh needs a volume above 0 and a share to keep in (0, 1]; got {volume_mm3} mm3, {keep}")
+    if not 0 < volume_mm3 < np.inf or not 0 < triangle_share <= 1:
+        raise ValueError(
+            f"a mesh needs a volume above 0 and a share of triangles in (0, 1]; got {volume_mm3} mm3, {triangle_share}"
+        )
     spacing, tried = field.spacing_mm, []
     cut = _contour(field.array, spacing)
     for iterations, pass_band, push in SMOOTHINGS:
@@ -81,7 +84,7 @@ def tissue_surface(field: Volume, volume_mm3: float, keep: float = 1.0) -> pv.Po
         if tried[-1][0] <= TOLERANCE:
             break
     _, limit, mesh = min(tried, key=lambda found: found[0])
-    return mesh if keep == 1 else _filled_to(_decimated(mesh, keep), volume_mm3, limit)
+    return mesh if triangle_share == 1 else _filled_to(_decimated(mesh, triangle_share), volume_mm3, limit)
 
 
 def enclosed_volume_mm3(mesh: pv.PolyData) -> float:
@@ -121,17 +124,17 @@ def _held(cut: pv.PolyData, smooth: pv.PolyData, reach: np.ndarray) -> pv.PolyDa
     return pv.PolyData.from_regular_faces(before + moved, cut.regular_faces)
 
 
-def _decimated(mesh: pv.PolyData, keep: float) -> pv.PolyData:
+def _decimated(mesh: pv.PolyData, triangle_share: float) -> pv.PolyData:
     """With fewer triangles (quadric error, Garland and Heckbert 1997), closed as before."""
-    while keep < 1:
-        fewer = mesh.decimate(1 - keep, volume_preservation=True)
+    while triangle_share < 1:
+        fewer = mesh.decimate(1 - triangle_share, volume_preservation=True)
         points, corners = np.asarray(fewer.points, dtype=np.float64), fewer.regular_faces
         for _ in range(MENDS):
             if _torn(corners).any():
                 points, corners = _mended(points, corners)
         if len(corners) and not _torn(corners).any():
             return _with_normals(points, corners)
-        keep *= MORE
+        triangle_share *= MORE
     return mesh
 
 

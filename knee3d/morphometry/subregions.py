@@ -57,7 +57,7 @@ class FemoralLandmarks:
     def cuts(self) -> tuple[float, float]:
         """Along posterior, where the central part of the medial and of the lateral condyle ends."""
         front = self.notch.posterior
-        medial, lateral = (front + CENTRAL_SHARE * (end - front) for end in self.notch.ends)
+        medial, lateral = (front + CENTRAL_SHARE * (end - front) for end in self.notch.condyle_ends)
         return medial, lateral
 
     def region(self, tissue: str, points: np.ndarray) -> np.ndarray:

@@ -72,7 +72,7 @@ class BoneCartilageInterface:
         return np.bincount(self.triangles.ravel(), np.repeat(areas / 3, 3), minlength=len(self.points))
 
     @property
-    def covers(self) -> bool:
+    def has_cartilage(self) -> bool:
         """Whether there is any triangle with cartilage on it."""
         return bool((self.thickness_mm > 0)[self.triangles].all(axis=1).any())
 

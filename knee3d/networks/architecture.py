@@ -36,8 +36,8 @@ class Architecture:
         stride: Number of pixels; slices are padded until their height and width are multiples of it.
         encoders: Names of the encoders that the body can have, keys of `encoder.ENCODERS`; the first is the default.
             With `NO_ENCODER` the body gets pixels of 0 to 255.
-        whole: Whether the body averages over the whole slice, so that its answer for a cut-out part would be another
-            one. The default is False.
+        whole_slices_only: Whether the body averages over the whole slice, so that its answer for a cut-out part would
+            be another one. The default is False.
         solid: Whether the body takes patches of a volume, (batch, inferior, posterior, left, 1), instead of slices. The
             default is False.
 
@@ -49,7 +49,7 @@ class Architecture:
     body: Callable[[int, str], keras.Model]
     stride: int
     encoders: tuple[str, ...] = tuple(ENCODERS)
-    whole: bool = False
+    whole_slices_only: bool = False
     solid: bool = False
 
 
@@ -59,9 +59,9 @@ NETWORKS: Mapping[str, Architecture] = {
     "unet": Architecture(segmentation_models_bodies.unet_body, segmentation_models_bodies.STRIDE),
     "fcn": Architecture(fcn_body.build_body, fcn_body.STRIDE, _VGG),
     "deconvnet": Architecture(deconvnet_body.build_body, deconvnet_body.STRIDE, _VGG),
-    "deeplab": Architecture(deeplab_body.build_body, deeplab_body.STRIDE, _VGG, whole=True),
+    "deeplab": Architecture(deeplab_body.build_body, deeplab_body.STRIDE, _VGG, whole_slices_only=True),
     "segnet": Architecture(segnet_body.build_body, segnet_body.STRIDE, _VGG),
-    "pspnet": Architecture(pspnet_body.build_body, pspnet_body.STRIDE, whole=True),
+    "pspnet": Architecture(pspnet_body.build_body, pspnet_body.STRIDE, whole_slices_only=True),
     "fpn": Architecture(segmentation_models_bodies.fpn_body, segmentation_models_bodies.STRIDE),
     "linknet": Architecture(segmentation_models_bodies.linknet_body, segmentation_models_bodies.STRIDE),
     "unet3d": Architecture(unet3d_body.build_body, unet3d_body.STRIDE, (NO_ENCODER,), solid=True),
@@ -98,7 +98,9 @@ def find_architecture(choice: NetworkChoice) -> Architecture:
     if isinstance(choice, keras.Model) or not callable(choice):
         raise ValueError(f"{choice!r} is no function that builds a network from the number of classes")
     # Nobody knows whether it looks at the whole slice: it is never given a part.
-    return Architecture(custom_network.checked_body(choice), custom_network.STRIDE, (NO_ENCODER,), whole=True)
+    return Architecture(
+        custom_network.checked_body(choice), custom_network.STRIDE, (NO_ENCODER,), whole_slices_only=True
+    )
 
 
 def network_name(choice: NetworkChoice) -> str:

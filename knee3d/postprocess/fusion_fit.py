@@ -114,7 +114,7 @@ def fusion_with_given_weights(
     matrices = np.sum([[case.confusion(each, rule) for each in tried] for case in map(load_candidates, paths)], axis=0)
     if not matrices[0, 1:].any():
         raise ValueError("there is no tissue in the masks of the cases that fusion weights are for")
-    reached, equally, *alone = mean_dice(matrices, objective).tolist()
+    reached, equally, *alone = objective_dice(matrices, objective).tolist()
     return Fusion(ordered, rule, None, objective, reached, dict(zip(views, alone, strict=True)), equally, {})
 
 
@@ -178,11 +178,11 @@ def fit_thresholds(paths: Sequence[Path], fusion: Fusion) -> Fusion:
             sizes[tissue] += case.others[tissue].sum() + case.others[:, tissue].sum() + is_it.sum() + above.sum(axis=0)
     limits = tuple(THRESHOLDS[(hits / np.maximum(sizes, 1))[1:].argmax(axis=1)].tolist())
     matrix = np.sum([case.confusion(weights, fusion.rule, limits) for case in map(load_candidates, paths)], axis=0)
-    reached = float(mean_dice(matrix, fusion.objective))
+    reached = float(objective_dice(matrix, fusion.objective))
     return replace(fusion, thresholds=limits, dice=reached) if reached > fusion.dice else fusion
 
 
-def mean_dice(matrices: np.ndarray, objective: str | int) -> np.ndarray:
+def objective_dice(matrices: np.ndarray, objective: str | int) -> np.ndarray:
     """Mean Dice of the tissues that truth has; 0 where it has none.
 
     Args:
@@ -219,7 +219,7 @@ def search_weights(paths: Sequence[Path], views: int, objective: str | int, rule
     Args:
         paths: Files of candidate voxels. One at a time is in memory.
         views: How many views the cases have.
-        objective: See `mean_dice`.
+        objective: See `objective_dice`.
         rule: Key of `blend.RULES`.
 
     Returns:
@@ -234,7 +234,7 @@ def search_weights(paths: Sequence[Path], views: int, objective: str | int, rule
         counted.append(np.array([[case.confusion(point, rule) for point in tried[-1]] for case in cases]))
         points, matrices = np.concatenate(tried), np.concatenate(counted, axis=1)
         from_mean = ((points - 1 / views) ** 2).sum(axis=1).round(9)
-        best = np.lexsort((from_mean, -mean_dice(matrices.sum(axis=0), objective)))[0]
+        best = np.lexsort((from_mean, -objective_dice(matrices.sum(axis=0), objective)))[0]
         scale *= -1 if best >= len(points) - len(pattern) else -0.5
         corners = np.clip(points[best] + scale * (np.eye(views) - 1 / views), 0, None)
         corners /= corners.sum(axis=1, keepdims=True)
@@ -255,7 +255,7 @@ def bootstrap_weights(
     """
     chosen, flat = [], matrices.reshape(len(matrices), -1).astype(np.float64)
     for draw in bootstrap_samples(patients, DRAWS, seed):
-        values = mean_dice((draw @ flat).reshape(matrices.shape[1:]), objective)
+        values = objective_dice((draw @ flat).reshape(matrices.shape[1:]), objective)
         chosen.append(points[values == values.max()].mean(axis=0))
     low, high = np.quantile(chosen, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).tolist()
     return list(zip(low, high, strict=True))

@@ -73,7 +73,7 @@ class ChangeRow:
         return self.tissue, self.region, self.measure
 
     @property
-    def is_measured(self) -> bool:
+    def has_any_value(self) -> bool:
         """Whether one of the visits has the measure."""
         return is_known(self.baseline) or is_known(self.followup)
 
@@ -188,7 +188,7 @@ def change_table(title: str, rows: Sequence[ChangeRow]) -> Table:
     if with_error:
         table.add_column("is it change?", no_wrap=True)
     for row in rows:
-        if not row.is_measured:
+        if not row.has_any_value:
             continue
         cells = [format_amount(value, row.unit) for value in (row.baseline, row.followup, row.change)]
         cells.append(format_amount(row.change_percent, "%"))
@@ -206,7 +206,7 @@ def knees_change_table(knees: Sequence[Sequence[ChangeRow]]) -> Table:
     every = [row for rows in knees for row in rows]
     groups: dict[Quantity, list[ChangeRow]] = {}
     for row in every:
-        if row.is_measured:
+        if row.has_any_value:
             groups.setdefault(row.quantity, []).append(row)
     title = f"Change of {len(knees)} knees: means over knees, and knees beyond error"
     columns = ("knees", "baseline", "change", "SD of change", "%", "less", "more", "cannot tell")
@@ -235,7 +235,7 @@ def knees_change_table(knees: Sequence[Sequence[ChangeRow]]) -> Table:
 
 def _caption(rows: Sequence[ChangeRow]) -> str | None:
     """What to bear in mind below a table; nothing where there is nothing."""
-    missing = len({row.quantity for row in rows} - {row.quantity for row in rows if row.is_measured})
+    missing = len({row.quantity for row in rows} - {row.quantity for row in rows if row.has_any_value})
     left_out = f"Left out: {missing} measures that no visit has." if missing else None
     return "\n".join(filter(None, (_by_chance(rows), left_out))) or None
 

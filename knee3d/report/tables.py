@@ -108,7 +108,7 @@ LONGEST_NAME = 16
 _HEADINGS = ("series", "echo", "ms", "images", "voxels", "mm", "plane", "side")
 
 
-def findings_lines(findings: "Iterable[FoundVolume]", one_line: bool) -> list[str]:
+def volume_lines(findings: "Iterable[FoundVolume]", one_line: bool) -> list[str]:
     """The volumes that can be read, in columns; no line where there is none.
 
     Args:

@@ -98,7 +98,7 @@ def fit_network(
             log.info("%s: ended early, after epoch %d", task.name, len(history))
         return
     strength, cut = STRENGTHS[config.augmentation.augment], task.sampler
-    frames = [cut.frame(stack.shape, stack.voxel_mm) for stack in task.train.stacks]
+    frames = [cut.size_and_aspect(stack.shape, stack.voxel_mm) for stack in task.train.stacks]
     augmentation = None if strength is None else DrawnAugmentation(strength, frames)
     with devices.scope():
         learning = StepOptions(config.optimizer.clip_norm, config.optimizer.xla, augmentation)

@@ -35,7 +35,7 @@ class PretrainedNetwork:
     @property
     def record(self) -> PretrainedRecord:
         """The entry of this network in the model card of the new network."""
-        return PretrainedRecord(self.card.plane, self.card.classes, keras_file_fingerprint(self.folder))
+        return PretrainedRecord(self.card.plane, self.card.class_names, keras_file_fingerprint(self.folder))
 
 
 def find_pretrained(folder: str | Path, view: str) -> PretrainedNetwork:
@@ -112,7 +112,7 @@ def load_matching_layers(model: keras.Model, pretrained: PretrainedNetwork, clas
     alike = [type(layer) for layer in mine] == [type(layer) for layer in theirs]
     by_name = {layer.name: layer for layer in theirs if not _is_numbered(layer)}
     partners = theirs if alike else [by_name.get(layer.name) for layer in mine]
-    told = len(pretrained.card.classes) if pretrained.card.classes != tuple(classes) else 0
+    told = len(pretrained.card.class_names) if pretrained.card.class_names != tuple(classes) else 0
     anew = []
     for layer, partner in zip(mine, partners, strict=True):
         shapes = _shapes(layer)

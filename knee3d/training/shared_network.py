@@ -37,7 +37,7 @@ def check_plane_folders(models: Path, card: ModelCard, config: TrainConfig, opti
     for plane in Plane:
         folder = view_folder(models, plane)
         TrainingFolder(folder).check_only_training_files()
-        there = TrainingFolder(folder).card
+        there = TrainingFolder(folder).load_card()
         if options.overwrite:
             continue
         if TrainingFolder(training_folder_of(models, plane)).checkpoints:
@@ -58,18 +58,18 @@ def export_planes(models: Path, config: TrainConfig) -> None:
     network, fingerprint = None, keras_file_fingerprint(source)
     for plane in Plane:
         mine, folder = card_of_plane(card, plane, fingerprint), view_folder(models, plane)
-        there = TrainingFolder(folder).card
+        there = TrainingFolder(folder).load_card()
         whole = all((folder / name).is_file() for name in ("saved_model/saved_model.pb", "model.keras"))
         if whole and there is not None and _without_difference(there) == _without_difference(mine):
             continue
         if network is None:
-            network = untrained_network(len(card.classes), config)
+            network = untrained_network(len(card.class_names), config)
             network.load_weights(source / "model.keras")
         with whole_folder(folder) as partial:
             differs = export_saved_model(network, partial / "saved_model", saved_model_description(mine))
             for name in ("model.keras", "metrics.csv"):
                 shutil.copyfile(source / name, partial / name)
-            replace(mine, result=replace(mine.finished, saved_model_differs_by=differs)).write(partial / CARD)
+            replace(mine, result=replace(mine.training_result, saved_model_differs_by=differs)).write(partial / CARD)
 
 
 def _without_difference(card: ModelCard) -> str:

@@ -82,9 +82,9 @@ def train_view(
         return folder
     weights = None if pretrained else find_encoder_weights(config.network.encoder_weights, str(config.network.encoder))
     run, finished = TrainingFolder(training_folder_of(models, view)), TrainingFolder(folder)
-    longer = options.resume and _only_shorter(finished.card, card, config)
+    longer = options.resume and _only_shorter(finished.load_card(), card, config)
     if longer:
-        card = _said_before(card, finished.card)
+        card = _said_before(card, finished.load_card())
     train, val = (
         index_samples(seeing.stacks(dataset, dataset.of_split(split)), seeing.sampler, limit)
         for split in (Split.TRAIN, Split.VAL)
@@ -97,12 +97,12 @@ def train_view(
         with devices.scope():
             model = network_with_first_weights(dataset.scheme.classes, config, weights)
         if pretrained:
-            load_matching_layers(model, pretrained, card.classes)
+            load_matching_layers(model, pretrained, card.class_names)
         if longer and not run.checkpoints and (finished.last.is_file() or not options.overwrite):
             run.continue_from(finished, model)
-        fit_network(model, task, run, options.cache, lease.check)
+        fit_network(model, task, run, options.cache, lease.renew)
         _finish(run, model, card, task)
-        lease.check()
+        lease.renew()
         replace_folder(run.folder, folder)
         TrainingFolder(folder).tidy()  # last: as long as the name is not its own, a killed run finds its checkpoints
         if folder.name == SHARED:
@@ -168,7 +168,7 @@ def _is_done(models: Path, view: Plane | str, card: ModelCard, config: TrainConf
         TrainingFolder(one).check_only_training_files()
     if (options.overwrite and not options.resume) or not (folder / CARD).exists():
         return False
-    under_way = TrainingFolder(training_folder_of(models, view)).card
+    under_way = TrainingFolder(training_folder_of(models, view)).load_card()
     if options.resume and under_way is not None and not card_differences(under_way, card, default):
         return False  # begun with `overwrite`, and interrupted
     try:
@@ -236,7 +236,7 @@ def _begin(run: TrainingFolder, card: ModelCard, config: TrainConfig, options: R
         ValueError: There is a training that was interrupted, and it is not said what to do, or it was another one.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
-    there = run.card
+    there = run.load_card()
     differ = card_differences(there, card, type(config)())
     anew = options.overwrite and (differ or not options.resume)
     if run.checkpoints and not anew and there is None:
@@ -258,7 +258,7 @@ def _begin(run: TrainingFolder, card: ModelCard, config: TrainConfig, options: R
     for leftover in run.folder.rglob(".partial-*"):  # of a process that was killed while it wrote
         leftover.unlink()
     now = software_environment()
-    if run.checkpoints and run.environment not in (None, now):
+    if run.checkpoints and run.load_environment() not in (None, now):
         log.warning("the versions or devices are not those that this training began with; see environment.json")
     card.write(run.folder / CARD)
     with whole_file(run.folder / SETTINGS) as partial:
@@ -275,7 +275,7 @@ def _finish(run: TrainingFolder, trained: keras.Model, card: ModelCard, task: Fi
         model.save(partial)
     shutil.rmtree(run.folder / "saved_model", ignore_errors=True)
     slices = CountBySplit(task.train.count, task.val.count)
-    result = TrainingResult(len(scores), scores[-1], slices, run.environment or software_environment())
+    result = TrainingResult(len(scores), scores[-1], slices, run.load_environment() or software_environment())
     card = replace(card, result=result)
     if task.name != SHARED:
         differs = export_saved_model(model, run.folder / "saved_model", saved_model_description(card))

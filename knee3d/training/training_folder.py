@@ -88,13 +88,11 @@ class TrainingFolder:
     def _checkpoint(self, epoch: int) -> Path:
         return self.folder / "checkpoints" / f"epoch-{epoch:04d}.keras"
 
-    @property
-    def card(self) -> ModelCard | None:
+    def load_card(self) -> ModelCard | None:
         """The model card; None if there is none, or none that can be read."""
         return _read(ModelCard, self.folder / CARD)
 
-    @property
-    def environment(self) -> SoftwareEnvironment | None:
+    def load_environment(self) -> SoftwareEnvironment | None:
         """What the training began with; None if that cannot be read."""
         return _read(SoftwareEnvironment, self.folder / ENVIRONMENT)
 

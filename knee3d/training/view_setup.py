@@ -33,14 +33,14 @@ class ViewSetup:
         sampler: What the network is shown at a time.
         spacing_mm: (3,) of what it is shown, Inferior, Posterior, Left; oblique slices have one for all axes.
         rotations: The directions of oblique slices.
-        whole: Whether the network must see whole slices, see `networks.Architecture`.
+        whole_slices_only: Whether the network must see whole slices, see `networks.Architecture`.
     """
 
     name: str
     sampler: Sampler
     spacing_mm: np.ndarray
     rotations: tuple[np.ndarray, ...] = ()
-    whole: bool = False
+    whole_slices_only: bool = False
 
     def stacks(self, dataset: CaseCollection, cases: Sequence[Case]) -> list[Stack]:
         """What labelled knees have to show."""
@@ -80,9 +80,9 @@ def make_view_setup(name: str, config: TrainConfig, cases: Sequence[Case]) -> Vi
                 "then gives NaN; say --precision float32, or a larger --patch"
             )
         return ViewSetup(name, PatchSampler(patch), middle)
-    sampler, whole = SliceSampler(config.network.context), architecture.whole
+    sampler, whole = SliceSampler(config.network.context), architecture.whole_slices_only
     if name in PLANES or name == SHARED:
-        return ViewSetup(name, sampler, middle, whole=whole)
+        return ViewSetup(name, sampler, middle, whole_slices_only=whole)
     if name != OBLIQUE:
         raise ValueError(f"there is no view {name!r}; there are {', '.join(PLANES)}, {SHARED}, {OBLIQUE} and {SOLID}")
     spacing = config.sampling.spacing_mm or np.median(spacings.min(axis=1))

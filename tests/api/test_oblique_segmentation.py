@@ -18,7 +18,7 @@ from knee3d.api.segment_image import segment_image
 from knee3d.dataset.case_collection import Split
 from knee3d.dataset.manifest import read_manifest
 from knee3d.dataset.preparation import to_network_input
-from knee3d.geometry.directions import radial_directions, sphere_directions
+from knee3d.geometry.directions import radial_rotations, sphere_rotations
 from knee3d.geometry.orientation import to_canonical
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.view_names import OBLIQUE
@@ -49,7 +49,7 @@ def make_place(folder: Path) -> None:
     spacing = to_canonical(image).spacing_mm
     make_models(folder / "planes-only", tuple(spacing.tolist()))
     shutil.copytree(folder / "planes-only", folder / "models")
-    make_network(folder / "models", OBLIQUE, (float(spacing.min()),) * 3, "cartilage", 170, sphere_directions(4))
+    make_network(folder / "models", OBLIQUE, (float(spacing.min()),) * 3, "cartilage", 170, sphere_rotations(4))
 
 
 pytestmark = pytest.mark.usefixtures("plainly")
@@ -171,7 +171,7 @@ def test_another_oblique_network_is_other_models(place, tmp_path):
     spacing = json.loads((models / OBLIQUE / "card.json").read_text())["spacing_mm"]
     before = index.read_bytes()
     shutil.rmtree(models / OBLIQUE)
-    make_network(models, OBLIQUE, tuple(spacing), "cartilage", 150, sphere_directions(4))
+    make_network(models, OBLIQUE, tuple(spacing), "cartilage", 150, sphere_rotations(4))
     assert index.read_bytes() != before
     assert models_fingerprint(models) == planes  # whoever asks for planes only does not notice
     refused = run(*words)
@@ -180,7 +180,7 @@ def test_another_oblique_network_is_other_models(place, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "looks", [{"rotations": [turn.tolist() for turn in sphere_directions(7)[3:]]}, {"spacing_mm": [0.9] * 3}]
+    "looks", [{"rotations": [turn.tolist() for turn in sphere_rotations(7)[3:]]}, {"spacing_mm": [0.9] * 3}]
 )
 def test_a_network_that_looks_otherwise_is_another_one(place, tmp_path, looks):
     models = tmp_path / "models"
@@ -211,7 +211,7 @@ def test_a_network_that_looks_otherwise_is_another_one(place, tmp_path, looks):
         (card_with(patients={"train": [{}], "val": []}), "patients.train.0: input should be a valid string"),
         (lambda models: (models / OBLIQUE / "card.json").write_text("[" * 100_000), "is nested too deeply"),
         (card_with(scheme="compartments"), "on different schemes"),
-        (card_with(classes=["background", "bone"]), "different trainings"),
+        (card_with(class_names=["background", "bone"]), "different trainings"),
         (lambda models: swap(models), f"holds a network of the {PLANES[0]} plane"),
         (
             lambda models: (models / OBLIQUE / "saved_model" / "variables" / "variables.index").unlink(),
@@ -249,9 +249,9 @@ def test_views_share_a_network_and_have_a_spacing_of_their_own(place):
 
 def test_a_network_looks_where_it_was_trained_to_look(place, tmp_path, caplog):
     shutil.copytree(place / "models", tmp_path / "models")
-    own = [turn.tolist() for turn in sphere_directions(5)[:2]]
+    own = [turn.tolist() for turn in sphere_rotations(5)[:2]]
     edit(tmp_path / "models" / OBLIQUE / "card.json", rotations=own)
-    for count, expected in ((2, np.array(own)), (3, sphere_directions(3))):
+    for count, expected in ((2, np.array(own)), (3, sphere_rotations(3))):
         caplog.clear()
         views = load_models(tmp_path / "models", fused=False, oblique=count).ensemble.views
         np.testing.assert_allclose([views[f"oblique-{number + 1}"].turn for number in range(count)], expected)
@@ -260,7 +260,7 @@ def test_a_network_looks_where_it_was_trained_to_look(place, tmp_path, caplog):
         tmp_path / "models"
     )
     asked = load_models(tmp_path / "models", fused=False, oblique=4).ensemble.views
-    np.testing.assert_allclose([asked[f"oblique-{number}"].turn for number in range(1, 5)], radial_directions(4))
+    np.testing.assert_allclose([asked[f"oblique-{number}"].turn for number in range(1, 5)], radial_rotations(4))
 
 
 def test_a_network_of_the_volume_segments_alone_and_beside_planes(place, tmp_path):
@@ -295,7 +295,7 @@ def test_patients_of_the_oblique_network_count_as_seen(place, tmp_path):
 def test_fitted_weights_are_taken_where_they_are_for_these_views(place, tmp_path, caplog):
     models = tmp_path / "models"
     shutil.copytree(place / "models", models)
-    card_with(rotations=[turn.tolist() for turn in sphere_directions(2)])(models)
+    card_with(rotations=[turn.tolist() for turn in sphere_rotations(2)])(models)
     views = [*PLANES, "oblique-1", "oblique-2"]
     weights = dict(zip(views, (0.4, 0.2, 0.1, 0.2, 0.1), strict=True))
     reference = {"volumes_mm3": {}, "border_mm2": {}, "inter_view_dice": None, "predictive_entropy": None}

@@ -54,7 +54,7 @@ def test_dataset_and_network_hold_the_scheme(journey):
     assert scheme.names == ("femoral cartilage", "iliotibial band")
     told = model_card.load_card(journey / "models", "sagittal")
     assert told.scheme == scheme
-    assert told.classes == ("background", *scheme.names)
+    assert told.class_names == ("background", *scheme.names)
     loaded = saved_model.load_saved_model(journey / "models" / "sagittal" / "saved_model")
     about = json.loads(loaded.about().numpy())
     assert about["colours"][1] == "#e64b35"

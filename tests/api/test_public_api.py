@@ -84,7 +84,7 @@ def test_the_ten_lines_run_as_they_are_written(example, tiny, tmp_path, capsys):
     for name, mm3 in volumes.items():
         assert mm3 == pytest.approx(voxels[name] * labels.voxel_mm3)
     model = knee3d.train(data, tmp_path / "models", config=config)  # there already: nothing is trained
-    assert model.networks == tuple(sorted(plane.value for plane in knee3d.Plane))
+    assert model.view_names == tuple(sorted(plane.value for plane in knee3d.Plane))
     assert sum(model.weights.values()) == pytest.approx(1)
 
 

@@ -181,11 +181,11 @@ def test_finished_reports_are_kept_and_made_again_when_something_changed(place, 
     made = page.stat().st_mtime_ns
     assert run(results, table).exit_code == 0
     assert page.stat().st_mtime_ns == made
-    assert run(results, table, "--keep", 0.5).exit_code == 0
+    assert run(results, table, "--triangle-share", 0.5).exit_code == 0
     again = page.stat().st_mtime_ns
     assert again != made
     (results / "P001" / "report" / "thickness.nii.gz").unlink()
-    assert run(results, table, "--keep", 0.5).exit_code == 0
+    assert run(results, table, "--triangle-share", 0.5).exit_code == 0
     assert page.stat().st_mtime_ns != again
     assert (results / "P001" / "report" / "thickness.nii.gz").exists()
     refuse_foreign_folder(

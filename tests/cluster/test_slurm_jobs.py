@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from knee3d.cli.training import train
 from knee3d.cluster import ClusterError, ClusterJob
-from knee3d.cluster.slurm_jobs import run_on_slurm
+from knee3d.cluster.slurm_jobs import submit_to_slurm
 
 cloudpickle = pytest.importorskip("cloudpickle")
 pytest.importorskip("submitit")
@@ -92,7 +92,7 @@ def test_a_job_whose_time_is_over_is_put_back(slurm, tmp_path, caplog):
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
-        run_on_slurm([job], tmp_path / "slurm", {}, retries=2)
+        submit_to_slurm([job], tmp_path / "slurm", {}, retries=2)
     finally:
         cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     assert f"axis: Slurm job 7 prints to {tmp_path / 'slurm'}" in caplog.text
@@ -110,13 +110,13 @@ def interrupted(command):
 )
 def test_what_slurm_refuses_is_a_clear_error(slurm, tmp_path, given, message):
     with pytest.raises((ClusterError, ValueError), match=message):
-        run_on_slurm([job_of(["true"], tmp_path)], tmp_path / "slurm", given, retries=2)
+        submit_to_slurm([job_of(["true"], tmp_path)], tmp_path / "slurm", given, retries=2)
 
 
 def test_a_machine_without_slurm_is_a_clear_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ClusterError, match="Slurm"):
-        run_on_slurm([job_of(["true"], tmp_path)], tmp_path / "slurm", {}, retries=2)
+        submit_to_slurm([job_of(["true"], tmp_path)], tmp_path / "slurm", {}, retries=2)
 
 
 def test_options_of_another_launcher_are_refused(balls, tmp_path):

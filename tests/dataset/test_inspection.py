@@ -25,7 +25,7 @@ from knee3d.io.dicom.series import SeriesSelector, find_slice_grids
 from knee3d.io.dicom.writer import write_series
 from knee3d.io.volume_file import write_volume
 from knee3d.labels.label_scheme import SCHEMES
-from knee3d.report.tables import findings_lines
+from knee3d.report.tables import volume_lines
 
 IPL = np.array([[0, 0, -0.7, 0], [0, -0.4, 0, 0], [-0.5, 0, 0, 0], [0, 0, 0, 1.0]])
 VOLUME = Volume(np.arange(60, dtype=np.int16).reshape(3, 4, 5), IPL)
@@ -101,7 +101,7 @@ def test_files_and_zips(study, tmp_path):
 def test_columns_fit_a_terminal_of_80_and_say_the_place_below(study):
     first, *others = api.inspect(study).volumes
     first = replace(first, shape=(384, 384, 160), spacing_mm=(0.3646, 0.3646, 0.7003), description="\x1b[31mDESS")
-    head, _, numbers, place = findings_lines([first, *others], one_line=False)
+    head, _, numbers, place = volume_lines([first, *others], one_line=False)
     assert max(len(head), len(numbers)) <= 80
     assert place == f"  {study / 'a'}  ?[31mDESS"
 

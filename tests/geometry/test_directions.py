@@ -9,8 +9,8 @@ from knee3d.geometry.directions import (
     SPREADS,
     SUPERIOR,
     oblique_view_rotations,
-    radial_directions,
-    sphere_directions,
+    radial_rotations,
+    sphere_rotations,
 )
 
 COUNTS = range(1, 31)
@@ -39,11 +39,11 @@ def test_every_spread_has_rotations_no_two_alike_and_always_the_same(spread, cou
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_a_sphere_is_spread_evenly_over_its_half(count):
-    towards = np.array(sphere_directions(count)) @ LEFT
+    towards = np.array(sphere_rotations(count)) @ LEFT
     assert (towards @ LEFT > 0).all()
     # No two lines are closer than half of what a square patch of the half sphere, an equal share of it, is wide.
-    assert between(np.array(sphere_directions(count))).min(initial=90) > np.degrees(np.sqrt(2 * np.pi / count)) / 2
-    assert between(np.array(sphere_directions(count))).min(initial=90) > 14
+    assert between(np.array(sphere_rotations(count))).min(initial=90) > np.degrees(np.sqrt(2 * np.pi / count)) / 2
+    assert between(np.array(sphere_rotations(count))).min(initial=90) > 14
     # Evenly: about as much along each axis, as far as few directions can.
     if count >= 6:
         np.testing.assert_allclose(towards.T @ towards / count, np.eye(3) / 3, atol=0.15)
@@ -51,7 +51,7 @@ def test_a_sphere_is_spread_evenly_over_its_half(count):
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_radial_slices_contain_the_long_axis_and_lie_evenly_around_it(count):
-    turns = np.array(radial_directions(count))
+    turns = np.array(radial_rotations(count))
     np.testing.assert_allclose(turns @ LEFT @ SUPERIOR, 0, atol=1e-12)
     np.testing.assert_allclose(turns @ SUPERIOR, np.broadcast_to(SUPERIOR, (count, 3)), atol=1e-12)
     assert between(turns).min(initial=180 / count) == pytest.approx(180 / count)

@@ -9,7 +9,7 @@ from real_knees import each_label_map
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from knee3d.geometry.directions import sphere_directions
+from knee3d.geometry.directions import sphere_rotations
 from knee3d.geometry.orientation import to_canonical
 from knee3d.geometry.resampling import LINEAR, NEAREST, oblique_grid, resample
 from knee3d.geometry.volume import Volume
@@ -103,7 +103,7 @@ def test_what_does_not_turn_is_refused(turn):
         oblique_grid(noise(4, 4, 4), turn)
 
 
-@pytest.mark.parametrize("turn", sphere_directions(5))
+@pytest.mark.parametrize("turn", sphere_rotations(5))
 def test_the_grid_counts_its_slices_along_the_turned_third_axis(turn):
     grid = oblique_grid(noise(9, 10, 11), turn, 0.5)
     np.testing.assert_allclose(grid.affine[:3, 2] / 0.5, turn @ [-1, 0, 0], atol=1e-12)

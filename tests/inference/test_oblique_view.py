@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from knee3d.geometry.directions import sphere_directions
+from knee3d.geometry.directions import sphere_rotations
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.resampling import oblique_grid, resample
 from knee3d.geometry.volume import Volume
@@ -90,7 +90,7 @@ def gathered(view: View, image: Volume, region: np.ndarray | None = None) -> tup
 
 @pytest.mark.parametrize("affine", [CANONICAL, TILTED], ids=["anisotropic", "tilted"])
 @pytest.mark.parametrize("spacing_mm", [0.35, 0.9])
-@pytest.mark.parametrize("turn", sphere_directions(4))
+@pytest.mark.parametrize("turn", sphere_rotations(4))
 def test_every_voxel_that_is_wanted_comes_once(affine, spacing_mm, turn):
     image = noise(affine)
     view = ObliqueView(turn, spacing_mm, Constant())
@@ -105,7 +105,7 @@ def test_every_voxel_that_is_wanted_comes_once(affine, spacing_mm, turn):
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 8), (7, 1, 6), (1, 1, 1), (5, 6, 1)])
-@pytest.mark.parametrize("turn", [np.eye(3), *sphere_directions(2)])
+@pytest.mark.parametrize("turn", [np.eye(3), *sphere_rotations(2)])
 def test_an_image_may_be_as_thin_as_a_slice(shape, turn):
     count, found = gathered(ObliqueView(turn, 0.6, Constant()), noise(CANONICAL, shape))
     assert (count == 1).all()
@@ -148,7 +148,7 @@ def test_a_smooth_blob_is_found_where_it_is_from_every_side(affine):
     image = blob(affine)
     truth = (image.array > LIMIT).astype(np.uint8)
     assert 0.01 < truth.mean() < 0.3
-    views = {f"view-{number}": ObliqueView(turn, 0.45, Sure()) for number, turn in enumerate(sphere_directions(6))}
+    views = {f"view-{number}": ObliqueView(turn, 0.45, Sure()) for number, turn in enumerate(sphere_rotations(6))}
     opinion = Ensemble(views, dict.fromkeys(views, 1 / 6)).predict(image, "looking")
     assert dice(confusion_matrix(truth, opinion.labels.array, 2))[1] > 0.97
     np.testing.assert_allclose(opinion.fused.array.sum(axis=-1), 1, atol=1e-5)
@@ -159,7 +159,7 @@ def test_a_smooth_blob_is_found_where_it_is_from_every_side(affine):
     assert np.abs(image.array[differ].astype(int) - LIMIT).max() < 30
 
 
-@pytest.mark.parametrize("turn", sphere_directions(3))
+@pytest.mark.parametrize("turn", sphere_rotations(3))
 def test_a_region_is_what_it_is_within_the_whole(turn):
     image = noise(TILTED, (40, 36, 30))
     region = blob(TILTED, (40, 36, 30), radius_mm=4).array > LIMIT
@@ -173,7 +173,7 @@ def test_it_counts_among_planes_in_an_ensemble_with_a_region():
     image = blob(CANONICAL)
     truth = image.array > LIMIT
     views: dict[str, View] = {plane.value: PlaneView(plane, Sure()) for plane in Plane}
-    views["turned"] = ObliqueView(sphere_directions(1)[0], 0.5, Sure())
+    views["turned"] = ObliqueView(sphere_rotations(1)[0], 0.5, Sure())
     region = image.array > LIMIT - 60
     opinion = Ensemble(views, dict.fromkeys(views, 0.25)).predict(image, "looking", region)
     assert dice(confusion_matrix(truth, opinion.labels.array, 2))[1] > 0.99
@@ -184,7 +184,7 @@ def test_progress_goes_as_far_as_was_said():
     image = noise(CANONICAL)
     region = np.zeros(image.shape, dtype=bool)
     region[4:8, 4:8, 4:8] = True
-    view = ObliqueView(sphere_directions(2)[1], 0.4, Constant())
+    view = ObliqueView(sphere_rotations(2)[1], 0.4, Constant())
     for one in (None, region, np.zeros_like(region)):
         told: list[int] = []
         list(view.parts(image, one, told.append))
@@ -209,7 +209,7 @@ def test_slices_are_seen_in_rectangles_that_begin_at_a_multiple_of_the_stride(wa
     image = noise(np.diag([1.0, 1, 1, 1]), (150, 160, 140))
     region = np.zeros(image.shape, dtype=bool)
     region[70:74, 80:84, 50:74] = True
-    list(ObliqueView(sphere_directions(3)[1], 1.0, network).parts(image, region))
+    list(ObliqueView(sphere_rotations(3)[1], 1.0, network).parts(image, region))
     assert 1 < max(shape[0] for shape in seen) <= oblique_view.SLAB + 1
     assert 15 < sum(shape[0] for shape in seen) < 40
     assert {shape[3] for shape in seen} == {5}
@@ -221,7 +221,7 @@ def test_slices_are_whole_for_a_network_that_must_see_them_so(watching):
     image = noise(np.diag([1.0, 1, 1, 1]), (50, 60, 40))
     region = np.zeros(image.shape, dtype=bool)
     region[20:24, 30:34, 5:9] = True
-    turn = sphere_directions(3)[1]
+    turn = sphere_rotations(3)[1]
     parts = {whole: list(ObliqueView(turn, 1.0, network, whole).parts(image, region)) for whole in (True, False)}
     size = oblique_grid(image, turn, 1.0).shape[:2]
     assert seen[0][1:3] == size
@@ -246,7 +246,7 @@ def test_the_oblique_volume_is_never_held(monkeypatch):
     """Beyond the image there are its voxels' order, 14 bytes each while they are sorted, and a batch."""
     monkeypatch.setattr(oblique_view, "BATCH_PIXELS", 2 * 100 * 100)
     image, said = noise(np.diag([0.5, 0.5, 0.5, 1]), (100, 100, 100)), (0.1,) * 10
-    view = ObliqueView(sphere_directions(3)[1], 0.5, Constant(said))
+    view = ObliqueView(sphere_rotations(3)[1], 0.5, Constant(said))
     volume = np.prod(oblique_grid(image, view.turn, 0.5).shape) * len(said) * 4
     tracemalloc.start()
     for _ in view.parts(image):

@@ -47,7 +47,7 @@ JOINT = knee(((30, 30, 28), 14), ((22, 12, 28), 5))
 
 def test_the_region_holds_all_tissue_with_a_margin_and_little_else():
     found = localize_roi(JOINT, views())
-    assert found.why == ""
+    assert found.doubt == ""
     where = np.array(np.nonzero(JOINT.array))
     margin = np.floor(MARGIN_MM / SPACING).astype(int)
     for axis in range(3):
@@ -127,7 +127,7 @@ def test_slices_are_spread_over_the_image():
 def test_what_is_not_certain_is_said(image, limits, words):
     found = localize_roi(image, views(**limits))
     assert found.region is None
-    assert words in found.why
+    assert words in found.doubt
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_views_that_find_different_places_are_not_believed(other, words):
     seen = views(**{first: 180}) | {name: PlaneView(Plane(name), Dim()) for name in others}
     found = localize_roi(Volume(array, JOINT.affine), seen)
     assert found.region is None
-    assert words in found.why
+    assert words in found.doubt
 
 
 class Dim(Bright):

@@ -31,7 +31,7 @@ PLAIN = made_up_card("sagittal", (0.36, 0.36, 0.7), "compartments")
 FULL = replace(
     made_up_card("oblique", (0.5, 0.5, 0.5), "cartilage"),
     scheme=OWN,
-    classes=("background", *OWN.names),
+    class_names=("background", *OWN.names),
     patients=NamesBySplit(("P1", "P2"), ("P3",)),
     rotations=(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),),
     licence="CC0",
@@ -59,7 +59,7 @@ def test_patients_of_networks_before_count_as_known():
 
 def test_what_is_not_known_yet_says_so():
     with pytest.raises(ValueError, match="has not ended"):
-        _ = replace(PLAIN, result=None).finished
+        _ = replace(PLAIN, result=None).training_result
     assert saved_model_description(replace(PLAIN, result=None)).scores == {}
 
 

@@ -32,7 +32,7 @@ def models(request, tmp_path_factory):
     architecture.build_network(TINY, 3, request.param).save(folder / "model.keras")
     scheme = scheme_from_json({"name": "two", "tissues": [{"name": "femoral"}, {"name": "tibial"}]})
     classes = ("background", *scheme.names)
-    card = replace(made_up_card(PLANE.value, (1, 1, 1), "cartilage"), scheme=scheme, classes=classes)
+    card = replace(made_up_card(PLANE.value, (1, 1, 1), "cartilage"), scheme=scheme, class_names=classes)
     replace(card, settings={"context": request.param}).write(folder / "card.json")
     return folder.parent
 
@@ -75,7 +75,7 @@ def test_onnx_says_what_the_network_says(models, tmp_path):
     difference = np.abs(runtime(slices) - np.asarray(model(slices)))
     assert difference.shape == (3, 33, 70, 3)
     assert difference.max() < onnx_export.ONNX_PARITY
-    assert json.loads((folder / "knee3d.json").read_text())["classes"] == ["background", "femoral", "tibial"]
+    assert json.loads((folder / "knee3d.json").read_text())["class_names"] == ["background", "femoral", "tibial"]
     import onnxruntime
 
     told = onnxruntime.InferenceSession(folder / onnx_export.MODEL).get_modelmeta().custom_metadata_map["knee3d"]

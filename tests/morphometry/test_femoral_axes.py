@@ -70,5 +70,5 @@ def test_the_notch_of_a_horseshoe():
     found = find_intercondylar_notch(np.stack([np.zeros_like(back), back, left], axis=-1)[inside])
     assert found.medial == pytest.approx(40, abs=6)
     assert found.posterior == pytest.approx(30, abs=0.1)
-    assert found.ends == pytest.approx((60, 50), abs=0.1)
+    assert found.condyle_ends == pytest.approx((60, 50), abs=0.1)
     assert isinstance(found, IntercondylarNotch)

@@ -86,7 +86,7 @@ def test_more_epochs_keep_a_best_epoch_that_was_before(balls, two_epochs, tmp_pa
     runs._save_checkpoint(network, history, one.last)
     expected = weights_of(one.folder)
     folder = train_view.train_view(balls, PLANE, models, settings(epochs=3), RESUME)
-    assert model_card.load_card(models, PLANE).finished.best_epoch == 1
+    assert model_card.load_card(models, PLANE).training_result.best_epoch == 1
     for weights, kept in zip(weights_of(folder), expected, strict=True):
         np.testing.assert_array_equal(weights, kept)
 
@@ -120,7 +120,7 @@ def test_a_network_begins_with_another_ones_weights_and_patients(balls, two_epoc
     new = dealt(balls, "N", [Split.TRAIN, Split.VAL, Split.TEST, Split.TEST])
     model = network_with_first_weights(2, settings(), None)
     first = pretrained.find_pretrained(two_epochs, PLANE.value)
-    pretrained.load_matching_layers(model, first, first.card.classes)
+    pretrained.load_matching_layers(model, first, first.card.class_names)
     for one, other in zip(model.get_weights(), weights_of(two_epochs / PLANE.value), strict=True):
         np.testing.assert_array_equal(one, other)
     train_view.train_view(new, PLANE, tmp_path / "new", settings(epochs=1, init=str(two_epochs)))
@@ -185,7 +185,7 @@ def test_a_beginning_that_flatters_or_is_none_is_refused(balls, two_epochs, tmp_
         2, config.TrainConfig().with_options(network="linknet", encoder="mobilenetv2"), None
     )
     with pytest.raises(ValueError, match="no layer of the network in .* fits this one"):
-        pretrained.load_matching_layers(other, first, first.card.classes)
+        pretrained.load_matching_layers(other, first, first.card.class_names)
     assert not (tmp_path / "new").exists()
 
 
@@ -256,7 +256,7 @@ def test_layers_of_networks_that_are_built_otherwise_go_by_name_and_never_by_num
     place.mkdir()
     first.save(place / "model.keras")
     origin = pretrained.PretrainedNetwork(
-        place, made_up_card("sagittal", (1, 1, 1), "cartilage", classes=("background",))
+        place, made_up_card("sagittal", (1, 1, 1), "cartilage", class_names=("background",))
     )
     keras.backend.clear_session()  # so that numbers begin anew, and another layer has that of the first network's
     other = chain(3, keras.layers.Conv2D(3, 1), keras.layers.BatchNormalization())

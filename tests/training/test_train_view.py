@@ -74,27 +74,31 @@ def test_it_learns_and_predicts_unseen_knees(balls, models):
 @pytest.mark.slow
 def test_the_card_and_the_logs_tell_the_story(balls, models):
     card = cards.load_card(models, PLANE)
-    assert card.classes == ("background", "cartilage")
+    assert card.class_names == ("background", "cartilage")
     assert card.plane == PLANE.value
     assert card.cases == cards.NamesBySplit(("ball0", "ball1"), ("ball2",))
     assert card.patients.train == ("P0", "P1")
     assert card.spacing_mm == (0.5, 0.4, 0.7)
-    assert 0 <= card.finished.saved_model_differs_by < saved_model.PARITY
+    assert 0 <= card.training_result.saved_model_differs_by < saved_model.PARITY
     inside = json.loads((models / PLANE.value / "saved_model" / saved_model.ASSET).read_text())
-    assert inside.items() >= {"classes": list(card.classes), "plane": PLANE.value, "scheme": "cartilage"}.items()
+    said = {"class_names": list(card.class_names), "plane": PLANE.value, "scheme": "cartilage"}
+    assert inside.items() >= said.items()
     assert not {"cases", "patients"} & set(inside)
     rows = (models / PLANE.value / "metrics.csv").read_text().splitlines()
     assert len(rows) == 1 + CONFIG.schedule.epochs
     column = rows[0].split(",").index("val_dice")
     best = max(float(row.split(",")[column]) for row in rows[1:])
-    assert card.finished.scores["val_dice"] == pytest.approx(best)
+    assert card.training_result.scores["val_dice"] == pytest.approx(best)
 
 
 @pytest.mark.slow
 def test_the_cards_of_a_folder_make_a_page(models):
     card = cards.load_card(models, PLANE)
     page = api.write_model_card_page(models).read_text()
-    assert f"| {PLANE.value} | {card.finished.best_epoch} of 3 | {card.finished.scores['val_dice']:.4f}" in page
+    assert (
+        f"| {PLANE.value} | {card.training_result.best_epoch} of 3 | {card.training_result.scores['val_dice']:.4f}"
+        in page
+    )
     assert f"]({PLANE.value}/curves.png)" in page
     assert "| 2, 2, 26 | 1, 1, 12 |" in page
     assert "P0" not in page
@@ -126,7 +130,7 @@ def test_the_best_epoch_is_what_was_exported(balls, models):
     case = balls.of_split(Split.VAL)[0]
     labels = decide_labels(predict_volume(balls.image(case), PLANE, backend.load_model(models, PLANE)))
     measured = dice(confusion_matrix(balls.mask(case).array, labels.array, 2))[1]
-    assert measured == pytest.approx(cards.load_card(models, PLANE).finished.scores["val_dice"], abs=1e-3)
+    assert measured == pytest.approx(cards.load_card(models, PLANE).training_result.scores["val_dice"], abs=1e-3)
 
 
 @pytest.mark.slow
@@ -289,7 +293,7 @@ def test_folds_are_trained_one_by_one_and_summed_up(balls, tmp_path):
     assert np.isnan(first.views[PLANE.value].sd)
     both = api.cross_validate(balls.folder, [PLANE], tmp_path, settings, Folds(2), config.RunOptions())
     scores = [cards.load_card(tmp_path / f"fold-{fold}-of-2", PLANE) for fold in (1, 2)]
-    dice = [card.finished.scores["val_dice"] for card in scores]
+    dice = [card.training_result.scores["val_dice"] for card in scores]
     assert dict(both.views[PLANE.value].val_dice) == {"1": dice[0], "2": dice[1]}
     assert both.views[PLANE.value].mean == pytest.approx(np.mean(dice))
     assert both.views[PLANE.value].sd == pytest.approx(np.std(dice, ddof=1))
@@ -302,7 +306,7 @@ def test_folds_are_trained_one_by_one_and_summed_up(balls, tmp_path):
     ("wrong", "field"),
     [
         ({"settings": None}, "settings"), ({"settings": {}}, "context"), ({"settings": {"context": -1}}, "context"),
-        ({"settings": {"context": 1, "spread": 3}}, "spread"), ({"classes": 5}, "classes"),
+        ({"settings": {"context": 1, "spread": 3}}, "spread"), ({"class_names": 5}, "class_names"),
         ({"patients": {}}, "patients.train"), ({"patients": []}, "patients"),
         ({"patients": {"train": [{}], "val": []}}, "patients.train.0"),
         ({"scheme": ["cartilage"]}, "scheme"), ({"scheme": "none"}, "scheme"), ({"spacing_mm": "abc"}, "spacing_mm"),

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from knee3d.cli import main
 from knee3d.dataset.case_collection import Split
-from knee3d.geometry.directions import radial_directions, sphere_directions
+from knee3d.geometry.directions import radial_rotations, sphere_rotations
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.resampling import LINEAR, NEAREST, oblique_grid, resample
 from knee3d.inference.oblique_view import ObliqueView
@@ -27,7 +27,7 @@ UNET3D = config.TrainConfig().with_options(network="unet3d")
 
 
 def test_oblique_slices_are_those_that_the_view_cuts(balls):
-    case, turn = balls.cases[0], sphere_directions(6)[1]
+    case, turn = balls.cases[0], sphere_rotations(6)[1]
     stack = slice_stack.ObliqueStack(balls, case, turn, 0.5)
     image, mask = stack.load()
     assert image.shape == mask.shape == stack.shape
@@ -70,7 +70,7 @@ def test_oblique_slices_stream(balls, tmp_path, cache):
 def test_directions_and_spacing_are_those_of_the_settings(balls):
     settings = config.TrainConfig().with_options(spacing_mm=0.7, spread="radial", directions=3)
     view = view_setup.make_view_setup("oblique", settings, balls.of_split(Split.TRAIN))
-    np.testing.assert_array_equal(view.rotations, radial_directions(3))
+    np.testing.assert_array_equal(view.rotations, radial_rotations(3))
     assert view.spacing_mm.tolist() == [0.7] * 3
 
 
@@ -185,7 +185,7 @@ def test_volume_and_oblique_networks_train_fuse_and_segment_as_planes_do(balls, 
     kinds = {name: type(view) for name, view in trained.ensemble.views.items()}
     assert kinds == {"volume": PatchView, "oblique-1": ObliqueView, "oblique-2": ObliqueView}
     known = json.loads((models / "oblique" / "card.json").read_text())["rotations"]
-    for number, turn in enumerate(sphere_directions(2), start=1):
+    for number, turn in enumerate(sphere_rotations(2), start=1):
         np.testing.assert_array_equal(trained.ensemble.views[f"oblique-{number}"].turn, turn)
         np.testing.assert_array_equal(known[number - 1], turn)
     case = balls.cases[-1]

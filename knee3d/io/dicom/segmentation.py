@@ -22,7 +22,7 @@ from knee3d.geometry.orientation import Side
 from knee3d.geometry.volume import LARGEST, Volume
 from knee3d.io.dicom.grid import SliceGrid
 from knee3d.io.dicom.headers import DicomError, errors_naming, read_tags
-from knee3d.io.mask_channels import first_entry
+from knee3d.io.mask_channels import first_channel
 from knee3d.labels import label_scheme
 from knee3d.labels.label_names import LabelNames
 from knee3d.labels.label_scheme import LabelScheme, Tissue
@@ -134,7 +134,7 @@ def read_segmentation(path: Path, scheme: LabelScheme | None = None) -> tuple[Vo
         numbers = np.array([0, *segmentation.segment_numbers])
         if numbers.max() > 255:
             raise DicomError(f"{path.name} has segments numbered up to {numbers.max()}; 255 is the most; renumber them")
-        labels = numbers.astype(np.uint8)[first_entry(volume.array > 0.5, path.name)]
+        labels = numbers.astype(np.uint8)[first_channel(volume.array > 0.5, path.name)]
         affine = _LPS_TO_RAS @ volume.affine[:, [2, 1, 0, 3]]
         names = {
             number: _tissue(segmentation.get_segment_description(number), label_scheme.known_tissue_names(scheme))
