@@ -19,7 +19,12 @@ from knee3d.dataset.case_collection import Case, Split
 from knee3d.geometry.view_names import FUSED
 from knee3d.geometry.volume import Volume
 from knee3d.inference.ensemble import EnsemblePrediction, ProbabilityWriter
-from knee3d.inference.trained_models import TrainedModels, check_dataset_matches, check_not_former_test_patients, load_models
+from knee3d.inference.trained_models import (
+    TrainedModels,
+    check_dataset_matches,
+    check_not_former_test_patients,
+    load_models,
+)
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.models.fusion_file import fusion_path, save_fusion
 from knee3d.models.model_folder import missing_folds, network_fingerprint, network_folders, trained_networks

@@ -153,7 +153,9 @@ def _tell(outcomes: "list[api.CaseResult[api.SegmentationRecord]]", out: Path, q
     default="ply",
     help="Format of the surfaces, in RAS mm; a scene of all of them is written as PLY as well.",
 )
-@click.option("--triangle-share", type=click.FloatRange(0.01, 1), default=1.0, help="Share of the surfaces' triangles to keep.")
+@click.option(
+    "--triangle-share", type=click.FloatRange(0.01, 1), default=1.0, help="Share of the surfaces' triangles to keep."
+)
 @click.option("--labels", help="What values of masks mean: a name such as pymskt, or a JSON file.")
 @choice_options
 @resume_option

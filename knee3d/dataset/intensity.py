@@ -59,11 +59,10 @@ class IntensityWindow:
 def find_window(volume: Volume) -> IntensityWindow:
     """One window for the whole volume, from the intensities of its foreground, so that air around it changes nothing.
 
-    The foreground is all blocks of voxels, see `voxel_blocks`, that are brighter than `foreground_threshold`. The brightest
-    0.5 % of
-    its voxels lie above the window. The window begins at 0, where scanners see no signal. It does not where the darkest
-    intensities of the whole volume are far from 0, lower than minus a twentieth of the window's end or higher than a
-    quarter of it: then as many voxels lie below the window as above it.
+    The foreground is all blocks of voxels, see `voxel_blocks`, that are brighter than `foreground_threshold`. The
+    brightest 0.5 % of its voxels lie above the window. The window begins at 0, where scanners see no signal. It does
+    not where the darkest intensities of the whole volume are far from 0, lower than minus a twentieth of the window's
+    end or higher than a quarter of it: then as many voxels lie below the window as above it.
 
     Slices are never windowed one by one: a slice's brightness would then depend on what else it shows.
 

@@ -32,7 +32,8 @@ class ObliqueView:
             the turned third axis.
         spacing_mm: Between pixels and between slices, the same along each axis: what the network was trained on.
         predictor: A network that was trained on oblique slices.
-        whole_slices_only: Whether it must see whole slices, as it did in training; otherwise it sees the parts that are wanted.
+        whole_slices_only: Whether it must see whole slices, as it did in training; otherwise it sees the parts that are
+            wanted.
     """
 
     turn: np.ndarray

@@ -19,7 +19,6 @@ from knee3d.geometry.volume import Volume
 from knee3d.inference.patch_view import PatchView
 from knee3d.inference.prediction import BATCH_PIXELS, Classifier, Part, PlaneView, PredictedSlices, View, check_image
 
-
 AnyView = TypeVar("AnyView", PlaneView, PatchView)
 
 
@@ -86,7 +85,9 @@ class ResampledView(Generic[AnyView]):
             inside = np.zeros(seen.shape, dtype=bool)
             inside[needed] = True
         slabs = self._slabs(self.view.parts(seen, inside, advance), needed)
-        yield from _brought_back(slabs, [one[:, side] for one, side in zip(filters, needed, strict=True)], box, self.axis)
+        yield from _brought_back(
+            slabs, [one[:, side] for one, side in zip(filters, needed, strict=True)], box, self.axis
+        )
 
     def _slabs(self, parts: Iterator[Part], needed: Box) -> Iterator[np.ndarray]:
         """The probabilities of what is needed, slab after slab; what else comes along is cut off."""
@@ -111,9 +112,7 @@ def _needed(filters: list[sparse.csr_array]) -> Box:
     return first, second, third
 
 
-def _brought_back(
-    slabs: Iterator[np.ndarray], filters: list[sparse.csr_array], box: Box, axis: int
-) -> Iterator[Part]:
+def _brought_back(slabs: Iterator[np.ndarray], filters: list[sparse.csr_array], box: Box, axis: int) -> Iterator[Part]:
     """Probabilities on the voxels of the image, as soon as all that counts for them is known.
 
     Args:

@@ -61,7 +61,8 @@ def tissue_surface(field: Volume, volume_mm3: float, triangle_share: float = 1.0
         field: Boolean mask, or float 0 to 1 with 0.5 at the border, see `morphometry.level_set`; three axes, any
             affine.
         volume_mm3: What the mesh is to enclose: the voxels of the tissue times the volume of one.
-        triangle_share: Share of the triangles to keep, in (0, 1]; more stay if so few make no closed surface. Specks may go.
+        triangle_share: Share of the triangles to keep, in (0, 1]; more stay if so few make no closed surface. Specks
+            may go.
 
     Returns:
         As `mask_surface` does. All pieces and hollows of the field; the walls of hollows face into them.
@@ -70,7 +71,9 @@ def tissue_surface(field: Volume, volume_mm3: float, triangle_share: float = 1.0
         ValueError: The field has channels or is nowhere 0.5 or more, or a number is out of its range.
     """
     if not 0 < volume_mm3 < np.inf or not 0 < triangle_share <= 1:
-        raise ValueError(f"a mesh needs a volume above 0 and a share to keep in (0, 1]; got {volume_mm3} mm3, {triangle_share}")
+        raise ValueError(
+            f"a mesh needs a volume above 0 and a share of triangles in (0, 1]; got {volume_mm3} mm3, {triangle_share}"
+        )
     spacing, tried = field.spacing_mm, []
     cut = _contour(field.array, spacing)
     for iterations, pass_band, push in SMOOTHINGS:

@@ -36,8 +36,8 @@ class Architecture:
         stride: Number of pixels; slices are padded until their height and width are multiples of it.
         encoders: Names of the encoders that the body can have, keys of `encoder.ENCODERS`; the first is the default.
             With `NO_ENCODER` the body gets pixels of 0 to 255.
-        whole_slices_only: Whether the body averages over the whole slice, so that its answer for a cut-out part would be another
-            one. The default is False.
+        whole_slices_only: Whether the body averages over the whole slice, so that its answer for a cut-out part would
+            be another one. The default is False.
         solid: Whether the body takes patches of a volume, (batch, inferior, posterior, left, 1), instead of slices. The
             default is False.
 
@@ -98,7 +98,9 @@ def find_architecture(choice: NetworkChoice) -> Architecture:
     if isinstance(choice, keras.Model) or not callable(choice):
         raise ValueError(f"{choice!r} is no function that builds a network from the number of classes")
     # Nobody knows whether it looks at the whole slice: it is never given a part.
-    return Architecture(custom_network.checked_body(choice), custom_network.STRIDE, (NO_ENCODER,), whole_slices_only=True)
+    return Architecture(
+        custom_network.checked_body(choice), custom_network.STRIDE, (NO_ENCODER,), whole_slices_only=True
+    )
 
 
 def network_name(choice: NetworkChoice) -> str:

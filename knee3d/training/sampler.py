@@ -41,7 +41,9 @@ class SliceSampler:
         """Of what a network is shown; None where stacks differ."""
         return None, None, 2 * self.context + 1
 
-    def size_and_aspect(self, shape: tuple[int, int, int], voxel_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+    def size_and_aspect(
+        self, shape: tuple[int, int, int], voxel_mm: tuple[float, float, float]
+    ) -> tuple[float, float, float]:
         """Of a part: height and width in pixels, and how many times as wide as high a pixel is.
 
         Args:
@@ -103,7 +105,9 @@ class PatchSampler:
         """Of its truth."""
         return self.patch
 
-    def size_and_aspect(self, shape: tuple[int, int, int], voxel_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+    def size_and_aspect(
+        self, shape: tuple[int, int, int], voxel_mm: tuple[float, float, float]
+    ) -> tuple[float, float, float]:
         """See `SliceSampler`: of its first two axes, as all slices along the third are changed alike."""
         return self.patch[0], self.patch[1], voxel_mm[1] / voxel_mm[0]
 

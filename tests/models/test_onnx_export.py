@@ -32,7 +32,7 @@ def models(request, tmp_path_factory):
     architecture.build_network(TINY, 3, request.param).save(folder / "model.keras")
     scheme = scheme_from_json({"name": "two", "tissues": [{"name": "femoral"}, {"name": "tibial"}]})
     classes = ("background", *scheme.names)
-    card = made_up_card(PLANE.value, (1, 1, 1), "cartilage", scheme=scheme, class_names=classes)
+    card = replace(made_up_card(PLANE.value, (1, 1, 1), "cartilage"), scheme=scheme, class_names=classes)
     replace(card, settings={"context": request.param}).write(folder / "card.json")
     return folder.parent
 

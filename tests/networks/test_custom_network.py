@@ -75,7 +75,9 @@ def test_a_function_and_an_architecture_are_taken_too():
     model = architecture.build_network(config.network.network, 3, context=2)
     assert model(np.zeros((2, 20, 50, 5), np.uint8)).shape == (2, 20, 50, 3)
     part = architecture.Architecture(lambda classes, encoder: small(classes), 4, (NO_ENCODER,))
-    assert not architecture.find_architecture(TrainConfig().with_options(network=part).network.network).whole_slices_only
+    assert not architecture.find_architecture(
+        TrainConfig().with_options(network=part).network.network
+    ).whole_slices_only
     assert TrainConfig().with_options(network=architecture.NETWORKS["fcn"]).settings["network"] == "fcn"
 
 

@@ -22,7 +22,7 @@ from knee3d.postprocess.fusion_fit import (
     fit_thresholds,
     fit_weights,
     fusion_with_given_weights,
-    mean_dice,
+    objective_dice,
     weight_grid,
 )
 
@@ -45,7 +45,7 @@ def save(tmp_path: Path) -> Save:
 
 
 def score(matrix: np.ndarray, objective: str | int) -> float:
-    return float(mean_dice(matrix, objective))
+    return float(objective_dice(matrix, objective))
 
 
 def pooled(paths: list[Path], weights, rule: str = "linear", thresholds=None) -> np.ndarray:

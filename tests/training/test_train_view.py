@@ -81,7 +81,8 @@ def test_the_card_and_the_logs_tell_the_story(balls, models):
     assert card.spacing_mm == (0.5, 0.4, 0.7)
     assert 0 <= card.training_result.saved_model_differs_by < saved_model.PARITY
     inside = json.loads((models / PLANE.value / "saved_model" / saved_model.ASSET).read_text())
-    assert inside.items() >= {"class_names": list(card.class_names), "plane": PLANE.value, "scheme": "cartilage"}.items()
+    said = {"class_names": list(card.class_names), "plane": PLANE.value, "scheme": "cartilage"}
+    assert inside.items() >= said.items()
     assert not {"cases", "patients"} & set(inside)
     rows = (models / PLANE.value / "metrics.csv").read_text().splitlines()
     assert len(rows) == 1 + CONFIG.schedule.epochs
@@ -94,7 +95,10 @@ def test_the_card_and_the_logs_tell_the_story(balls, models):
 def test_the_cards_of_a_folder_make_a_page(models):
     card = cards.load_card(models, PLANE)
     page = api.write_model_card_page(models).read_text()
-    assert f"| {PLANE.value} | {card.training_result.best_epoch} of 3 | {card.training_result.scores['val_dice']:.4f}" in page
+    assert (
+        f"| {PLANE.value} | {card.training_result.best_epoch} of 3 | {card.training_result.scores['val_dice']:.4f}"
+        in page
+    )
     assert f"]({PLANE.value}/curves.png)" in page
     assert "| 2, 2, 26 | 1, 1, 12 |" in page
     assert "P0" not in page
