@@ -192,7 +192,7 @@ class Study:
         cases = dataset.of_split(Split.TRAIN)
         if view == OBLIQUE:
             config = config.with_options(
-                spacing_mm=float(np.median([np.cbrt(np.prod(case.spacing_mm)) for case in cases]))
+                spacing=float(np.median([np.cbrt(np.prod(case.spacing_mm)) for case in cases]))
             )
         seeing = make_view_setup(view, config, cases)
         slices, height, width = np.array([stack.shape for stack in seeing.stacks(dataset, cases)]).T

@@ -59,3 +59,32 @@ def check_choice(name: str, value: object, known: Iterable[object]) -> None:
     values: Collection[object] = tuple(known)
     if value not in values:
         raise ValueError(f"unknown {name} {value!r}; there are: {', '.join(map(str, values))}")
+
+
+AUTO_SPACING, NATIVE_SPACING = "auto", "native"
+"""Words for the voxels of a model: the median of the training knees, and those of each scan."""
+
+
+def spacing_numbers(text: str) -> list[float]:
+    """The sizes in mm of a choice of voxels such as "0.55,1.4".
+
+    Args:
+        text: One to three numbers with commas between them.
+
+    Raises:
+        ValueError: They are not one, two or three numbers of 0.05 to 10.
+
+    Example:
+        >>> spacing_numbers("0.55,1.4")
+        [0.55, 1.4]
+    """
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not 1 <= len(found) <= 3 or not all(0.05 <= mm <= 10 for mm in found):
+        raise ValueError(
+            "--spacing is auto, native, or one to three sizes of 0.05 to 10.0 mm, such as 0.55,1.4 (size of pixels and "
+            f"step between slices), not {text!r}"
+        )
+    return found

@@ -91,10 +91,9 @@ class NetworkName(click.ParamType):
 )
 @click.option(
     "--spacing",
-    "spacing_mm",
-    type=click.FloatRange(0, min_open=True),
-    metavar="MM",
-    help="Of oblique slices [finest of the training knees].",
+    metavar="auto|native|MM[,MM]",
+    help="Voxels of the model: size of pixels, step between slices. auto: the median of the training knees. native: "
+    "images are not resampled [native where all training knees have one voxel size, else auto].",
 )
 @click.option(
     "--patch", type=Numbers(int, "96,96,64"), metavar="I,P,L", help="Voxels that unet3d sees [96,96,64, or the knee]."

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 from scipy import sparse
 
-from knee3d.geometry.box import bounding_box, box_between
+from knee3d.geometry.box import bounding_box, box_between, whole_box
 from knee3d.geometry.volume import Volume
 
 SAME = 5e-3
@@ -159,8 +159,7 @@ def resample_labels(labels: Volume, grid: Volume) -> Volume:
     most, rest = np.zeros(grid.shape, np.float32), np.ones(grid.shape, np.float32)
     found = np.zeros(grid.shape, labels.array.dtype)
     for label in np.unique(labels.array[labels.array > 0]):
-        source = bounding_box(labels.array == label)
-        assert source is not None
+        source = bounding_box(labels.array == label) or whole_box(labels.shape)
         target = box_between(*np.array([_reached(one, side) for one, side in zip(filters, source, strict=True)]).T)
         share = (labels.array[source] == label).astype(np.float32)
         for axis, weights in enumerate(filters):

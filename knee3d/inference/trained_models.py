@@ -56,8 +56,8 @@ class TrainedModels:
         ensemble: The networks and their fusion weights: equal ones until `fuse` has fitted some.
         scheme: The classes they tell apart.
         patients: The patients whom they, and the networks that they started from, were trained and validated on.
-        spacing_mm: (planes, 3) voxel sizes along Inferior, Posterior, Left that each was trained on, the median. Networks
-            with voxels of their own are not among them, nor oblique views.
+        spacing_mm: (planes, 3) voxel sizes along Inferior, Posterior, Left that each was trained on, the median.
+            Networks with voxels of their own are not among them, nor oblique views.
         model_spacing_mm: Name of each view with voxels of its own to their size along Inferior, Posterior, Left.
         fingerprints: Name of each network's folder to a fingerprint of its weights.
         reference: What `fuse` saw, for flags of quality; None before.
@@ -101,8 +101,8 @@ class TrainedModels:
             if np.count_nonzero(spacing_mm > COARSE_FACTOR * np.array(own)) >= 2:
                 mine, theirs = (" x ".join(f"{mm:.2f}" for mm in size) for size in (spacing_mm, own))
                 return (
-                    f"voxels of {mine} mm are more than {COARSE_FACTOR:g} times as long, in two directions, as those of "
-                    f"the {name} network, {theirs} mm: it would see tissue more blurred than it knows"
+                    f"voxels of {mine} mm are more than {COARSE_FACTOR:g} times as long, in two directions, as "
+                    f"those of the {name} network, {theirs} mm: it would see tissue more blurred than it knows"
                 )
         if not len(self.spacing_mm):
             return ""

@@ -14,9 +14,11 @@ from typing import Any
 
 from knee3d.choices import (
     AUGMENTATIONS,
+    AUTO_SPACING,
     DIRECTION_SETS,
     LOSSES,
     MOST_OBLIQUE_VIEWS,
+    NATIVE_SPACING,
     NETWORK_ENCODERS,
     NO_ENCODER,
     OPTIMIZERS,
@@ -24,6 +26,7 @@ from knee3d.choices import (
     TRAINING_PRECISIONS,
     VOLUME_NETWORK,
     check_choice,
+    spacing_numbers,
 )
 from knee3d.geometry.view_names import OBLIQUE, SOLID
 from knee3d.records import Settings
@@ -94,8 +97,11 @@ class SamplingConfig:
         limit_slices: Number of slices (or patches) that are used, for a quick try. None uses all.
         directions: Number of directions of oblique slices that one network learns.
         spread: Set of these directions: "sphere" or "radial".
-        spacing_mm: Distance in mm between pixels and between oblique slices. None is the finest spacing of the training
-            knees, their median.
+        spacing: The voxels of the model. "native": the network sees images as they were scanned. "auto": images are
+            resampled to the median voxel size of the training knees. One number: the size of pixels and the step
+            between slices in mm; two, such as (0.55, 1.4) or "0.55,1.4": size and step; three: along Inferior,
+            Posterior and Left. None is "native" where the voxels of all training knees differ by 5 % at most, and
+            "auto" otherwise. Of oblique slices one number; None is the finest size of the training knees, their median.
         patch: Voxels of a patch of the volume along inferior, posterior and left. None is (96, 96, 64), or what the
             training knees have if they are smaller.
     """
@@ -105,8 +111,15 @@ class SamplingConfig:
     limit_slices: int | None = None
     directions: int = 6
     spread: str = "sphere"
-    spacing_mm: float | None = None
+    spacing: str | float | tuple[float, ...] | None = None
     patch: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        numbers = (self.spacing,) if isinstance(self.spacing, int | float) else self.spacing
+        if isinstance(numbers, list | tuple):
+            object.__setattr__(self, "spacing", ",".join(str(float(mm)) for mm in numbers))
+        if self.spacing not in (None, AUTO_SPACING, NATIVE_SPACING):
+            spacing_numbers(str(self.spacing))
 
 
 @dataclass(frozen=True)
@@ -371,13 +384,12 @@ def check_unused_settings(config: TrainConfig, view: str) -> None:
         "patch": (not solid, f"is of --network {VOLUME_NETWORK}"),
         "directions": (not oblique, of_oblique),
         "spread": (not oblique, of_oblique),
-        "spacing_mm": (not oblique, f"{of_oblique}; planes are seen as they were prepared"),
         "context": (solid, of_slices),
         "freeze_encoder_epochs": (solid, of_slices),
     }
     for name, (is_idle, why) in idle.items():
         if is_idle and config.options[name] != default[name]:
-            raise ValueError(f"--{name.removesuffix('_mm').replace('_', '-')} {why}")
+            raise ValueError(f"--{name.replace('_', '-')} {why}")
 
 
 def _with_encoder(network: NetworkConfig, freeze_encoder_epochs: int) -> NetworkConfig:
@@ -406,7 +418,7 @@ def _with_encoder(network: NetworkConfig, freeze_encoder_epochs: int) -> Network
 
 
 def _check_numbers(options: Mapping[str, Any]) -> None:
-    above_0 = ("epochs", "directions", "spacing_mm", "batch_size", "learning_rate", "limit_slices", "clip_norm",
+    above_0 = ("epochs", "directions", "batch_size", "learning_rate", "limit_slices", "clip_norm",
                "stop_patience")  # fmt: skip
     at_least_0 = ("context", "warmup_epochs", "freeze_encoder_epochs", "plateau_patience", "plateau_min_delta",
                   "plateau_cooldown", "plateau_min_lr", "seed", "weight_decay")  # fmt: skip

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from knee3d.dataset.case_collection import Case, CaseCollection
 from knee3d.dataset.png_slices import read_slices
+from knee3d.geometry.axis_resampling import axis_grid, resample_axes, resample_labels
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.resampling import LINEAR, NEAREST, oblique_grid, resample
+from knee3d.geometry.slicing import to_slices
 from knee3d.geometry.volume import Volume
 
 
@@ -112,5 +115,73 @@ class ObliqueStack:
         return np.ascontiguousarray(np.moveaxis(np.stack([np.rint(grey).astype(np.uint8), labels]), 3, 1))
 
 
-Stack = PlaneStack | ObliqueStack
+@dataclass(frozen=True, eq=False)
+class ResampledStack:
+    """Slices along a plane with the voxels of a model, as `inference.resampled_view` cuts them.
+
+    Attributes:
+        dataset: Where the knee lies.
+        knee: Which.
+        along: The plane.
+        spacing_mm: Voxel size of the model along Inferior, Posterior, Left.
+    """
+
+    dataset: CaseCollection
+    knee: Case
+    along: Plane
+    spacing_mm: tuple[float, float, float]
+
+    @property
+    def _grids(self) -> tuple[Volume, Volume]:
+        """Of the knee, and of the model."""
+        here = Volume(np.broadcast_to(np.uint8(0), self.knee.shape), self.knee.affine)
+        return here, axis_grid(here, self.spacing_mm)
+
+    @property
+    def is_another_grid(self) -> bool:
+        """Whether the knee has to be resampled at all."""
+        here, grid = self._grids
+        return not here.same_grid(grid)
+
+    @property
+    def case(self) -> str:
+        """See `PlaneStack`."""
+        return self.knee.name
+
+    @property
+    def key(self) -> str:
+        """See `PlaneStack`."""
+        size = "-".join(f"{mm:.4f}" for mm in self.spacing_mm)
+        return f"{self.case}-{self.plane}-{size}-{self.knee.fingerprint[:16]}"
+
+    @property
+    def plane(self) -> str:
+        """See `PlaneStack`."""
+        return self.along.value
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """See `PlaneStack`."""
+        return _along_first(self._grids[1].shape, self.along)
+
+    @property
+    def voxel_mm(self) -> tuple[float, float, float]:
+        """See `PlaneStack`."""
+        return _along_first(tuple(self._grids[1].spacing_mm.tolist()), self.along)
+
+    def load(self) -> np.ndarray:
+        """See `PlaneStack`; labels are those with most of each voxel."""
+        image, mask = self.dataset.image(self.knee), self.dataset.mask(self.knee)
+        grid = axis_grid(image, self.spacing_mm)
+        both = (to_slices(one, self.along) for one in (resample_axes(image, grid), resample_labels(mask, grid)))
+        return np.stack([*both])
+
+
+def _along_first(values: tuple[Any, ...], plane: Plane) -> tuple[Any, Any, Any]:
+    """What belongs to the axis of the slices first, then to height and width."""
+    first, second, third = (values[plane.axis], *(value for axis, value in enumerate(values) if axis != plane.axis))
+    return first, second, third
+
+
+Stack = PlaneStack | ObliqueStack | ResampledStack
 """All slices of one knee in one direction, with their masks."""

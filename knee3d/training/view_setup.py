@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from knee3d.choices import AUTO_SPACING, NATIVE_SPACING, spacing_numbers
 from knee3d.dataset.case_collection import Case, CaseCollection
 from knee3d.geometry.directions import oblique_view_rotations
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.view_names import COARSEST_MM, FINEST_MM, OBLIQUE, SHARED, SOLID
+from knee3d.models.model_card import Spacing
 from knee3d.networks.architecture import NETWORKS, find_architecture
 from knee3d.training.config import PATCH, TrainConfig, network_name
+from knee3d.training.model_spacing import model_spacings
 from knee3d.training.sampler import PatchSampler, Sampler, SliceSampler
-from knee3d.training.slice_stack import ObliqueStack, PlaneStack, Stack
+from knee3d.training.slice_stack import ObliqueStack, PlaneStack, ResampledStack, Stack
 
 PLANES: Mapping[str, Plane] = {plane.value: plane for plane in Plane}
 _FIRST_AXIS = next(plane for plane in Plane if plane.axis == 0)
@@ -32,6 +35,8 @@ class ViewSetup:
         name: Of the view, and of the network's folder.
         sampler: What the network is shown at a time.
         spacing_mm: (3,) of what it is shown, Inferior, Posterior, Left; oblique slices have one for all axes.
+        model_spacing_mm: Name of each plane, or of the volume, to the voxel size to which images are resampled; empty
+            where they are not.
         rotations: The directions of oblique slices.
         whole_slices_only: Whether the network must see whole slices, see `networks.Architecture`.
     """
@@ -40,6 +45,7 @@ class ViewSetup:
     sampler: Sampler
     spacing_mm: np.ndarray
     rotations: tuple[np.ndarray, ...] = ()
+    model_spacing_mm: Mapping[str, Spacing] = field(default_factory=dict)
     whole_slices_only: bool = False
 
     def stacks(self, dataset: CaseCollection, cases: Sequence[Case]) -> list[Stack]:
@@ -48,7 +54,14 @@ class ViewSetup:
             spacing = float(self.spacing_mm[0])
             return [ObliqueStack(dataset, case, turn, spacing) for case in cases for turn in self.rotations]
         planes = list(PLANES.values()) if self.name == SHARED else [PLANES.get(self.name, _FIRST_AXIS)]
-        return [PlaneStack.of(dataset, case, plane) for case in cases for plane in planes]
+        return [self._stack(dataset, case, plane) for case in cases for plane in planes]
+
+    def _stack(self, dataset: CaseCollection, case: Case, plane: Plane) -> Stack:
+        own = self.model_spacing_mm.get(SOLID if self.name == SOLID else plane.value)
+        if own is None:
+            return PlaneStack.of(dataset, case, plane)
+        resampled = ResampledStack(dataset, case, plane, own)
+        return resampled if resampled.is_another_grid else PlaneStack.of(dataset, case, plane)
 
 
 def make_view_setup(name: str, config: TrainConfig, cases: Sequence[Case]) -> ViewSetup:
@@ -70,8 +83,10 @@ def make_view_setup(name: str, config: TrainConfig, cases: Sequence[Case]) -> Vi
         raise ValueError(f"--network {name_of_network} takes {others}, not --plane {name}")
     spacings = np.array([case.spacing_mm for case in cases])
     middle = np.median(spacings, axis=0)
+    choice = None if config.sampling.spacing is None else str(config.sampling.spacing)
     if solid:
-        patch = config.sampling.patch or _patch_within(cases)
+        own = model_spacings(choice, (), spacings)
+        patch = config.sampling.patch or _patch_within(cases, own.get(SOLID))
         if min(patch) < _DEEPEST:
             raise ValueError(f"a patch has {_DEEPEST} voxels or more each way, got {patch}; give a larger --patch")
         if config.optimizer.precision != "float32" and np.prod(np.ceil(np.array(patch) / _DEEPEST)) < _LEAST_VOXELS:
@@ -79,26 +94,37 @@ def make_view_setup(name: str, config: TrainConfig, cases: Sequence[Case]) -> Vi
                 f"patches of {patch} voxels are too small for {config.optimizer.precision}: on CPUs TensorFlow "
                 "then gives NaN; say --precision float32, or a larger --patch"
             )
-        return ViewSetup(name, PatchSampler(patch), middle)
+        return ViewSetup(name, PatchSampler(patch), middle, model_spacing_mm=own)
     sampler, whole = SliceSampler(config.network.context), architecture.whole_slices_only
     if name in PLANES or name == SHARED:
-        return ViewSetup(name, sampler, middle, whole_slices_only=whole)
+        planes = list(PLANES.values()) if name == SHARED else [PLANES[name]]
+        own = model_spacings(choice, planes, spacings)
+        return ViewSetup(name, sampler, middle, whole_slices_only=whole, model_spacing_mm=own)
     if name != OBLIQUE:
         raise ValueError(f"there is no view {name!r}; there are {', '.join(PLANES)}, {SHARED}, {OBLIQUE} and {SOLID}")
-    spacing = config.sampling.spacing_mm or np.median(spacings.min(axis=1))
+    numbers = [np.median(spacings.min(axis=1))] if choice in (None, AUTO_SPACING) else _one_number(str(choice))
+    spacing = numbers[0]
     if not FINEST_MM <= spacing <= COARSEST_MM:
         raise ValueError(f"--spacing of oblique slices is {FINEST_MM} to {COARSEST_MM} mm, got {spacing:g}")
     return ViewSetup(
         name,
         sampler,
         np.full(3, spacing),
-        oblique_view_rotations(config.sampling.spread, config.sampling.directions),
-        whole,
+        rotations=oblique_view_rotations(config.sampling.spread, config.sampling.directions),
+        whole_slices_only=whole,
     )
 
 
-def _patch_within(cases: Sequence[Case]) -> tuple[int, int, int]:
+def _one_number(choice: str) -> list[float]:
+    numbers = spacing_numbers(choice) if choice != NATIVE_SPACING else []
+    if len(numbers) != 1:
+        raise ValueError(f"oblique slices have pixels and steps of one size: --spacing is one number, not {choice}")
+    return numbers
+
+
+def _patch_within(cases: Sequence[Case], spacing_mm: Spacing | None) -> tuple[int, int, int]:
     """`PATCH`, or what is needed to hold the knees if that is smaller; a multiple of the deepest stride."""
-    needed = np.ceil(np.median([case.shape for case in cases], axis=0) / _DEEPEST) * _DEEPEST
+    shapes = [np.array(case.shape) * (1 if spacing_mm is None else case.spacing_mm / spacing_mm) for case in cases]
+    needed = np.ceil(np.median(shapes, axis=0).round(3) / _DEEPEST) * _DEEPEST
     first, second, third = np.minimum(needed, PATCH).astype(int).tolist()
     return first, second, third

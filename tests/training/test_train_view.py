@@ -250,7 +250,7 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path):
         {"context": -1},
         {"learning_rate": 0.0},
         {"learning_rate": float("nan")},
-        {"spacing_mm": float("inf")},
+        {"spacing": float("inf")},
         {"clip_norm": 0.0},
         {"stop_patience": 0},
         {"plateau_factor": 1.0},

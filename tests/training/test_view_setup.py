@@ -68,7 +68,7 @@ def test_oblique_slices_stream(balls, tmp_path, cache):
 
 
 def test_directions_and_spacing_are_those_of_the_settings(balls):
-    settings = config.TrainConfig().with_options(spacing_mm=0.7, spread="radial", directions=3)
+    settings = config.TrainConfig().with_options(spacing=0.7, spread="radial", directions=3)
     view = view_setup.make_view_setup("oblique", settings, balls.of_split(Split.TRAIN))
     np.testing.assert_array_equal(view.rotations, radial_rotations(3))
     assert view.spacing_mm.tolist() == [0.7] * 3
@@ -94,8 +94,8 @@ def test_what_no_network_sees_is_refused(balls, name, network, said):
     ("name", "settings", "said"),
     [
         ("volume", {"network": "unet3d", "patch": (8, 8, 7)}, "a patch has 8 voxels or more each way"),
-        ("oblique", {"spacing_mm": 1e-7}, "0.05 to 10.0 mm"),
-        ("oblique", {"spacing_mm": 1e9}, "0.05 to 10.0 mm"),
+        ("oblique", {"spacing": 1e-7}, "0.05 to 10.0 mm"),
+        ("oblique", {"spacing": 1e9}, "0.05 to 10.0 mm"),
     ],
 )
 def test_what_is_too_small_or_too_large_to_be_meant_is_refused(balls, name, settings, said):
@@ -217,7 +217,6 @@ def test_volume_and_oblique_networks_train_fuse_and_segment_as_planes_do(balls, 
     ("words", "option"),
     [
         (["--patch", "32,32,32"], "--patch"),
-        (["--spacing", "0.5"], "--spacing"),
         (["--directions", "3"], "--directions"),
         (["--network", "unet3d", "--context", "2"], "--context"),
         (["--network", "unet3d", "--freeze-encoder-epochs", "2"], "--freeze-encoder-epochs"),
