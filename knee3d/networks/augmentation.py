@@ -49,9 +49,12 @@ class AugmentationStrength:
         bias: Natural logarithm of a smooth factor, as standard deviation at the nodes of a coarse grid.
         noise: Standard deviation of Gaussian noise in grey levels.
         blur: Standard deviation of a Gaussian filter in pixels.
-        coarse: Factor by which the resolution is lowered and raised again; 1 or less switches it off.
-        often: Share of the slices, in [0, 1], that get noise, of those that get blur, and of those that get lower
-            resolution.
+        coarse: Factor by which the resolution within a slice is lowered and raised again, of each axis by itself, as
+            nnU-Net does it; 1 or less switches it off.
+        often: Share of the slices, in [0, 1], that get noise, of those that get blur, of those that get lower
+            resolution, and of those that become thicker.
+        thick: Factor by which slices become thicker: each channel becomes the mean over as many neighbours, as in a
+            scan of thicker slices. 1 or less switches it off; one channel has no neighbours.
 
     Example:
         >>> light = STRENGTHS["light"]
@@ -70,13 +73,14 @@ class AugmentationStrength:
     blur: float
     coarse: float
     often: float
+    thick: float = 1.0
 
 
 STRENGTHS: Mapping[str, AugmentationStrength | None] = {
     "none": None,
     "light": AugmentationStrength(5, 0.05, 0.03, 0.0, 0.1, 0.1, 10, 0.0, 4, 0.0, 1.0, 0.15),
-    "medium": AugmentationStrength(10, 0.1, 0.05, 0.008, 0.2, 0.15, 20, 0.15, 8, 1.0, 1.5, 0.2),
-    "strong": AugmentationStrength(20, 0.2, 0.1, 0.015, 0.35, 0.3, 30, 0.3, 15, 1.5, 2.0, 0.3),
+    "medium": AugmentationStrength(10, 0.1, 0.05, 0.008, 0.2, 0.15, 20, 0.15, 8, 1.0, 1.5, 0.2, 1.5),
+    "strong": AugmentationStrength(20, 0.2, 0.1, 0.015, 0.35, 0.3, 30, 0.3, 15, 1.5, 2.0, 0.3, 2.0),
 }
 """Presets of `Augmentation` and of `--augment`."""
 
@@ -320,18 +324,24 @@ def _intensities(images: tf.Tensor, drawn: tf.Tensor, strength: AugmentationStre
     amounts = tf.where(sometimes < strength.often, sometimes / max(strength.often, 1e-6), 0.0)
     if strength.blur:
         images = _of_some(images, strength.blur * amounts[:, 0], _blurred)
+    seeds = tf.cast(drawn[:, -1, 0, 0, 0], tf.int32)
+    more = _uniform(seeds, 4)
     if strength.coarse > 1:
-        images = _of_some(images, (strength.coarse - 1) * amounts[:, 1], _coarser)
+        lower = (strength.coarse - 1) * amounts[:, 1, None] * more[:, :2]
+        images = _of_some(images, lower, _coarser)
+    if strength.thick > 1 and images.shape[-1] != 1:
+        amount = tf.where(more[:, 2] < strength.often, more[:, 3], 0.0)
+        images = _of_some(images, (strength.thick - 1) * amount[:, None], _thicker)
     if strength.noise:
         sigmas = strength.noise * amounts[:, 2]
-        seeds = tf.boolean_mask(tf.cast(drawn[:, -1, 0, 0, 0], tf.int32), sigmas > 0)
-        images = _of_some(images, sigmas, lambda some, sigma: _noisy(some, sigma, seeds))
+        noisy = tf.boolean_mask(seeds, sigmas > 0)
+        images = _of_some(images, sigmas, lambda some, sigma: _noisy(some, sigma, noisy))
     return tf.clip_by_value(images, 0.0, 255.0)
 
 
 def _of_some(images: tf.Tensor, amounts: tf.Tensor, change: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """Change the slices whose amount, (batch,), is above 0; the others cost nothing."""
-    chosen = tf.where(amounts > 0)
+    """Change the slices one of whose amounts, (batch,) or (batch, n), is above 0; the others cost nothing."""
+    chosen = tf.where(amounts > 0 if amounts.shape.rank == 1 else tf.reduce_any(amounts > 0, axis=1))
 
     def changed() -> tf.Tensor:
         some = tf.gather(images, chosen[:, 0])
@@ -364,13 +374,25 @@ def _blurred(images: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
     return images
 
 
+def _uniform(seeds: tf.Tensor, count: int) -> tf.Tensor:
+    """(batch, count) numbers from 0 to 1: a function of the seed of each slice."""
+    return tf.map_fn(
+        lambda seed: tf.random.stateless_uniform((count,), tf.stack([seed, 1])), seeds, fn_output_signature=tf.float32
+    )
+
+
 def _coarser(images: tf.Tensor, lower: tf.Tensor) -> tf.Tensor:
-    """Each slice at a resolution that is 1 + `lower` times, (batch,), less: means over larger pixels, and back."""
+    """Each slice at a resolution that is 1 + `lower` times less: means over larger pixels, and back.
+
+    Args:
+        images: (batch, height, width, channels).
+        lower: (batch, 2), for height and width.
+    """
     shape = tf.shape(images)
 
     def one(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        image, factor = pair[0], 1 + pair[1]
-        return tf.einsum("yi,ijc,xj->yxc", _there_and_back(shape[1], factor), image, _there_and_back(shape[2], factor))
+        image, rows, columns = pair[0], 1 + pair[1][0], 1 + pair[1][1]
+        return tf.einsum("yi,ijc,xj->yxc", _there_and_back(shape[1], rows), image, _there_and_back(shape[2], columns))
 
     return tf.map_fn(one, (images, lower), fn_output_signature=tf.float32)
 
@@ -385,3 +407,19 @@ def _there_and_back(size: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     place = tf.clip_by_value((pixel + 0.5) * count / full - 0.5, 0.0, count - 1)
     between = tf.maximum(1 - tf.abs(place[:, None] - large[None, :]), 0.0)
     return between @ shared
+
+
+def _thicker(images: tf.Tensor, more: tf.Tensor) -> tf.Tensor:
+    """Each slice with its channels as if slices were 1 + `more` times as thick: means over a box of so many channels.
+
+    Args:
+        images: (batch, height, width, channels); beyond the outermost channel it is repeated.
+        more: (batch, 1).
+    """
+    channels = images.shape[-1]
+    half = (1 + more[:, :, None]) / 2  # (batch, 1, 1)
+    centre, place = tf.range(channels, dtype=tf.float32)[:, None], tf.range(-channels, 2 * channels, dtype=tf.float32)
+    shared = tf.minimum(place + 0.5, centre + half) - tf.maximum(place - 0.5, centre - half)
+    weights = tf.maximum(shared, 0.0) / (2 * half)  # (batch, channels, places), those beyond the ends too
+    inside = tf.one_hot(tf.clip_by_value(tf.cast(place, tf.int32), 0, channels - 1), channels)
+    return tf.einsum("byxc,bkp,pc->byxk", images, weights, inside)

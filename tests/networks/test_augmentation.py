@@ -133,7 +133,7 @@ def test_what_lies_beyond_a_smaller_slice_stays_black():
     masks = np.ones((4, 40, 36), np.uint8)
     masks[:, 30:] = masks[:, :, 30:] = 0
     frames = tf.constant([[30, 30, 1.0]] * 4)
-    for strength in (replace(NOTHING, brightness=50), replace(STRONG, noise=0, blur=0, coarse=1, often=0)):
+    for strength in (replace(NOTHING, brightness=50), replace(STRONG, noise=0, blur=0, coarse=1, often=0, thick=1)):
         drawn = tf.concat(
             [tf.fill((4, augmentation.EVEN), 0.9), augmentation.draw_augmentations(SEED, 4)[:, augmentation.EVEN :]], 1
         )
@@ -243,3 +243,30 @@ def test_what_the_layer_cannot_change_is_refused():
         Augmentation(aspect=0)
     with pytest.raises(ValueError, match="images are uint8 with 3 or 4 axes, got"):
         Augmentation()(IMAGES.astype(np.float32), MASKS)
+
+
+def test_resolution_is_lowered_along_each_axis_by_itself():
+    """A pattern of rows and one of columns keep different shares of their contrast, in most of many slices."""
+    rows = np.tile(np.array([0, 0, 250, 250], np.uint8)[:, None], (16, 64))
+    images = np.stack([rows, rows.T], axis=-1)[None].repeat(40, axis=0)
+    strength = replace(NOTHING, often=1.0, coarse=2.5)
+    found, _ = Augmentation(strength, seed=1)(images, np.zeros(images.shape[:3], np.uint8))
+    contrast = np.asarray(found)[:, 8:-8, 8:-8].astype(float).std(axis=(1, 2))
+    assert (contrast < 125).mean() > 0.9
+    assert (np.abs(contrast[:, 0] - contrast[:, 1]) > 5).mean() > 0.5
+
+
+def test_thicker_slices_are_means_over_their_neighbours():
+    """Of one bright slice among dark ones; what is bright altogether stays."""
+    images = np.zeros((1, 8, 8, 7), np.float32)
+    images[..., 3] = 210
+    found = np.asarray(augmentation._thicker(tf.constant(images), tf.constant([[1.0]])))[0, 0, 0]
+    np.testing.assert_allclose(found, [0, 0, 52.5, 105, 52.5, 0, 0], atol=1e-4)
+    ends = np.asarray(augmentation._thicker(tf.constant(np.full((1, 2, 2, 3), 90, np.float32)), tf.constant([[2.0]])))
+    np.testing.assert_allclose(ends, 90, atol=1e-4)
+
+
+def test_one_channel_has_no_neighbours():
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 1), np.uint8)
+    found, _ = Augmentation(replace(NOTHING, often=1.0, thick=3), seed=0)(images, images[..., 0])
+    np.testing.assert_array_equal(found, images)
