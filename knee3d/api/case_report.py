@@ -83,10 +83,10 @@ def write_case_report(folder: Path, given: SegmentedCase, config: ReportConfig, 
     fused, views = load_probabilities(folder, labels, given.scheme)
     shown = image.shown if image else None
     made = report_content(labels, given.scheme, given.side, shown, fused, views, triangle_share=config.triangle_share)
-    made = replace(made, scores=score_views(given, image, {**views, FUSED: labels}))
+    quality = QualityRecord.from_json((folder / QUALITY).read_bytes())
+    made = replace(_with_notes(made, quality.limits), scores=score_views(given, image, {**views, FUSED: labels}))
     with whole_folder(folder / REPORT) as partial:
         _write(folder, given, made, config, partial)
-        quality = QualityRecord.from_json((folder / QUALITY).read_bytes())
         record = ReportRecord(
             knee3d=__version__,
             case=given.record.case,
@@ -179,12 +179,18 @@ def write_segmentation_page(found: Segmentation, path: Path) -> Path:
         from_canonical(found.network_image, axis_codes(found.labels.affine), found.side).array
     )
     made = report_content(found.labels, found.scheme, found.side, image, found.probabilities, found.view_labels)
+    made = _with_notes(made, found.quality.limits)
     page = _page(found.name, found.side, found.scheme, made, found.picture())
     path.parent.mkdir(parents=True, exist_ok=True)
     write_page(
         replace(page, flags=found.quality.flags, unchecked=found.quality.unchecked, made=dict(found.made_by)), path
     )
     return path
+
+
+def _with_notes(made: ReportContent, notes: tuple[str, ...]) -> ReportContent:
+    """The same with further notes behind those of the measurements."""
+    return replace(made, findings=replace(made.findings, notes=(*made.findings.notes, *notes)))
 
 
 def _surfaces(

@@ -24,6 +24,7 @@ class QualityRecord(Record):
         predictive_entropy: The mean entropy of the networks within tissue, 0 to 1; null where there is no tissue.
         flags: Why the labels may be wrong, in words; empty where nothing looks wrong.
         unchecked: The rules of quality control that could not be checked, in words; empty where all were checked.
+        limits: What the image does not allow to measure well, such as thick slices, in words.
     """
 
     volumes_mm3: Mapping[str, FiniteFloat]
@@ -32,6 +33,7 @@ class QualityRecord(Record):
     predictive_entropy: Number
     flags: tuple[str, ...]
     unchecked: str = ""
+    limits: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, report: QualityReport) -> QualityRecord:
@@ -43,4 +45,5 @@ class QualityRecord(Record):
             predictive_entropy=report.predictive_entropy,
             flags=report.flags,
             unchecked=report.unchecked,
+            limits=report.limits,
         )

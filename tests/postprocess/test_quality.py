@@ -53,6 +53,17 @@ def flags(
     return check_quality(labels, named(predictions or [ViewPrediction(labels, 0.1)] * 3), NAMES, reference).flags
 
 
+@pytest.mark.parametrize(
+    ("spacing", "words"), [((0.4, 0.4, 0.7), ""), ((0.5, 4.0, 0.5), "4.0 mm apart"), ((3, 1, 1), "3.0")]
+)
+def test_thick_slices_are_a_limit_and_no_flag(spacing, words):
+    thick = Volume(GOOD.array, np.diag([*spacing, 1]))
+    found = check_quality(thick, named([ViewPrediction(thick, 0.1)] * 3), NAMES, None)
+    assert " ".join(found.limits).count("mm apart") == bool(words)
+    assert words in " ".join(found.limits)
+    assert not [flag for flag in found.flags if "apart" in flag]
+
+
 def test_a_knee_like_the_others_has_no_flag():
     found = check_quality(GOOD, named([ViewPrediction(GOOD, 0.1)] * 3), NAMES, USUAL)
     assert found.flags == ()
