@@ -21,6 +21,7 @@ def make_models(
     planes: tuple[Plane, ...] = tuple(Plane),
     scheme: str = "cartilage",
     brightness: float = 170.0,
+    **more: Any,
 ) -> Path:
     """Write a SavedModel and a card for each plane; each network differs a little from the others.
 
@@ -30,9 +31,10 @@ def make_models(
         planes: Which.
         scheme: Its tissues are all alike to them, so that the first one is found.
         brightness: Of tissue, 0 to 255: what is brighter is tissue.
+        more: What else their cards say.
     """
     for number, plane in enumerate(planes):
-        make_network(folder, plane.value, spacing_mm, scheme, brightness + 2 * number)
+        make_network(folder, plane.value, spacing_mm, scheme, brightness + 2 * number, **more)
     return folder
 
 
@@ -43,11 +45,13 @@ def make_network(
     scheme: str,
     brightness: float,
     rotations: Sequence[np.ndarray] = (),
+    **more: Any,
 ) -> None:
     """Write one network's SavedModel and card into the folder of its name; see `make_models`.
 
     Args:
         rotations: Of a network of oblique slices.
+        more: What else its card says.
     """
     import keras
 
@@ -66,6 +70,7 @@ def make_network(
         spacing_mm,
         scheme,
         rotations=tuple(tuple(map(tuple, rotation.tolist())) for rotation in rotations),
+        **more,
     )
 
 

@@ -19,8 +19,8 @@ def read(
     *,
     side: Side | str = Side.UNKNOWN,
     name: str | None = None,
-    series: str | None = None,
-    echo: str | None = None,
+    series: str | int | None = None,
+    echo: str | int | None = None,
     spacing_mm: tuple[float, float, float] | None = None,
     axes: str = "",
     any_modality: bool = False,
@@ -52,7 +52,8 @@ def read(
         (<Side.RIGHT: 'R'>, array([0.36, 0.36, 0.7 ]))
     """
     known = find_side(side)
-    options = ReadOptions(series, echo, any_modality, incomplete, spacing_mm, axes.upper())
+    chosen, which = (None if value is None else str(value) for value in (series, echo))
+    options = ReadOptions(chosen, which, any_modality, incomplete, spacing_mm, axes.upper())
     image = read_image(Path(path), options)
     return replace(image, side=agreed_side(known, image.side), name=name or case_name(Path(path)))
 

@@ -42,6 +42,7 @@ class ReadOptions(SeriesSelector):
     axes: str = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         spacing = self.spacing_mm
         if spacing is not None and (len(spacing) != 3 or not all(0 < mm < 1000 for mm in spacing)):
             raise ValueError(f"--spacing is three distances in mm above 0, got {self.spacing_mm}")

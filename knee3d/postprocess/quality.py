@@ -247,9 +247,9 @@ def scan_limits(spacing_mm: np.ndarray) -> tuple[str, ...]:
     if apart <= THICK_MM:
         return ()
     return (
-        f"slices are {apart:.1f} mm apart: even perfect labels of such slices miss 2 to 6 % of the volume of femoral and "
-        "up to 12 % of that of patellar cartilage, and mean thickness is off by up to 7 %; compare with scans of the "
-        "same protocol only",
+        f"slices are {apart:.1f} mm apart: even perfect labels of such slices miss 2 to 6 % of the volume of femoral "
+        "and up to 12 % of that of patellar cartilage, and mean thickness is off by up to 7 %; compare with scans of "
+        "the same protocol only",
     )
 
 

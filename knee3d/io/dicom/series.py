@@ -38,6 +38,11 @@ class SeriesSelector:
     any_modality: bool = False
     incomplete: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("series", "echo"):  # numbers are written as text in DICOM, and people write them as numbers
+            value = getattr(self, name)
+            object.__setattr__(self, name, value if value is None else str(value))
+
 
 PLAIN = SeriesSelector()
 
