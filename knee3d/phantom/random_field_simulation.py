@@ -215,8 +215,8 @@ def _draw_tissues(rng: np.random.Generator) -> _Tissues:
         fine, coarse = rng.uniform(0.03, 0.14), rng.uniform(0.05, 0.16)
         table[FIRST_CLUSTER + number] = rng.uniform(low, high), rng.uniform(-0.2, 0.2), fine, coarse
         trends[number] = rng.normal([0, 0, near, share], [0.6, 0.5, 0.3, 0.3])
-    mean, mixture, fine, coarse = table.T.astype(np.float32)
-    return _Tissues(mean, mixture, fine, coarse, trends)
+    columns = table.T.astype(np.float32)
+    return _Tissues(columns[0], columns[1], columns[2], columns[3], trends)
 
 
 # ---- slabs
