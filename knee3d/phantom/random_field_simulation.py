@@ -35,8 +35,8 @@ MENISCI = tuple(VALUES[name] for name in (LATERAL_MENISCUS, MEDIAL_MENISCUS))
 AIR, SKIN, FLUID, SHEET, VESSEL, FIRST_CLUSTER = 11, 12, 13, 14, 15, 16
 """Tissues beyond the labels, in one numbering with them; clusters of unlabelled tissue follow."""
 CLUSTERS = {
-    "fat": (0.10, 0.38, 0.2, 0.0), "muscle": (0.40, 0.90, 0.5, -0.3), "tendon": (0.04, 0.20, -0.5, 0.3),
-    "fluid": (0.80, 1.40, -1.2, 0.8), "synovium": (0.60, 1.15, -0.7, 1.0),
+    "fat": (0.10, 0.38, 0.2, 0.0), "muscle": (0.38, 0.82, 0.6, -0.3), "tendon": (0.04, 0.20, -0.5, 0.3),
+    "fluid": (0.80, 1.40, -1.5, 1.2), "synovium": (0.60, 1.15, -1.2, 1.5),
 }  # fmt: skip
 """Kind of cluster: the range of its mean in units of cartilage, how much of the tissue it tends to take up, and how
 much more near cartilage."""
@@ -207,7 +207,7 @@ def _draw_tissues(rng: np.random.Generator) -> _Tissues:
     for meniscus in MENISCI:
         table[meniscus] = rng.uniform(0.12, 0.26), rng.uniform(-0.1, 0.5), 0.08, 0.1
     table[SKIN] = rng.uniform(0.3, 0.8), 0.1, 0.1, 0.2
-    table[FLUID] = rng.uniform(0.72, 1.36), -0.1, 0.02, 0.05
+    table[FLUID] = rng.uniform(0.66, 1.30), -0.1, 0.02, 0.05
     table[SHEET] = rng.uniform(0.05, 0.25), 0.2, 0.1, 0.1
     table[VESSEL] = rng.choice([rng.uniform(0.05, 0.2), rng.uniform(0.8, 1.4)]), -0.2, 0.1, 0.3
     for number, kind in enumerate(kinds):
