@@ -1,5 +1,6 @@
 """The command line: what it says, and how it fails."""
 
+import json
 import os
 import subprocess
 import sys
@@ -53,6 +54,15 @@ def test_phantom_and_prepare_from_the_command_line(tmp_path):
         assert f" {split}" in prepared.output
 
 
+@pytest.mark.slow
+def test_phantom_takes_a_renderer_and_the_voxels_of_a_scan(tmp_path):
+    words = ["phantom", tmp_path / "c", "--knees", 1, "--shape", "24,24,24", "--voxels", "4,5,6"]
+    made = run(*words, "--renderer", "random-fields")
+    assert made.exit_code == 0, made.output
+    record = json.loads((tmp_path / "c" / "cohort.json").read_text())
+    assert (record["renderer"], record["voxel_mm"]) == ("random-fields", [4, 5, 6])
+
+
 def failing(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
     """Command and the words that its one line of error must have."""
     table = tmp_path / "knees.csv"
@@ -71,6 +81,7 @@ def failing(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
         "missing cases": (["evaluate", empty, "--models", empty], "no cases.json"),
         "bad shape": (["phantom", empty, "--shape", "64,64"], "three numbers"),
         "tiny shape": (["phantom", empty / "p", "--shape", "4,4,4"], "16 voxels"),
+        "bad voxels": (["phantom", empty / "p", "--shape", "24,24,24", "--voxels", "1,1,1"], "more than twice as long"),
         "bad label map": (["phantom", empty / "p", "--from-labels", empty / "image.nii.gz"], "image.nii.gz"),
     }
 
@@ -85,6 +96,7 @@ def failing(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
         "missing cases",
         "bad shape",
         "tiny shape",
+        "bad voxels",
         "bad label map",
     ],
 )

@@ -45,6 +45,8 @@ def make_phantom(
     deform: float = 1.0,
     retests: int = 0,
     letter: str = "P",
+    renderer: str = "leg",
+    voxel_mm: tuple[float, float, float] | None = None,
     jobs: int | None = None,
 ) -> Path:
     """Make a cohort of knees up: DICOM series, masks and a table, as if from a scanner and an expert.
@@ -62,19 +64,26 @@ def make_phantom(
         deform: How far label maps are deformed; 0 keeps them as they are.
         retests: Number of patients, from the first on, who are scanned twice with nothing lost.
         letter: First letter of the patients' names; cohorts of different people need different ones.
+        renderer: What makes images from labels: "leg" models the tissues of a leg; "random-fields" divides the tissue
+            around the labels by random fields. Networks that were trained on one can be measured on the other.
+        voxel_mm: The scan protocol: the size in mm of the voxels of the scan along inferior, posterior and left. None
+            scans with the voxels of the anatomy, see `shape`. A cohort has one protocol; for a mixed cohort, make one
+            for each protocol, with another `letter`, and join the tables.
         jobs: Knees at a time. None takes one for each core.
 
     Returns:
         The path of knees.csv.
 
     Raises:
-        ValueError: There is no knee, the shape is too small, or there are more retests than knees.
+        ValueError: There is no knee, the shape is too small, there are more retests than knees, there is no such
+            renderer, or the anatomy has voxels more than twice as long as those of the scan.
 
     Example:
         >>> make_phantom("cohort", knees=8, shape=(64, 64, 48), seed=1)        # doctest: +SKIP
         PosixPath('cohort/knees.csv')
     """
-    cohort = CohortConfig(knees, shape, seed, tuple(map(Path, from_labels)), deform, retests, letter)
+    sources = tuple(map(Path, from_labels))
+    cohort = CohortConfig(knees, shape, seed, sources, deform, retests, letter, renderer, voxel_mm)
     return write_phantom(cohort, Path(out), jobs or cores())
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from knee3d.choices import RENDERERS
 from knee3d.cli.options import (
     EXISTING,
     FILE,
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
 @click.option("--from-labels", type=FILE, multiple=True, help="Label map to deform (repeat for more).")
 @click.option("--deform", type=click.FloatRange(0), default=1.0, help="How much; 0 keeps them exactly.")
 @click.option("--retests", type=click.IntRange(0), default=0, help="Patients scanned twice at once.")
+@click.option("--renderer", type=click.Choice(RENDERERS), default=RENDERERS[0], help="What makes images from labels.")
+@click.option(
+    "--voxels", "voxel_mm", type=Numbers(float, "0.36,0.36,0.7"), metavar="I,P,L",
+    help="Scan with voxels of these mm [those of the anatomy].",
+)  # fmt: skip
 @seed_option
 @jobs_option
 def phantom(out: Path, knees: int, **options: Any) -> None:
@@ -47,9 +53,14 @@ def phantom(out: Path, knees: int, **options: Any) -> None:
     does: 1 femoral, 2 medial tibial, 3 lateral tibial, 4 patellar cartilage, 5 femur, 6 tibia, 7 patella, 8 fibula,
     9 lateral, 10 medial meniscus.
 
+    The renderer leg models the tissues of a leg; random-fields divides the tissue around the labels by random fields.
+    --voxels scans the anatomy with voxels of another size, at most twice as fine. A cohort has one size: for a mixed
+    one, make several and join their tables.
+
     \b
     knee3d phantom cohort --knees 8 --shape 64,64,48 --seed 1
     knee3d phantom cohort --knees 8 --retests 8
+    knee3d phantom cohort --knees 8 --renderer random-fields --voxels 0.36,0.36,0.7
     knee3d phantom cohort --knees 8 --from-labels knee_a.nrrd --from-labels knee_b.nrrd
     """
     from knee3d import api

@@ -5,16 +5,19 @@ OUT/<case>/dicom/IM0001.dcm ...
 OUT/<case>/mask.nii.gz
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from knee3d import choices
 from knee3d.atomic import whole_folder
 from knee3d.dataset.manifest import ManifestRow, write_manifest
+from knee3d.geometry.axis_resampling import axis_grid, resample_axes, resample_labels
 from knee3d.geometry.orientation import Side, mirror_left_right
 from knee3d.geometry.volume import Volume
 from knee3d.io.dicom.writer import write_series
@@ -23,7 +26,8 @@ from knee3d.io.volume_file import read_volume, write_volume
 from knee3d.labels.label_names import LABEL_NAMES
 from knee3d.phantom.deformation import deform_labels, thin_cartilage
 from knee3d.phantom.image_simulation import simulate_image
-from knee3d.phantom.parametric_knee import parametric_knee
+from knee3d.phantom.parametric_knee import FIELD_OF_VIEW_MM, parametric_knee
+from knee3d.phantom.random_field_simulation import simulate_image_from_random_fields
 from knee3d.records import Record
 from knee3d.threads import results_as_completed
 
@@ -34,6 +38,10 @@ TILT_DEG = 8.0
 RETEST_DEG, RETEST_VOXELS = 3.0, 0.5
 """How far a knee lies otherwise in the grid of a retest, at most, about and along each axis: slices are planned on its
 anatomy again. Any further, and the image would end elsewhere, through the parametric knee's cartilage."""
+SHAPE = (128, 128, 96)
+"""The voxels of the parametric knee along (Inferior, Posterior, Left), where nothing else is asked for."""
+SMALLEST_VOXEL_RATIO = 0.5
+"""The smallest ratio of a voxel of the scan to a voxel of the anatomy along an axis."""
 _BASELINE, _FOLLOW_UP, _RETEST = "baseline", "follow-up", "retest"
 
 
@@ -49,6 +57,8 @@ class CohortRecord(Record):
         strength: How far the label maps were deformed.
         retests: The number of patients who were scanned twice.
         letter: The letter before the number of a patient.
+        renderer: The name of the renderer of the images, one of `choices.RENDERERS`.
+        voxel_mm: The size of the voxels of the scan along (Inferior, Posterior, Left); None keeps those of the anatomy.
     """
 
     knees: int
@@ -58,6 +68,8 @@ class CohortRecord(Record):
     strength: float
     retests: int
     letter: str
+    renderer: str = choices.RENDERERS[0]
+    voxel_mm: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,9 +86,13 @@ class CohortConfig:
         retests: The first so many patients come back at once, with nothing lost, for another scan in another place:
             the grid cuts their anatomy otherwise.
         letter: Before the number of a patient: cohorts of different people need different ones.
+        renderer: The name of the renderer that makes images from labels, a key of `RENDERERS`.
+        voxel_mm: The scan protocol: the size of its voxels along (Inferior, Posterior, Left), see `scan_anatomy`. None
+            scans with the voxels of the anatomy. All knees of a cohort have the same protocol.
 
     Raises:
-        ValueError: There is no knee, the shape is too small to be one, or there are more retests than knees.
+        ValueError: There is no knee, the shape is too small to be one, there are more retests than knees, there is no
+            such renderer, or the voxels of the scan are not possible.
     """
 
     knees: int
@@ -86,6 +102,8 @@ class CohortConfig:
     strength: float = 1.0
     retests: int = 0
     letter: str = "P"
+    renderer: str = choices.RENDERERS[0]
+    voxel_mm: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.knees < 1 or (self.shape and min(self.shape) < 16) or self.strength < 0:
@@ -94,6 +112,16 @@ class CohortConfig:
             )
         if not 0 <= self.retests <= self.knees:
             raise ValueError(f"a cohort of {self.knees} knees has 0 to {self.knees} retests, not {self.retests}")
+        choices.check_choice("renderer", self.renderer, choices.RENDERERS)
+        self._check_protocol()
+
+    def _check_protocol(self) -> None:
+        if self.voxel_mm is None:
+            return
+        if len(self.voxel_mm) != 3 or not all(0 < size < np.inf for size in self.voxel_mm):
+            raise ValueError(f"voxels of a scan have three sizes in mm of more than 0, not {self.voxel_mm}")
+        if self.shape is not None and not self.sources:
+            _check_voxels(self.voxel_mm, np.divide(FIELD_OF_VIEW_MM, self.shape))
 
     @property
     def visits(self) -> list[tuple[int, str]]:
@@ -109,7 +137,10 @@ class CohortConfig:
         """What cohort.json holds of it."""
         sources = tuple(path.name for path in self.sources)
         shape = None if self.shape is None else (self.shape[0], self.shape[1], self.shape[2])
-        return CohortRecord(self.knees, shape, self.seed, sources, self.strength, self.retests, self.letter)
+        voxel_mm = None if self.voxel_mm is None else (self.voxel_mm[0], self.voxel_mm[1], self.voxel_mm[2])
+        return CohortRecord(
+            self.knees, shape, self.seed, sources, self.strength, self.retests, self.letter, self.renderer, voxel_mm
+        )
 
 
 def write_cohort(cohort: CohortConfig, folder: Path, jobs: int) -> Iterator[ManifestRow]:
@@ -168,7 +199,7 @@ def _write_knee(cohort: CohortConfig, folder: Path, index: int, visit: str) -> M
             labels = thin_cartilage(labels, LOSS)
         if visit == _RETEST:
             labels = _cut_otherwise(labels, scan_seed)
-        image = simulate_image(labels, scan_seed)
+        image, labels = scan_anatomy(labels, scan_seed, cohort.renderer, cohort.voxel_mm)
     except ValueError as error:
         raise ValueError(f"{_source(cohort, index) or 'the parametric knee'}: {error}") from error
     affine = labels.affine if cohort.sources and cohort.strength == 0 else _tilted(labels.affine, scan_seed)
@@ -187,6 +218,54 @@ def _write_knee(cohort: CohortConfig, folder: Path, index: int, visit: str) -> M
     return knee
 
 
+def _leg_image(labels: Volume, seed: int, grid: Volume) -> Volume:
+    """An image of the first renderer: its finished image, noise included, is averaged over the voxels of the scan."""
+    return resample_axes(simulate_image(labels, seed), grid)
+
+
+RENDERERS: Mapping[str, Callable[[Volume, int, Volume], Volume]] = MappingProxyType(
+    {"leg": _leg_image, "random-fields": simulate_image_from_random_fields}
+)
+"""What makes an image on a grid from labels and a seed, by the name of the renderer. "leg" is `image_simulation`,
+"random-fields" is `random_field_simulation`."""
+
+
+def scan_anatomy(
+    labels: Volume, seed: int, renderer: str = choices.RENDERERS[0], voxel_mm: tuple[float, float, float] | None = None
+) -> tuple[Volume, Volume]:
+    """Render an anatomy and scan it with voxels of another size.
+
+    The image is rendered on the grid of the anatomy. A voxel of the scan is the mean of what lies in it, and its label
+    is the one with most of it. The renderer "random-fields" adds noise after that, as a scanner does. The renderer
+    "leg" adds noise before, so that larger voxels have less noise.
+
+    Args:
+        labels: The anatomy, canonical axes.
+        seed: The seed of intensities and noise.
+        renderer: A key of `RENDERERS`.
+        voxel_mm: The size of the voxels of the scan along (Inferior, Posterior, Left). None keeps those of the anatomy.
+
+    Returns:
+        The image, int16, and its labels, on the same grid.
+
+    Raises:
+        ValueError: A voxel of the scan is shorter than half a voxel of the anatomy, or the labels cannot be rendered.
+    """
+    if voxel_mm is not None:
+        _check_voxels(voxel_mm, labels.spacing_mm)
+    grid = labels if voxel_mm is None else axis_grid(labels, voxel_mm)
+    return RENDERERS[renderer](labels, seed, grid), resample_labels(labels, grid)
+
+
+def _check_voxels(voxel_mm: tuple[float, float, float], anatomy_mm: np.ndarray) -> None:
+    if (np.divide(voxel_mm, anatomy_mm) < SMALLEST_VOXEL_RATIO - 1e-6).any():
+        wanted, own = (" x ".join(f"{size:.3g}" for size in sizes) for sizes in (voxel_mm, anatomy_mm))
+        raise ValueError(
+            f"voxels of {wanted} mm are asked for, and the anatomy has voxels of {own} mm, more than twice as long; "
+            "ask for larger voxels, or for an anatomy with a larger shape"
+        )
+
+
 def _source(cohort: CohortConfig, index: int) -> Path | None:
     return cohort.sources[index % len(cohort.sources)] if cohort.sources else None
 
@@ -194,8 +273,19 @@ def _source(cohort: CohortConfig, index: int) -> Path | None:
 def _anatomy(cohort: CohortConfig, index: int, seed: int) -> Volume:
     source = _source(cohort, index)
     if source is None:
-        return parametric_knee(cohort.shape or (128, 128, 96), seed)
+        return parametric_knee(cohort.shape or parametric_shape(cohort.voxel_mm), seed)
     return deform_labels(read_volume(source), seed, cohort.strength, cohort.shape)
+
+
+def parametric_shape(voxel_mm: tuple[float, float, float] | None) -> tuple[int, int, int]:
+    """The voxels of the parametric knee where no shape is asked for: `SHAPE`, or as fine as the scan where finer."""
+    if voxel_mm is None:
+        return SHAPE
+    down, back, left = (
+        max(count, int(np.ceil(length / size - 1e-6)))
+        for count, length, size in zip(SHAPE, FIELD_OF_VIEW_MM, voxel_mm, strict=True)
+    )
+    return down, back, left
 
 
 def _cut_otherwise(labels: Volume, seed: int) -> Volume:

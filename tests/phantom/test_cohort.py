@@ -8,6 +8,7 @@ import pydicom
 import pytest
 from jsonschema import Draft202012Validator
 
+from knee3d import choices
 from knee3d.dataset.manifest import read_manifest
 from knee3d.geometry.orientation import Side, axis_codes, to_canonical
 from knee3d.geometry.volume import Volume
@@ -15,7 +16,15 @@ from knee3d.io.image_source import read_image
 from knee3d.io.label_names_file import read_label_names
 from knee3d.io.volume_file import read_volume, write_volume
 from knee3d.labels.label_names import LABEL_NAMES
-from knee3d.phantom.cohort import LOSS, CohortConfig, CohortRecord, write_cohort
+from knee3d.phantom.cohort import (
+    LOSS,
+    RENDERERS,
+    CohortConfig,
+    CohortRecord,
+    parametric_shape,
+    scan_anatomy,
+    write_cohort,
+)
 from knee3d.phantom.parametric_knee import parametric_knee
 
 pytestmark = pytest.mark.slow
@@ -155,6 +164,62 @@ def test_retests_of_label_maps_that_are_kept_are_cut_otherwise_too(tmp_path):
     assert not baseline.same_grid(retest)
 
 
+def test_renderers_are_those_that_can_be_chosen():
+    assert tuple(RENDERERS) == choices.RENDERERS
+
+
+def test_another_renderer_makes_other_images_of_the_same_anatomy(cohort, tmp_path):
+    list(write_cohort(CohortConfig(2, SHAPE, seed=4, renderer="random-fields"), tmp_path, jobs=2))
+    for first, second in zip(read_manifest(cohort / "knees.csv"), read_manifest(tmp_path / "knees.csv"), strict=True):
+        assert first.mask.read_bytes() == second.mask.read_bytes()
+        images = [read_image(knee.image).array for knee in (first, second)]
+        assert (images[0] != images[1]).mean() > 0.8
+    assert CohortRecord.from_json((tmp_path / "cohort.json").read_bytes()).renderer == "random-fields"
+    with pytest.raises(ValueError, match="holds another cohort"):
+        list(write_cohort(CohortConfig(2, SHAPE, seed=4), tmp_path, jobs=1))
+
+
+def test_a_record_of_before_there_were_renderers_is_that_of_the_first_one(tmp_path):
+    content = json.loads(CohortConfig(2, SHAPE, seed=4).record.to_json())
+    del content["renderer"], content["voxel_mm"]
+    assert CohortRecord.from_json(json.dumps(content)) == CohortConfig(2, SHAPE, seed=4).record
+
+
+@pytest.mark.parametrize("renderer", choices.RENDERERS)
+def test_a_scan_has_the_voxels_of_its_protocol_and_the_anatomy_of_its_patient(tmp_path, renderer):
+    write_volume(parametric_knee((44, 54, 42), 9), tmp_path / "expert.nrrd")
+    recipe = CohortConfig(
+        2, sources=(tmp_path / "expert.nrrd",), strength=0, renderer=renderer, voxel_mm=(2.0, 3.0, 4.0)
+    )
+    list(write_cohort(recipe, tmp_path / "out", jobs=2))
+    before = read_volume(tmp_path / "expert.nrrd")
+    for knee in read_manifest(tmp_path / "out" / "knees.csv")[:2]:
+        mask, image = (to_canonical(volume, knee.side) for volume in (read_volume(knee.mask), read_image(knee.image)))
+        assert image.same_grid(mask)
+        np.testing.assert_allclose(mask.spacing_mm, (2, 3, 4), rtol=1e-4)
+        for bone in (5, 6):
+            sizes = [np.count_nonzero(one.array == bone) * one.voxel_mm3 for one in (before, mask)]
+            assert sizes[1] == pytest.approx(sizes[0], rel=0.05)
+            middles = [(one.affine @ [*np.argwhere(one.array == bone).mean(axis=0), 1])[:3] for one in (before, mask)]
+            np.testing.assert_allclose(*middles, atol=0.5)
+    assert json.loads((tmp_path / "out" / "cohort.json").read_text())["voxel_mm"] == [2, 3, 4]
+
+
+def test_the_parametric_knee_is_as_fine_as_its_scan():
+    assert parametric_shape((0.5, 3.0, 3.0)) == (176, 128, 96)
+    assert parametric_shape(None) == (128, 128, 96)
+
+
+def test_voxels_of_the_anatomy_may_be_twice_as_long_as_those_of_the_scan_and_no_longer():
+    labels = parametric_knee(SHAPE, 9)
+    image, scanned = scan_anatomy(labels, 1, "random-fields", tuple((labels.spacing_mm / 2).tolist()))
+    assert image.shape == scanned.shape == tuple(2 * size for size in SHAPE)
+    with pytest.raises(ValueError, match="more than twice as long"):
+        scan_anatomy(labels, 1, "random-fields", (0.5, 2.0, 2.0))
+    with pytest.raises(ValueError, match="more than twice as long"):
+        CohortConfig(1, SHAPE, voxel_mm=(0.5, 2.0, 2.0))  # before anything is written
+
+
 def test_what_cannot_be_made_is_refused(tmp_path):
     for retests in (-1, 3):
         with pytest.raises(ValueError, match="has 0 to 2 retests"):
@@ -162,6 +227,11 @@ def test_what_cannot_be_made_is_refused(tmp_path):
     for wrong in ({"knees": 0}, {"knees": 1, "shape": (8, 64, 64)}, {"knees": 1, "strength": -1.0}):
         with pytest.raises(ValueError, match="a cohort needs"):
             CohortConfig(**wrong)
+    with pytest.raises(ValueError, match="unknown renderer 'legs'; there are: leg, random-fields"):
+        CohortConfig(1, renderer="legs")
+    for sizes in ((0.0, 1.0, 1.0), (1.0, float("nan"), 1.0), (1.0, 1.0)):
+        with pytest.raises(ValueError, match="three sizes in mm"):
+            CohortConfig(1, voxel_mm=sizes)
     odd = Volume(np.full(SHAPE, 77, np.uint8), np.eye(4))
     assert axis_codes(odd.affine) == "RAS"
     write_volume(odd, tmp_path / "odd.nrrd")
