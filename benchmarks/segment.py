@@ -12,6 +12,7 @@ through a small knee, or batch, before the clock starts: it is what each of many
 
     python benchmarks/segment.py
     python benchmarks/segment.py --labels ../shared/data/labels/knee_b_label.nrrd
+    python benchmarks/segment.py --spacing 0.55,1.4 --ways whole fast    # networks with voxels of their own
     python benchmarks/segment.py --nnunet runs/nnunet    # also nnU-Net's 3d_fullres; installs it there: 6 GB
 """
 
@@ -37,6 +38,7 @@ from knee3d.geometry.orientation import CANONICAL, Side, reorient
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.volume import Volume
 from knee3d.inference.prediction import Predictor, stack_neighbours
+from knee3d.inference.resampled_view import ResampledView
 from knee3d.io.dicom.writer import write_series
 from knee3d.io.volume_file import read_volume
 from knee3d.labels.label_names import LABEL_NAMES, labels_to_classes
@@ -61,7 +63,7 @@ class ByBrightness:
         made_up: and what making up the answer took, which no trained network does.
     """
 
-    build_network: Predictor
+    network: Predictor
     seconds: list[float]
     made_up: list[float]
 
@@ -89,15 +91,16 @@ class ByBrightness:
         return said
 
 
-def make_models(folder: Path) -> None:
-    """Three networks with random weights, exported as trained ones are."""
+def make_models(folder: Path, spacing: str | None = None) -> None:
+    """Three networks with random weights, exported as trained ones are; with voxels of their own, or the scan's."""
     import keras
 
     from knee3d.models.model_card import CARD, ModelCard, NamesBySplit, saved_model_description
     from knee3d.models.saved_model import export_saved_model
     from knee3d.networks.architecture import build_network
+    from knee3d.training.model_spacing import model_spacings
 
-    scheme = SCHEMES[SCHEME]
+    scheme, own = SCHEMES[SCHEME], model_spacings(spacing, list(Plane), np.array([SPACING_MM]))
     for number, plane in enumerate(Plane):
         keras.utils.set_random_seed(number)
         model = build_network("unet", scheme.classes)
@@ -114,6 +117,7 @@ def make_models(folder: Path) -> None:
             data_fingerprint="",
             window_rule=WINDOW_RULE,
             spacing_mm=SPACING_MM,
+            model_spacing_mm=own,
         )
         export_saved_model(model, folder / plane.value / "saved_model", saved_model_description(card))
         model.save(folder / plane.value / "model.keras")
@@ -149,7 +153,7 @@ def naive(models: Path, knee: Path) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - start}
 
 
-def build_network(models: Path, knee: Path, precision: str) -> dict[str, Any]:
+def network_alone(models: Path, knee: Path, precision: str) -> dict[str, Any]:
     """The best batch of each plane, and what all of its slices take so."""
     from knee3d.models.backend import Backend, load_model
 
@@ -179,10 +183,11 @@ def ours(models: Path, knee: Path, precision: str, fast: bool) -> dict[str, Any]
     trained, seconds, made_up = load_networks(models, config, mark), list[float](), list[float]()
     loaded = time.perf_counter() - start
     ensemble = trained.ensemble
-    views = {
-        name: replace(view, predictor=ByBrightness(view.predictor, seconds, made_up))
-        for name, view in ensemble.views.items()
-    }
+    views = {}
+    for name, view in ensemble.views.items():
+        watched = ByBrightness(view.predictor, seconds, made_up)
+        inner = replace(view.view if isinstance(view, ResampledView) else view, predictor=watched)
+        views[name] = replace(view, view=inner) if isinstance(view, ResampledView) else inner
     trained = replace(trained, ensemble=replace(ensemble, views=views))
     with tempfile.TemporaryDirectory() as out:
         segment_case(first, trained, config, mark, Path(out))
@@ -247,8 +252,8 @@ def timed(work: Callable[[Any], object], given: Any) -> float:
 
 
 WAYS: Mapping[str, Callable[[Path, Path], dict[str, Any]]] = {
-    "network, float32": lambda models, knee: build_network(models, knee, "float32"),
-    "network, bfloat16": lambda models, knee: build_network(models, knee, "bfloat16"),
+    "network, float32": lambda models, knee: network_alone(models, knee, "float32"),
+    "network, bfloat16": lambda models, knee: network_alone(models, knee, "bfloat16"),
     "naive": naive,
     "whole, float32": lambda models, knee: ours(models, knee, "float32", fast=False),
     "whole": lambda models, knee: ours(models, knee, "auto", fast=False),
@@ -263,6 +268,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path, help="Label map in pymskt numbering to make the knee of.")
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--spacing", help="Voxels of the networks, as of knee3d-train.")
     parser.add_argument("--nnunet", type=Path, help="Folder for nnU-Net's own environment; compares with it, too.")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -274,7 +280,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as home:
         models, knee = Path(home) / "models", Path(home) / "knee"
-        make_models(models)
+        make_models(models, options.spacing)
         given = options.labels and reorient(read_volume(options.labels), CANONICAL)
         make_knee(given or parametric_knee(SHAPE, seed=1, field_of_view_mm=FIELD_OF_VIEW_MM), knee)
         part = tuple(side / 4 for side in FIELD_OF_VIEW_MM)
