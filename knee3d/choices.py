@@ -90,3 +90,24 @@ def spacing_numbers(text: str) -> list[float]:
             f"step between slices), not {text!r}"
         )
     return found
+
+
+def check_type(name: str, value: object, *kinds: type) -> None:
+    """Refuse an argument of another type, in words that name it.
+
+    Args:
+        name: Of the argument.
+        value: What was given.
+        kinds: The types that it may have.
+
+    Raises:
+        TypeError: It has none of these.
+
+    Example:
+        >>> check_type("epochs", "ten", int)
+        Traceback (most recent call last):
+        TypeError: epochs must be of type int, not str
+    """
+    if not isinstance(value, kinds):
+        wanted = " or ".join(one.__name__ for one in kinds)
+        raise TypeError(f"{name} must be of type {wanted}, not {type(value).__name__}")

@@ -69,12 +69,12 @@ class Record:
                 another type or not possible. The message names the fields, in one line.
         """
         try:
-            check_version(json.loads(text), cls.FORM)
+            check_version(parse_json(text), cls.FORM)
             found: Self = cls._adapter().validate_json(text, strict=True)
         except ValidationError as error:
             raise ValueError(_in_one_line(error)) from error
-        except RecursionError as error:
-            raise ValueError("it is nested too deeply") from error
+        except (TypeError, OverflowError, AttributeError) as error:
+            raise ValueError(f"a value is of another type than it must be ({error})") from error
         return found
 
     def to_json(self) -> str:
@@ -117,6 +117,44 @@ class _SchemaWithNull(GenerateJsonSchema):
         return None if isinstance(found, float) and math.isnan(found) else found
 
 
+class LaterVersionError(ValueError):
+    """A later version of knee3d wrote a record: it is to be upgraded, and nothing is to be made again."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON, and refuse what the standard does not allow or does not define.
+
+    Args:
+        text: In UTF-8 where it is bytes.
+
+    Raises:
+        ValueError: It is no JSON, a key stands twice in one object, a number is NaN or too large, or it is nested too
+            deeply.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return float(text)
+
+
 def check_version(content: object, newest: int) -> None:
     """Refuse a record that this version of knee3d cannot know.
 
@@ -125,13 +163,16 @@ def check_version(content: object, newest: int) -> None:
         newest: The newest form that is known.
 
     Raises:
-        ValueError: The record has no version, or a later version of knee3d wrote it.
+        ValueError: The record has no version.
+        LaterVersionError: A later version of knee3d wrote it.
     """
     version = content.get(VERSION) if isinstance(content, Mapping) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ValueError("it has no version")
     if version > newest:
-        raise ValueError(f"a later version of knee3d wrote it (form {version}, known up to {newest}): upgrade knee3d")
+        raise LaterVersionError(
+            f"a later version of knee3d wrote it (form {version}, known up to {newest}): upgrade knee3d"
+        )
 
 
 def _with_null(content: Any) -> Any:

@@ -1,6 +1,8 @@
 """A models folder made in a second: networks that know tissue by its brightness, exported as trained ones are."""
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,3 +125,13 @@ def made_up_card(plane: str, spacing_mm: tuple[float, float, float], scheme: str
         result=model_card.TrainingResult(1, {"val_dice": 0.5}, model_card.CountBySplit(0, 0), environment),
     )
     return replace(card, **more)
+
+
+def change_card(path: Path, **changes: Any) -> None:
+    """Change a network's card, and what its SavedModel says of itself, as if it had been trained so."""
+    from knee3d.models.model_card import ModelCard, saved_model_description
+    from knee3d.models.saved_model import ASSET
+
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with suppress(ValueError):  # a card that cannot be read is what some tests want
+        saved_model_description(ModelCard.from_json(path.read_bytes())).write(path.parent / "saved_model" / ASSET)

@@ -41,6 +41,7 @@ from knee3d.api.segmentation_record import (
     refuse_foreign_folder,
 )
 from knee3d.atomic import whole_folder
+from knee3d.choices import check_type
 from knee3d.cluster import ClusterError
 from knee3d.cluster.ray_jobs import pool_on_ray
 from knee3d.dataset.input_case import InputCase, find_cases
@@ -111,7 +112,11 @@ def segment(
         >>> [one.case for one in results if one.status == "failed"]                                   # doctest: +SKIP
         []
     """
+    check_type("config", config, SegmentConfig)
+    check_type("execution", execution, ExecutionConfig)
     cases = find_cases(Path(knees), name, find_side(side), options) if isinstance(knees, Path | str) else knees
+    for case in cases:
+        check_type("each of the knees", case, InputCase)
     return segment_cases(cases, Path(models), Path(out), config, execution)
 
 

@@ -83,7 +83,7 @@ def write_case_report(folder: Path, given: SegmentedCase, config: ReportConfig, 
     fused, views = load_probabilities(folder, labels, given.scheme)
     shown = image.shown if image else None
     made = report_content(labels, given.scheme, given.side, shown, fused, views, triangle_share=config.triangle_share)
-    quality = QualityRecord.from_json((folder / QUALITY).read_bytes())
+    quality = _load_quality(folder / QUALITY)
     made = replace(_with_notes(made, quality.limits), scores=score_views(given, image, {**views, FUSED: labels}))
     with whole_folder(folder / REPORT) as partial:
         _write(folder, given, made, config, partial)
@@ -186,6 +186,13 @@ def write_segmentation_page(found: Segmentation, path: Path) -> Path:
         replace(page, flags=found.quality.flags, unchecked=found.quality.unchecked, made=dict(found.made_by)), path
     )
     return path
+
+
+def _load_quality(path: Path) -> QualityRecord:
+    try:
+        return QualityRecord.from_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); segment the knee again") from error
 
 
 def _with_notes(made: ReportContent, notes: tuple[str, ...]) -> ReportContent:

@@ -13,6 +13,7 @@ from knee3d.api.case_result import is_utf8_name
 from knee3d.api.dataset import Dataset
 from knee3d.api.segmentation_record import check_output_folder
 from knee3d.atomic import NO_ROOM
+from knee3d.choices import check_type
 from knee3d.dataset.audit import DatasetAudit, audit_case, audit_summary, flag_outliers
 from knee3d.dataset.case_collection import CASES_FILE, Case, CaseCollection, Split, load_cases, save_cases
 from knee3d.dataset.discovery import discover_cases
@@ -23,7 +24,7 @@ from knee3d.io.image_source import DEFAULT_OPTIONS, ReadOptions
 from knee3d.io.label_names_file import LABELS_FILE, read_label_names
 from knee3d.io.volume_file import write_volume
 from knee3d.labels.label_scheme import LabelScheme
-from knee3d.labels.scheme_files import find_scheme
+from knee3d.labels.scheme_files import check_scheme, find_scheme
 from knee3d.lease import leased, remove_leftovers, wait_for_lease
 from knee3d.phantom.cohort import TABLE_FILE, CohortConfig, write_cohort
 from knee3d.progress import progress
@@ -174,7 +175,9 @@ def prepare(
         >>> data                                                                  # doctest: +SKIP
         Dataset('data/oai', 350 train, 75 val, 75 test; compartments: femoral cartilage, tibial cartilage, ...)
     """
-    known = find_scheme(scheme) if isinstance(scheme, str) else scheme
+    known = scheme if isinstance(scheme, LabelScheme) else find_scheme(scheme)
+    check_scheme(known)
+    check_type("options", options, ReadOptions)
     config = PrepareConfig(known, None, split, seed, options, bits)
     return Dataset.of(prepare_dataset(Path(table), Path(folder), config, labels, jobs or cores()))
 

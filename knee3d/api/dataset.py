@@ -108,6 +108,8 @@ class Dataset(CaseCollection):
         from knee3d.training.slice_stack import PlaneStack
 
         check_choice("plane", str(getattr(plane, "value", plane)), [one.value for one in Plane])
+        if batch_size < 1 or context < 0:
+            raise ValueError(f"batch_size must be 1 or more and context 0 or more, got {batch_size} and {context}")
         which = Split(split)
         shuffled = which is Split.TRAIN if shuffle is None else shuffle
         stacks = [PlaneStack.of(self, case, Plane(plane)) for case in self.of_split(which)]

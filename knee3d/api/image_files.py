@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from knee3d.choices import check_type
 from knee3d.dataset.input_case import case_name
 from knee3d.geometry.knee_image import KneeImage
 from knee3d.geometry.orientation import Side, find_side
@@ -69,6 +70,7 @@ def write(volume: Volume, path: Path | str) -> Path:
         The path. The file appears whole or not at all.
 
     Raises:
+        TypeError: It is no volume.
         ValueError: The ending is another one, or the format cannot hold the volume.
         OSError: The file cannot be written.
 
@@ -76,5 +78,6 @@ def write(volume: Volume, path: Path | str) -> Path:
         >>> write(read("path/to/dicom"), "knee.nii.gz")        # doctest: +SKIP
         PosixPath('knee.nii.gz')
     """
+    check_type("volume", volume, Volume)
     write_volume(volume, Path(path))
     return Path(path)

@@ -12,6 +12,7 @@ from knee3d.api.evaluation import EvaluationConfig, evaluate_models, fit_fusion_
 from knee3d.api.segment_config import SegmentConfig
 from knee3d.api.segment_image import segment_image
 from knee3d.api.segmentation import Segmentation
+from knee3d.choices import check_type
 from knee3d.geometry.knee_image import KneeImage
 from knee3d.geometry.orientation import Side, find_side
 from knee3d.geometry.plane import Plane
@@ -80,6 +81,7 @@ class KneeModel:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", Path(self.folder))
+        check_type("config", self.config, SegmentConfig)
         trained_networks(self.folder, self.config.planes, self.config.oblique_views)
 
     @property
@@ -160,6 +162,7 @@ class KneeModel:
         Raises:
             ValueError: A knee belongs to a patient whom a network was trained on, or there is no tissue to fit on.
         """
+        check_type("weights", {} if weights is None else weights, Mapping)
         config = FusionConfig(objective, rule, weights, per_tissue, thresholds, seed)
         return fit_fusion_of_models(Dataset.of(data), self.folder, config, self.config.oblique_views)
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from knee3d.choices import check_type
+from knee3d.geometry.box import bounding_box, box_intersection
 from knee3d.geometry.orientation import Side, find_side
 from knee3d.geometry.volume import Volume
 from knee3d.labels.label_scheme import LabelScheme
@@ -71,7 +76,7 @@ class Measurements:
 def measure(
     labels: Volume,
     *,
-    scheme: LabelScheme | str,
+    scheme: LabelScheme | Path | str,
     side: Side | str = Side.UNKNOWN,
     probabilities: Volume | None = None,
     name: str = "knee",
@@ -90,7 +95,9 @@ def measure(
         Volumes in mm3, areas in mm2, thickness in mm, of each tissue and of its subregions.
 
     Raises:
-        ValueError: Labels are not of the scheme, or the probabilities lie on another grid.
+        TypeError: Labels are no volume, or the scheme is none.
+        ValueError: Labels are not of the scheme, or probabilities lie on another grid, are of another number of
+            classes, lie outside 0 to 1, or do not reach to all tissue.
 
     Example:
         >>> import numpy as np
@@ -100,6 +107,30 @@ def measure(
     """
     from knee3d.morphometry.knee_measurements import measure_knee
 
-    known = find_scheme(scheme) if isinstance(scheme, str) else scheme
+    check_type("labels", labels, Volume)
+    named = str(scheme) if isinstance(scheme, Path) else scheme
+    known = named if isinstance(named, LabelScheme) else find_scheme(named)
     which = find_side(side)
+    if probabilities is not None:
+        _check_probabilities(probabilities, labels, known)
     return Measurements(name, which, known, measure_knee(labels, known, which, probabilities))
+
+
+def _check_probabilities(probabilities: Volume, labels: Volume, scheme: LabelScheme) -> None:
+    """Refuse probabilities from which no surface can be found.
+
+    Raises:
+        TypeError: They are no volume.
+        ValueError: Says what they are.
+    """
+    check_type("probabilities", probabilities, Volume)
+    array = probabilities.array
+    if array.ndim != 4 or array.shape[3] != scheme.classes:
+        raise ValueError(
+            f"probabilities of {scheme.name} have a last axis of {scheme.classes} classes, got {array.shape}"
+        )
+    if array.dtype != np.uint8 and not (array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1 + 1e-5):
+        raise ValueError("probabilities are uint8, or floats between 0 and 1; are these logits, or NaN?")
+    box, tissue = labels.box_of(probabilities), bounding_box(labels.array > 0)
+    if tissue is not None and box_intersection(box, tissue) != tissue:
+        raise ValueError("probabilities must lie on a part of the labels' grid that holds all tissue")

@@ -45,6 +45,8 @@ from knee3d.io.image_source import DEFAULT_OPTIONS, ReadOptions
 from knee3d.io.label_names_file import LABELS_FILE, read_label_names
 from knee3d.lease import LeaseHeldError, file_system_time, leased, run_in_threads, share_work, wait_for_lease
 from knee3d.progress import progress
+from knee3d.report.measures_files import COLUMNS
+from knee3d.report.quality_record import QUALITY
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +155,7 @@ def write_reports(
         OSError: There is no room for the index.
     """
     folders = {folder.name: folder for folder in finished_folders(results)}
+    _refuse_foreign_files(results, [*folders.values()])
     home = next(iter(folders.values())).resolve().parent
     since = file_system_time(home) if overwrite else -math.inf
 
@@ -199,6 +202,27 @@ def _others(results: Path, known: Collection[str]) -> Iterator[CaseResult[Report
                 yield CaseResult(case, "kept", record=ReportRecord.from_json(path.read_bytes()))
 
 
+def _refuse_foreign_files(results: Path, folders: Sequence[Path]) -> None:
+    """Refuse to replace an index or a table of measures of several knees that is not knee3d's.
+
+    Raises:
+        ValueError: Names the file.
+    """
+    if results in folders:
+        return
+    for name, known in ((INDEX, ", knee3d</title>"), (MEASURES, ",".join(COLUMNS))):
+        path = results / name
+        if not path.exists():
+            continue
+        try:
+            with path.open("rb") as file:
+                begin = file.read(1 << 16)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read ({error.strerror}); move it away") from error
+        if known.encode() not in begin:
+            raise ValueError(f"{path} is there and is not knee3d's; move it away")
+
+
 def finished_folders(results: Path) -> list[Path]:
     """The folders of finished knees.
 
@@ -208,6 +232,9 @@ def finished_folders(results: Path) -> list[Path]:
     if (results / RECORD).is_file():
         return [results]
     folders = sorted(path.parent for path in results.glob(f"[!.]*/{RECORD}"))
+    for lost in sorted(path.parent for path in results.glob(f"[!.]*/{QUALITY}")):
+        if lost not in folders:
+            log.warning("%s holds results without %s and is left out; segment the knee again", lost, RECORD)
     if not folders:
         raise ValueError(f"{results} holds no finished knee; knee3d segment makes them (a folder with {RECORD} each)")
     return folders

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,11 @@ from knee3d.dataset.case_collection import Split
 from knee3d.dataset.input_case import InputCase, content_fingerprint, file_digest, stat_fingerprint
 from knee3d.geometry.orientation import Side
 from knee3d.io.image_source import ImageSource
+from knee3d.io.label_files import LABEL_FILES
 from knee3d.labels.scheme_files import SchemeField
 from knee3d.recorded_settings import changed_settings, old_defaults
-from knee3d.records import Record, Settings
+from knee3d.records import VERSION, Record, Settings, parse_json
+from knee3d.report.quality_record import QUALITY
 
 RECORD = "segmentation.json"
 REPORT = "report"
@@ -85,10 +86,13 @@ class SegmentationRecord(Record):
         if self.settings.get("label_format") not in LABEL_FORMATS:
             known = ", ".join(LABEL_FORMATS)
             raise ValueError(f"settings.label_format is {self.settings.get('label_format')!r}; there are: {known}")
+        missing = {LABEL_FILES[self.label_format], QUALITY} - set(self.files)
+        if missing:
+            raise ValueError(f"files: it lacks {' and '.join(sorted(missing))}")
 
     @property
     def label_format(self) -> str:
-        """The format of the label file, a key of `label_files.LABEL_FORMATS`."""
+        """The format of the label file, a key of `label_files.LABEL_FILES`."""
         return str(self.settings["label_format"])
 
 
@@ -244,6 +248,7 @@ def check_output_folder(out: Path, record: str, others: Sequence[str]) -> None:
 def _is_ours(record: Path) -> bool:
     """Whether it has the key, with the version, that the JSON file of every result has."""
     try:
-        return "knee3d" in json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+        content = parse_json(record.read_bytes())
+    except (OSError, ValueError):
         return False
+    return isinstance(content, dict) and isinstance(content.get("knee3d"), str) and VERSION in content

@@ -16,7 +16,7 @@ from knee3d.geometry.knee_image import KneeImage
 from knee3d.geometry.orientation import Side, axis_codes, from_canonical, reorient
 from knee3d.geometry.volume import Volume
 from knee3d.io.image_source import read_image
-from knee3d.io.label_files import DICOM_SEG, LABEL_FORMATS, read_labels
+from knee3d.io.label_files import DICOM_SEG, LABEL_FILES, read_labels
 from knee3d.io.probability_file import read_probabilities, read_view_labels
 from knee3d.labels.label_names import LabelNames
 from knee3d.labels.label_scheme import LabelScheme
@@ -77,8 +77,7 @@ def load_labels(folder: Path, given: SegmentedCase, image: DisplayImage | None) 
         return reorient(labels, axis_codes(image.source.affine)).padded_to(image.source)
     if form == DICOM_SEG:
         raise ValueError(
-            f"{folder / LABEL_FORMATS[form]} ends where its labels do; give the images, too: "
-            "knee3d report RESULTS KNEES"
+            f"{folder / LABEL_FILES[form]} ends where its labels do; give the images, too: knee3d report RESULTS KNEES"
         )
     return labels
 

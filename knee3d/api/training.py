@@ -16,7 +16,7 @@ from knee3d.api.dataset import Dataset
 from knee3d.api.knee_model import KneeModel
 from knee3d.api.segment_config import SegmentConfig
 from knee3d.atomic import whole_file
-from knee3d.choices import check_choice
+from knee3d.choices import check_choice, check_type
 from knee3d.cluster import ClusterJob
 from knee3d.cluster.ray_jobs import run_on_ray
 from knee3d.cluster.slurm_jobs import submit_to_slurm
@@ -161,9 +161,10 @@ def train(
     told = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "network": network,
             "loss": loss, "seed": seed}  # fmt: skip
     given = {name: value for name, value in told.items() if value is not None}
+    check_type("config", config or TrainConfig(), TrainConfig)
     settings = (config or TrainConfig()).with_options(**given)
     options = RunOptions(resume, overwrite, cache, tuple(callbacks), None, licence, population)
-    folder, where = Dataset.of(data).folder, execution or TrainExecution()
+    folder, where = _whole_dataset(data), execution or TrainExecution()
     views = _views(planes)
     if folds is None and fold is not None:
         raise ValueError("--fold needs --folds, how many there are")
@@ -173,6 +174,23 @@ def train(
         cross_validate(folder, views, Path(models), settings, Folds(folds, fold), options, where)
     oblique = settings.sampling.directions if views == [OBLIQUE] and not trained_views(Path(models)) else 0
     return KneeModel(Path(models), SegmentConfig(oblique_views=oblique))
+
+
+def _whole_dataset(data: Dataset | Path | str) -> Path:
+    """The folder of a dataset, all of whose knees are to be trained on.
+
+    Raises:
+        ValueError: Some of its knees were left out, or its scheme was changed: training reads what is on disk.
+    """
+    dataset = Dataset.of(data)
+    if isinstance(data, Dataset):
+        there = Dataset.load(data.folder)
+        if there.scheme != data.scheme or {case.name for case in there.cases} != {case.name for case in data.cases}:
+            raise ValueError(
+                f"training takes all knees of {data.folder} with the scheme that they were prepared with, but some "
+                "were left out or the scheme was changed; prepare a dataset of those knees"
+            )
+    return dataset.folder
 
 
 def _views(planes: Plane | str | Sequence[Plane | str]) -> list[str]:
@@ -323,14 +341,16 @@ def write_model_card_page(models: Path) -> Path:
     from knee3d.report.model_card_page import curves_figure, render_model_cards
 
     cards = {}
+    fusions = [fusion for path in fusion_files(models) if (fusion := load_fusion(path))]
     for view in list_networks(models):
         cards[view] = load_card(models, view)
         history = _history(models / view / "metrics.csv")
         curves_figure(history, view, models / view / CURVES)
     page = models / "CARD.md"
+    if page.exists() and "# Knee cartilage networks" not in page.read_text(errors="replace"):
+        raise ValueError(f"{page} is there and is not knee3d's; move it away")
     with whole_file(page) as partial:
         try:
-            fusions = [fusion for path in fusion_files(models) if (fusion := load_fusion(path))]
             partial.write_text(render_model_cards(cards, fusions, CURVES))
         except (UndefinedError, ValueError) as error:
             raise ValueError(f"a card in {models} is not one that this version wrote ({error}); train again") from error

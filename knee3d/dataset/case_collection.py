@@ -20,14 +20,16 @@ from pydantic import BeforeValidator, PlainSerializer, PlainValidator, WithJsonS
 
 from knee3d.dataset.intensity import IntensityWindow, to_intensities
 from knee3d.dataset.png_slices import read_slices, slice_name
-from knee3d.geometry.orientation import Side
+from knee3d.geometry.orientation import Side, check_axis_codes
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.slicing import from_slices
 from knee3d.geometry.volume import Volume
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.labels.scheme_files import SchemeField
-from knee3d.records import Record, Settings
+from knee3d.records import LaterVersionError, Record, Settings
 
+MOST_SLICES = 1 << 14
+"""No knee has more slices in a plane: a record that says so is damaged."""
 CASES_FILE, CASE_FILE = "cases.json", "case.json"
 
 
@@ -44,7 +46,7 @@ def _affine(rows: object) -> np.ndarray:
     found = np.array(rows, dtype=np.float64)
     if found.shape != (4, 4) or not np.isfinite(found).all():
         raise ValueError("it must have four rows of four finite numbers")
-    return found
+    return Volume(np.broadcast_to(np.uint8(0), (1, 1, 1)), found).affine
 
 
 def _with_rule(window: Any) -> Any:
@@ -97,12 +99,11 @@ class Case(Record):
     settings: Settings = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.name in ("", ".", "..") or Path(self.name).name != self.name:
+        if self.name in ("", ".", "..") or "\0" in self.name or Path(self.name).name != self.name:
             raise ValueError(f"case {self.name!r} is no name of a folder")
-        if len(self.shape) != 3 or min(self.shape) < 1:
+        if len(self.shape) != 3 or not all(0 < side <= MOST_SLICES for side in self.shape):
             raise ValueError(f"case {self.name} has shape {self.shape}")
-        if len(self.source_axes) != 3 or not set(self.source_axes) <= set("RLAPSI"):
-            raise ValueError(f"case {self.name} has axes {self.source_axes!r}")
+        check_axis_codes(self.source_axes)
 
     @property
     def spacing_mm(self) -> np.ndarray:
@@ -183,6 +184,8 @@ class CaseCollection:
 
     def _volume(self, case: Case, kind: str) -> Volume:
         plane = min(Plane, key=lambda plane: case.shape[plane.axis])
+        if self.slice_paths(case, plane, kind)[-1].with_name(slice_name(case.shape[plane.axis])).exists():
+            raise ValueError(f"{kind} slices of {case.name} are more than the {case.shape} that cases.json says")
         volume = from_slices(read_slices(self.slice_paths(case, plane, kind)), plane, case.affine)
         if volume.shape != case.shape:
             raise ValueError(f"{kind} slices of {case.name} form {volume.shape}, but cases.json says {case.shape}")
@@ -224,8 +227,13 @@ def load_cases(folder: Path) -> CaseCollection:
     try:
         found = CaseList.from_json(path.read_bytes())
         return CaseCollection(folder, found.scheme, found.cases)
+    except LaterVersionError as error:
+        raise ValueError(f"{path}: {error}") from error
     except ValueError as error:
-        raise ValueError(f"{path} is not a readable case list ({error}); run knee3d prepare again") from error
+        raise ValueError(
+            f"{path} is not a readable case list ({error}); move it away and run knee3d prepare again, which keeps "
+            "knees that are finished"
+        ) from error
 
 
 def save_case(case: Case, folder: Path) -> None:
@@ -234,8 +242,14 @@ def save_case(case: Case, folder: Path) -> None:
 
 
 def load_case(folder: Path) -> Case | None:
-    """Read `case.json` in the folder of a case; None where there is none that this version wrote."""
+    """Read `case.json` in the folder of a case; None where there is none that can be read.
+
+    Raises:
+        LaterVersionError: A later version of knee3d wrote it.
+    """
     try:
         return Case.from_json((folder / CASE_FILE).read_bytes())
+    except LaterVersionError as error:
+        raise LaterVersionError(f"{folder / CASE_FILE}: {error}") from error
     except (OSError, ValueError):
         return None

@@ -174,6 +174,11 @@ def load_finished_case(knee: ManifestRow, folder: Path, preparation: PrepareConf
     case = load_case(folder / knee.case)
     if case is None or case.source != source_fingerprint(knee) or case.window.rule != WINDOW_RULE:
         return None
+    if (case.name, case.patient, case.visit) != (knee.case, knee.patient, knee.visit) or knee.side not in (
+        "",
+        case.side,
+    ):
+        return None  # the table says something else now, or the file was changed
     default, choice = type(preparation)(preparation.scheme, None), type(preparation.choice)()
     lacking = {
         **old_defaults(default.settings, default),

@@ -26,7 +26,7 @@ def split_patients(patients: Sequence[str], fractions: tuple[float, float, float
 
     unique = np.array(sorted(set(patients)))
     wanted = np.array(fractions)
-    if wanted.shape != (3,) or (wanted < 0).any() or wanted[0] == 0 or abs(wanted.sum() - 1) > 1e-6:
+    if wanted.shape != (3,) or not (wanted >= 0).all() or wanted[0] == 0 or abs(wanted.sum() - 1) > 1e-6:
         raise ValueError(f"--split needs three fractions that add up to 1, train above 0; got {fractions}")
     if len(unique) < np.count_nonzero(wanted):
         raise ValueError(

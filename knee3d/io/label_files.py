@@ -17,7 +17,7 @@ from knee3d.labels.label_names import labels_to_classes
 from knee3d.labels.label_scheme import LabelScheme
 
 DICOM_SEG, SEG_NRRD = "dicom-seg", "seg-nrrd"
-LABEL_FORMATS = MappingProxyType({
+LABEL_FILES = MappingProxyType({
     "nifti": "labels.nii.gz", "nrrd": "labels.nrrd", "mha": "labels.mha", SEG_NRRD: f"labels{SLICER_ENDING}",
     DICOM_SEG: "labels.dcm",
 })  # fmt: skip
@@ -42,7 +42,7 @@ def write_labels(labels: Volume, scheme: LabelScheme, source: ImageSource, form:
         labels: uint8 classes of `scheme` in the axes of the source, as `read_image` gave them.
         scheme: Names, and colours where the form has them.
         source: The image; its side is that of the knee.
-        form: One of `LABEL_FORMATS`, which tell the file's name.
+        form: One of `LABEL_FILES`, which tell the file's name.
         folder: Made if absent.
         case: What the knee is called, also as the patient in DICOM-SEG.
 
@@ -54,7 +54,7 @@ def write_labels(labels: Volume, scheme: LabelScheme, source: ImageSource, form:
             `write_segmentation`.
     """
     check_label_format(form, source.path)
-    path = folder / LABEL_FORMATS[form]
+    path = folder / LABEL_FILES[form]
     if form != DICOM_SEG:
         write_volume(labels, path, segmentation_header(scheme, labels.shape) if form == SEG_NRRD else {})
         return path
@@ -74,7 +74,7 @@ def read_labels(folder: Path, scheme: LabelScheme, form: str) -> Volume:
         FileNotFoundError: There is no such file.
         ValueError: It cannot be read, or its labels are not of the scheme.
     """
-    path = folder / LABEL_FORMATS[form]
+    path = folder / LABEL_FILES[form]
     if form == DICOM_SEG:
         labels, label_names = read_segmentation(path, scheme)
         if label_names is None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import JsonValue, PlainSerializer, PlainValidator, WithJsonSchema
 
+from knee3d.choices import check_type
 from knee3d.labels.label_scheme import SCHEMES, LabelScheme, Tissue
 
 SCHEME_NAME = re.compile(r"[a-z][a-z0-9_]{0,15}")
@@ -47,6 +48,7 @@ def find_scheme(choice: str) -> LabelScheme:
         >>> find_scheme("compartments").names
         ('femoral cartilage', 'tibial cartilage', 'patellar cartilage')
     """
+    check_type("the scheme", choice, str)
     if choice in SCHEMES:
         return SCHEMES[choice]
     path = Path(choice)
@@ -75,6 +77,18 @@ def scheme_to_json(scheme: LabelScheme) -> str | dict[str, JsonValue]:
         for one in scheme.tissues
     ]
     return {"name": scheme.name, "sided": scheme.sided, "tissues": tissues}
+
+
+def check_scheme(scheme: LabelScheme) -> None:
+    """Refuse a scheme that its record could not tell of, such as one with the name of another scheme.
+
+    Raises:
+        TypeError: It is no scheme.
+        ValueError: A name, a colour or a source is not possible, or is there twice.
+    """
+    check_type("the scheme", scheme, LabelScheme)
+    if SCHEMES.get(scheme.name) != scheme:
+        scheme_from_json(scheme_to_json(scheme))
 
 
 def scheme_from_json(record: Any) -> LabelScheme:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,7 +11,7 @@ from knee3d.dataset.case_collection import Case
 from knee3d.geometry.view_names import OBLIQUE
 from knee3d.postprocess.fusion_fit import Fusion
 from knee3d.postprocess.quality import QualityReference
-from knee3d.records import Number, Record
+from knee3d.records import LaterVersionError, Number, Record
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,15 @@ class ReferenceRecord:
     border_mm2: Mapping[str, float]
     inter_view_dice: Number
     predictive_entropy: Number
+
+    def __post_init__(self) -> None:
+        if not all(0 <= low <= high for low, high in self.volumes_mm3.values()):
+            raise ValueError("volumes_mm3: each tissue has its smallest volume and its largest, 0 or more")
+        if not all(area >= 0 for area in self.border_mm2.values()):
+            raise ValueError("border_mm2: an area is 0 or more")
+        for name in ("inter_view_dice", "predictive_entropy"):
+            if not (math.isnan(getattr(self, name)) or 0 <= getattr(self, name) <= 1 + 1e-6):
+                raise ValueError(f"{name}: it lies between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -135,5 +145,7 @@ def load_fusion(path: Path) -> FusionRecord | None:
         return None
     try:
         return FusionRecord.from_json(path.read_bytes())
+    except LaterVersionError as error:
+        raise ValueError(f"{path}: {error}") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not a readable weight file ({error}); run knee3d fuse again") from error

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 DIGITS = 16
 """Hexadecimal digits of a hash: among a million patients, two have the same with a probability of 3e-8."""
+_HASH = re.compile(f"[0-9a-f]{{{DIGITS}}}")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,10 @@ class InheritedPatients:
     key: str
     train: tuple[str, ...]
     val: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.key or not all(_HASH.fullmatch(one) for one in (*self.train, *self.val)):
+            raise ValueError(f"it needs a key, and hashes of {DIGITS} digits 0 to 9 and a to f: it is damaged")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from knee3d.geometry.resampling import is_rotation
 from knee3d.geometry.view_names import COARSEST_MM, FINEST_MM
 from knee3d.labels.scheme_files import SchemeField
 from knee3d.models.known_patients import InheritedPatients, KnownPatients
-from knee3d.records import Number, Record, Settings
+from knee3d.records import LaterVersionError, Number, Record, Settings
 
 CARD = "card.json"
 Rotation = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
@@ -279,6 +279,7 @@ class SavedModelDescription(Record):
         input: Shape and dtype of the input, in words.
         output: Shape and dtype of the output, in words.
         trained_on: How many cases and patients it has seen.
+        data_fingerprint: A hash of the slices of all cases.
         scores: The scores of the exported epoch; empty before the training has ended.
         licence: What may be done with the network; empty where nobody said.
         population: Whose knees it was trained on, in words; empty where nobody said.
@@ -302,6 +303,7 @@ class SavedModelDescription(Record):
     input: str
     output: str
     trained_on: TrainedOn
+    data_fingerprint: str
     scores: Mapping[str, Number] = field(default_factory=dict)
     licence: str = ""
     population: str = ""
@@ -336,6 +338,7 @@ def saved_model_description(card: ModelCard) -> SavedModelDescription:
         trained_on=TrainedOn(
             CountBySplit(len(card.cases.train), len(card.cases.val)), CountBySplit(*(len(one) for one in known))
         ),
+        data_fingerprint=card.data_fingerprint,
         scores={} if card.result is None else card.result.scores,
         licence=card.licence,
         population=card.population,
@@ -378,5 +381,7 @@ def load_card(models: Path, view: Plane | str) -> ModelCard:
         raise FileNotFoundError(f"{path} is missing; train this plane first: knee3d-train DATASET --models {models}")
     try:
         return ModelCard.from_json(path.read_bytes())
+    except LaterVersionError as error:
+        raise LaterVersionError(f"{path}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{path} is not a readable model card ({error}); train this plane again") from error

@@ -13,8 +13,20 @@ from knee3d.models.model_card import CARD, load_card
 
 
 def is_trained(models: Path, view: str) -> bool:
-    """Whether a view's network was trained to the end."""
-    return (models / view / CARD).is_file()
+    """Whether a view's network was trained to the end.
+
+    Raises:
+        ValueError: There is a network whose card is lost.
+    """
+    folder = models / view
+    if (folder / CARD).is_file():
+        return True
+    if (folder / "model.keras").is_file() or (folder / "saved_model").is_dir():
+        raise ValueError(
+            f"{folder} holds a network without its {CARD}, which says what it is; bring that back, or move the folder "
+            "away"
+        )
+    return False
 
 
 def network_folders(models: Path) -> tuple[Path, ...]:

@@ -5,6 +5,7 @@ models/<plane>/saved_model/     tf.saved_model.load(...).serve(uint8 slices) -> 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import tensorflow as tf
 
 from knee3d.geometry.plane import Plane
 from knee3d.models.float32_precision import exact_float32
-from knee3d.models.model_card import ModelCard, SavedModelDescription, view_folder
+from knee3d.models.model_card import ModelCard, SavedModelDescription, saved_model_description, view_folder
 
 ASSET = Path("assets.extra") / "knee3d.json"
 """The description's place in a SavedModel: in the folder that the format leaves to its users."""
@@ -157,11 +158,10 @@ def check_model_folder(models: Path, plane: Plane | str, card: ModelCard) -> Non
         told = SavedModelDescription.from_json((folder / "saved_model" / ASSET).read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder / 'saved_model' / ASSET} cannot be read; train this plane again") from error
-    inside = (told.plane, told.scheme, told.class_names, told.context)
-    outside = (card.plane, card.scheme, card.class_names, card.context)
+    expected = saved_model_description(card)
     name = folder.name
-    if outside[0] != name or inside[0] != name:
-        other = outside[0] if outside[0] != name else inside[0]
+    if card.plane != name or told.plane != name:
+        other = card.plane if card.plane != name else told.plane
         raise ValueError(f"{folder} holds a network of the {other} plane; put each model into the folder of its plane")
-    if inside != outside:
+    if replace(told, scores={}) != replace(expected, scores={}):
         raise ValueError(f"the SavedModel and the card in {folder} are of different trainings; copy the folder whole")

@@ -5,6 +5,8 @@ OUT/<case>/dicom/IM0001.dcm ...
 OUT/<case>/mask.nii.gz
 """
 
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +112,12 @@ class CohortConfig:
             raise ValueError(
                 f"a cohort needs a knee or more, of 16 voxels or more each way, strength 0 or more: {self}"
             )
+        if not math.isfinite(self.strength):
+            raise ValueError(f"the strength of a deformation is a finite number, not {self.strength}")
+        if not re.fullmatch("[A-Za-z]{1,8}", self.letter):
+            raise ValueError(f"the letter of a cohort is one to eight of A to Z, not {self.letter!r}")
+        if self.shape is not None and len(self.shape) != 3:
+            raise ValueError(f"a shape is three numbers of voxels, not {self.shape}")
         if not 0 <= self.retests <= self.knees:
             raise ValueError(f"a cohort of {self.knees} knees has 0 to {self.knees} retests, not {self.retests}")
         choices.check_choice("renderer", self.renderer, choices.RENDERERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -85,6 +86,8 @@ class RepeatabilityRow:
 
     def __post_init__(self) -> None:
         check_unit(self.measure, self.unit)
+        if min(self.pairs, self.left_out) < 0 or self.sdc < 0 or self.sdc_low > self.sdc_high:
+            raise ValueError(f"the numbers of {self.tissue} {self.measure} are not possible")
 
     @property
     def smallest_detectable_change(self) -> SmallestDetectableChange:
@@ -126,6 +129,12 @@ class RepeatabilityResult(Record):
     notes: tuple[str, ...]
     made_by: Mapping[str, str]
     measures: tuple[RepeatabilityRow, ...]
+
+    def __post_init__(self) -> None:
+        known = Counter((row.tissue, row.region, row.measure) for row in self.measures)
+        twice = [" ".join(quantity) for quantity, count in known.items() if count > 1]
+        if twice:
+            raise ValueError(f"{twice[0]} is there twice")
 
     @property
     def smallest_detectable_changes(self) -> dict[Quantity, SmallestDetectableChange]:

@@ -9,8 +9,10 @@ import math
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from knee3d.choices import (
     AUGMENTATIONS,
@@ -210,6 +212,8 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for part in (*(getattr(self, name) for name in PARTS), self):
+            _check_types(part)
         if self.sampling.patch is not None:
             patch: Any = tuple(self.sampling.patch)
             object.__setattr__(self, "sampling", replace(self.sampling, patch=patch))
@@ -288,7 +292,7 @@ class TrainConfig:
                     check_choice(f"setting in [{part}]", name, [one.name for one in fields(PARTS[part])])
             parts = {part: kind(**content[part]) for part, kind in PARTS.items() if part in content}
             return cls(**parts, **{"seed": content["seed"]} if "seed" in content else {})
-        except (ValueError, TypeError, UnicodeDecodeError) as error:
+        except (ValueError, TypeError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(f"{path} is not a file of training settings: {error}") from error
 
     def to_toml(self) -> str:
@@ -415,6 +419,23 @@ def _with_encoder(network: NetworkConfig, freeze_encoder_epochs: int) -> Network
         raise ValueError(f"--encoder-weights is of networks with an encoder; {name} has none")
     weights = "none" if encoder == NO_ENCODER else network.encoder_weights
     return replace(network, encoder=encoder, encoder_weights=weights)
+
+
+def _check_types(part: object) -> None:
+    """Refuse settings of another type than their field says; those that may be objects of Python are looked at later.
+
+    Raises:
+        ValueError: Names the setting.
+    """
+    for name, hint in get_type_hints(type(part)).items():
+        kinds, value = get_args(hint) or (hint,), getattr(part, name)
+        if not all(kind in (bool, int, float, str, NoneType) for kind in kinds):
+            continue
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        fits = (float in kinds and is_number, int in kinds and is_number and isinstance(value, Integral))
+        if not any(fits) and not isinstance(value, tuple(kind for kind in kinds if kind not in (int, float))):
+            wanted = " or ".join("nothing" if kind is NoneType else kind.__name__ for kind in kinds)
+            raise ValueError(f"{name} must be of type {wanted}, not {type(value).__name__} ({value!r})")
 
 
 def _check_numbers(options: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ from knee3d.models.model_card import (
     training_folder_of,
     view_folder,
 )
+from knee3d.models.model_folder import is_trained
 from knee3d.models.saved_model import export_saved_model
 from knee3d.networks.architecture import is_custom_network
 from knee3d.networks.custom_network import structure_fingerprint
@@ -166,7 +167,8 @@ def _is_done(models: Path, view: Plane | str, card: ModelCard, config: TrainConf
         check_plane_folders(models, card, config, options)
     for one in (folder, training_folder_of(models, view)):
         TrainingFolder(one).check_only_training_files()
-    if (options.overwrite and not options.resume) or not (folder / CARD).exists():
+    is_there = (folder / CARD).exists() if options.overwrite else is_trained(models, folder.name)
+    if (options.overwrite and not options.resume) or not is_there:
         return False
     under_way = TrainingFolder(training_folder_of(models, view)).load_card()
     if options.resume and under_way is not None and not card_differences(under_way, card, default):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from made_up_models import make_models
+from made_up_models import change_card, make_models
 
 from knee3d import api
 from knee3d.cli import main
@@ -27,7 +27,7 @@ DEALT = {1: {"train": ["P0", "P2"], "val": ["P1"]}, 2: {"train": ["P1"], "val": 
 
 def tell_patients(folder: Path, patients: dict[str, list[str]], **more: object) -> None:
     for card in folder.glob("*/card.json"):
-        card.write_text(json.dumps(json.loads(card.read_text()) | {"patients": patients, **more}))
+        change_card(card, patients=patients, **more)
 
 
 @pytest.fixture(scope="module")

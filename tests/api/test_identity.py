@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from knee3d.cli import main
 from knee3d.io.image_source import ImageSource, read_image
-from knee3d.io.label_files import LABEL_FORMATS, write_labels
+from knee3d.io.label_files import LABEL_FILES, write_labels
 from knee3d.labels.label_scheme import SCHEMES
 from knee3d.phantom.cohort import CohortConfig
 
@@ -63,7 +63,7 @@ def test_prepared_knees_have_no_names(cohort, tmp_path, caplog):
         assert mark not in done.output + caplog.text
 
 
-@pytest.mark.parametrize("form", LABEL_FORMATS)
+@pytest.mark.parametrize("form", LABEL_FILES)
 def test_labels_have_no_names(cohort, tmp_path, form):
     """Also where every file of the knee is full of them."""
     folder = cohort.parent / "P001-baseline" / "dicom"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from as_seen import run_as_seen
 from click.testing import Result
-from made_up_models import make_models, make_network, make_volume_network
+from made_up_models import change_card, make_models, make_network, make_volume_network
 
 from knee3d.api.data import write_phantom
 from knee3d.api.segment_config import SegmentConfig
@@ -71,9 +71,14 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def raw_card_with(**changes: Any) -> Callable[[Path], None]:
+    """What changes the card of the oblique network, and not what its SavedModel says."""
+    return lambda models: edit(models / OBLIQUE / "card.json", **changes)
+
+
 def card_with(**changes: Any) -> Callable[[Path], None]:
     """What changes the card of the oblique network in a models folder."""
-    return lambda models: edit(models / OBLIQUE / "card.json", **changes)
+    return lambda models: change_card(models / OBLIQUE / "card.json", **changes)
 
 
 def test_labels_are_much_as_they_are_without_and_the_record_names_all_views(place, tmp_path):
@@ -188,7 +193,7 @@ def test_a_network_that_looks_otherwise_is_another_one(place, tmp_path, looks):
     fingerprints = [network_fingerprint(models, name) for name in (OBLIQUE, PLANES[0])]
     fused = models_fingerprint(models, oblique=4)
     card_with(**looks)(models)
-    edit(models / PLANES[0] / "card.json", licence="CC0")
+    change_card(models / PLANES[0] / "card.json", licence="CC0")
     assert network_fingerprint(models, OBLIQUE) != fingerprints[0]
     assert network_fingerprint(models, PLANES[0]) == fingerprints[1]
     assert models_fingerprint(models, oblique=4) != fused
@@ -211,7 +216,11 @@ def test_a_network_that_looks_otherwise_is_another_one(place, tmp_path, looks):
         (card_with(patients={"train": [{}], "val": []}), "patients.train.0: input should be a valid string"),
         (lambda models: (models / OBLIQUE / "card.json").write_text("[" * 100_000), "is nested too deeply"),
         (card_with(scheme="compartments"), "on different schemes"),
-        (card_with(class_names=["background", "bone"]), "different trainings"),
+        (
+            lambda models: edit(models / OBLIQUE / "card.json", class_names=["background", "bone"]),
+            "different trainings",
+        ),
+        (raw_card_with(data_fingerprint="0"), "different trainings"),
         (lambda models: swap(models), f"holds a network of the {PLANES[0]} plane"),
         (
             lambda models: (models / OBLIQUE / "saved_model" / "variables" / "variables.index").unlink(),
@@ -250,7 +259,7 @@ def test_views_share_a_network_and_have_a_spacing_of_their_own(place):
 def test_a_network_looks_where_it_was_trained_to_look(place, tmp_path, caplog):
     shutil.copytree(place / "models", tmp_path / "models")
     own = [turn.tolist() for turn in sphere_rotations(5)[:2]]
-    edit(tmp_path / "models" / OBLIQUE / "card.json", rotations=own)
+    change_card(tmp_path / "models" / OBLIQUE / "card.json", rotations=own)
     for count, expected in ((2, np.array(own)), (3, sphere_rotations(3))):
         caplog.clear()
         views = load_models(tmp_path / "models", fused=False, oblique=count).ensemble.views
@@ -286,7 +295,7 @@ def test_a_network_of_the_volume_segments_alone_and_beside_planes(place, tmp_pat
 
 def test_patients_of_the_oblique_network_count_as_seen(place, tmp_path):
     shutil.copytree(place / "models", tmp_path / "models")
-    edit(tmp_path / "models" / OBLIQUE / "card.json", patients={"train": ["someone"], "val": []})
+    change_card(tmp_path / "models" / OBLIQUE / "card.json", patients={"train": ["someone"], "val": []})
     seen = load_models(tmp_path / "models", oblique=1).patients
     assert "someone" in seen[Split.TRAIN]
     assert sum(map(len, seen.values())) == 1

@@ -34,7 +34,7 @@ from knee3d.inference.ensemble import Ensemble, EnsemblePrediction
 from knee3d.inference.trained_models import load_models
 from knee3d.io.dicom.segmentation import read_segmentation
 from knee3d.io.image_source import ImageSource, ReadOptions, read_image
-from knee3d.io.label_files import LABEL_FORMATS
+from knee3d.io.label_files import LABEL_FILES
 from knee3d.io.volume_file import read_volume, write_volume
 from knee3d.labels.label_names import LABEL_NAMES, labels_to_classes
 from knee3d.labels.label_scheme import SCHEMES
@@ -309,7 +309,7 @@ def test_labels_come_back_on_the_inputs_own_grid(journey, tmp_path, side, form):
     volumes = segment_one(knee.image, journey / "models", tmp_path, "someone", label_format=form).record.volumes_mm3
     image = read_image(knee.image)
     out = tmp_path / "someone"
-    path = out / LABEL_FORMATS[form]
+    path = out / LABEL_FILES[form]
     if form == "dicom-seg":
         labels = to_canonical(read_segmentation(path)[0]).padded_to(to_canonical(image))
     else:

@@ -14,7 +14,7 @@ from knee3d.geometry.orientation import Side, reorient, to_canonical
 from knee3d.geometry.volume import Volume
 from knee3d.io.dicom.writer import write_series
 from knee3d.io.image_source import ImageSource, read_image, read_mask
-from knee3d.io.label_files import LABEL_FORMATS, check_label_format, read_labels, write_labels
+from knee3d.io.label_files import LABEL_FILES, check_label_format, read_labels, write_labels
 from knee3d.io.slicer_segmentation import read_segments
 from knee3d.io.volume_file import read_volume
 from knee3d.labels.label_names import LabelNames
@@ -35,14 +35,14 @@ def labels_for(image: Volume) -> Volume:
     return image.with_array(np.random.default_rng(0).integers(0, 7, image.shape, dtype=np.uint8))
 
 
-@pytest.mark.parametrize("form", LABEL_FORMATS)
+@pytest.mark.parametrize("form", LABEL_FILES)
 @pytest.mark.parametrize("zipped", [False, True])
 def test_labels_come_back_as_a_mask_of_the_same_image(knee, tmp_path, form, zipped):
     path = shutil.make_archive(str(tmp_path / "z"), "zip", knee) if zipped else knee
     source = ImageSource(type(knee)(path), Side.LEFT)
     image = read_image(source.path)
     written = write_labels(labels_for(image), SCHEME, source, form, tmp_path / "out", "knee_1")
-    assert [one.name for one in (tmp_path / "out").iterdir()] == [written.name] == [LABEL_FORMATS[form]]
+    assert [one.name for one in (tmp_path / "out").iterdir()] == [written.name] == [LABEL_FILES[form]]
     mask = read_mask(written, lambda: read_image(source.path))
     labels, label_names = mask.on_grid_of(to_canonical(image)), mask.label_names
     np.testing.assert_array_equal(labels.array, to_canonical(labels_for(image)).array)
@@ -74,13 +74,13 @@ def test_a_segmentation_of_other_images_is_refused(knee, tmp_path):
 def test_dicom_segmentation_needs_dicom(tmp_path):
     with pytest.raises(ValueError, match=r"a\.nrrd is a file of another form; choose --format nifti"):
         check_label_format("dicom-seg", tmp_path / "a.nrrd")
-    for form in set(LABEL_FORMATS) - {"dicom-seg"}:
+    for form in set(LABEL_FILES) - {"dicom-seg"}:
         check_label_format(form, tmp_path / "a.nrrd")
 
 
 def test_the_command_offers_every_form():
     (option,) = (one for one in main.commands["segment"].params if one.name == "label_format")
-    assert list(option.type.choices) == list(LABEL_FORMATS)
+    assert list(option.type.choices) == list(LABEL_FILES)
 
 
 def slicer_file(path: Path, array: np.ndarray, affine: np.ndarray, segments: list[tuple[str, int, int]]) -> Path:
