@@ -104,7 +104,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
     return made
 
 
-FINE = ("golden", "morphometry", "test_parametric_knee.py")
+FINE = ("golden", "morphometry", "test_parametric_knee.py", "test_reporting.py", "test_demo.py", "test_notebooks.py")
 """Where it matters how exactly the made-up knee is drawn."""
 
 
