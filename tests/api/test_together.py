@@ -21,7 +21,7 @@ from knee3d.io.image_source import read_image
 from knee3d.io.label_names_file import LABELS_FILE
 from knee3d.phantom.cohort import CohortConfig
 
-KNEES = 8
+KNEES = 12
 
 
 @pytest.fixture(scope="module")
