@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,6 +102,19 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
         return folder
 
     return made
+
+
+FINE = ("golden", "morphometry", "test_parametric_knee.py", "test_reporting.py", "test_demo.py", "test_notebooks.py")
+"""Where it matters how exactly the made-up knee is drawn."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def coarse_phantom(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Elsewhere it is drawn from an eighth of the samples, without which it takes a second a knee."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not {*request.path.parts} & {*FINE}:
+            patch.setattr("knee3d.phantom.parametric_knee._SAMPLE_MM", 1.5)
+        yield
 
 
 CohortOf = Callable[..., Path]

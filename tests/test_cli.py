@@ -149,7 +149,7 @@ def test_an_error_that_names_an_option_says_which_command_has_it():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [(), ("--verbose",)])
+@pytest.mark.parametrize("more", [(), pytest.param(("--verbose",), marks=pytest.mark.nightly)])
 def test_tensorflow_speaks_on_request_only(tmp_path, more):
     """Its greeting about processors and GPUs."""
     environment = {

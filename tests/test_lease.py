@@ -122,7 +122,11 @@ class Schedule:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("before", ["nobody", "stale", "dead", "empty", "releases it", "wakes up", "works"])
+@pytest.mark.parametrize(
+    "before",
+    ["nobody", "stale", "releases it",
+     *(pytest.param(more, marks=pytest.mark.nightly) for more in ("dead", "empty", "wakes up", "works"))],
+)  # fmt: skip
 def test_in_every_order_of_steps_one_of_two_gets_it(tmp_path, monkeypatch, before):
     """All orders of the first eight steps of two takers, or of six with the holder, who asks the disk for something."""
     schedule = Schedule(())

@@ -227,6 +227,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.nightly  # training/test_interrupted_training.py trains on two devices in the stage before
 def test_two_devices_learn_what_one_would(request):
     """By Keras' own fit; each device has half of a batch, and the loss is that of the whole."""
     done = subprocess.run([sys.executable, "-c", TWO], capture_output=True, text=True, cwd=request.path.parent)

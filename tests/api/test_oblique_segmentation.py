@@ -44,7 +44,7 @@ def place(made_once) -> Path:
 
 
 def make_place(folder: Path) -> None:
-    table = write_phantom(CohortConfig(3, (64, 60, 56), seed=1), folder / "cohort", jobs=2)
+    table = write_phantom(CohortConfig(1, (64, 60, 56), seed=1), folder / "cohort", jobs=2)
     image = read_image(read_manifest(table)[0].image)
     spacing = to_canonical(image).spacing_mm
     make_models(folder / "planes-only", tuple(spacing.tolist()))
@@ -86,7 +86,7 @@ def test_labels_are_much_as_they_are_without_and_the_record_names_all_views(plac
     assert run(*words, "--out", tmp_path / "planes").exit_code == 0
     done = run(*words, "--out", tmp_path / "all", "--views", "oblique:4", "--save-probabilities")
     assert done.exit_code == 0, done.output
-    assert "4 done, 0 kept, 0 failed" in done.output
+    assert "2 done, 0 kept, 0 failed" in done.output
     for case in sorted(path.parent.name for path in (tmp_path / "all").glob("*/segmentation.json")):
         before, after = (read_volume(tmp_path / out / case / "labels.nii.gz") for out in ("planes", "all"))
         assert after.same_grid(before)
@@ -158,7 +158,7 @@ def test_other_views_are_a_usage_error(place, tmp_path, views):
 def test_knees_of_another_number_of_views_are_not_kept_silently(place, tmp_path):
     words = (place / "cohort", "--models", place / "models", "--out", tmp_path)
     assert run(*words, "--views", "oblique:2").exit_code == 0
-    assert "0 done, 4 kept" in run(*words, "--views", "oblique:2").output
+    assert "0 done, 2 kept" in run(*words, "--views", "oblique:2").output
     for other in (("--views", "oblique:3"), ()):
         refused = run(*words, *other)
         assert refused.exit_code == 2

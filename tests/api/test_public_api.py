@@ -181,7 +181,12 @@ def test_what_the_command_refuses_python_refuses_in_the_same_words(place, tmp_pa
     assert not (tmp_path / "models").exists()
 
 
-def test_a_training_writes_settings_that_the_next_one_takes(balls, tmp_path):
+def test_a_training_writes_settings_that_the_next_one_takes(balls, tmp_path, monkeypatch):
+    """The next one is interrupted when it has written its own."""
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
     common = ["--plane", "axial", "--network", "tiny_network:alone", "--encoder-weights", "none", "--limit-slices", "8"]
     words = [str(balls.folder), *common, "--epochs", "1", "--batch-size", "4", "--models"]
     first = CliRunner().invoke(train_command, [*words, str(tmp_path / "first")])
@@ -189,9 +194,10 @@ def test_a_training_writes_settings_that_the_next_one_takes(balls, tmp_path):
     written = tmp_path / "first" / "axial" / "train.toml"
     assert tomllib.loads(written.read_text())["schedule"]["epochs"] == 1
     again = [str(balls.folder), "--plane", "axial", "--config", str(written), "--models", str(tmp_path / "again")]
+    monkeypatch.setattr("knee3d.training.train_view.fit_network", stop)
     second = CliRunner().invoke(train_command, [*again, "--batch-size", "2"])
-    assert second.exit_code == 0, second.output
-    config = knee3d.TrainConfig.from_toml(tmp_path / "again" / "axial" / "train.toml")
+    assert second.exit_code == 130, second.output
+    config = knee3d.TrainConfig.from_toml(tmp_path / "again" / "axial.training" / "train.toml")
     assert config == knee3d.TrainConfig.from_toml(written).with_options(batch_size=2)
     (tmp_path / "bad.toml").write_text("[schedule]\nepoch = 3\n")
     refused = CliRunner().invoke(train_command, [*again[:-3], str(tmp_path / "bad.toml")])

@@ -1,6 +1,7 @@
 """Fusing and scoring with networks that were made in a second: what is said of what does not fit."""
 
 import json
+import shutil
 
 import pytest
 from made_up_models import make_models
@@ -14,21 +15,38 @@ from knee3d.models.fusion_file import fusion_path
 PLAIN = {"surfaces": False, "pictures": False}
 
 
-@pytest.fixture
-def models(balls, tmp_path):
+@pytest.fixture(scope="module")
+def made(balls, made_once):
     spacing = balls.cases[0].spacing_mm.tolist()
-    return make_models(tmp_path / "models", tuple(spacing), brightness=120)
+    return made_once("scoring", lambda out: make_models(out, tuple(spacing), brightness=120))
 
 
-def test_voxels_of_another_size_are_warned_of_and_written_down(balls, tmp_path, caplog):
-    coarse = make_models(tmp_path / "models", tuple(2 * balls.cases[0].spacing_mm), brightness=120)
-    found = api.KneeModel(coarse).evaluate(api.Dataset.load(balls.folder).test, tmp_path / "out", **PLAIN)
+@pytest.fixture
+def models(made, tmp_path):
+    """A test's own copy."""
+    return shutil.copytree(made, tmp_path / "models")
+
+
+@pytest.fixture(scope="module")
+def fitted(balls, made, made_once):
+    def fit(out):
+        shutil.copytree(made, out, dirs_exist_ok=True)
+        api.KneeModel(out).fit_fusion(balls.folder)
+
+    return made_once("scoring-fitted", fit)
+
+
+def test_voxels_of_another_size_are_warned_of_and_written_down(balls, models, tmp_path, caplog):
+    for card in models.glob("*/card.json"):
+        twice = (2 * balls.cases[0].spacing_mm).tolist()
+        card.write_text(json.dumps(json.loads(card.read_text()) | {"spacing_mm": twice}))
+    found = api.KneeModel(models).evaluate(api.Dataset.load(balls.folder).test, tmp_path / "out", **PLAIN)
     (case,) = balls.of_split(Split.TEST)
     assert "anatomy of another size" in found.other_voxels[case.name]
     assert json.loads((tmp_path / "out" / "scores.json").read_text())["other_voxels"] == found.other_voxels
     assert f"{case.name}: voxels of" in caplog.text
     caplog.clear()
-    api.KneeModel(coarse).fit_fusion(balls.folder)
+    api.KneeModel(models).fit_fusion(balls.folder)
     assert f"{balls.of_split(Split.VAL)[0].name}: voxels of" in caplog.text
 
 
@@ -52,8 +70,8 @@ def test_pictures_are_drawn_unless_not_wanted(balls, models, tmp_path, monkeypat
         ({"weights": {"oblique-1": 0.5, **dict.fromkeys(map(str, Plane), 0.5 / 3)}}, "but the networks are for"),
     ],
 )
-def test_weights_that_do_not_fit_name_their_file(balls, models, change, words):
-    api.KneeModel(models).fit_fusion(balls.folder)
+def test_weights_that_do_not_fit_name_their_file(fitted, tmp_path, change, words):
+    models = shutil.copytree(fitted, tmp_path / "models")
     path = fusion_path(models, 0)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ValueError, match=words):

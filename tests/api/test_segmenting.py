@@ -42,6 +42,7 @@ from knee3d.postprocess.blend import blend
 from knee3d.postprocess.decision import decide_labels
 
 SHAPE = (32, 30, 28)
+PICTURE = "knee3d.report.overview_figure.overview_figure"
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,25 @@ def place(made_once, cohort_of) -> Path:
         make_models(folder / "models", tuple(to_canonical(image).spacing_mm.tolist()))
 
     return made_once("segmentation", make)
+
+
+@pytest.fixture(scope="module")
+def pair(place, made_once) -> Path:
+    """A table of two of the knees."""
+    knees = read_manifest(place / "cohort" / "knees.csv")[:2]
+    return made_once("pair", lambda out: write_manifest(out / "knees.csv", knees)) / "knees.csv"
+
+
+@pytest.fixture(scope="module")
+def finished(place, made_once) -> Path:
+    """What the command makes of all knees, without pictures."""
+
+    def make(out: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(PICTURE, lambda *args: Path(args[3]).write_bytes(b"picture"))
+            assert run(place / "cohort", "--models", place / "models", "--out", out).exit_code == 0
+
+    return made_once("finished", make)
 
 
 def run(*words: object) -> Result:
@@ -95,11 +115,11 @@ def test_what_happened_is_a_json_object_a_line(place, tmp_path, plainly):
     assert all(line["volumes_mm3"]["cartilage"] > 0 for line in lines[1:-1])
 
 
-def test_finished_knees_are_kept_and_others_never_replaced_unasked(place, tmp_path, plainly):
+def test_finished_knees_are_kept_and_others_never_replaced_unasked(place, finished, tmp_path, plainly):
     cohort, out = tmp_path / "cohort", tmp_path / "out"
     shutil.copytree(place / "cohort", cohort)
+    shutil.copytree(finished, out)
     words = (cohort, "--models", place / "models", "--out", out)
-    assert run(*words).exit_code == 0
     before = contents(out)
     again = run(*words)
     assert "0 done, 4 kept" in again.output
@@ -149,14 +169,17 @@ def test_finished_knees_are_kept_and_others_never_replaced_unasked(place, tmp_pa
         (lambda record: json.dumps(record | {"unchecked": ["volumes"]}), "unchecked: "),
     ],
 )
-def test_a_damaged_record_fails_its_own_knee_only(place, tmp_path, plainly, damage, field):
-    words = (place / "cohort", "--models", place / "models", "--out", tmp_path)
-    assert run(*words).exit_code == 0
+@pytest.mark.usefixtures("plainly")
+def test_a_damaged_record_fails_its_own_knee_only(place, pair, finished, tmp_path, damage, field):
+    words = (pair, "--models", place / "models", "--out", tmp_path)
+    for knee in read_manifest(pair):
+        shutil.copytree(finished / knee.case, tmp_path / knee.case)
     record = tmp_path / "P001-baseline" / "segmentation.json"
     record.write_text(damage(json.loads(record.read_text())))
-    for more in ((), ("--overwrite",)):
+    for more, others in (((), "0 done, 1 kept"), (("--overwrite",), "1 done, 0 kept")):
         done = run(*words, *more)
         assert done.exit_code == 1
+        assert f"{others}, 1 failed" in done.output
         assert "is damaged, or not knee3d's" in done.output
         assert field in done.output
         assert "Traceback" not in done.output
@@ -253,28 +276,28 @@ def test_a_dry_run_computes_and_writes_nothing(place, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_bad_knee_among_twenty_stops_no_other(place, tmp_path, plainly):
+def test_a_bad_knee_among_ten_stops_no_other(place, tmp_path, plainly):
     cohort = tmp_path / "cohort"
     sources = [knee.image for knee in read_manifest(place / "cohort" / "knees.csv")]
-    for number in range(20):
+    for number in range(10):
         shutil.copytree(sources[number % 4], cohort / f"knee{number:02d}" / "dicom")
-    bad = cohort / "knee10" / "dicom"
+    bad = cohort / "knee05" / "dicom"
     broken = sorted(bad.iterdir())[7]
     whole = broken.read_bytes()
     broken.write_bytes(whole[: len(whole) // 2])
     words = (cohort, "--models", place / "models", "--out", tmp_path / "out")
     done = run(*words)
     assert done.exit_code == 1
-    assert "19 done, 0 kept, 1 failed" in done.output
+    assert "9 done, 0 kept, 1 failed" in done.output
     assert done.output.count(broken.name) == 1
-    assert done.output.endswith("not done, as said above: knee10\n")
+    assert done.output.endswith("not done, as said above: knee05\n")
     assert "Traceback" not in done.output
     assert sorted(path.name for path in (tmp_path / "out").glob("knee*")) == [
-        f"knee{number:02d}" for number in range(20) if number != 10
+        f"knee{number:02d}" for number in range(10) if number != 5
     ]
     assert not list((tmp_path / "out").glob(".partial*"))
     broken.write_bytes(whole)
-    assert "1 done, 19 kept, 0 failed" in run(*words).output
+    assert "1 done, 9 kept, 0 failed" in run(*words).output
 
 
 def test_knees_of_a_table_that_are_not_there_are_failures_of_their_own(place, tmp_path, plainly):
@@ -308,19 +331,19 @@ def test_knees_of_a_table_that_are_not_there_are_failures_of_their_own(place, tm
             lambda models: edit(models, Plane.AXIAL, scheme="compartments"),
             "different schemes: cartilage, compartments",
         ),
-        (lambda models: edit(models, Plane.AXIAL, classes=["background", "bone"]), "of different trainings"),
+        (lambda models: edit(models, Plane.AXIAL, class_names=["background", "bone"]), "of different trainings"),
         (lambda models: shutil.rmtree(models) or models.mkdir(), "holds no trained plane"),
     ],
 )
-def test_models_that_do_not_go_together_are_one_clear_line(place, tmp_path, plainly, spoil, words):
+def test_models_that_do_not_go_together_are_one_clear_line(place, pair, tmp_path, plainly, spoil, words):
     shutil.copytree(place / "models", tmp_path / "models")
     spoil(tmp_path / "models")
-    done = run(place / "cohort", "--models", tmp_path / "models", "--out", tmp_path / "out")
+    done = run(pair, "--models", tmp_path / "models", "--out", tmp_path / "out")
     assert done.exit_code == 2, done.output
     assert words in " ".join(done.output.split())
     assert "Traceback" not in done.output
     assert not list((tmp_path / "out").glob("*/segmentation.json"))
-    assert "4 done" in run(place / "cohort", "--models", place / "models", "--out", tmp_path / "out").output
+    assert "2 done" in run(pair, "--models", place / "models", "--out", tmp_path / "out").output
 
 
 def swap(models: Path, what: str) -> None:
@@ -437,10 +460,9 @@ def test_three_lines_in_a_notebook(place, tmp_path):
         knee3d.KneeModel.load(place / "models", device="gpu:7").segment(image)
 
 
-def test_knees_of_other_processes_are_waited_for_and_not_done_again(place, tmp_path, plainly, monkeypatch):
+def test_knees_of_other_processes_are_waited_for_and_not_done_again(place, finished, tmp_path, plainly, monkeypatch):
     """One finishes P001 meanwhile; one that had P002 is gone."""
     words = (place / "cohort", "--models", place / "models", "--out")
-    assert run(*words, tmp_path / "other").exit_code == 0
     out = tmp_path / "out"
     out.mkdir()
     other = leases._take(out / "P001-baseline", take_over=True)
@@ -451,7 +473,7 @@ def test_knees_of_other_processes_are_waited_for_and_not_done_again(place, tmp_p
     (out / ".partial-89abcdef-P002-baseline").mkdir()
 
     def finish(_: float) -> None:
-        shutil.copytree(tmp_path / "other" / "P001-baseline", out / "P001-baseline")
+        shutil.copytree(finished / "P001-baseline", out / "P001-baseline")
         other.release()
 
     monkeypatch.setattr(leases, "time", SimpleNamespace(monotonic=time.monotonic, sleep=finish))
@@ -459,8 +481,8 @@ def test_knees_of_other_processes_are_waited_for_and_not_done_again(place, tmp_p
     assert done.exit_code == 0, done.output
     assert "3 done, 1 kept, 0 failed" in done.output
     assert "P001-baseline" in done.output  # it is said what is waited for
-    assert contents(out) == contents(tmp_path / "other")
-    assert (out / "volumes.csv").read_bytes() == (tmp_path / "other" / "volumes.csv").read_bytes()
+    assert contents(out) == contents(finished)
+    assert (out / "volumes.csv").read_bytes() == (finished / "volumes.csv").read_bytes()
     assert sorted(path.name for path in out.glob(".*")) == []
 
 
@@ -489,20 +511,20 @@ def test_a_lease_that_is_lost_leaves_the_knee_to_whoever_has_it(place, tmp_path,
         assert len(seen) == 2 - ends
 
 
-def test_of_processes_that_overwrite_each_does_what_the_others_have_not(place, tmp_path, plainly, monkeypatch):
-    words = (place / "cohort", "--models", place / "models", "--out", tmp_path, "--overwrite")
+def test_of_processes_that_overwrite_each_does_what_the_others_have_not(place, pair, tmp_path, plainly, monkeypatch):
+    words = (pair, "--models", place / "models", "--out", tmp_path, "--overwrite")
     began = leases.file_system_time(tmp_path)
-    assert "4 done, 0 kept" in run(*words).output
-    assert "4 done, 0 kept" in run(*words).output
+    assert "2 done, 0 kept" in run(*words).output
+    assert "2 done, 0 kept" in run(*words).output
     monkeypatch.setattr(batch_segmentation, "file_system_time", lambda out: began)  # as one that began with them
-    assert "0 done, 4 kept" in run(*words).output
+    assert "0 done, 2 kept" in run(*words).output
 
 
 def test_an_image_that_is_as_it_was_is_not_read_again(place, tmp_path, plainly, monkeypatch):
     cohort = tmp_path / "cohort"
     shutil.copytree(place / "cohort", cohort)
     words = (cohort, "--models", place / "models", "--out", tmp_path / "out")
-    assert run(*words).exit_code == 0
+    assert run(*words).exit_code == 0  # of this copy, with its times
     read = []
     content = segmentation_record.content_fingerprint
     monkeypatch.setattr(segmentation_record, "content_fingerprint", lambda path: read.append(path) or content(path))
@@ -545,12 +567,12 @@ def test_killed_at_any_change_it_goes_on_to_the_same_bytes(place, tmp_path, plai
 
 
 @pytest.mark.slow
-def test_killed_in_mid_knee_it_ends_with_the_same_bytes(place, tmp_path, plainly):
+def test_killed_in_mid_knee_it_ends_with_the_same_bytes(place, pair, tmp_path, plainly):
     """Killed is a process of its own; what is done before and afterwards is done here."""
-    words = [place / "cohort", "--models", place / "models", "--precision", "float32", "--out"]
+    words = [pair, "--models", place / "models", "--precision", "float32", "--out"]
     assert run(*words, tmp_path / "whole").exit_code == 0
     expected, target = contents(tmp_path / "whole"), tmp_path / "killed"
-    assert len(expected) == 4 * 7
+    assert len(expected) == 2 * 7
     command = [*COMMAND, "segment", *words, target]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while child.poll() is None and not list(target.glob(".partial-*")):

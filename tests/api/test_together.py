@@ -91,7 +91,7 @@ def test_three_processes_segment_each_knee_once_and_take_over_what_a_killed_one_
     assert not list(out.glob(".*"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # those that segment share their work by the same leases
 def test_three_processes_prepare_each_knee_once_and_take_over_what_a_killed_one_had(table, tmp_path):
     words = ("prepare", table, tmp_path / "three", "--jobs", 1)
     together(tmp_path / "three", *words)

@@ -1,6 +1,6 @@
 """Files that are broken at random: each ends in a volume or in an error of the room, in a moment, in little memory.
 
-More than the tests try, of one sample: python tests/dataset/test_hostile.py FOLDER v.nii 2000
+More than the tests try, of one sample: python tests/io/test_hostile.py FOLDER v.nii 2000
 """
 
 import json
@@ -36,7 +36,7 @@ from knee3d.io.slicer_segmentation import segmentation_header
 from knee3d.io.volume_file import VolumeFileError, write_volume
 from knee3d.labels.label_scheme import SCHEMES
 
-EACH, EACH_MAT = 500, 60  # each .mat starts a process
+FEW, EACH, EACH_MAT = 100, 500, 60  # each .mat starts a process
 SECONDS, BYTES = 20.0, 2 << 30
 HEADER = {
     "dicom": 1200, "enhanced": 3000, "z.zip": 1200, "v.nii": 352, "pair.hdr": 348, "v.nrrd": 400, "v.im": 2200,
@@ -152,24 +152,41 @@ def attack(folder: Path, name: str, count: int) -> dict[str, int]:
             error = name
         assert any(one in error for one in (target.stem, ".dcm")), f"{name} {seed}: {error} names no file"
         assert time.monotonic() - started < SECONDS, f"{name} {seed} took too long"
+    victim.write_bytes(content)
     return ends
 
 
+def attack_in_a_process(folder: Path, names: list[str], count: int) -> list[dict[str, int]]:
+    """What `attack` says of each sample."""
+    write_samples(folder)
+    command = [sys.executable, __file__, str(folder), ",".join(names), str(count)]
+    child = subprocess.run(command, capture_output=True, text=True)
+    assert child.returncode == 0, f"seed {(folder / 'seed').read_text()}: {child.stderr[-2000:]}"
+    found = [json.loads(line) for line in child.stdout.splitlines() if line.startswith("{")]
+    assert len(found) == len(names)
+    for name, ends in zip(names, found, strict=True):
+        assert sum(ends.values()) == count, name
+    return found
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.nightly if name in SELDOM else ())
-                                  for name in HEADER])  # fmt: skip
+def test_a_few_mutants_of_valid_files_end_in_a_volume_or_in_our_own_error(tmp_path):
+    """The first of those below, of all files in one process."""
+    found = attack_in_a_process(tmp_path, [name for name in HEADER if name not in SELDOM], FEW)
+    assert all(ends["refused"] for ends in found)
+    assert any(ends["volume"] for ends in found)  # of some the first harmless one comes later
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", HEADER)
 def test_mutants_of_valid_files_end_in_a_volume_or_in_our_own_error(tmp_path, name):
-    write_samples(tmp_path)
-    count = EACH_MAT if name == "o.mat" else EACH
-    child = subprocess.run([sys.executable, __file__, str(tmp_path), name, str(count)], capture_output=True, text=True)
-    assert child.returncode == 0, f"seed {(tmp_path / 'seed').read_text()}: {child.stderr[-2000:]}"
-    ends = json.loads(child.stdout.splitlines()[-1])
-    assert sum(ends.values()) == count
+    (ends,) = attack_in_a_process(tmp_path, [name], EACH_MAT if name == "o.mat" else EACH)
     assert min(ends.values()) > 0  # neither all harmless nor all hopeless
 
 
 if __name__ == "__main__":
     Path(sys.argv[1]).mkdir(exist_ok=True)
-    if not (Path(sys.argv[1]) / sys.argv[2]).exists():
+    if not (Path(sys.argv[1]) / sys.argv[2].split(",")[0]).exists():
         write_samples(Path(sys.argv[1]))
-    sys.stdout.write(json.dumps(attack(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))))
+    for name in sys.argv[2].split(","):
+        sys.stdout.write(json.dumps(attack(Path(sys.argv[1]), name, int(sys.argv[3]))) + "\n")

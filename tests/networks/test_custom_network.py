@@ -52,7 +52,9 @@ def file(tmp_path, monkeypatch):
     return tmp_path / "my_networks.py"
 
 
-@pytest.mark.parametrize("choice", ["my_networks:small", "my_networks.py:small"])
+@pytest.mark.parametrize(
+    "choice", ["my_networks:small", pytest.param("my_networks.py:small", marks=pytest.mark.nightly)]
+)
 def test_a_network_by_name_is_trained_and_its_savedmodel_needs_no_file(file, balls, tmp_path, choice):
     folder = train_view.train_view(
         balls, "axial", tmp_path / "models", TrainConfig().with_options(network=choice, **SMALL)

@@ -32,7 +32,8 @@ def test_every_architecture_has_a_function_and_no_module_its_name():
     assert not {module.name for module in pkgutil.iter_modules(networks.__path__)} & set(networks.__all__)
 
 
-@pytest.mark.parametrize("name", FLAT)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in ("unet", "segnet") else pytest.mark.nightly)
+                                  for name in FLAT])  # fmt: skip
 def test_raw_slices_of_any_size_in_and_probabilities_out(name):
     model = getattr(networks, name)(3, context=2, weights=None)
     assert model.input_shape == (None, None, None, 5)
@@ -70,12 +71,13 @@ def test_what_cannot_be_built_is_refused(tmp_path):
         networks.unet(3, weights=str(tmp_path / "resnet18.weights.h5"))
 
 
-def test_the_parts_work_together_in_keras_fit(tmp_path):
+@pytest.mark.parametrize("name", ["fcn", pytest.param("segnet", marks=pytest.mark.nightly)])
+def test_the_parts_work_together_in_keras_fit(name, tmp_path):
     """As the design's example has them."""
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     masks = (images[..., 1] > 128).astype(np.uint8)
     slices = tf.data.Dataset.from_tensor_slices((images, masks)).batch(2)
-    model = networks.segnet(2, weights=None)
+    model = getattr(networks, name)(2, weights=None)
     model.compile("adam", loss=losses.SoftDice(), metrics=[metrics.Dice(2)])
     told = model.fit(
         slices.map(networks.Augmentation("light", seed=0)),

@@ -250,9 +250,8 @@ def settings_of(name: str, **others) -> config.TrainConfig:
     return config.TrainConfig().with_options(network=name, **(common | others))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "segnet" else pytest.mark.nightly)
-                                  for name in NAMES])  # fmt: skip
+@pytest.mark.nightly  # the stage before has a tiny one, in tests/training, and fcn in test_network_functions.py
+@pytest.mark.parametrize("name", NAMES)
 def test_every_network_trains_and_segments(slim, balls, name, tmp_path, request):
     """The default in full size."""
     if name != config.TrainConfig().network:

@@ -95,7 +95,10 @@ def test_a_tissue_that_truth_lacks_does_not_count():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("weights", [(0.55, 0.4, 0.05), (0.2, 0.2, 0.6), (0.0, 1.0, 0.0), (0.31, 0.47, 0.22)])
+@pytest.mark.parametrize(
+    "weights", [(0.55, 0.4, 0.05), (0.0, 1.0, 0.0), *(pytest.param(more, marks=pytest.mark.nightly)
+                                                      for more in ((0.2, 0.2, 0.6), (0.31, 0.47, 0.22)))]
+)  # fmt: skip
 def test_planted_weights_are_recovered(weights, objective, save):
     hidden = dict(zip(VIEWS, weights, strict=True))
     fusion = fit_weights(save(*[(*planted(seed, hidden), str(seed)) for seed in range(3)]), objective)

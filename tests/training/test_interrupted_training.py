@@ -74,17 +74,17 @@ def test_an_interruption_and_a_kill_change_nothing(balls, tmp_path, monkeypatch)
         "plateau_patience": 1, "augment": "medium", "foreground_fraction": 0.6, "freeze_encoder_epochs": 1,
         "clip_norm": 1.0, "stop_patience": 3, "ema": 0.9,
     }  # fmt: skip
-    train_view.train_view(balls, PLANE, tmp_path / "whole", config.TrainConfig().with_options(**settings))
     save = runs.TrainingFolder.save
 
-    def save_and_stop(run, model, history):
+    def save_and_copy(run, model, history):
+        """What an interruption would leave after the first epoch."""
         save(run, model, history)
-        raise KeyboardInterrupt
+        if len(history) == 1:
+            shutil.copytree(run.folder, tmp_path / "killed" / run.folder.name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs.TrainingFolder, "save", save_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            train_view.train_view(balls, PLANE, tmp_path / "killed", config.TrainConfig().with_options(**settings))
+        patch.setattr(runs.TrainingFolder, "save", save_and_copy)
+        train_view.train_view(balls, PLANE, tmp_path / "whole", config.TrainConfig().with_options(**settings))
     checkpoints = tmp_path / "killed" / f"{PLANE.value}.training" / "checkpoints"
     assert [path.name for path in checkpoints.iterdir()] == ["epoch-0001.keras"]
     process = start(balls, tmp_path / "killed", settings)
@@ -234,6 +234,8 @@ def test_a_broken_checkpoint_gives_way_to_the_one_before_and_a_lost_best_epoch_t
 
 @pytest.mark.slow
 def test_killed_while_it_replaces_a_model_or_finishes_it_goes_on(balls, tmp_path, interrupted, monkeypatch):
+    """Overwriting and resuming keeps what has these settings, and replaces what has others."""
+    both = config.RunOptions(resume=True, overwrite=True)
     models, settings, other = interrupted
     shutil.copytree(models, tmp_path, dirs_exist_ok=True)
     save, epochs = runs.TrainingFolder.save, []
@@ -253,12 +255,17 @@ def test_killed_while_it_replaces_a_model_or_finishes_it_goes_on(balls, tmp_path
         with pytest.raises(KeyboardInterrupt):
             train_view.train_view(balls, PLANE, tmp_path, settings, config.RunOptions(resume=True))
     assert finished(tmp_path) == other
-    train_view.train_view(balls, PLANE, tmp_path, settings, config.RunOptions(resume=True))
+    train_view.train_view(balls, PLANE, tmp_path, settings, both)
     assert epochs == [3]  # the last of all; none was done twice
     assert finished(tmp_path) != other
     assert len(metrics(tmp_path).splitlines()) == 4
     assert not (tmp_path / PLANE.value / "checkpoints").exists()
     assert [path.name for path in tmp_path.iterdir()] == [PLANE.value]
+    done = (tmp_path / PLANE.value / "card.json").stat().st_mtime_ns
+    train_view.train_view(balls, PLANE, tmp_path, settings, both)
+    assert (tmp_path / PLANE.value / "card.json").stat().st_mtime_ns == done
+    train_view.train_view(balls, PLANE, tmp_path, settings_of(epochs=1, limit_slices=2), both)
+    assert len(metrics(tmp_path).splitlines()) == 2
 
 
 @pytest.mark.slow
@@ -296,18 +303,6 @@ def test_files_of_others_are_not_removed(balls, tmp_path, name):
     with pytest.raises(ValueError, match="a link or a file"):
         train_view.train_view(balls, PLANE, tmp_path, settings, config.RunOptions(overwrite=True))
     assert (tmp_path / "elsewhere" / "notes.txt").read_text() == "mine"
-
-
-@pytest.mark.slow
-def test_overwriting_and_resuming_keeps_what_has_these_settings(balls, tmp_path, half_done):
-    train_view.train_view(balls, PLANE, tmp_path, half_done, config.RunOptions(resume=True, overwrite=True))
-    done = (tmp_path / PLANE.value / "card.json").stat().st_mtime_ns
-    assert len(metrics(tmp_path).splitlines()) == 4
-    train_view.train_view(balls, PLANE, tmp_path, half_done, config.RunOptions(resume=True, overwrite=True))
-    assert (tmp_path / PLANE.value / "card.json").stat().st_mtime_ns == done
-    other = settings_of(epochs=1, limit_slices=2)
-    train_view.train_view(balls, PLANE, tmp_path, other, config.RunOptions(resume=True, overwrite=True))
-    assert len(metrics(tmp_path).splitlines()) == 2
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", "[" * 100_000], ids=["none", "cut", "a list", "too deep"])

@@ -35,6 +35,9 @@ def settings(**others) -> config.TrainConfig:
     return config.TrainConfig().with_options(**{**SMALL, **others})
 
 
+SHARED = settings(epochs=1, limit_slices=12)
+
+
 def weights_of(folder) -> list[np.ndarray]:
     return keras.models.load_model(folder / "model.keras").get_weights()
 
@@ -53,18 +56,37 @@ def two_epochs(balls, made_once):
     return made_once("two_epochs", lambda out: train_view.train_view(balls, PLANE, out, settings(epochs=2)))
 
 
+@pytest.fixture(scope="module")
+def shared(balls, made_once):
+    """One network for all planes."""
+    licensed = config.RunOptions(licence="CC-BY-4.0")
+    return made_once("shared", lambda out: train_view.train_view(balls, "shared", out, SHARED, licensed))
+
+
 def copied(models, out):
     shutil.copytree(models, out)
     return out
 
 
+class Stops(keras.callbacks.Callback):
+    """Interrupts the fourth epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+
 def test_more_epochs_are_as_if_all_had_been_asked_for_at_once(balls, two_epochs, tmp_path):
+    """Also when they are interrupted."""
     train_view.train_view(balls, PLANE, tmp_path / "whole", settings(epochs=4))
     longer = copied(two_epochs, tmp_path / "longer")
     before = (longer / PLANE.value / "card.json").read_text()
     with pytest.raises(ValueError, match=r"was trained for 2 epochs; to add the others say --resume, .*resume=True"):
         train_view.train_view(balls, PLANE, longer, settings(epochs=4))
     assert (longer / PLANE.value / "card.json").read_text() == before
+    with pytest.raises(KeyboardInterrupt):
+        train_view.train_view(balls, PLANE, longer, settings(epochs=4), replace(RESUME, callbacks=(Stops(),)))
+    assert model_card.load_card(longer, PLANE).epochs == 2  # the finished one stays in use
     folder = train_view.train_view(balls, PLANE, longer, settings(epochs=4), RESUME)
     whole = tmp_path / "whole" / PLANE.value
     assert (folder / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
@@ -89,22 +111,6 @@ def test_more_epochs_keep_a_best_epoch_that_was_before(balls, two_epochs, tmp_pa
     assert model_card.load_card(models, PLANE).training_result.best_epoch == 1
     for weights, kept in zip(weights_of(folder), expected, strict=True):
         np.testing.assert_array_equal(weights, kept)
-
-
-def test_more_epochs_after_an_interruption(balls, two_epochs, tmp_path):
-    class Stops(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            if epoch == 3:
-                raise KeyboardInterrupt
-
-    models = copied(two_epochs, tmp_path / "models")
-    with pytest.raises(KeyboardInterrupt):
-        train_view.train_view(
-            balls, PLANE, models, settings(epochs=4), config.RunOptions(resume=True, callbacks=(Stops(),))
-        )
-    assert model_card.load_card(models, PLANE).epochs == 2  # the finished one stays in use
-    folder = train_view.train_view(balls, PLANE, models, settings(epochs=4), RESUME)
-    assert len((folder / "metrics.csv").read_text().splitlines()) == 5
 
 
 def test_without_the_last_epoch_it_is_said_how_to_go_on(balls, two_epochs, tmp_path):
@@ -189,10 +195,8 @@ def test_a_beginning_that_flatters_or_is_none_is_refused(balls, two_epochs, tmp_
     assert not (tmp_path / "new").exists()
 
 
-def test_one_network_for_all_planes_fills_three_folders(balls, tmp_path, caplog):
-    models = tmp_path / "models"
-    wanted = settings(epochs=1, limit_slices=12)
-    train_view.train_view(balls, "shared", models, wanted, options=config.RunOptions(licence="CC-BY-4.0"))
+def test_one_network_for_all_planes_fills_three_folders(balls, shared, tmp_path, caplog):
+    models, wanted = copied(shared, tmp_path / "models"), SHARED
     assert trained_views(models) == [plane.value for plane in Plane]
     assert not (models / "shared" / "saved_model").exists()
     shown = np.random.default_rng(0).integers(0, 256, (2, 20, 24, 3), np.uint8)
@@ -269,6 +273,7 @@ def test_layers_of_networks_that_are_built_otherwise_go_by_name_and_never_by_num
         np.testing.assert_array_equal(layer.get_weights()[0], before)
 
 
+@pytest.mark.nightly
 def test_more_epochs_after_early_stopping_lose_nothing(balls, tmp_path):
     """A rate so low that nothing gets better: the training ends early again, at once."""
     stopping = {"learning_rate": 1e-12, "stop_patience": 1}
@@ -280,6 +285,7 @@ def test_more_epochs_after_early_stopping_lose_nothing(balls, tmp_path):
     assert model_card.load_card(tmp_path / "models", PLANE).epochs == 8
 
 
+@pytest.mark.nightly
 def test_more_epochs_where_a_kill_has_left_the_last_checkpoint_untidied(balls, two_epochs, tmp_path):
     models = copied(two_epochs, tmp_path / "models")
     place = models / PLANE.value
@@ -292,9 +298,8 @@ def test_more_epochs_where_a_kill_has_left_the_last_checkpoint_untidied(balls, t
     assert model_card.load_card(models, PLANE).licence == "CC0"  # as it was said before
 
 
-def test_planes_of_two_trainings_of_one_network_are_refused(balls, tmp_path):
-    models, wanted = tmp_path / "models", settings(epochs=1, limit_slices=12)
-    train_view.train_view(balls, "shared", models, wanted)
+def test_planes_of_two_trainings_of_one_network_are_refused(balls, shared, tmp_path):
+    models, wanted = copied(shared, tmp_path / "models"), SHARED
     path = models / Plane.AXIAL.value / "card.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"shared_network": "another"}))
     with pytest.raises(ValueError, match="of two trainings of one network for all planes.*--plane shared again"):

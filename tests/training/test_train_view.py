@@ -167,7 +167,10 @@ def test_a_saved_model_runs_where_only_tensorflow_is(balls, models, tmp_path):
 @pytest.mark.parametrize(
     "choice",
     [
-        {"context": 0, "precision": "mixed_bfloat16", "loss": "tversky", "cache": "memory"},
+        pytest.param(
+            {"context": 0, "precision": "mixed_bfloat16", "loss": "tversky", "cache": "memory"},
+            marks=pytest.mark.nightly,
+        ),
         {"context": 2, "precision": "mixed_float16", "schedule": "cosine", "warmup_epochs": 1},
         pytest.param(
             {"context": 1, "xla": True, "loss": "generalised-dice", "freeze_encoder_epochs": 1},
@@ -219,7 +222,7 @@ def test_weights_that_are_not_there_say_how_to_go_on(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["image", "mask"])
+@pytest.mark.parametrize("kind", ["image", pytest.param("mask", marks=pytest.mark.nightly)])
 def test_a_slice_that_cannot_be_read_is_named_and_costs_no_model(balls, models, tmp_path, kind):
     broken = CaseCollection(tmp_path / "broken", balls.scheme, balls.cases)
     shutil.copytree(balls.folder, broken.folder)

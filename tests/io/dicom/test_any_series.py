@@ -90,9 +90,20 @@ def save(image: Dataset, recipe: dict, folder: Path, name: str, k: int) -> Path:
 
 
 @pytest.mark.slow
-@settings(max_examples=60)
+@settings(max_examples=12)
 @given(recipes())
 def test_it_is_read_as_simpleitk_reads_it(recipe):
+    compare_with_simpleitk(recipe)
+
+
+@pytest.mark.nightly
+@settings(max_examples=60)
+@given(recipes())
+def test_many_are_read_as_simpleitk_reads_them(recipe):
+    compare_with_simpleitk(recipe)
+
+
+def compare_with_simpleitk(recipe: dict) -> None:
     folder = Path(tempfile.mkdtemp())
     try:
         files, stored = write(recipe, folder)
