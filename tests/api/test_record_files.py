@@ -35,7 +35,7 @@ SEGMENTATION = SegmentationRecord(
     volumes_mm3={"femoral cartilage": 1 / 3},
     flags=("a flag",),
     unchecked="volumes",
-    files={"labels.nii.gz": "f"},
+    files={"labels.nii.gz": "f", "quality.json": "f"},
 )
 QUALITY = QualityRecord.of(QualityReport({"effusion": 2.0}, {"effusion": 0.0}, 0.5, 0.25, ("a flag",), "entropy"))
 REPORT = ReportRecord(
@@ -101,7 +101,7 @@ def test_numbers_that_are_not_known_are_null():
 
 DAMAGED = [
     (changed(SEGMENTATION, volumes_mm3={"femoral cartilage": None}), "volumes_mm3.femoral cartilage: "),
-    (changed(SEGMENTATION, volumes_mm3={"femoral cartilage": math.nan}), "volumes_mm3.femoral cartilage: "),
+    (changed(SEGMENTATION, volumes_mm3={"femoral cartilage": math.nan}), "NaN is no number of JSON"),
     (changed(SEGMENTATION, volumes_mm3=None), "volumes_mm3: "),
     (changed(SEGMENTATION, scheme="other"), "scheme: "),
     (changed(SEGMENTATION, side="right"), "side: "),
@@ -109,7 +109,7 @@ DAMAGED = [
     (changed(SEGMENTATION, shape=[3, 4]), "shape.2: "),
     (changed(SEGMENTATION, shape=[3, 4, 0]), "shape.2: "),
     (changed(SEGMENTATION, spacing_mm=[1, 1, 0]), "spacing_mm.2: "),
-    (changed(SEGMENTATION, spacing_mm=[1, 1, math.inf]), "spacing_mm.2: "),
+    (changed(SEGMENTATION, spacing_mm=[1, 1, math.inf]), "Infinity is no number of JSON"),
     (changed(SEGMENTATION, flags="none"), "flags: "),
     (changed(SEGMENTATION, files={"labels.nii.gz": 1}), "files.labels.nii.gz: "),
     (changed(SEGMENTATION, settings={}), "settings.label_format is None; there are: nifti"),

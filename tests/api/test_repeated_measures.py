@@ -39,7 +39,8 @@ def knee(folder: Path, volume: float, **record: object) -> Path:
         "image_fingerprint": f"image {folder}", "network_fingerprints": {"one": "a" * 64},
         "fusion_weights": {"one": 1.0}, "computed_by": "e", "computed_whole_because": "",
         "shape": [160, 384, 384], "spacing_mm": [0.7, 0.36, 0.36],
-        "volumes_mm3": {FEMORAL: float(volume)}, "flags": [], "files": {}, "version": 1,
+        "volumes_mm3": {FEMORAL: float(volume)}, "flags": [], "version": 1,
+        "files": dict.fromkeys(("labels.nii.gz", "labels.nrrd", "quality.json"), ""),
         "models_fingerprint": "m", "side_given": "", "read_options": {},
     } | record  # fmt: skip
     (folder / RECORD).write_text(json.dumps(whole))

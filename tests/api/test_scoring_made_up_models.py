@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from made_up_models import make_models
+from made_up_models import change_card, make_models
 
 from knee3d import api
 from knee3d.dataset.case_collection import Split
@@ -39,7 +39,7 @@ def fitted(balls, made, made_once):
 def test_voxels_of_another_size_are_warned_of_and_written_down(balls, models, tmp_path, caplog):
     for card in models.glob("*/card.json"):
         twice = (2 * balls.cases[0].spacing_mm).tolist()
-        card.write_text(json.dumps(json.loads(card.read_text()) | {"spacing_mm": twice}))
+        change_card(card, spacing_mm=twice)
     found = api.KneeModel(models).evaluate(api.Dataset.load(balls.folder).test, tmp_path / "out", **PLAIN)
     (case,) = balls.of_split(Split.TEST)
     assert "anatomy of another size" in found.other_voxels[case.name]

@@ -16,7 +16,7 @@ import pytest
 from as_seen import COMMAND, run_as_seen
 from click.testing import Result
 from faults import changes_of, contents, killed_at
-from made_up_models import make_models
+from made_up_models import change_card, make_models
 from small_disk import run_in_small_disk
 
 import knee3d
@@ -370,7 +370,7 @@ def edit(models: Path, plane: Plane, **changes: Any) -> None:
 
 def test_models_of_another_spacing_are_refused(place, tmp_path, plainly):
     shutil.copytree(place / "models", tmp_path / "models")
-    edit(tmp_path / "models", Plane.CORONAL, spacing_mm=[0.36, 0.36, 0.7])
+    change_card(tmp_path / "models" / Plane.CORONAL.value / "card.json", spacing_mm=[0.36, 0.36, 0.7])
     words = (place / "cohort", "--models", tmp_path / "models", "--out", tmp_path / "out")
     done = run(*words)
     assert done.exit_code == 2

@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
+from made_up_models import change_card
 from real_knees import LABEL_NAMES as REAL_LABEL_MAPS
 from real_knees import has_label_maps
 from test_identity import betrayed, plant
@@ -278,9 +279,8 @@ def test_networks_of_another_window_segment_nothing(journey, tmp_path):
     shutil.copytree(journey / "models", models)
     cards = [models / plane.value / "card.json" for plane in Plane]
     for number, card in enumerate(cards):
-        content = json.loads(card.read_text())
-        assert content["window_rule"] == WINDOW_RULE
-        card.write_text(json.dumps(content | {"window_rule": "another"}))
+        assert json.loads(card.read_text())["window_rule"] == WINDOW_RULE
+        change_card(card, window_rule="another")
         said = segment_one(knee.image, models, tmp_path / "out", "someone")
         assert said.status == "failed"
         assert ("different rules" if number + 1 < len(cards) else "windowed by the rule 'another'") in said.message
