@@ -95,7 +95,7 @@ class KneeComparison:
     changes: tuple[ChangeRow, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ComparisonResult(Record):
     """What has changed, as compare.json keeps it.
 
@@ -110,6 +110,10 @@ class ComparisonResult(Record):
     error_known: bool
     knees: tuple[KneeComparison, ...]
     failures: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        error = "known" if self.error_known else "not known"
+        return f"ComparisonResult(knees: {len(self.knees)}, failed: {len(self.failures)}, error of measurement {error})"
 
     def to_frame(self) -> pd.DataFrame:
         """The changes as a table.

@@ -163,7 +163,8 @@ class Evaluation(Record):
 
     def __repr__(self) -> str:
         dice = ", ".join(f"{name} {value:.3f}" for name, value in self.dice.items())
-        return f"Evaluation({self.split}, {len(self.cases)} cases, fused Dice: {dice})"
+        cases = f"{len(self.cases)} case{'' if len(self.cases) == 1 else 's'}"
+        return f"Evaluation({self.split}, {cases}, fused Dice: {dice})"
 
     def _repr_html_(self) -> str:
         """The pooled Dice as a table, for notebooks."""

@@ -108,7 +108,7 @@ class PairedCases:
     second: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RepeatabilityResult(Record):
     """How well measures repeat, as repeatability.json keeps it.
 
@@ -129,6 +129,12 @@ class RepeatabilityResult(Record):
     notes: tuple[str, ...]
     made_by: Mapping[str, str]
     measures: tuple[RepeatabilityRow, ...]
+
+    def __repr__(self) -> str:
+        return (
+            f"RepeatabilityResult(pairs: {len(self.pairs)}, patients: {self.patients}, failed: {len(self.failures)}, "
+            f"measures: {len(self.measures)})"
+        )
 
     def __post_init__(self) -> None:
         known = Counter((row.tissue, row.region, row.measure) for row in self.measures)

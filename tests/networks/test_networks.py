@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import slim_networks
 import tensorflow as tf
+from made_up_models import made_up_card
 from tiny_network import TINY
 
 from knee3d import choices, losses
@@ -17,6 +18,7 @@ from knee3d.geometry.plane import Plane
 from knee3d.geometry.view_names import SOLID
 from knee3d.inference.trained_models import load_models
 from knee3d.models import onnx_export, saved_model
+from knee3d.models.model_card import saved_model_description
 from knee3d.networks import architecture, unet3d_body
 from knee3d.networks import encoder as encoders
 from knee3d.networks.segmentation_models_bodies import segmentation_models
@@ -225,7 +227,8 @@ def test_other_encoders_are_saved_and_exported(name, encoder, tmp_path):
     slices = noise(1, 40, 50, 3)
     again = keras.models.load_model(tmp_path / "model.keras", compile=False)
     np.testing.assert_allclose(again(slices), model(slices), atol=1e-5)
-    assert saved_model.export_saved_model(model, tmp_path / "saved_model", {}) < saved_model.PARITY
+    description = saved_model_description(made_up_card("axial", (0.5, 0.5, 0.5), "compartments"))
+    assert saved_model.export_saved_model(model, tmp_path / "saved_model", description) < saved_model.PARITY
 
 
 @pytest.mark.slow
