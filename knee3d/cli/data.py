@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 @click.option("--knees", type=click.IntRange(1), default=8, help="Patients, one knee each.")
 @click.option("--shape", type=Numbers(int, "64,64,48"), metavar="I,P,L", help="Voxels down, back, left [128,128,96].")
 @click.option("--from-labels", type=FILE, multiple=True, help="Label map to deform (repeat for more).")
+@click.option(
+    "--letter",
+    default="P",
+    help="First letter of patients' names: cohorts of other people need another.",
+)
 @click.option("--deform", type=click.FloatRange(0), default=1.0, help="How much; 0 keeps them exactly.")
 @click.option("--retests", type=click.IntRange(0), default=0, help="Patients scanned twice at once.")
 @click.option("--renderer", type=click.Choice(RENDERERS), default=RENDERERS[0], help="What makes images from labels.")

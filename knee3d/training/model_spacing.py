@@ -40,7 +40,7 @@ def model_spacings(choice: str | None, planes: Sequence[Plane], spacings_mm: np.
     """
     if choice is None and (spacings_mm.max(axis=0) / spacings_mm.min(axis=0)).max() > ALIKE:
         choice = AUTO_SPACING
-        log.info("the voxels of the training knees differ by more than 5 %%: images are resampled (--spacing auto)")
+        log.info("the voxels of the training knees differ by more than 5 %: images are resampled (--spacing auto)")
     if choice in (None, NATIVE_SPACING):
         return {}
     names = [plane.value for plane in planes] or [SOLID]
