@@ -145,7 +145,7 @@ def test_things_say_what_they_are(place):
     assert "partial_volume" in found._repr_html_()
     assert json.loads(found.to_json())["measures"][0]["value"] == result.volumes_mm3["cartilage"]
     scores = model.evaluate(data.test, surfaces=False)
-    assert repr(scores).startswith("Evaluation(test, 1 cases, fused Dice: cartilage ")
+    assert repr(scores).startswith("Evaluation(test, 1 case, fused Dice: cartilage ")
     assert {"pooled", "mean"} <= set(scores.to_frame().case)
     assert "fused" in scores._repr_html_()
 
