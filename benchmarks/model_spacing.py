@@ -37,7 +37,9 @@ from knee3d.dataset.case_collection import Case, Split, load_cases
 from knee3d.dataset.manifest import ManifestRow, read_manifest, write_manifest
 from knee3d.geometry.box import box_between
 from knee3d.geometry.orientation import Side, to_canonical
+from knee3d.geometry.plane import Plane
 from knee3d.geometry.volume import Volume
+from knee3d.inference.ensemble import ProbabilityWriter
 from knee3d.inference.trained_models import TrainedModels, load_models
 from knee3d.io.volume_file import read_volume, write_volume
 from knee3d.labels.label_scheme import FEMORAL, SCHEMES, TIBIAL
@@ -53,14 +55,24 @@ CARTILAGE = (1, 2, 3, 4)
 SCHEME = SCHEMES["compartments"]
 TRAINED_ON, TESTED_ON = "random-fields", "leg"
 """Renderers."""
+PLANES = [plane.value for plane in Plane]
 OAI: Size = (0.3646, 0.3646, 0.7)
 CURVE = ("native", "0.45,1.0", "0.55,1.4", "0.7,1.8", "0.9,2.1")
 """Voxels of the models: pixels and steps between slices in mm."""
-PROTOCOLS: tuple[Size, ...] = ((0.36, 0.36, 0.7), (0.31, 0.31, 1.5), (0.55, 0.55, 3.0))
+PROTOCOLS: tuple[Size, ...] = (OAI, (0.31, 0.31, 1.5), (0.55, 0.55, 3.0))
 UNSEEN: Size = (0.45, 0.45, 2.2)
 MODEL = "0.55,1.4"
-"""Voxels of the models of three planes."""
-THICK_MM = (0.7, 1.5, 3.0, 4.5)
+"""Voxels of the models of three planes, and of the one for three protocols."""
+THICK: tuple[Size, ...] = (*((0.3646, 0.3646, mm) for mm in (0.7, 1.5, 3.0, 4.5)), (3.0, 0.3646, 0.3646))
+"""Scans for three planes: sagittal slices that are thicker and thicker, and thick axial ones."""
+SHARES = tuple(
+    (first / 10, second / 10, (10 - first - second) / 10) for first in range(11) for second in range(11 - first)
+)
+"""Fusion weights of the axial, coronal and sagittal plane that are tried."""
+POWERS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+"""Of the rule of `by_detail`, tried."""
+CANDIDATE = 0.1
+"""Voxels of which no view says that they are tissue with this probability are background for any weights."""
 CONFIG = TrainConfig().with_options(
     epochs=5, limit_slices=420, batch_size=6, learning_rate=5e-4, schedule="cosine", loss="dice-ce",
     augment="medium", precision="mixed_bfloat16",
@@ -101,36 +113,37 @@ class Folder:
             write_volume(around_joint(to_canonical(read_volume(REAL / f"{knee}_label.nrrd"))), path)
         return path
 
-    def dataset(self, name: str, train: Sequence[Size], test: Sequence[Size], many: int = KNEES[Split.TRAIN]) -> Path:
+    def dataset(self, name: str, train: Sequence[Size], test: Sequence[Size], val: Sequence[Size] = ()) -> Path:
         """A prepared dataset.
 
         Args:
             name: The name of its folder.
-            train: The protocols of training and validation knees.
+            train: The protocols of training knees.
             test: The protocols of test knees.
-            many: The number of training knees for each protocol.
+            val: The protocols of validation knees; none are those of the training knees.
         """
         out = self.path / "datasets" / name
         rows: list[ManifestRow] = []
         for voxel_mm in train:
-            rows += self._knees(Split.TRAIN, "knee_a", TRAINED_ON, voxel_mm, many)
-            rows += self._knees(Split.VAL, "knee_a", TRAINED_ON, voxel_mm, KNEES[Split.VAL])
+            rows += self._knees(Split.TRAIN, "knee_a", TRAINED_ON, voxel_mm)
+        for voxel_mm in val or train:
+            rows += self._knees(Split.VAL, "knee_a", TRAINED_ON, voxel_mm)
         for voxel_mm in test:
             for renderer in (TESTED_ON, TRAINED_ON):
-                rows += self._knees(Split.TEST, "knee_b", renderer, voxel_mm, KNEES[Split.TEST])
+                rows += self._knees(Split.TEST, "knee_b", renderer, voxel_mm)
         table = out.with_suffix(".csv")
         table.parent.mkdir(parents=True, exist_ok=True)
         write_manifest(table, tuple(rows))
         api.prepare(table, out, scheme=SCHEME.name, labels="pymskt")
         return out
 
-    def _knees(self, split: Split, source: str, renderer: str, voxel_mm: Size, count: int) -> list[ManifestRow]:
+    def _knees(self, split: Split, source: str, renderer: str, voxel_mm: Size) -> list[ManifestRow]:
         """The same anatomies for each protocol and renderer: the seed of a split decides."""
         name = f"{split.value}-{renderer}-{'x'.join(f'{mm:g}' for mm in voxel_mm)}"
         seed = {Split.TRAIN: 41, Split.VAL: 42, Split.TEST: 43}[split]
         table = api.make_phantom(
-            self.path / "cohorts" / name, knees=count, seed=seed, from_labels=[self.joint(source)], renderer=renderer,
-            voxel_mm=voxel_mm,
+            self.path / "cohorts" / name, knees=KNEES[split], seed=seed, from_labels=[self.joint(source)],
+            renderer=renderer, voxel_mm=voxel_mm,
         )  # fmt: skip
         knees = read_manifest(table)
         first = [knee for knee in knees if knee.visit == "baseline"]
@@ -179,7 +192,7 @@ def score(truth: Volume, labels: Volume, side: Side) -> dict[str, float]:
     return line
 
 
-def scores(folder: Folder, what: str, point: str, dataset: Path, models: Path, chosen: Callable[[Case], bool]) -> None:
+def scores(folder: Folder, what: str, point: str, dataset: Path, models: Path) -> None:
     """Score a model on the test knees, once.
 
     Args:
@@ -188,19 +201,19 @@ def scores(folder: Folder, what: str, point: str, dataset: Path, models: Path, c
         point: The name of the model in it.
         dataset: With the knees.
         models: The models folder.
-        chosen: Whether a knee counts.
     """
     done = {line["case"] for line in folder.lines() if (line["what"], line["point"]) == (what, point)}
     cases = load_cases(dataset)
     trained = load_models(models, fused=False)
     for case in cases.of_split(Split.TEST):
-        if case.name in done or not chosen(case):
+        if case.name in done:
             continue
         labels = segmented(trained, cases.image(case), case.name)
         line = score(cases.mask(case), labels, case.side)
-        renderer = TESTED_ON if f"-{TESTED_ON}-" in case.name else TRAINED_ON
         voxels = " x ".join(f"{mm:.2g}" for mm in case.spacing_mm)
-        folder.keep([{"what": what, "point": point, "case": case.name, "renderer": renderer, "voxels": voxels, **line}])
+        folder.keep(
+            [{"what": what, "point": point, "case": case.name, "renderer": renderer_of(case), "voxels": voxels, **line}]
+        )
 
 
 def segmented(trained: TrainedModels, image: Volume, name: str) -> Volume:
@@ -213,21 +226,127 @@ def curve(folder: Folder) -> None:
     dataset = folder.dataset("oai", [OAI], [OAI])
     for spacing in CURVE:
         models = folder.trained(f"curve-{spacing}", dataset, ["sagittal"], CONFIG.with_options(spacing=spacing))
-        scores(folder, "curve", spacing, dataset, models, lambda case: True)
+        scores(folder, "curve", spacing, dataset, models)
     show(folder, "curve")
 
 
 def protocols(folder: Folder) -> None:
     """Train one model for three protocols, and one for each; score all on four."""
     everything = folder.dataset("mixed", PROTOCOLS, [*PROTOCOLS, UNSEEN])
-    models = folder.trained("mixed", everything, ["sagittal"], CONFIG.with_options(spacing="auto"))
-    scores(folder, "protocols", "one for three protocols", everything, models, lambda case: True)
+    models = folder.trained("mixed", everything, ["sagittal"], CONFIG.with_options(spacing=MODEL))
+    scores(folder, "protocols", "one for three protocols", everything, models)
     for voxel_mm in PROTOCOLS:
-        name = " x ".join(f"{mm:g}" for mm in voxel_mm)
-        dataset = folder.dataset(f"alone-{name.replace(' ', '')}", [voxel_mm], [])
-        models = folder.trained(f"alone-{name}", dataset, ["sagittal"], CONFIG.with_options(spacing="native"))
-        scores(folder, "protocols", f"{name} alone", everything, models, lambda case: True)
+        name = " x ".join(f"{mm:.2g}" for mm in voxel_mm)
+        if voxel_mm == OAI:
+            dataset, called = folder.dataset("oai", [OAI], [OAI]), "curve-native"
+        else:
+            dataset, called = folder.dataset(f"alone-{name.replace(' ', '')}", [voxel_mm], []), f"alone-{name}"
+        models = folder.trained(called, dataset, ["sagittal"], CONFIG.with_options(spacing="native"))
+        scores(folder, "protocols", f"{name} alone, not resampled", everything, models)
     show(folder, "protocols")
+
+
+def views(folder: Folder) -> None:
+    """Train three planes, and find the fusion weights that scans with thicker slices need."""
+    models = folder.trained(
+        f"curve-{MODEL}", folder.dataset("oai", [OAI], [OAI]), PLANES, CONFIG.with_options(spacing=MODEL)
+    )
+    dataset = folder.dataset("thick", [], THICK, THICK)
+    done = {line["case"] for line in folder.lines() if line["what"] == "views"}
+    cases, trained = load_cases(dataset), load_models(models, fused=False)
+    for case in cases.cases:
+        if case.name in done:
+            continue
+        seen: dict[str, Volume] = {}
+        trained.ensemble.predict(cases.image(case), case.name, keep=ProbabilityWriter(np.float16, seen.__setitem__))
+        found = of_shares([seen[plane].array for plane in PLANES], cases.mask(case).array)
+        folder.keep([
+            {"what": "views", "point": MODEL, "case": case.name, "split": case.split, "renderer": renderer_of(case),
+             "spacing_mm": list(case.spacing_mm), "dice": found}
+        ])  # fmt: skip
+    show_views([line for line in folder.lines() if line["what"] == "views"])
+
+
+def of_shares(views: Sequence[np.ndarray], truth: np.ndarray) -> list[float]:
+    """The mean Dice of the tissues for each of `SHARES`.
+
+    Args:
+        views: (i, j, k, classes) probabilities of each plane.
+        truth: (i, j, k) labels.
+    """
+    candidates = np.logical_or.reduce([view[..., 0] < 1 - CANDIDATE for view in views])
+    parts, true = [view[candidates].astype(np.float32) for view in views], truth[candidates]
+    classes = range(1, views[0].shape[-1])
+    sizes = np.array([np.count_nonzero(truth == label) for label in classes])
+    found = []
+    for shares in SHARES:
+        labels = sum(share * part for share, part in zip(shares, parts, strict=True)).argmax(axis=-1)
+        both = np.array([np.count_nonzero((labels == label) & (true == label)) for label in classes])
+        mine = np.array([np.count_nonzero(labels == label) for label in classes])
+        found.append(float(np.mean(2 * both / (sizes + mine))))
+    return found
+
+
+def by_detail(shares: Sequence[float], spacing_mm: Sequence[float], power: float) -> tuple[float, ...]:
+    """Weights that go down with the detail that slices of a plane lack: (model's pixel / scan's pixel) ^ power."""
+    pixel = float(MODEL.split(",")[0])
+    scaled = [
+        share * (pixel / max(pixel, *np.delete(spacing_mm, Plane(plane).axis))) ** power
+        for plane, share in zip(PLANES, shares, strict=True)
+    ]
+    return tuple(share / sum(scaled) for share in scaled)
+
+
+def nearest(shares: Sequence[float]) -> int:
+    """The number of the one of `SHARES` that is the nearest."""
+    return int(np.argmin(np.square(np.array(SHARES) - shares).sum(axis=1)))
+
+
+def show_views(lines: Sequence[Mapping[str, Any]]) -> None:
+    """Print what validation knees say about weights, and what test knees gain by it."""
+    scans = list(dict.fromkeys(tuple(line["spacing_mm"]) for line in lines))
+
+    def over_knees(split: str, renderer: str, scan: Sequence[float]) -> np.ndarray:
+        mine = [
+            one["dice"]
+            for one in lines
+            if (one["split"], one["renderer"], tuple(one["spacing_mm"])) == (split, renderer, scan)
+        ]
+        return np.mean(mine, axis=0)
+
+    val = {scan: over_knees("val", TRAINED_ON, scan) for scan in scans}
+    usual = SHARES[int(val[scans[0]].argmax())]
+    of_power = {
+        power: mean(float(val[scan][nearest(by_detail(usual, scan, power))]) for scan in scans) for power in POWERS
+    }
+    best = max(of_power, key=lambda power: of_power[power])
+    print(f"weights of {PLANES} on the first scan: {usual}; mean Dice of validation for each power: {of_power}")
+    table = Table(
+        "scan mm",
+        "best weights (val)",
+        "weights of the rule",
+        "renderer of test knees",
+        *PLANES,
+        "as on the first scan",
+        f"rule, power {best:g}",
+        "best of val",
+    )
+    for scan in scans:
+        rule = by_detail(usual, scan, best)
+        for renderer in (TESTED_ON, TRAINED_ON):
+            test = over_knees("test", renderer, scan)
+            alone = [test[nearest([float(plane == one) for one in PLANES])] for plane in PLANES]
+            row = (*alone, test[nearest(usual)], test[nearest(rule)], test[int(val[scan].argmax())])
+            table.add_row(
+                " x ".join(f"{mm:.2g}" for mm in scan), str(SHARES[int(val[scan].argmax())]),
+                str(tuple(round(share, 2) for share in rule)), renderer, *(f"{one:.3f}" for one in row),
+            )  # fmt: skip
+    Console(width=200).print(table)
+
+
+def renderer_of(case: Case) -> str:
+    """The name of the renderer of a knee."""
+    return TESTED_ON if f"-{TESTED_ON}-" in case.name else TRAINED_ON
 
 
 def show(folder: Folder, what: str) -> None:
@@ -242,7 +361,7 @@ def show(folder: Folder, what: str) -> None:
     Console(width=200).print(table)
 
 
-QUESTIONS: Mapping[str, Callable[[Folder], None]] = {"curve": curve, "protocols": protocols}
+QUESTIONS: Mapping[str, Callable[[Folder], None]] = {"curve": curve, "protocols": protocols, "views": views}
 
 
 def main() -> None:
