@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from knee3d.threads import results_as_completed
+from knee3d.threads import map_on_all_cores, results_as_completed
 
 
 def test_everything_is_done_once_and_an_error_is_its_own():
@@ -31,3 +31,18 @@ def test_an_interruption_drops_what_was_not_begun():
 
     pytest.raises(KeyboardInterrupt, interrupted)
     assert len(begun) < 10
+
+
+def test_all_cores_do_everything_once_and_the_first_error_is_raised():
+    done = []
+    map_on_all_cores(done.append, range(100))
+    assert sorted(done) == list(range(100))
+
+    def work(number: int) -> None:
+        if number >= 3:
+            raise ValueError(f"item {number}")
+
+    with pytest.raises(ValueError, match="item 3"):
+        map_on_all_cores(work, range(6))
+    map_on_all_cores(done.append, range(100, 110))  # the threads go on after an error
+    assert len(done) == 110

@@ -210,8 +210,8 @@ def replace_padding(volume: Volume, name: str = "image") -> Volume:
 
 def _on_faces(padded: np.ndarray) -> float:
     """Share of the voxels on the six faces."""
-    faces = [np.take(padded, end, axis).mean() for axis in range(3) for end in (0, -1)]
-    return float(np.mean(faces))
+    faces = [np.moveaxis(padded, axis, 0)[end] for axis in range(3) for end in (0, -1)]
+    return float(np.mean([face.mean() for face in faces]))
 
 
 def to_pixels(volume: Volume, window: IntensityWindow, bits: int = 8) -> Volume:

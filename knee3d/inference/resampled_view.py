@@ -18,6 +18,7 @@ from knee3d.geometry.box import Box, bounding_box, whole_box
 from knee3d.geometry.volume import Volume
 from knee3d.inference.patch_view import PatchView
 from knee3d.inference.prediction import BATCH_PIXELS, Classifier, Part, PlaneView, PredictedSlices, View, check_image
+from knee3d.threads import map_on_all_cores
 
 AnyView = TypeVar("AnyView", PlaneView, PatchView)
 
@@ -121,29 +122,35 @@ def _brought_back(slabs: Iterator[np.ndarray], filters: list[sparse.csr_array], 
         box: Where in the image these lie.
         axis: The axis along which slabs come.
     """
-    across = [other for other in range(3) if other != axis]
+    rows, columns = (filters[other] for other in range(3) if other != axis)
     along = filters[axis]
     first, last = along.indices[along.indptr[:-1]], along.indices[along.indptr[1:] - 1]  # indices of rows are sorted
-    size = max(1, BATCH_PIXELS // (filters[across[0]].shape[0] * filters[across[1]].shape[0]))
-    kept: np.ndarray | None = None  # slices from `begin` on that are known and still count
+    size = max(1, BATCH_PIXELS // (rows.shape[0] * columns.shape[0]))
+    kept: np.ndarray | None = None  # (slices, rows, columns, classes) from slice `begin` on that are known and count
     begin = done = known = 0
     for slab in slabs:
-        kept = slab if kept is None else np.concatenate([kept, slab], axis)
-        known += slab.shape[axis]
-        ready = int(np.searchsorted(last, known, side="left"))  # all rows before need only what is known
+        slices = np.moveaxis(slab, axis, 0)
+        kept = slices if kept is None else np.concatenate([kept, slices])
+        known += len(slices)
+        ready = int(np.searchsorted(last, known, side="left"))  # all before need only what is known
         for start in range(done, ready, size):
             stop = min(start + size, ready)
             here = slice(int(first[start]), int(last[stop - 1]) + 1)
-            cut: list[slice] = [slice(None)] * 3
-            cut[axis] = slice(here.start - begin, here.stop - begin)
-            part = filter_axis(kept[tuple(cut)], along[start:stop, here], axis)
-            for other in across:
-                part = filter_axis(part, filters[other], other)
+            between = filter_axis(kept[here.start - begin : here.stop - begin], along[start:stop, here], 0)
             index = list(box)
             index[axis] = slice(box[axis].start + start, box[axis].start + stop)
-            yield tuple(index), np.ascontiguousarray(part)
+            yield tuple(index), np.moveaxis(_filtered_slices(between, rows, columns), 0, axis)
         done = max(done, ready)
         if done < len(first):
-            forget = [slice(None)] * 3
-            forget[axis] = slice(int(first[done]) - begin, None)
-            kept, begin = kept[tuple(forget)], int(first[done])
+            kept, begin = kept[int(first[done]) - begin :], int(first[done])
+
+
+def _filtered_slices(slices: np.ndarray, rows: sparse.csr_array, columns: sparse.csr_array) -> np.ndarray:
+    """Rows and columns of slices (n, height, width, classes) weighed; each slice in a thread, as it fits the cache."""
+    found = np.empty((len(slices), rows.shape[0], columns.shape[0], slices.shape[-1]), np.float32)
+
+    def filter_slice(number: int) -> None:
+        found[number] = filter_axis(filter_axis(slices[number], rows, 0), columns, 1)
+
+    map_on_all_cores(filter_slice, range(len(slices)))
+    return found

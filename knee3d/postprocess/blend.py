@@ -7,7 +7,6 @@ they are made (`BlendAccumulator`), or, where all of them are in memory or mappe
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from knee3d.geometry.volume import Volume
-from knee3d.threads import results_as_completed
+from knee3d.threads import map_on_all_cores
 
 Weights = Mapping[str, float | Sequence[float]]
 """View name to its weight, or to one weight for each class."""
@@ -288,12 +287,5 @@ def memory_chunks(shape: tuple[int, ...], voxel_bytes: int) -> Iterator[Piece]:
 
 
 def map_over_chunks(work: Callable[[Piece], object], shape: tuple[int, ...], voxel_bytes: int) -> None:
-    """Call `work` with each piece, each core its share of them; numpy computes outside Python's lock."""
-    todo, cores = list(memory_chunks(shape, voxel_bytes)), len(os.sched_getaffinity(0))
-
-    def share(core: int) -> None:
-        for piece in todo[core::cores]:
-            work(piece)
-
-    for done in results_as_completed(share, range(cores), cores):
-        done.result()
+    """Call `work` with each piece, all cores sharing them; numpy computes outside Python's lock."""
+    map_on_all_cores(work, memory_chunks(shape, voxel_bytes))
