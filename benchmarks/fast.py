@@ -24,8 +24,9 @@ from knee3d.dataset.case_collection import Split, load_cases
 from knee3d.geometry.volume import Volume
 from knee3d.inference import roi
 from knee3d.inference.ensemble import Ensemble
-from knee3d.inference.prediction import Predictor
+from knee3d.inference.prediction import PlaneView, Predictor, View
 from knee3d.inference.rectangles import STRIDE
+from knee3d.inference.resampled_view import ResampledView, is_of_plane
 from knee3d.inference.trained_models import load_models
 from knee3d.models.backend import Backend
 from knee3d.postprocess.confusion_matrix import confusion_matrix, dice, foreground_matrix
@@ -57,6 +58,15 @@ class Counting:
         return self.predictor(slices)
 
 
+def counting(view: View, pixels: list[int]) -> View:
+    """The same view, whose network notes what it was given."""
+    if isinstance(view, ResampledView):
+        return replace(view, view=counting(view.view, pixels))
+    if not isinstance(view, PlaneView):
+        raise TypeError(f"--fast is for planes, not for {view}")
+    return replace(view, predictor=Counting(view.predictor, pixels))
+
+
 def scored(labels: Volume, truth: Volume, classes: int) -> np.ndarray:
     """Foreground Dice, then that of each tissue."""
     matrix = confusion_matrix(truth.array, labels.array, classes)
@@ -74,9 +84,7 @@ def main() -> None:
     ensembles: dict[str, Ensemble] = {}
     for precision in ("float32", "bfloat16"):
         ensemble = load_models(options.models, engine=Backend(precision=precision)).ensemble
-        views = {
-            name: replace(view, predictor=Counting(view.predictor, pixels)) for name, view in ensemble.views.items()
-        }
+        views = {name: counting(view, pixels) for name, view in ensemble.views.items()}
         ensembles[precision] = replace(ensemble, views=views)
     table = Table(title="change of Dice, in thousandths, against float32 whole")
     for column in ("knee", "how", "seconds", "computed", "region", "foreground", *dataset.scheme.names, "unsure"):
@@ -102,7 +110,9 @@ def main() -> None:
             roi.MARGIN_MM = margin
             pixels.clear()
             start = time.perf_counter()
-            found = roi.localize_roi(image, ensembles["bfloat16"].views)
+            planes = {name: view for name, view in ensembles["bfloat16"].views.items() if is_of_plane(view)}
+            name = roi.surveying_view(planes)
+            found = roi.localize_roi(image, name, planes[name], dataset.scheme.names)
             look, looked = time.perf_counter() - start, sum(pixels)
             table.add_row("", "quick look", f"{look:.0f}", f"{looked / whole:.3f}", "", *[""] * classes, found.doubt)
             if found.region is not None:

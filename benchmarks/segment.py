@@ -38,6 +38,7 @@ from knee3d.geometry.orientation import CANONICAL, Side, reorient
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.volume import Volume
 from knee3d.inference.prediction import Predictor, stack_neighbours
+from knee3d.inference.rectangles import STRIDE
 from knee3d.inference.resampled_view import ResampledView
 from knee3d.io.dicom.writer import write_series
 from knee3d.io.volume_file import read_volume
@@ -60,12 +61,14 @@ class ByBrightness:
     Attributes:
         network: It computes, and its answer is thrown away.
         seconds: Gets what the network took,
-        made_up: and what making up the answer took, which no trained network does.
+        made_up: what making up the answer took, which no trained network does,
+        pixels: and how many pixels it was given, padded as it pads them.
     """
 
     network: Predictor
     seconds: list[float]
     made_up: list[float]
+    pixels: list[int]
 
     @property
     def classes(self) -> int:
@@ -83,6 +86,8 @@ class ByBrightness:
         said = self.network(slices)
         done = time.perf_counter()
         self.seconds.append(done - start)
+        height, width = (-(-side // STRIDE) * STRIDE for side in slices.shape[1:3])
+        self.pixels.append(len(slices) * height * width)
         said = np.full(said.shape, 0.01, np.float32)
         grey = (slices[..., self.context].astype(np.intp) + 15) // 30
         classes = np.where(grey < self.classes, grey, 0)
@@ -180,12 +185,12 @@ def ours(models: Path, knee: Path, precision: str, fast: bool) -> dict[str, Any]
     config = api.SegmentConfig(fast=fast, precision=precision)
     start = time.perf_counter()
     mark = models_fingerprint(models)
-    trained, seconds, made_up = load_networks(models, config, mark), list[float](), list[float]()
+    trained, seconds, made_up, pixels = load_networks(models, config, mark), list[float](), list[float](), list[int]()
     loaded = time.perf_counter() - start
     ensemble = trained.ensemble
     views = {}
     for name, view in ensemble.views.items():
-        watched = ByBrightness(view.predictor, seconds, made_up)
+        watched = ByBrightness(view.predictor, seconds, made_up, pixels)
         inner = replace(view.view if isinstance(view, ResampledView) else view, predictor=watched)
         views[name] = replace(view, view=inner) if isinstance(view, ResampledView) else inner
     trained = replace(trained, ensemble=replace(ensemble, views=views))
@@ -193,12 +198,13 @@ def ours(models: Path, knee: Path, precision: str, fast: bool) -> dict[str, Any]
         segment_case(first, trained, config, mark, Path(out))
     seconds.clear()
     made_up.clear()
+    pixels.clear()
     with tempfile.TemporaryDirectory() as out:
         start = time.perf_counter()
         record = segment_case(entry, trained, config, mark, Path(out))
         taken = time.perf_counter() - start - sum(made_up)
     return {"seconds": taken, "loading": loaded, "network": sum(seconds), "engine": record.computed_by,
-            "whole_because": record.computed_whole_because}  # fmt: skip
+            "pixels": sum(pixels) / 1e6, "whole_because": record.computed_whole_because}  # fmt: skip
 
 
 def peak(precision: str) -> float:
@@ -304,7 +310,16 @@ def main() -> None:
 def _show(found: Mapping[str, Mapping[str, Any]]) -> None:
     seconds = {way: one["seconds"] for way, one in found.items() if "seconds" in one}
     table = Table(title=f"a knee of {' x '.join(map(str, SHAPE))} voxels, three planes, seven classes")
-    columns = ("seconds", "naive takes", "over the network alone", "not the network", "memory", "GFLOP/s", "of peak")
+    columns = (
+        "seconds",
+        "naive takes",
+        "over the network alone",
+        "not the network",
+        "million pixels",
+        "memory",
+        "GFLOP/s",
+        "of peak",
+    )
     for column in ("way", *columns):
         table.add_column(column, justify="right")
     for way, taken in seconds.items():
@@ -318,6 +333,7 @@ def _show(found: Mapping[str, Mapping[str, Any]]) -> None:
             f"{seconds['naive'] / taken:.2f} times" if "naive" in seconds else "",
             f"{taken / alone:.3f}" if alone and way.startswith("whole") else "",
             f"{1 - one['network'] / taken:.1%}" if "network" in one else "",
+            f"{one['pixels']:.1f}" if "pixels" in one else "",
             f"{one['memory_gb']:.2f} GB",
             f"{speed:.0f}" if speed else "",
             f"{speed / found['peak'][precision]:.0%}" if speed and "peak" in found else "",

@@ -18,7 +18,7 @@ from knee3d.geometry.knee_image import KneeImage
 from knee3d.geometry.orientation import Side, axis_codes, from_canonical
 from knee3d.geometry.volume import Volume
 from knee3d.inference.ensemble import Ensemble, ProbabilityWriter
-from knee3d.inference.roi import localize_roi, survey_length, touches_edge
+from knee3d.inference.roi import localize_roi, survey_length, surveying_view, touches_edge
 from knee3d.inference.trained_models import TrainedModels
 from knee3d.labels.laterality import check_side
 from knee3d.morphometry.volumes import tissue_volumes
@@ -135,9 +135,11 @@ def _fast(pixels: Volume, trained: TrainedModels, title: str) -> tuple[Ensemble,
     if trained.whole_only:
         return trained.ensemble, None, f"the networks of {', '.join(trained.whole_only)} must see whole slices"
     planes = trained.planes
-    slices = sum(survey_length(pixels, view) for view in planes.values())
-    with progress(f"{title}: region of interest", slices) as advance:
-        found = localize_roi(pixels, planes, advance)
+    if not planes:
+        return trained.ensemble, None, "there is no plane for a quick look"
+    name = surveying_view(planes)
+    with progress(f"{title}: region of interest", survey_length(pixels, planes[name])) as advance:
+        found = localize_roi(pixels, name, planes[name], trained.scheme.names, advance)
     return replace(trained.ensemble, views=found.views(trained.ensemble.views)), found.region, found.doubt
 
 
