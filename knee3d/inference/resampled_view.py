@@ -13,7 +13,7 @@ from typing import Generic, TypeGuard, TypeVar
 import numpy as np
 from scipy import sparse
 
-from knee3d.geometry.axis_resampling import axis_grid, filter_axis, grid_filters, resample_axes
+from knee3d.geometry.axis_resampling import SAME, axis_grid, filter_axis, grid_filters, resample_axes
 from knee3d.geometry.box import Box, bounding_box, whole_box
 from knee3d.geometry.volume import Volume
 from knee3d.inference.patch_view import PatchView
@@ -21,6 +21,10 @@ from knee3d.inference.prediction import BATCH_PIXELS, Classifier, Part, PlaneVie
 from knee3d.threads import map_on_all_cores
 
 AnyView = TypeVar("AnyView", PlaneView, PatchView)
+
+DETAIL_POWER = 2.0
+"""How fast the fusion weight of a view falls with the detail that its slices lack, see `detail_factor`: measured by
+`benchmarks/model_spacing.py views`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +100,19 @@ class ResampledView(Generic[AnyView]):
             cut = [slice(max(want.start - have.start, 0), max(want.stop - have.start, 0))
                    for have, want in zip(index, needed, strict=True)]  # fmt: skip
             yield part[tuple(cut)]
+
+
+def detail_factor(view: View, image: Volume) -> float:
+    """What the fusion weight of a view is multiplied by, as its slices lack detail that its network knows.
+
+    Axial and coronal slices of a scan whose sagittal slices are 4 mm apart have pixels 4 mm long. The factor is (pixel
+    of the network / pixel of the scan) ^ `DETAIL_POWER` along the coarsest direction of the slices, and 1 where the
+    scan is as fine. It is 1, too, for views that are not resampled, or that do not look at a plane.
+    """
+    if not isinstance(view, ResampledView) or not isinstance(view.view, PlaneView):
+        return 1.0
+    ratio = float(np.delete(np.array(view.spacing_mm) / image.spacing_mm, view.view.plane.axis).min())
+    return 1.0 if ratio > 1 - SAME else ratio**DETAIL_POWER
 
 
 SurveyedView = PlaneView | ResampledView[PlaneView]
