@@ -57,7 +57,7 @@ TRAINED_ON, TESTED_ON = "random-fields", "leg"
 """Renderers."""
 PLANES = [plane.value for plane in Plane]
 OAI: Size = (0.3646, 0.3646, 0.7)
-CURVE = ("native", "0.45,1.0", "0.55,1.4", "0.7,1.8", "0.9,2.1")
+CURVE = ("native", "0.45,1.0", "0.55,1.4", "0.625,1.5", "0.7,1.8", "0.9,2.1")
 """Voxels of the models: pixels and steps between slices in mm."""
 PROTOCOLS: tuple[Size, ...] = (OAI, (0.31, 0.31, 1.5), (0.55, 0.55, 3.0))
 UNSEEN: Size = (0.45, 0.45, 2.2)

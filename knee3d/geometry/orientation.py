@@ -49,13 +49,19 @@ def axis_codes(affine: np.ndarray) -> str:
 
     Args:
         affine: (4, 4) float, index to RAS mm. An oblique grid gets the closest one-to-one assignment, that with the
-            largest sum of direction cosines.
+            largest sum of direction cosines. At 45 degrees two are equally close; the same one is taken however the
+            array's axes are ordered and directed, so that the way back is the inverse of the way there.
 
     Returns:
         Three letters of R/L, A/P, S/I, such as "IPL".
     """
     cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    axes = max(permutations(range(3)), key=lambda order: sum(abs(cosines[order[i], i]) for i in range(3)))
+    between = cosines[0] * cosines[1] + 2 * cosines[0] * cosines[2] + 4 * cosines[1] * cosines[2]  # sign does not count
+
+    def closeness(order: tuple[int, ...]) -> float:
+        return sum(abs(cosines[axis, i]) + 1e-6 * axis * between[i] for i, axis in enumerate(order))
+
+    axes = max(permutations(range(3)), key=closeness)
     return "".join((_POSITIVE if cosines[axes[i], i] > 0 else _NEGATIVE)[axes[i]] for i in range(3))
 
 
@@ -109,6 +115,10 @@ def anatomical_direction(letter: str) -> np.ndarray:
     return unit
 
 
+_LEFT = CANONICAL.index("L")
+"""The axis along which a canonical volume is mirrored. An image at 45 degrees has no other that is closer to left."""
+
+
 def _axes(codes: str) -> list[int]:
     """Which axis of the scanner's frame each letter lies on."""
     return [(_POSITIVE + _NEGATIVE).index(letter) % 3 for letter in codes]
@@ -121,7 +131,10 @@ def mirror_left_right(volume: Volume) -> Volume:
     are and a left knee can be read by whatever knows right ones.
     """
     codes = axis_codes(volume.affine)
-    axis = next(i for i, letter in enumerate(codes) if letter in "RL")
+    return _mirror(volume, next(i for i, letter in enumerate(codes) if letter in "RL"))
+
+
+def _mirror(volume: Volume, axis: int) -> Volume:
     affine = volume.affine.copy()
     affine[:, 3] += affine[:, axis] * (volume.shape[axis] - 1)
     affine[:, axis] *= -1
@@ -132,9 +145,9 @@ def mirror_left_right(volume: Volume) -> Volume:
 def to_canonical(volume: Volume, side: Side = Side.UNKNOWN) -> Volume:
     """Axes (Inferior, Posterior, Left); a left knee is mirrored to a right one, an unknown one is left as it is."""
     canonical = reorient(volume, CANONICAL)
-    return mirror_left_right(canonical) if side is Side.LEFT else canonical
+    return _mirror(canonical, _LEFT) if side is Side.LEFT else canonical
 
 
 def from_canonical(volume: Volume, codes: str, side: Side = Side.UNKNOWN) -> Volume:
     """Back to the source's axes and side: the inverse of `to_canonical` for a source with these axis codes."""
-    return reorient(mirror_left_right(volume) if side is Side.LEFT else volume, codes)
+    return reorient(_mirror(volume, _LEFT) if side is Side.LEFT else volume, codes)
