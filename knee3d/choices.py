@@ -38,6 +38,8 @@ SPLITS = ("train", "val", "test")
 PIXEL_BITS = (8, 16)
 RENDERERS = ("leg", "random-fields")
 """Ways to make images of phantoms from their labels, keys of `phantom.cohort.RENDERERS`; the first is the default."""
+APPEARANCES = ("dess", "any")
+"""Contrasts of the images of phantoms; the first is the default."""
 MOST_OBLIQUE_VIEWS = 30
 """The largest number of directions of oblique slices."""
 

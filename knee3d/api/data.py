@@ -48,6 +48,7 @@ def make_phantom(
     letter: str = "P",
     renderer: str = "leg",
     voxel_mm: tuple[float, float, float] | None = None,
+    appearance: str = "dess",
     jobs: int | None = None,
 ) -> Path:
     """Make a cohort of knees up: DICOM series, masks and a table, as if from a scanner and an expert.
@@ -70,6 +71,8 @@ def make_phantom(
         voxel_mm: The scan protocol: the size in mm of the voxels of the scan along inferior, posterior and left. None
             scans with the voxels of the anatomy, see `shape`. A cohort has one protocol; for a mixed cohort, make one
             for each protocol, with another `letter`, and join the tables.
+        appearance: Contrast of the images. "dess": that of DESS. "any": the intensity of each tissue is drawn by itself
+            in seven knees of ten, so that a network learns shapes and not one contrast; with the renderer "leg".
         jobs: Knees at a time. None takes one for each core.
 
     Returns:
@@ -77,14 +80,14 @@ def make_phantom(
 
     Raises:
         ValueError: There is no knee, the shape is too small, there are more retests than knees, there is no such
-            renderer, or the anatomy has voxels more than twice as long as those of the scan.
+            renderer or appearance, or the anatomy has voxels more than twice as long as those of the scan.
 
     Example:
         >>> make_phantom("cohort", knees=8, shape=(64, 64, 48), seed=1)        # doctest: +SKIP
         PosixPath('cohort/knees.csv')
     """
     sources = tuple(map(Path, from_labels))
-    cohort = CohortConfig(knees, shape, seed, sources, deform, retests, letter, renderer, voxel_mm)
+    cohort = CohortConfig(knees, shape, seed, sources, deform, retests, letter, renderer, voxel_mm, appearance)
     return write_phantom(cohort, Path(out), jobs or cores())
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from knee3d.choices import RENDERERS
+from knee3d.choices import APPEARANCES, RENDERERS
 from knee3d.cli.options import (
     EXISTING,
     FILE,
@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 @click.option("--retests", type=click.IntRange(0), default=0, help="Patients scanned twice at once.")
 @click.option("--renderer", type=click.Choice(RENDERERS), default=RENDERERS[0], help="What makes images from labels.")
 @click.option(
+    "--appearance", type=click.Choice(APPEARANCES), default=APPEARANCES[0],
+    help="Contrast: of DESS, or any, with each tissue's intensity drawn by itself.",
+)  # fmt: skip
+@click.option(
     "--voxels", "voxel_mm", type=Numbers(float, "0.36,0.36,0.7"), metavar="I,P,L",
     help="Scan with voxels of these mm [those of the anatomy].",
 )  # fmt: skip
@@ -67,6 +71,7 @@ def phantom(out: Path, knees: int, **options: Any) -> None:
     knee3d phantom cohort --knees 8 --retests 8
     knee3d phantom cohort --knees 8 --renderer random-fields --voxels 0.36,0.36,0.7
     knee3d phantom cohort --knees 8 --from-labels knee_a.nrrd --from-labels knee_b.nrrd
+    knee3d phantom cohort --knees 24 --from-labels knee_a.nrrd --appearance any
     """
     from knee3d import api
 

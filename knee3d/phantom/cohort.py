@@ -61,6 +61,7 @@ class CohortRecord(Record):
         letter: The letter before the number of a patient.
         renderer: The name of the renderer of the images, one of `choices.RENDERERS`.
         voxel_mm: The size of the voxels of the scan along (Inferior, Posterior, Left); None keeps those of the anatomy.
+        appearance: The contrast of the images, one of `choices.APPEARANCES`.
     """
 
     knees: int
@@ -72,6 +73,7 @@ class CohortRecord(Record):
     letter: str
     renderer: str = choices.RENDERERS[0]
     voxel_mm: tuple[float, float, float] | None = None
+    appearance: str = choices.APPEARANCES[0]
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,12 @@ class CohortConfig:
         renderer: The name of the renderer that makes images from labels, a key of `RENDERERS`.
         voxel_mm: The scan protocol: the size of its voxels along (Inferior, Posterior, Left), see `scan_anatomy`. None
             scans with the voxels of the anatomy. All knees of a cohort have the same protocol.
+        appearance: "dess": images have the contrast of DESS. "any": the intensity of each tissue is drawn by itself,
+            see `simulate_image`; for the renderer "leg".
 
     Raises:
         ValueError: There is no knee, the shape is too small to be one, there are more retests than knees, there is no
-            such renderer, or the voxels of the scan are not possible.
+            such renderer or appearance, or the voxels of the scan are not possible.
     """
 
     knees: int
@@ -106,6 +110,7 @@ class CohortConfig:
     letter: str = "P"
     renderer: str = choices.RENDERERS[0]
     voxel_mm: tuple[float, float, float] | None = None
+    appearance: str = choices.APPEARANCES[0]
 
     def __post_init__(self) -> None:
         if self.knees < 1 or (self.shape and min(self.shape) < 16) or self.strength < 0:
@@ -121,6 +126,9 @@ class CohortConfig:
         if not 0 <= self.retests <= self.knees:
             raise ValueError(f"a cohort of {self.knees} knees has 0 to {self.knees} retests, not {self.retests}")
         choices.check_choice("renderer", self.renderer, choices.RENDERERS)
+        choices.check_choice("appearance", self.appearance, choices.APPEARANCES)
+        if (self.renderer, self.appearance) == ("random-fields", "any"):
+            raise ValueError("the renderer random-fields has the contrast of DESS only; take leg for any appearance")
         self._check_protocol()
 
     def _check_protocol(self) -> None:
@@ -147,8 +155,9 @@ class CohortConfig:
         shape = None if self.shape is None else (self.shape[0], self.shape[1], self.shape[2])
         voxel_mm = None if self.voxel_mm is None else (self.voxel_mm[0], self.voxel_mm[1], self.voxel_mm[2])
         return CohortRecord(
-            self.knees, shape, self.seed, sources, self.strength, self.retests, self.letter, self.renderer, voxel_mm
-        )
+            self.knees, shape, self.seed, sources, self.strength, self.retests, self.letter, self.renderer, voxel_mm,
+            self.appearance,
+        )  # fmt: skip
 
 
 def write_cohort(cohort: CohortConfig, folder: Path, jobs: int) -> Iterator[ManifestRow]:
@@ -207,7 +216,7 @@ def _write_knee(cohort: CohortConfig, folder: Path, index: int, visit: str) -> M
             labels = thin_cartilage(labels, LOSS)
         if visit == _RETEST:
             labels = _cut_otherwise(labels, scan_seed)
-        image, labels = scan_anatomy(labels, scan_seed, cohort.renderer, cohort.voxel_mm)
+        image, labels = scan_anatomy(labels, scan_seed, cohort.renderer, cohort.voxel_mm, cohort.appearance)
     except ValueError as error:
         raise ValueError(f"{_source(cohort, index) or 'the parametric knee'}: {error}") from error
     affine = labels.affine if cohort.sources and cohort.strength == 0 else _tilted(labels.affine, scan_seed)
@@ -226,20 +235,29 @@ def _write_knee(cohort: CohortConfig, folder: Path, index: int, visit: str) -> M
     return knee
 
 
-def _leg_image(labels: Volume, seed: int, grid: Volume) -> Volume:
+def _leg_image(labels: Volume, seed: int, grid: Volume, appearance: str) -> Volume:
     """An image of the first renderer: its finished image, noise included, is averaged over the voxels of the scan."""
-    return resample_axes(simulate_image(labels, seed), grid)
+    return resample_axes(simulate_image(labels, seed, appearance), grid)
 
 
-RENDERERS: Mapping[str, Callable[[Volume, int, Volume], Volume]] = MappingProxyType(
-    {"leg": _leg_image, "random-fields": simulate_image_from_random_fields}
+def _random_field_image(labels: Volume, seed: int, grid: Volume, appearance: str) -> Volume:
+    """An image of the second renderer, whose appearance is that of DESS."""
+    return simulate_image_from_random_fields(labels, seed, grid)
+
+
+RENDERERS: Mapping[str, Callable[[Volume, int, Volume, str], Volume]] = MappingProxyType(
+    {"leg": _leg_image, "random-fields": _random_field_image}
 )
-"""What makes an image on a grid from labels and a seed, by the name of the renderer. "leg" is `image_simulation`,
-"random-fields" is `random_field_simulation`."""
+"""What makes an image on a grid from labels, a seed and an appearance, by the name of the renderer. "leg" is
+`image_simulation`, "random-fields" is `random_field_simulation`."""
 
 
 def scan_anatomy(
-    labels: Volume, seed: int, renderer: str = choices.RENDERERS[0], voxel_mm: tuple[float, float, float] | None = None
+    labels: Volume,
+    seed: int,
+    renderer: str = choices.RENDERERS[0],
+    voxel_mm: tuple[float, float, float] | None = None,
+    appearance: str = choices.APPEARANCES[0],
 ) -> tuple[Volume, Volume]:
     """Render an anatomy and scan it with voxels of another size.
 
@@ -252,6 +270,7 @@ def scan_anatomy(
         seed: The seed of intensities and noise.
         renderer: A key of `RENDERERS`.
         voxel_mm: The size of the voxels of the scan along (Inferior, Posterior, Left). None keeps those of the anatomy.
+        appearance: One of `choices.APPEARANCES`.
 
     Returns:
         The image, int16, and its labels, on the same grid.
@@ -262,7 +281,7 @@ def scan_anatomy(
     if voxel_mm is not None:
         _check_voxels(voxel_mm, labels.spacing_mm)
     grid = labels if voxel_mm is None else axis_grid(labels, voxel_mm)
-    return RENDERERS[renderer](labels, seed, grid), resample_labels(labels, grid)
+    return RENDERERS[renderer](labels, seed, grid, appearance), resample_labels(labels, grid)
 
 
 def _check_voxels(voxel_mm: tuple[float, float, float], anatomy_mm: np.ndarray) -> None:

@@ -1,8 +1,11 @@
-"""Render a DESS-like MR image from a label map.
+"""Render an MR image from a label map: with the contrast of DESS, or with any contrast.
 
 Water-excited sagittal 3D DESS: marrow dark, cortical bone, menisci and tendons black, muscle grey, fat dark grey,
 cartilage bright and fluid brightest. What the label map does not hold, the leg around the joint, is made up from smooth
 fields in millimetres about the bones; all of it varies by seed.
+
+A network that is to know cartilage in scans of any sequence is shown each tissue with an intensity drawn by itself from
+a wide range, as SynthSeg does for the brain (Billot et al., Medical Image Analysis 86, 102789, 2023).
 """
 
 from collections.abc import Mapping
@@ -10,6 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import ndimage
 
+from knee3d.choices import APPEARANCES, check_choice
 from knee3d.geometry.volume import Volume
 from knee3d.labels.label_names import LABEL_NAMES
 from knee3d.labels.label_scheme import (
@@ -39,25 +43,36 @@ _LOOK = {
 }  # fmt: skip
 _COARSE_MM = 1.5
 _MEAN_SPREAD = 0.10
+_DESS_SHARE = 0.3
+"""The share of images of any contrast that have that of DESS all the same."""
+_RANGES = {_CORTEX: (10, 110), _TENDON: (10, 160), _SKIN: (40, 640), _MUSCLE: (60, 560), _FAT: (40, 640)}
+"""Intensities of any contrast. Cortex and tendons are dark in every sequence: their signal decays within some ms."""
+_CARTILAGE_RANGE, _MENISCUS_RANGE = (150, 600), (20, 200)
 
 
-def simulate_image(labels: Volume, seed: int) -> Volume:
-    """A DESS-like image of a labelled knee.
+def simulate_image(labels: Volume, seed: int, appearance: str = APPEARANCES[0]) -> Volume:
+    """An MR image of a labelled knee.
 
     Args:
         labels: Integers in pymskt numbering, canonical axes. Fibula, menisci and any cartilage may be absent.
         seed: Of intensities, leg, texture, coil and noise.
+        appearance: "dess": the contrast of water-excited DESS, which varies a little. "any": in seven images of ten the
+            intensity of each tissue is drawn by itself, so that marrow, fat and muscle may be brighter or darker than
+            cartilage; fluid is at least as bright as cartilage in half of them.
 
     Returns:
-        int16 on the same grid, arbitrary units: about 100 in marrow, 420 in cartilage.
+        int16 on the same grid, arbitrary units; with the contrast of DESS about 100 in marrow and 420 in cartilage.
 
     Raises:
-        ValueError: The labels have no femur, or a value without a name.
+        ValueError: The labels have no femur, or a value without a name, or there is no such appearance.
     """
+    check_choice("appearance", appearance, APPEARANCES)
     _check(labels)
     rng = np.random.default_rng(seed)
     leg = _leg(*_coarse(labels), rng)
-    image = _painted(_joint(labels, rng), leg, labels.spacing_mm, rng)
+    joint = _joint(labels, rng)
+    means = _dess_means(rng) if appearance == APPEARANCES[0] else _any_means(np.random.default_rng([seed, 1]), rng)
+    image = _painted(joint, leg, means, labels.spacing_mm, rng)
     blur = np.clip(rng.uniform(0.5, 0.7, 3) * np.min(labels.spacing_mm) / labels.spacing_mm, 0.35, 0.7)
     image = ndimage.gaussian_filter(image, blur)
     image *= np.exp(0.12 * _smooth_noise(image.shape, labels.spacing_mm, 60, rng))
@@ -182,16 +197,45 @@ def _joint_line(labels: np.ndarray, spacing: np.ndarray) -> float:
     return float(np.flatnonzero((labels == _VALUE[FEMUR]).any(axis=(1, 2)))[-1] * spacing[0])
 
 
-def _painted(joint: np.ndarray, leg: np.ndarray, spacing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """float32 intensities with texture: `joint` where it is not 0, and elsewhere `leg`, magnified to its size."""
+def _dess_means(rng: np.random.Generator) -> np.ndarray:
+    """(256,) float32: the mean of each tissue in a DESS image."""
     means = np.zeros(256, dtype=np.float32)
-    texture = np.zeros(256, dtype=np.float32)
     drawn = {
         value: 1 + _MEAN_SPREAD * rng.uniform(-1, 1) for value in (_MUSCLE, _FAT, _PAD, _FLUID, _BONE[0], _CARTILAGE[0])
     }
-    for value, (mean, strength) in _LOOK.items():
+    for value, (mean, _) in _LOOK.items():
         kin = _BONE[0] if value in _BONE else _CARTILAGE[0] if value in _CARTILAGE else value
         means[value] = mean * drawn.get(kin, 1.0)
+    return means
+
+
+def _any_means(rng: np.random.Generator, dess: np.random.Generator) -> np.ndarray:
+    """(256,) float32: the mean of each tissue in an image of any contrast.
+
+    Args:
+        rng: Of the contrast.
+        dess: Of images that have the contrast of DESS all the same.
+    """
+    means = _dess_means(dess)
+    if rng.random() < _DESS_SHARE:
+        return means
+    for value, (low, high) in _RANGES.items():
+        means[value] = rng.uniform(low, high)
+    means[list(_CARTILAGE)] = cartilage = rng.uniform(*_CARTILAGE_RANGE)
+    means[list(_MENISCUS)] = rng.uniform(*_MENISCUS_RANGE)
+    means[_PAD] = means[_FAT] * rng.uniform(0.8, 1.3)
+    # Marrow is mostly fat, but iron and red marrow darken it, and fat suppression is uneven.
+    means[list(_BONE)] = means[_FAT] * rng.uniform(0.6, 1.2) if rng.random() < 0.6 else rng.uniform(30, 600)
+    means[_FLUID] = cartilage * rng.uniform(1, 2) if rng.random() < 0.5 else rng.uniform(40, 640)
+    return means
+
+
+def _painted(
+    joint: np.ndarray, leg: np.ndarray, means: np.ndarray, spacing: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """float32 intensities with texture: `joint` where it is not 0, and elsewhere `leg`, magnified to its size."""
+    texture = np.zeros(256, dtype=np.float32)
+    for value, (_, strength) in _LOOK.items():
         texture[value] = strength
     fine, coarse = (_smooth_noise(joint.shape, spacing, mm, rng) for mm in (2, 9))
     fine *= np.float32(0.8)

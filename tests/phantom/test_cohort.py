@@ -179,9 +179,19 @@ def test_another_renderer_makes_other_images_of_the_same_anatomy(cohort, tmp_pat
         list(write_cohort(CohortConfig(2, SHAPE, seed=4), tmp_path, jobs=1))
 
 
+def test_any_appearance_changes_images_and_no_anatomy(cohort, tmp_path):
+    list(write_cohort(CohortConfig(2, SHAPE, seed=4, appearance="any"), tmp_path, jobs=2))
+    changed = 0
+    for first, second in zip(read_manifest(cohort / "knees.csv"), read_manifest(tmp_path / "knees.csv"), strict=True):
+        assert first.mask.read_bytes() == second.mask.read_bytes()
+        changed += not np.array_equal(read_image(first.image).array, read_image(second.image).array)
+    assert changed
+    assert CohortRecord.from_json((tmp_path / "cohort.json").read_bytes()).appearance == "any"
+
+
 def test_a_record_of_before_there_were_renderers_is_that_of_the_first_one(tmp_path):
     content = json.loads(CohortConfig(2, SHAPE, seed=4).record.to_json())
-    del content["renderer"], content["voxel_mm"]
+    del content["renderer"], content["voxel_mm"], content["appearance"]
     assert CohortRecord.from_json(json.dumps(content)) == CohortConfig(2, SHAPE, seed=4).record
 
 
@@ -229,6 +239,10 @@ def test_what_cannot_be_made_is_refused(tmp_path):
             CohortConfig(**wrong)
     with pytest.raises(ValueError, match="unknown renderer 'legs'; there are: leg, random-fields"):
         CohortConfig(1, renderer="legs")
+    with pytest.raises(ValueError, match="unknown appearance 't1'; there are: dess, any"):
+        CohortConfig(1, appearance="t1")
+    with pytest.raises(ValueError, match="random-fields has the contrast of DESS only"):
+        CohortConfig(1, renderer="random-fields", appearance="any")
     for sizes in ((0.0, 1.0, 1.0), (1.0, float("nan"), 1.0), (1.0, 1.0)):
         with pytest.raises(ValueError, match="three sizes in mm"):
             CohortConfig(1, voxel_mm=sizes)

@@ -54,6 +54,24 @@ def test_intensities_do_not_tell_the_tissue():
     assert 0.3 < best < 0.85
 
 
+def test_any_contrast_draws_each_tissue_by_itself_and_keeps_some_of_dess():
+    """Marrow may be brighter or darker than cartilage, fluid is often brighter, and a share looks like DESS."""
+    images = [simulate_image(a_knee(), seed, "any") for seed in range(24)]
+    marrow, meniscus = ([mean(one, name) / mean(one, FEMORAL) for one in images] for name in (FEMUR, MEDIAL_MENISCUS))
+    assert min(marrow) < 0.35
+    assert max(marrow) > 1.2
+    assert np.mean(np.array(meniscus) < 1) > 0.8
+    same = [np.array_equal(one.array, simulate_image(a_knee(), seed).array) for seed, one in enumerate(images)]
+    assert 0 < np.count_nonzero(same) < 15
+    again = simulate_image(a_knee(), 3, "any")
+    np.testing.assert_array_equal(again.array, images[3].array)
+
+
+def test_an_unknown_appearance_is_refused():
+    with pytest.raises(ValueError, match="unknown appearance 't1'; there are: dess, any"):
+        simulate_image(a_knee(), 0, "t1")
+
+
 @pytest.mark.parametrize("absent", [(FIBULA,), (MEDIAL_MENISCUS, FIBULA), (PATELLAR, "patella")])
 def test_label_maps_without_some_tissue_render_too(absent):
     labels = a_knee().with_array(np.where(np.isin(a_knee().array, [VALUE[name] for name in absent]), 0, a_knee().array))
