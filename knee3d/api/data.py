@@ -49,6 +49,9 @@ def make_phantom(
     renderer: str = "leg",
     voxel_mm: tuple[float, float, float] | None = None,
     appearance: str = "dess",
+    flexion_deg: float = 0.0,
+    thickness: tuple[float, float] = (1.0, 1.0),
+    defects: float = 0.0,
     jobs: int | None = None,
 ) -> Path:
     """Make a cohort of knees up: DICOM series, masks and a table, as if from a scanner and an expert.
@@ -73,6 +76,9 @@ def make_phantom(
             for each protocol, with another `letter`, and join the tables.
         appearance: Contrast of the images. "dess": that of DESS. "any": the intensity of each tissue is drawn by itself
             in seven knees of ten, so that a network learns shapes and not one contrast; with the renderer "leg".
+        flexion_deg: Angle in degrees by up to which knees are bent further, or straightened.
+        thickness: Smallest and largest factor by which a plate of cartilage becomes thicker.
+        defects: Largest share of a plate of cartilage that is lost in places.
         jobs: Knees at a time. None takes one for each core.
 
     Returns:
@@ -80,14 +86,18 @@ def make_phantom(
 
     Raises:
         ValueError: There is no knee, the shape is too small, there are more retests than knees, there is no such
-            renderer or appearance, or the anatomy has voxels more than twice as long as those of the scan.
+            renderer or appearance, flexion, thickness or defects are not possible, or the anatomy has voxels more than
+            twice as long as those of the scan.
 
     Example:
         >>> make_phantom("cohort", knees=8, shape=(64, 64, 48), seed=1)        # doctest: +SKIP
         PosixPath('cohort/knees.csv')
     """
     sources = tuple(map(Path, from_labels))
-    cohort = CohortConfig(knees, shape, seed, sources, deform, retests, letter, renderer, voxel_mm, appearance)
+    cohort = CohortConfig(
+        knees, shape, seed, sources, deform, retests, letter, renderer, voxel_mm, appearance, flexion_deg, thickness,
+        defects,
+    )  # fmt: skip
     return write_phantom(cohort, Path(out), jobs or cores())
 
 

@@ -41,6 +41,12 @@ if TYPE_CHECKING:
     help="First letter of patients' names: cohorts of other people need another.",
 )
 @click.option("--deform", type=click.FloatRange(0), default=1.0, help="How much; 0 keeps them exactly.")
+@click.option("--flexion", "flexion_deg", type=float, default=0.0, help="Bend or straighten knees by so many degrees.")
+@click.option(
+    "--thickness", type=Numbers(float, "0.5,1.5"), metavar="LOW,HIGH", default="1,1",
+    help="Factors of the thickness of cartilage.",
+)  # fmt: skip
+@click.option("--defects", type=float, default=0.0, help="Largest share of a plate of cartilage that is lost.")
 @click.option("--retests", type=click.IntRange(0), default=0, help="Patients scanned twice at once.")
 @click.option("--renderer", type=click.Choice(RENDERERS), default=RENDERERS[0], help="What makes images from labels.")
 @click.option(
@@ -71,7 +77,7 @@ def phantom(out: Path, knees: int, **options: Any) -> None:
     knee3d phantom cohort --knees 8 --retests 8
     knee3d phantom cohort --knees 8 --renderer random-fields --voxels 0.36,0.36,0.7
     knee3d phantom cohort --knees 8 --from-labels knee_a.nrrd --from-labels knee_b.nrrd
-    knee3d phantom cohort --knees 24 --from-labels knee_a.nrrd --appearance any
+    knee3d phantom cohort --knees 24 --from-labels knee_a.nrrd --appearance any --flexion 15 --thickness 0.5,1.5
     """
     from knee3d import api
 

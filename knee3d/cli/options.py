@@ -142,21 +142,25 @@ class Group(click.Group):
 
 
 class Numbers(click.ParamType):
-    """Three numbers with commas between them, such as 64,64,48."""
+    """As many numbers with commas between them as an example has, such as 64,64,48."""
 
     def __init__(self, kind: type, name: str) -> None:
         self.kind = kind
         self.name = name
+        self.count = len(name.split(","))
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
-        """Text -> tuple of three."""
+        """Text -> tuple of numbers."""
         if isinstance(value, tuple):
             return value
         try:
-            first, second, third = (self.kind(part) for part in value.split(","))
+            numbers = tuple(self.kind(part) for part in value.split(","))
         except ValueError:
-            self.fail(f"{value!r} is not three numbers with commas, such as {self.name}", param, ctx)
-        return first, second, third
+            numbers = ()
+        if len(numbers) != self.count:
+            count = {2: "two", 3: "three"}[self.count]
+            self.fail(f"{value!r} is not {count} numbers with commas, such as {self.name}", param, ctx)
+        return numbers
 
 
 class ObliqueViews(click.ParamType):

@@ -26,6 +26,7 @@ from knee3d.io.dicom.writer import write_series
 from knee3d.io.label_names_file import LABELS_FILE, write_label_names
 from knee3d.io.volume_file import read_volume, write_volume
 from knee3d.labels.label_names import LABEL_NAMES
+from knee3d.phantom.anatomy_variation import flex_knee, vary_cartilage
 from knee3d.phantom.deformation import deform_labels, thin_cartilage
 from knee3d.phantom.image_simulation import simulate_image
 from knee3d.phantom.parametric_knee import FIELD_OF_VIEW_MM, parametric_knee
@@ -44,6 +45,8 @@ SHAPE = (128, 128, 96)
 """The voxels of the parametric knee along (Inferior, Posterior, Left), where nothing else is asked for."""
 SMALLEST_VOXEL_RATIO = 0.5
 """The smallest ratio of a voxel of the scan to a voxel of the anatomy along an axis."""
+MOST_FLEXION_DEG, MOST_THICKNESS = 20.0, 3.0
+"""Beyond these, anatomies are no longer those of knees."""
 _BASELINE, _FOLLOW_UP, _RETEST = "baseline", "follow-up", "retest"
 
 
@@ -62,6 +65,9 @@ class CohortRecord(Record):
         renderer: The name of the renderer of the images, one of `choices.RENDERERS`.
         voxel_mm: The size of the voxels of the scan along (Inferior, Posterior, Left); None keeps those of the anatomy.
         appearance: The contrast of the images, one of `choices.APPEARANCES`.
+        flexion_deg: How far knees were bent or straightened, at most.
+        thickness: The smallest and the largest factor of the thickness of a plate of cartilage.
+        defects: The largest share of a plate that was lost.
     """
 
     knees: int
@@ -74,6 +80,9 @@ class CohortRecord(Record):
     renderer: str = choices.RENDERERS[0]
     voxel_mm: tuple[float, float, float] | None = None
     appearance: str = choices.APPEARANCES[0]
+    flexion_deg: float = 0.0
+    thickness: tuple[float, float] = (1.0, 1.0)
+    defects: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,10 +104,13 @@ class CohortConfig:
             scans with the voxels of the anatomy. All knees of a cohort have the same protocol.
         appearance: "dess": images have the contrast of DESS. "any": the intensity of each tissue is drawn by itself,
             see `simulate_image`; for the renderer "leg".
+        flexion_deg: Knees are bent or straightened by up to this much, see `flex_knee`.
+        thickness: Smallest and largest factor of the thickness of a plate of cartilage, see `vary_cartilage`.
+        defects: Largest share of a plate that is lost in places, see `vary_cartilage`.
 
     Raises:
         ValueError: There is no knee, the shape is too small to be one, there are more retests than knees, there is no
-            such renderer or appearance, or the voxels of the scan are not possible.
+            such renderer or appearance, or voxels, flexion, thickness or defects are not possible.
     """
 
     knees: int
@@ -111,6 +123,9 @@ class CohortConfig:
     renderer: str = choices.RENDERERS[0]
     voxel_mm: tuple[float, float, float] | None = None
     appearance: str = choices.APPEARANCES[0]
+    flexion_deg: float = 0.0
+    thickness: tuple[float, float] = (1.0, 1.0)
+    defects: float = 0.0
 
     def __post_init__(self) -> None:
         if self.knees < 1 or (self.shape and min(self.shape) < 16) or self.strength < 0:
@@ -130,6 +145,18 @@ class CohortConfig:
         if (self.renderer, self.appearance) == ("random-fields", "any"):
             raise ValueError("the renderer random-fields has the contrast of DESS only; take leg for any appearance")
         self._check_protocol()
+        self._check_anatomy()
+
+    def _check_anatomy(self) -> None:
+        if not 0 <= self.flexion_deg <= MOST_FLEXION_DEG:
+            raise ValueError(f"knees are bent by 0 to {MOST_FLEXION_DEG:g} degrees, not by {self.flexion_deg}")
+        if len(self.thickness) != 2 or not 0 < self.thickness[0] <= self.thickness[1] <= MOST_THICKNESS:
+            raise ValueError(
+                f"factors of thickness are two numbers of more than 0 and at most {MOST_THICKNESS:g}, the smaller "
+                f"first, not {self.thickness}"
+            )
+        if not 0 <= self.defects < 1:
+            raise ValueError(f"the share of cartilage that is lost is 0 or more and less than 1, not {self.defects}")
 
     def _check_protocol(self) -> None:
         if self.voxel_mm is None:
@@ -156,7 +183,7 @@ class CohortConfig:
         voxel_mm = None if self.voxel_mm is None else (self.voxel_mm[0], self.voxel_mm[1], self.voxel_mm[2])
         return CohortRecord(
             self.knees, shape, self.seed, sources, self.strength, self.retests, self.letter, self.renderer, voxel_mm,
-            self.appearance,
+            self.appearance, self.flexion_deg, (self.thickness[0], self.thickness[1]), self.defects,
         )  # fmt: skip
 
 
@@ -300,8 +327,15 @@ def _source(cohort: CohortConfig, index: int) -> Path | None:
 def _anatomy(cohort: CohortConfig, index: int, seed: int) -> Volume:
     source = _source(cohort, index)
     if source is None:
-        return parametric_knee(cohort.shape or parametric_shape(cohort.voxel_mm), seed)
-    return deform_labels(read_volume(source), seed, cohort.strength, cohort.shape)
+        labels = parametric_knee(cohort.shape or parametric_shape(cohort.voxel_mm), seed)
+    else:
+        labels = deform_labels(read_volume(source), seed, cohort.strength, cohort.shape)
+    if cohort.flexion_deg:
+        most = cohort.flexion_deg
+        labels = flex_knee(labels, float(np.random.default_rng([seed, 1]).uniform(-most, most)))
+    if cohort.thickness != (1, 1) or cohort.defects:
+        labels = vary_cartilage(labels, seed, cohort.thickness, cohort.defects)
+    return labels
 
 
 def parametric_shape(voxel_mm: tuple[float, float, float] | None) -> tuple[int, int, int]:

@@ -189,9 +189,20 @@ def test_any_appearance_changes_images_and_no_anatomy(cohort, tmp_path):
     assert CohortRecord.from_json((tmp_path / "cohort.json").read_bytes()).appearance == "any"
 
 
+def test_anatomies_vary_in_flexion_and_cartilage_and_the_record_says_so(cohort, tmp_path):
+    recipe = CohortConfig(2, SHAPE, seed=4, flexion_deg=15.0, thickness=(0.5, 0.9), defects=0.2)
+    list(write_cohort(recipe, tmp_path, jobs=2))
+    for first, second in zip(read_manifest(cohort / "knees.csv"), read_manifest(tmp_path / "knees.csv"), strict=True):
+        usual, varied = (to_canonical(read_volume(knee.mask), knee.side).array for knee in (first, second))
+        assert np.count_nonzero(varied == 1) < np.count_nonzero(usual == 1)
+        assert (varied[-4:] != usual[-4:]).any()
+    assert CohortRecord.from_json((tmp_path / "cohort.json").read_bytes()) == recipe.record
+
+
 def test_a_record_of_before_there_were_renderers_is_that_of_the_first_one(tmp_path):
     content = json.loads(CohortConfig(2, SHAPE, seed=4).record.to_json())
-    del content["renderer"], content["voxel_mm"], content["appearance"]
+    for name in ("renderer", "voxel_mm", "appearance", "flexion_deg", "thickness", "defects"):
+        del content[name]
     assert CohortRecord.from_json(json.dumps(content)) == CohortConfig(2, SHAPE, seed=4).record
 
 
@@ -241,6 +252,9 @@ def test_what_cannot_be_made_is_refused(tmp_path):
         CohortConfig(1, renderer="legs")
     with pytest.raises(ValueError, match="unknown appearance 't1'; there are: dess, any"):
         CohortConfig(1, appearance="t1")
+    for wrong in ({"flexion_deg": 45.0}, {"thickness": (2.0, 1.0)}, {"thickness": (0.0, 1.0)}, {"defects": 1.0}):
+        with pytest.raises(ValueError, match="knees are bent|factors of thickness|share of cartilage"):
+            CohortConfig(1, **wrong)
     with pytest.raises(ValueError, match="random-fields has the contrast of DESS only"):
         CohortConfig(1, renderer="random-fields", appearance="any")
     for sizes in ((0.0, 1.0, 1.0), (1.0, float("nan"), 1.0), (1.0, 1.0)):
