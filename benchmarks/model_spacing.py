@@ -4,6 +4,7 @@ Knees are deformed from two real label maps, cut out around the joint. Training 
 knee_a and rendered by `random-fields`. Test knees are deformed from knee_b and rendered by `leg`; beside them stand
 test knees rendered by `random-fields`. The networks are VGG16-UNets. At each point all of them see as many slices.
 
+    limit        What a perfect network loses by its voxels: it says of each of them how much of each tissue is in it.
     curve        One sagittal network for each voxel size of the model, on scans of OAI's voxels.
     protocols    One sagittal network for three protocols, against one for each of them on the voxels of the scan. Test
                  knees are of the three protocols, and of a fourth.
@@ -13,6 +14,7 @@ test knees rendered by `random-fields`. The networks are VGG16-UNets. At each po
 A network that is finished is not trained again, and results are kept in FOLDER/results.jsonl, so the command can be
 killed and repeated.
 
+    python benchmarks/model_spacing.py runs/spacing limit
     python benchmarks/model_spacing.py runs/spacing curve
     python benchmarks/model_spacing.py runs/spacing protocols
     python benchmarks/model_spacing.py runs/spacing views
@@ -35,6 +37,7 @@ from rich.table import Table
 from knee3d import api
 from knee3d.dataset.case_collection import Case, Split, load_cases
 from knee3d.dataset.manifest import ManifestRow, read_manifest, write_manifest
+from knee3d.geometry.axis_resampling import axis_grid, resample_axes
 from knee3d.geometry.box import box_between
 from knee3d.geometry.orientation import Side, to_canonical
 from knee3d.geometry.plane import Plane
@@ -42,6 +45,7 @@ from knee3d.geometry.volume import Volume
 from knee3d.inference.ensemble import ProbabilityWriter
 from knee3d.inference.trained_models import TrainedModels, load_models
 from knee3d.io.volume_file import read_volume, write_volume
+from knee3d.labels.label_names import LABEL_NAMES, labels_to_classes
 from knee3d.labels.label_scheme import FEMORAL, SCHEMES, TIBIAL
 from knee3d.morphometry.knee_measurements import measure_knee
 from knee3d.postprocess.assessment import assess_case
@@ -221,6 +225,31 @@ def segmented(trained: TrainedModels, image: Volume, name: str) -> Volume:
     return trained.ensemble.predict(image, name).labels
 
 
+def limit(folder: Folder) -> None:
+    """Score a perfect network of each voxel size on the two label maps."""
+    done = {(line["point"], line["case"]) for line in folder.lines() if line["what"] == "limit"}
+    for knee in ("knee_a", "knee_b"):
+        source = to_canonical(read_volume(REAL / f"{knee}_label.nrrd"))
+        truth = source.with_array(labels_to_classes(source.array, LABEL_NAMES["pymskt"], SCHEME))
+        for spacing in CURVE[1:]:
+            if (spacing, knee) not in done:
+                line = score(truth, by_perfect_network(truth, spacing), Side.RIGHT)
+                folder.keep([{"what": "limit", "point": spacing, "case": knee, "renderer": "", "voxels": "", **line}])
+    show(folder, "limit")
+
+
+def by_perfect_network(truth: Volume, spacing: str) -> Volume:
+    """Labels of a sagittal network with voxels of its own, whose probabilities are the shares of tissues."""
+    pixel, step = (float(mm) for mm in spacing.split(","))
+    grid = axis_grid(truth, (pixel, pixel, step))
+    best, labels = np.zeros(truth.shape, np.float32), np.zeros(truth.shape, np.uint8)
+    for label in range(SCHEME.classes):
+        share = truth.with_array((truth.array == label).astype(np.float32))
+        again = resample_axes(resample_axes(share, grid), share).array
+        labels[again > best], best = label, np.maximum(again, best)
+    return truth.with_array(labels)
+
+
 def curve(folder: Folder) -> None:
     """Train and score a model for each voxel size."""
     dataset = folder.dataset("oai", [OAI], [OAI])
@@ -361,7 +390,9 @@ def show(folder: Folder, what: str) -> None:
     Console(width=200).print(table)
 
 
-QUESTIONS: Mapping[str, Callable[[Folder], None]] = {"curve": curve, "protocols": protocols, "views": views}
+QUESTIONS: Mapping[str, Callable[[Folder], None]] = {
+    "limit": limit, "curve": curve, "protocols": protocols, "views": views,
+}  # fmt: skip
 
 
 def main() -> None:
