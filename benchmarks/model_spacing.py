@@ -5,23 +5,30 @@ knee_a and rendered by `random-fields`. Test knees are deformed from knee_b and 
 test knees rendered by `random-fields`. The networks are VGG16-UNets. At each point all of them see as many slices.
 
     limit        What a perfect network loses by its voxels: it says of each of them how much of each tissue is in it.
+    seconds      What a whole knee of OAI's size takes by three networks of each voxel size, see segment.py.
     curve        One sagittal network for each voxel size of the model, on scans of OAI's voxels.
     protocols    One sagittal network for three protocols, against one for each of them on the voxels of the scan. Test
                  knees are of the three protocols, and of a fourth.
     views        Three planes of one voxel size, on scans whose slices are thicker and thicker along one axis: what
                  fusion weights do they need?
+    summary      Write the means of all of these into model_spacing.json beside this file.
 
 A network that is finished is not trained again, and results are kept in FOLDER/results.jsonl, so the command can be
 killed and repeated.
 
     python benchmarks/model_spacing.py runs/spacing limit
+    python benchmarks/model_spacing.py runs/spacing seconds
     python benchmarks/model_spacing.py runs/spacing curve
     python benchmarks/model_spacing.py runs/spacing protocols
     python benchmarks/model_spacing.py runs/spacing views
+    python benchmarks/model_spacing.py runs/spacing summary
 """
 
 import argparse
+import ast
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -250,6 +257,36 @@ def by_perfect_network(truth: Volume, spacing: str) -> Volume:
     return truth.with_array(labels)
 
 
+def seconds(folder: Folder) -> None:
+    """Time a whole knee, and one with --fast, through networks of each voxel size that nobody trained."""
+    done = {line["point"] for line in folder.lines() if line["what"] == "seconds"}
+    script, labels = Path(__file__).with_name("segment.py"), REAL / "knee_b_label.nrrd"
+    for spacing in CURVE:
+        if spacing in done:
+            continue
+        command = [sys.executable, script, "--labels", labels, "--ways", "whole", "fast"]
+        said = subprocess.run([*command, "--spacing", spacing], capture_output=True, text=True, check=True).stdout
+        ways = dict(line.split(" ", 1) for line in said.splitlines() if line.startswith(("whole {", "fast {")))
+        results = {way: ast.literal_eval(one) for way, one in ways.items()}
+        if results["fast"]["whole_because"]:
+            raise SystemExit(f"{spacing}: --fast computed the whole knee: {results['fast']['whole_because']}")
+        found = {way: float(one["seconds"]) for way, one in results.items()}
+        folder.keep([{"what": "seconds", "point": spacing, "case": "knee_b", "renderer": "", "voxels": "", **found}])
+    show(folder, "seconds")
+
+
+def summary(folder: Folder) -> None:
+    """Write the means over test knees, and what was found about fusion weights."""
+    lines = folder.lines()
+    found: dict[str, list[dict[str, Any]]] = {}
+    for what in ("limit", "seconds", "curve", "protocols"):
+        means = means_of([line for line in lines if line["what"] == what])
+        keys = [dict(zip(("model", "renderer", "voxels"), key, strict=True)) for key in means]
+        rounded = [{name: round(one, 4) for name, one in values.items()} for values in means.values()]
+        found[what] = [key | values for key, values in zip(keys, rounded, strict=True)]
+    Path(__file__).with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+
+
 def curve(folder: Folder) -> None:
     """Train and score a model for each voxel size."""
     dataset = folder.dataset("oai", [OAI], [OAI])
@@ -378,20 +415,26 @@ def renderer_of(case: Case) -> str:
     return TESTED_ON if f"-{TESTED_ON}-" in case.name else TRAINED_ON
 
 
-def show(folder: Folder, what: str) -> None:
-    """Print means over the test knees: for each model, renderer and protocol."""
-    lines = [line for line in folder.lines() if line["what"] == what]
-    measures = [name for name in lines[0] if isinstance(lines[0][name], float)]
-    table = Table("model", "renderer", "voxels of the scan", "knees", *measures, title=what)
-    keys = dict.fromkeys((line["point"], line["renderer"], line["voxels"]) for line in lines)
-    for key in keys:
+def means_of(lines: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], dict[str, float]]:
+    """Means over the test knees, for each model, renderer and protocol."""
+    found = {}
+    for key in dict.fromkeys((line["point"], line["renderer"], line["voxels"]) for line in lines):
         mine = [line for line in lines if (line["point"], line["renderer"], line["voxels"]) == key]
-        table.add_row(*key, str(len(mine)), *(f"{mean(line[name] for line in mine):.3f}" for name in measures))
+        found[key] = {name: mean(line[name] for line in mine) for name in mine[0] if isinstance(mine[0][name], float)}
+    return found
+
+
+def show(folder: Folder, what: str) -> None:
+    """Print the means of a question."""
+    means = means_of([line for line in folder.lines() if line["what"] == what])
+    table = Table("model", "renderer", "voxels of the scan", *next(iter(means.values())), title=what)
+    for key, one in means.items():
+        table.add_row(*key, *(f"{value:.3f}" for value in one.values()))
     Console(width=200).print(table)
 
 
 QUESTIONS: Mapping[str, Callable[[Folder], None]] = {
-    "limit": limit, "curve": curve, "protocols": protocols, "views": views,
+    "limit": limit, "seconds": seconds, "summary": summary, "curve": curve, "protocols": protocols, "views": views,
 }  # fmt: skip
 
 

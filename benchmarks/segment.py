@@ -133,7 +133,8 @@ def make_knee(source: Volume, folder: Path) -> None:
     """DICOM whose brightness is the label: 30 for the first tissue, 60 for the second."""
     classes = labels_to_classes(source.array, LABEL_NAMES["pymskt"], SCHEMES[SCHEME])
     array = classes.astype(np.int16) * 30
-    array[:3] = 255  # more than the half percent that the window leaves out, so that it is 0 to 255
+    bright = np.random.default_rng(0).integers(250, 261, (3, *array.shape[1:]))  # of one value they would be padding
+    array[:3] = bright  # more than the half percent that the window leaves out, so that it is 0 to about 260
     series = Volume(array, source.affine)
     write_series(series, folder, Side.RIGHT, patient="made up", description="brightness is the label", seed=0)
 
