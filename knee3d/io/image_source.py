@@ -3,12 +3,12 @@
 import hashlib
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from knee3d.geometry.box import Box
 from knee3d.geometry.knee_image import KneeImage
 from knee3d.geometry.orientation import Side, check_axis_codes, to_canonical
 from knee3d.geometry.volume import Volume
@@ -100,29 +100,63 @@ class MaskFile:
     def on_grid_of(self, image: Volume) -> Volume:
         """The labels on the image's grid; nothing is resampled.
 
-        They may cover a part of the image, as programs leave empty slices and margins out. Programs round places, so
-        corners may be a tenth of the smallest side of a voxel apart.
+        They may cover a part of the image, as programs leave empty slices and margins out; a warning says so where
+        tissue reaches the edge of the part. Programs round places, so corners may be a tenth of the smallest side of a
+        voxel apart.
 
         Args:
             image: Canonical axes, not mirrored.
 
         Raises:
-            ValueError: They lie on another grid.
+            ValueError: They lie on another grid; or they are as many as every second (third, ...) voxel of the image,
+                at the places of the first ones: their affine was kept when they were made coarser.
         """
         tolerance = MASK_TOLERANCE * float(image.spacing_mm.min())
         if self.labels.same_grid(image, tolerance):
             return image.with_array(self.labels.array)
-        with suppress(ValueError):
-            return self.labels.padded_to(image, tolerance)
+        try:
+            box = image.box_of(self.labels, tolerance)
+        except ValueError:
+            raise self._not_on_grid(image, tolerance) from None
+        self._check_part(image, box)
+        return self.labels.padded_to(image, tolerance)
+
+    def _not_on_grid(self, image: Volume, tolerance: float) -> VolumeFileError:
         if self.labels.shape == image.shape:
             apart = self.labels.corners_apart_mm(image)
             problem = f"their corners are up to {apart:.3f} mm apart, {tolerance:.3f} mm may be"
         else:
             problem = f"in canonical axes it has {_grid(self.labels)} and the image {_grid(image)}"
-        raise VolumeFileError(
+        return VolumeFileError(
             f"mask {self.path} is not on the image's grid: {problem}; is it of another series? If not, resample it to "
             "the image (nearest neighbour)"
         )
+
+    def _check_part(self, image: Volume, box: Box) -> None:
+        """Refuse labels that look like every second voxel of the image, and warn where a part cuts through tissue."""
+        sides = list(zip(self.labels.shape, image.shape, box, strict=True))
+        coarser = self.label_names is None  # programs that name their labels know where they put them
+        if coarser and all(whole % mine == 0 and side.start in (0, whole - mine) for mine, whole, side in sides):
+            raise VolumeFileError(
+                f"mask {self.path} has {_voxels(self.labels.shape)} voxels at a corner of the image, which has "
+                f"{_voxels(image.shape)}: it looks as if it was made coarser and its affine was not changed; resample "
+                "it to the image (nearest neighbour). If it is a part of the image, pad it to the whole"
+            )
+        inner = [
+            (axis, end)
+            for axis, (_, whole, side) in enumerate(sides)
+            for end, at_edge in ((0, side.start == 0), (-1, side.stop == whole))
+            if not at_edge
+        ]
+        if any(np.take(self.labels.array, end, axis).any() for axis, end in inner):
+            log.warning(
+                "mask %s covers %s of %s voxels of the image, and tissue reaches its edge; beyond it is background",
+                self.path, _voxels(self.labels.shape), _voxels(image.shape),
+            )  # fmt: skip
+
+
+def _voxels(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def is_dicom_source(path: Path) -> bool:

@@ -193,6 +193,29 @@ def test_a_mask_on_another_grid_is_refused_with_both_grids(tmp_path):
         read_mask(tmp_path / "v.nii.gz", knee_like(Volume(LABELS, moved))).on_grid_of(Volume(LABELS, moved))
 
 
+@pytest.mark.parametrize("steps", [(2, 2, 1), (1, 1, 2), (3, 3, 3)])
+def test_a_mask_that_was_made_coarser_and_kept_its_affine_is_refused(tmp_path, steps):
+    labels = np.zeros((12, 12, 12), np.uint8)
+    labels[2:9, 3:9, 4:8] = 1
+    write_volume(Volume(labels[:: steps[0], :: steps[1], :: steps[2]], place()), tmp_path / "v.nii.gz")
+    image = Volume(labels, place())
+    with pytest.raises(VolumeFileError, match=r"v\.nii\.gz has .* at a corner of the image.*made coarser"):
+        read_mask(tmp_path / "v.nii.gz", knee_like(image)).on_grid_of(to_canonical(image))
+
+
+def test_a_part_that_cuts_through_tissue_is_warned_of(tmp_path, caplog):
+    labels = np.zeros((12, 12, 12), np.uint8)
+    labels[2:9, 3:9, 4:8] = 1
+    image = Volume(labels, place())
+    for stop, words in ((10, ""), (7, "covers")):
+        caplog.clear()
+        write_volume(Volume(labels[:stop], place()), tmp_path / "v.nii.gz")
+        found = read_mask(tmp_path / "v.nii.gz", knee_like(image)).on_grid_of(to_canonical(image))
+        assert np.count_nonzero(found.array) == np.count_nonzero(labels[:stop])
+        assert words in caplog.text
+        assert bool(caplog.text) == bool(words)
+
+
 def test_an_image_has_no_channels(tmp_path):
     nib.save(nib.Nifti1Image(CHANNELS, place()), tmp_path / "v.nii.gz")
     with pytest.raises(VolumeFileError, match="one number per voxel"):
