@@ -172,9 +172,14 @@ def write_segmentation_page(found: Segmentation, path: Path) -> Path:
     Args:
         found: The segmentation.
         path: The HTML file, which appears whole or not at all.
+
+    Raises:
+        ValueError: The path has another ending.
     """
     from knee3d.report.page import write_page
 
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"a report is an HTML page: name a file such as {path.with_suffix('.html')}, not {path}")
     image = found.labels.with_array(
         from_canonical(found.network_image, axis_codes(found.labels.affine), found.side).array
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,8 +140,7 @@ class Dataset(CaseCollection):
         return len(self.cases)
 
     def __repr__(self) -> str:
-        counts = Counter(case.split.value or "unlabelled" for case in self.cases)
-        splits = ", ".join(f"{number} {split}" for split, number in counts.items()) or "no knees"
+        splits = self.split_counts() or "no knees"
         return f"Dataset({str(self.folder)!r}, {splits}; {self.scheme.name}: {', '.join(self.scheme.names)})"
 
     def _of(self, split: Split) -> Dataset:

@@ -213,6 +213,8 @@ def evaluate_models(
     unseen = {Split.TEST: (Split.TRAIN, Split.VAL), Split.VAL: (Split.TRAIN,)}.get(split, ())
     check_dataset_matches(dataset, trained, cases, unseen)
     others = _of_other_voxels(dataset, trained, cases)
+    if split is Split.TRAIN:
+        log.warning("these are the training knees: the networks know them, and scores are better than of other knees")
     assessed: dict[str, dict[str, CaseAssessment]] = {}
     qualities: dict[str, QualityReport] = {}
     names = dataset.scheme.names

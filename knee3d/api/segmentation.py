@@ -97,6 +97,7 @@ class Segmentation:
             The path. The file appears whole or not at all.
 
         Raises:
+            ValueError: The path does not end in .html.
             OSError: The file cannot be written.
         """
         from knee3d.api.case_report import write_segmentation_page

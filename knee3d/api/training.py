@@ -27,6 +27,7 @@ from knee3d.geometry.view_names import OBLIQUE
 from knee3d.models.fusion_file import fusion_files, load_fusion
 from knee3d.models.model_folder import is_trained, list_networks, trained_views
 from knee3d.postprocess.confusion_matrix import OverlapScores
+from knee3d.progress import lines_shown
 
 if TYPE_CHECKING:
     from knee3d.training.config import RunOptions, TrainConfig
@@ -121,7 +122,8 @@ def train(
 ) -> KneeModel:
     """Train one network per plane and export each as a SavedModel. All visible GPUs share a batch (MirroredStrategy).
 
-    A plane that is already trained with the same settings on the same slices is left alone.
+    A plane that is already trained with the same settings on the same slices is left alone. Each epoch prints a line,
+    unless the logger "knee3d" has a handler or a level.
 
     Args:
         data: The dataset, with training and validation knees.
@@ -168,10 +170,11 @@ def train(
     views = _views(planes)
     if folds is None and fold is not None:
         raise ValueError("--fold needs --folds, how many there are")
-    if folds is None:
-        train_views(folder, views, Path(models), settings, options, where)
-    else:
-        cross_validate(folder, views, Path(models), settings, Folds(folds, fold), options, where)
+    with lines_shown():
+        if folds is None:
+            train_views(folder, views, Path(models), settings, options, where)
+        else:
+            cross_validate(folder, views, Path(models), settings, Folds(folds, fold), options, where)
     oblique = settings.sampling.directions if views == [OBLIQUE] and not trained_views(Path(models)) else 0
     return KneeModel(Path(models), SegmentConfig(oblique_views=oblique))
 

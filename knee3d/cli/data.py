@@ -1,7 +1,6 @@
 """Commands that prepare data: phantom, inspect, table, prepare, restore, audit."""
 
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,8 +207,7 @@ def prepare(table: Path, dataset: Path, **options: Any) -> None:
         options=choice_of(options),
         jobs=options["jobs"],
     )
-    counts = Counter(case.split or "unlabelled" for case in prepared.cases)
-    click.echo(f"{dataset}: {', '.join(f'{number} {split}' for split, number in counts.items())}")
+    click.echo(f"{dataset}: {prepared.split_counts()}")
 
 
 @click.command(cls=Command)

@@ -140,6 +140,11 @@ class CaseCollection:
             raise ValueError(f"{self.folder} has images windowed by different rules; run knee3d prepare again")
         return rules.pop()
 
+    def split_counts(self) -> str:
+        """How many cases each split has, in words, such as "5 train, 2 val, 1 test"; empty without cases."""
+        counts = Counter(case.split for case in self.cases)
+        return ", ".join(f"{counts[split]} {split.value or 'unlabelled'}" for split in Split if counts[split])
+
     def of_split(self, split: Split) -> tuple[Case, ...]:
         """The labelled cases of one split.
 
@@ -148,8 +153,8 @@ class CaseCollection:
         """
         chosen = tuple(case for case in self.cases if case.split is split and case.labelled)
         if not chosen:
-            counts = Counter(str(case.split) or "unlabelled" for case in self.cases)
-            raise ValueError(f"{self.folder} has no labelled {split} cases, only {dict(counts)}; see prepare --split")
+            counts = self.split_counts() or "none at all"
+            raise ValueError(f"{self.folder} has no labelled {split} cases, only {counts}; see prepare --split")
         return chosen
 
     def slice_paths(self, case: Case, plane: Plane, kind: str) -> list[Path]:

@@ -84,7 +84,10 @@ def read_array(path: Path) -> Volume:
         VolumeFileError: As for `read_volume`; complex numbers, or five axes.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; volumes are read from {', '.join(READABLE)}")
+        raise FileNotFoundError(
+            f"there is no file or folder {path}; volumes are read from {', '.join(READABLE)}, and DICOM from folders "
+            "and zips"
+        )
     _check_name(path)
     if not path.name.lower().endswith(READABLE):
         raise VolumeFileError(f"{path.name} is none of the forms that are read: {', '.join(READABLE)}; convert it")

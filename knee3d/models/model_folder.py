@@ -95,6 +95,8 @@ def list_networks(models: Path, need: bool = True) -> list[str]:
 
 def _nothing_trained(models: Path) -> FileNotFoundError:
     """What to say of a folder without networks, or with none but the oblique one, which is used on request only."""
+    if not models.is_dir():
+        return FileNotFoundError(f"there is no folder {models}; a models folder is what knee3d-train writes")
     if _is_anywhere(models, OBLIQUE):
         return FileNotFoundError(f"{models} holds no trained plane; to use its oblique network give --views oblique:N")
     return FileNotFoundError(f"{models} holds no trained plane; train first: knee3d-train DATASET --models {models}")

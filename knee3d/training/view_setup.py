@@ -101,7 +101,8 @@ def make_view_setup(name: str, config: TrainConfig, cases: Sequence[Case]) -> Vi
         own = model_spacings(choice, planes, spacings)
         return ViewSetup(name, sampler, middle, whole_slices_only=whole, model_spacing_mm=own)
     if name != OBLIQUE:
-        raise ValueError(f"there is no view {name!r}; there are {', '.join(PLANES)}, {SHARED}, {OBLIQUE} and {SOLID}")
+        names = ", ".join(["all", *PLANES, SHARED, OBLIQUE])
+        raise ValueError(f"there is no view {name!r}; there are {names} and {SOLID}")
     numbers = [np.median(spacings.min(axis=1))] if choice in (None, AUTO_SPACING) else _one_number(str(choice))
     spacing = numbers[0]
     if not FINEST_MM <= spacing <= COARSEST_MM:
