@@ -4,6 +4,7 @@ Tests compare each list with the table that it stands for.
 """
 
 from collections.abc import Collection, Iterable
+from difflib import get_close_matches
 
 NETWORKS = ("unet", "fcn", "deconvnet", "deeplab", "segnet", "pspnet", "fpn", "linknet", "unet3d")
 """Architectures, keys of `networks.architecture.NETWORKS`."""
@@ -44,6 +45,10 @@ MOST_OBLIQUE_VIEWS = 30
 """The largest number of directions of oblique slices."""
 
 
+MANY = 12
+"""Of more choices than this, the one that was probably meant is named first."""
+
+
 def check_choice(name: str, value: object, known: Iterable[object]) -> None:
     """Refuse a value that is none of the known ones.
 
@@ -62,7 +67,9 @@ def check_choice(name: str, value: object, known: Iterable[object]) -> None:
     """
     values: Collection[object] = tuple(known)
     if value not in values:
-        raise ValueError(f"unknown {name} {value!r}; there are: {', '.join(map(str, values))}")
+        close = get_close_matches(str(value), [str(one) for one in values], 1) if len(values) > MANY else []
+        hint = f"did you mean {close[0]!r}? There are" if close else "there are"
+        raise ValueError(f"unknown {name} {value!r}; {hint}: {', '.join(map(str, values))}")
 
 
 AUTO_SPACING, NATIVE_SPACING = "auto", "native"

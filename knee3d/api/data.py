@@ -18,7 +18,7 @@ from knee3d.dataset.audit import DatasetAudit, audit_case, audit_summary, flag_o
 from knee3d.dataset.case_collection import CASES_FILE, Case, CaseCollection, Split, load_cases, save_cases
 from knee3d.dataset.discovery import discover_cases
 from knee3d.dataset.manifest import ManifestRow, read_manifest, write_manifest
-from knee3d.dataset.preparation import PrepareConfig, assign_splits, load_finished_case, prepare_knees
+from knee3d.dataset.preparation import PrepareConfig, assign_splits, check_splits, load_finished_case, prepare_knees
 from knee3d.geometry.orientation import from_canonical
 from knee3d.io.image_source import DEFAULT_OPTIONS, ReadOptions
 from knee3d.io.label_names_file import LABELS_FILE, read_label_names
@@ -221,6 +221,7 @@ def prepare_dataset(
     beside = table.parent / LABELS_FILE
     source = labels or (str(beside) if beside.is_file() else None)
     preparation = replace(preparation, label_names=read_label_names(source, preparation.scheme) if source else None)
+    check_splits(knees, preparation)
     known = load_cases(folder) if (folder / CASES_FILE).is_file() else CaseCollection(folder, preparation.scheme, ())
     _check_same_dataset(known, knees, preparation, table)
     cases = {knee.case: case for knee in knees if (case := load_finished_case(knee, folder, preparation))}

@@ -21,7 +21,7 @@ def main() -> None:
 
     \b
     Try it:          knee3d demo
-    Your own knees:  knee3d prepare knees.csv data/oai
+    Your own knees:  knee3d prepare knees.csv data/oai --scheme compartments
                      knee3d-train data/oai --plane all --models models
                      knee3d fuse data/oai --models models
                      knee3d evaluate data/oai --models models --out results

@@ -236,7 +236,7 @@ def restore(dataset: Path, case: str, out: Path, mask: bool) -> None:
 @click.argument("dataset", type=FOLDER)
 @click.option("--out", type=FOLDER, default="audit")
 def audit(dataset: Path, out: Path) -> None:
-    """Look DATASET over: counts, outliers, leaks, and a picture of every case with its mask.
+    """Check DATASET: counts, outliers, leaks, and a picture of every case with its mask.
 
     \b
     knee3d audit data/oai --out audit

@@ -22,7 +22,7 @@ from knee3d.dataset.intensity import (
 )
 from knee3d.dataset.manifest import ManifestRow
 from knee3d.dataset.png_slices import write_slices_in_background
-from knee3d.dataset.split import check_no_leak, split_patients
+from knee3d.dataset.split import check_fractions, check_no_leak, split_patients
 from knee3d.geometry.knee_image import KneeImage
 from knee3d.geometry.orientation import Side, axis_codes, to_canonical
 from knee3d.geometry.plane import Plane
@@ -239,6 +239,19 @@ def assign_splits(cases: Sequence[Case], knees: Sequence[ManifestRow], preparati
     assigned = tuple(replace(case, split=splits.get(case.name, Split.NONE)) for case in cases)
     check_no_leak((case.patient, case.split) for case in assigned if case.labelled)
     return assigned
+
+
+def check_splits(knees: Sequence[ManifestRow], preparation: PrepareConfig) -> None:
+    """Refuse, before anything is prepared, what `assign_splits` would refuse afterwards.
+
+    Raises:
+        ValueError: A patient would be in two splits, the fractions are none, or there are too few patients.
+    """
+    labelled = [knee for knee in knees if knee.mask is not None]
+    if any(knee.split is None for knee in labelled):
+        check_fractions(len({knee.patient for knee in labelled}), preparation.fractions)
+    else:
+        check_no_leak((knee.patient, knee.split or Split.NONE) for knee in labelled)
 
 
 def source_fingerprint(knee: ManifestRow) -> str:

@@ -8,6 +8,26 @@ import numpy as np
 from knee3d.dataset.case_collection import CaseCollection, Split
 
 
+def check_fractions(patients: int, fractions: tuple[float, float, float]) -> None:
+    """Refuse shares of patients that are none.
+
+    Args:
+        patients: The number of patients who are to be divided.
+        fractions: For train, val and test.
+
+    Raises:
+        ValueError: The fractions are not a division of 1, or there are too few patients for them.
+    """
+    wanted = np.array(fractions)
+    if wanted.shape != (3,) or not (wanted >= 0).all() or wanted[0] == 0 or abs(wanted.sum() - 1) > 1e-6:
+        raise ValueError(f"--split needs three fractions that add up to 1, train above 0; got {fractions}")
+    if patients < np.count_nonzero(wanted):
+        raise ValueError(
+            f"{patients} labelled patients cannot fill {np.count_nonzero(wanted)} splits {fractions}; add "
+            "patients, or leave a split out (--split 0.5,0.5,0 has no test)"
+        )
+
+
 def split_patients(patients: Sequence[str], fractions: tuple[float, float, float], seed: int) -> dict[str, Split]:
     """Assign every patient to one split.
 
@@ -25,14 +45,8 @@ def split_patients(patients: Sequence[str], fractions: tuple[float, float, float
     from sklearn.model_selection import GroupShuffleSplit  # here, as it takes a second to import
 
     unique = np.array(sorted(set(patients)))
+    check_fractions(len(unique), fractions)
     wanted = np.array(fractions)
-    if wanted.shape != (3,) or not (wanted >= 0).all() or wanted[0] == 0 or abs(wanted.sum() - 1) > 1e-6:
-        raise ValueError(f"--split needs three fractions that add up to 1, train above 0; got {fractions}")
-    if len(unique) < np.count_nonzero(wanted):
-        raise ValueError(
-            f"{len(unique)} labelled patients cannot fill {np.count_nonzero(wanted)} splits {fractions}; add "
-            "patients, or leave a split out (--split 0.5,0.5,0 has no test)"
-        )
     counts = np.where(wanted[1:] > 0, np.maximum(1, np.rint(wanted[1:] * len(unique))), 0).astype(int)
     while counts.sum() >= len(unique):
         counts[counts.argmax()] -= 1

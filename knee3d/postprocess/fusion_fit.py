@@ -106,9 +106,9 @@ def fusion_with_given_weights(
         ValueError: There is no case or no tissue in them, or the weights are not for their views.
     """
     views, _ = _views_and_patients(paths)
-    check_weights(weights, rule)
     if set(weights) != set(views):
         raise ValueError(f"weights are for {sorted(weights)}, but views are {sorted(views)}")
+    check_weights(weights, rule)
     ordered, equal = {view: weights[view] for view in views}, [1 / len(views)] * len(views)
     tried: list[Shares] = [[*ordered.values()], equal, *np.eye(len(views)).tolist()]
     matrices = np.sum([[case.confusion(each, rule) for each in tried] for case in map(load_candidates, paths)], axis=0)

@@ -30,7 +30,7 @@ FEW_PATIENTS = 10
 """Below this, bootstrap intervals are rough, and too narrow: they know no other patients than these few."""
 SHOWN = {
     "dice": "Dice",
-    "volume_difference": "volume difference",
+    "volume_difference": "relative volume difference",
     "assd_mm": "ASSD mm",
     "hd95_mm": "HD95 mm",
 }

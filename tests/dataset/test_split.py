@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from knee3d.api.data import prepare
 from knee3d.dataset.case_collection import CaseCollection, Split
 from knee3d.dataset.split import Folds, check_no_leak, dataset_of_fold, split_patients
 
@@ -82,3 +83,24 @@ def test_folds_that_cannot_be_are_refused(balls, folds):
 def test_folds_that_are_not_there_are_refused(count, only):
     with pytest.raises(ValueError, match=r"--fold must be 1 to"):
         Folds(count, only)
+
+
+@pytest.mark.parametrize(
+    ("patients", "splits", "fractions", "words"),
+    [
+        (3, ("", "", ""), (0.5, 0.5, 0.5), "three fractions that add up to 1"),
+        (2, ("", ""), (0.5, 0.25, 0.25), "2 labelled patients cannot fill 3 splits"),
+        (1, ("train", "test"), (0.7, 0.15, 0.15), "P0"),
+    ],
+)
+def test_a_split_that_is_none_is_refused_before_anything_is_prepared(tmp_path, patients, splits, fractions, words):
+    told = any(splits)
+    lines = ["case,patient,visit,side,image,mask" + ",split" * told]
+    for number, split in enumerate(splits):
+        for kind in ("image", "mask"):
+            (tmp_path / f"{kind}{number}.nii.gz").touch()  # empty: whoever reads one fails otherwise
+        lines.append(f"K{number},P{number % patients},,R,image{number}.nii.gz,mask{number}.nii.gz" + f",{split}" * told)
+    (tmp_path / "knees.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=words):
+        prepare(tmp_path / "knees.csv", tmp_path / "dataset", split=fractions, labels="pymskt")
+    assert not (tmp_path / "dataset").exists()

@@ -65,7 +65,7 @@ def test_image_from_a_folder_is_dicom(tmp_path):
     np.testing.assert_array_equal(reorient(volume, "IPL").array, array)
     assert side is Side.LEFT
     for choice in (ReadOptions("2"), ReadOptions(echo="2")):
-        with pytest.raises(DicomError, match="choose by"):
+        with pytest.raises(DicomError, match="choose by|give the folder of one of them, or its number or UID"):
             read_image(tmp_path / "knee", choice)
 
 

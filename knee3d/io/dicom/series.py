@@ -258,8 +258,8 @@ def _choose_series(found: Sequence[Series], folder: Path, series: str | None) ->
         count = "more than one series" if series is None else f"{len(meant)} series that match {series!r}"
         listing = "\n  ".join(map(str, found))
         raise DicomError(
-            f"{folder} holds {count}; choose by --series, or in a table by a column series, its number or UID (knee3d "
-            f"inspect shows more):\n  {listing}"
+            f"{folder} holds {count}; give the folder of one of them, or its number or UID (--series, or a column "
+            f"series of a table; knee3d inspect shows more):\n  {listing}"
         )
     return meant[0]
 
