@@ -284,7 +284,8 @@ def summary(folder: Folder) -> None:
         keys = [dict(zip(("model", "renderer", "voxels"), key, strict=True)) for key in means]
         rounded = [{name: round(one, 4) for name, one in values.items()} for values in means.values()]
         found[what] = [key | values for key, values in zip(keys, rounded, strict=True)]
-    Path(__file__).with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+    seen = show_views([line for line in lines if line["what"] == "views"])
+    Path(__file__).with_suffix(".json").write_text(json.dumps(found | {"views": seen}, indent=1) + "\n")
 
 
 def curve(folder: Folder) -> None:
@@ -354,12 +355,10 @@ def of_shares(views: Sequence[np.ndarray], truth: np.ndarray) -> list[float]:
 
 
 def by_detail(shares: Sequence[float], spacing_mm: Sequence[float], power: float) -> tuple[float, ...]:
-    """Weights that go down with the detail that slices of a plane lack: (model's pixel / scan's pixel) ^ power."""
-    pixel = float(MODEL.split(",")[0])
-    scaled = [
-        share * (pixel / max(pixel, *np.delete(spacing_mm, Plane(plane).axis))) ** power
-        for plane, share in zip(PLANES, shares, strict=True)
-    ]
+    """Weights that fall with the detail that slices of a plane lack: (pixel that is known / scan's pixel) ^ power."""
+    known = np.maximum(float(MODEL.split(",")[0]), OAI)
+    ratios = [min(1.0, *np.delete(known / spacing_mm, Plane(plane).axis)) for plane in PLANES]
+    scaled = [share * ratio**power for share, ratio in zip(shares, ratios, strict=True)]
     return tuple(share / sum(scaled) for share in scaled)
 
 
@@ -368,46 +367,41 @@ def nearest(shares: Sequence[float]) -> int:
     return int(np.argmin(np.square(np.array(SHARES) - shares).sum(axis=1)))
 
 
-def show_views(lines: Sequence[Mapping[str, Any]]) -> None:
-    """Print what validation knees say about weights, and what test knees gain by it."""
-    scans = list(dict.fromkeys(tuple(line["spacing_mm"]) for line in lines))
+def show_views(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Print what validation knees say about weights, and what test knees gain by it.
 
-    def over_knees(split: str, renderer: str, scan: Sequence[float]) -> np.ndarray:
-        mine = [
-            one["dice"]
-            for one in lines
-            if (one["split"], one["renderer"], tuple(one["spacing_mm"])) == (split, renderer, scan)
-        ]
-        return np.mean(mine, axis=0)
-
-    val = {scan: over_knees("val", TRAINED_ON, scan) for scan in scans}
+    Returns:
+        The same, for `summary`.
+    """
+    dice: dict[tuple[str, str, tuple[float, ...]], list[list[float]]] = {}
+    for line in lines:
+        scan = tuple(round(mm, 2) for mm in line["spacing_mm"])
+        dice.setdefault((line["split"], line["renderer"], scan), []).append(line["dice"])
+    over_knees = {key: np.mean(values, axis=0) for key, values in dice.items()}
+    scans = sorted({scan for _, _, scan in dice}, key=lambda scan: (scan[0], scan[2]))
+    val = {scan: over_knees["val", TRAINED_ON, scan] for scan in scans}
     usual = SHARES[int(val[scans[0]].argmax())]
     of_power = {
         power: mean(float(val[scan][nearest(by_detail(usual, scan, power))]) for scan in scans) for power in POWERS
     }
     best = max(of_power, key=lambda power: of_power[power])
     print(f"weights of {PLANES} on the first scan: {usual}; mean Dice of validation for each power: {of_power}")
-    table = Table(
-        "scan mm",
-        "best weights (val)",
-        "weights of the rule",
-        "renderer of test knees",
-        *PLANES,
-        "as on the first scan",
-        f"rule, power {best:g}",
-        "best of val",
-    )
+    table = Table("scan mm", "best (val)", "rule", "test", *PLANES, "first", f"rule ^{best:g}", "best", title="views")
+    rows = []
     for scan in scans:
-        rule = by_detail(usual, scan, best)
+        rule, fitted = by_detail(usual, scan, best), int(val[scan].argmax())
         for renderer in (TESTED_ON, TRAINED_ON):
-            test = over_knees("test", renderer, scan)
-            alone = [test[nearest([float(plane == one) for one in PLANES])] for plane in PLANES]
-            row = (*alone, test[nearest(usual)], test[nearest(rule)], test[int(val[scan].argmax())])
-            table.add_row(
-                " x ".join(f"{mm:.2g}" for mm in scan), str(SHARES[int(val[scan].argmax())]),
-                str(tuple(round(share, 2) for share in rule)), renderer, *(f"{one:.3f}" for one in row),
-            )  # fmt: skip
+            test = over_knees["test", renderer, scan]
+            found = {plane: test[nearest([float(plane == one) for one in PLANES])] for plane in PLANES}
+            found |= {"first": test[nearest(usual)], "rule": test[nearest(rule)], "best": test[fitted]}
+            found = {name: round(float(one), 4) for name, one in found.items()}
+            weights = {"fitted": SHARES[fitted], "rule_weights": [round(share, 3) for share in rule]}
+            rows.append({"scan": scan, "renderer": renderer, **weights, **found})
+            voxels = " x ".join(f"{mm:g}" for mm in scan)
+            values = [f"{one:.3f}" for one in found.values()]
+            table.add_row(voxels, str(SHARES[fitted]), str(weights["rule_weights"]), renderer, *values)
     Console(width=200).print(table)
+    return {"first_weights": usual, "val_dice_of_power": of_power, "rows": rows}
 
 
 def renderer_of(case: Case) -> str:

@@ -7,7 +7,7 @@ of the image slab by slab: a probability volume on the network's grid is never h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeGuard, TypeVar
 
 import numpy as np
@@ -35,10 +35,12 @@ class ResampledView(Generic[AnyView]):
         view: The view on the resampled image. It predicts slab after slab, along one axis.
         spacing_mm: Voxel size of the network along Inferior, Posterior, Left. Along an axis on which the image has
             this voxel size, nothing is resampled.
+        trained_mm: Voxel size of the scans that the network was trained on, along these axes. None: as its own.
     """
 
     view: AnyView
     spacing_mm: tuple[float, float, float]
+    trained_mm: tuple[float, float, float] | None = None
 
     @property
     def predictor(self) -> Classifier:
@@ -60,7 +62,7 @@ class ResampledView(Generic[AnyView]):
 
     def knowing(self: ResampledView[PlaneView], known: PredictedSlices) -> ResampledView[PlaneView]:
         """The same view of a plane, which need not compute some slices of its own voxels again."""
-        return ResampledView(self.view.knowing(known), self.spacing_mm)
+        return replace(self, view=self.view.knowing(known))
 
     def steps(self, image: Volume) -> int:
         """See `View`: steps of the view on the resampled image."""
@@ -106,12 +108,14 @@ def detail_factor(view: View, image: Volume) -> float:
     """What the fusion weight of a view is multiplied by, as its slices lack detail that its network knows.
 
     Axial and coronal slices of a scan whose sagittal slices are 4 mm apart have pixels 4 mm long. The factor is (pixel
-    of the network / pixel of the scan) ^ `DETAIL_POWER` along the coarsest direction of the slices, and 1 where the
-    scan is as fine. It is 1, too, for views that are not resampled, or that do not look at a plane.
+    that the network knows / pixel of the scan) ^ `DETAIL_POWER` along the direction in which this is the smallest, and
+    1 where the scan is as fine. A network knows its own pixels, or those of its training scans where they are larger.
+    The factor is 1, too, for views that are not resampled, or that do not look at a plane.
     """
     if not isinstance(view, ResampledView) or not isinstance(view.view, PlaneView):
         return 1.0
-    ratio = float(np.delete(np.array(view.spacing_mm) / image.spacing_mm, view.view.plane.axis).min())
+    known_mm = np.maximum(view.spacing_mm, view.trained_mm or view.spacing_mm)
+    ratio = float(np.delete(known_mm / image.spacing_mm, view.view.plane.axis).min())
     return 1.0 if ratio > 1 - SAME else ratio**DETAIL_POWER
 
 

@@ -235,13 +235,14 @@ def _views(cards: Mapping[str, Cards], engine: "Backend | None", oblique: int) -
     for name, ones in cards.items():
         if name == OBLIQUE:
             continue
-        own = next(iter(ones.values())).resampled_to
+        card = next(iter(ones.values()))
+        own, trained = card.resampled_to, card.spacing_mm
         if name == SOLID:
             patches = PatchView(predictors[name])
-            views[name] = patches if own is None else ResampledView(patches, own)
+            views[name] = patches if own is None else ResampledView(patches, own, trained)
         else:
             slices = PlaneView(Plane(name), predictors[name])
-            views[name] = slices if own is None else ResampledView(slices, own)
+            views[name] = slices if own is None else ResampledView(slices, own, trained)
     if oblique:
         home, card = next(iter(cards[OBLIQUE].items()))
         path, spacing = home / OBLIQUE / CARD, np.array(card.spacing_mm)

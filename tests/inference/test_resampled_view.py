@@ -129,6 +129,8 @@ def test_a_view_counts_less_where_the_scan_hardly_shows_its_slices():
     np.testing.assert_allclose(found.fused.array, sum(expected[name] * part for name, part in parts.items()), atol=1e-6)
     fine = Volume(np.full((20, 20, 30), 99, np.uint8), np.diag([0.5, 0.4, 0.5 * 1.002, 1]))
     assert ensemble.predict(fine, "").weights is ensemble.weights
+    used_to = {name: ResampledView(view.view, view.spacing_mm, (0.5, 0.5, 2.0)) for name, view in views.items()}
+    assert Ensemble(used_to, ensemble.weights).predict(thick, "").weights is ensemble.weights
 
 
 def test_a_view_on_the_voxels_of_the_scan_keeps_its_weight():
