@@ -113,7 +113,7 @@ def segment_case(
     (folder / SOURCE).write_text(stat_fingerprint(source.path))
     if content_fingerprint(source.path) != content:
         raise ValueError(f"{source.path} was changed while it was segmented; run it again")
-    weights = found.fusion_weights.items()
+    weights = trained.ensemble.weights.items()
     record = SegmentationRecord(
         knee3d=__version__,
         case=case.case,

@@ -22,7 +22,6 @@ from knee3d.inference.roi import localize_roi, survey_length, surveying_view, to
 from knee3d.inference.trained_models import TrainedModels
 from knee3d.labels.laterality import check_side
 from knee3d.morphometry.volumes import tissue_volumes
-from knee3d.postprocess.blend import Weights
 from knee3d.postprocess.cleaning import clean_labels
 from knee3d.postprocess.quality import check_quality
 from knee3d.progress import progress
@@ -75,7 +74,7 @@ def segment_image(
             del found  # otherwise there would be two in memory
             why = "tissue reaches the edge of the region of interest"
             found = ensemble.predict(pixels, title, None, writer)
-        labels, predictions, weights = found.labels, found.view_predictions, found.weights
+        labels, predictions = found.labels, found.view_predictions
         probabilities = _around_tissue(found.fused, labels)
         del found
     scheme = trained.scheme
@@ -95,13 +94,13 @@ def segment_image(
         why,
         pixels,
         labels,
-        weights,
-        _made_by(trained, weights),
+        _made_by(trained),
     )
 
 
-def _made_by(trained: TrainedModels, weights: Weights) -> dict[str, str]:
+def _made_by(trained: TrainedModels) -> dict[str, str]:
     """What makes labels, in words."""
+    weights = trained.ensemble.weights
     return {
         "knee3d": __version__,
         "networks": "  ".join(f"{view} {fingerprint[:12]}" for view, fingerprint in trained.fingerprints.items()),

@@ -16,7 +16,6 @@ from knee3d.io.slicer_segmentation import ENDING as SLICER_ENDING
 from knee3d.io.slicer_segmentation import segmentation_header
 from knee3d.io.volume_file import write_volume
 from knee3d.labels.label_scheme import LabelScheme
-from knee3d.postprocess.blend import Weights
 from knee3d.postprocess.quality import QualityReport
 
 
@@ -37,8 +36,6 @@ class Segmentation:
         computed_whole_because: Why the whole knee was computed though `fast` was set; empty otherwise.
         network_image: (I, P, L) uint8: what the networks saw, in canonical axes, a left knee mirrored to a right one.
         network_labels: The labels on the grid of `network_image`.
-        fusion_weights: Name of each view to its fusion weight, or to one weight for each class. A view whose slices the
-            scan hardly shows has a smaller one than in the model.
         made_by: What made the labels, in words: networks, weights, version. It names no patient.
     """
 
@@ -53,7 +50,6 @@ class Segmentation:
     computed_whole_because: str
     network_image: Volume
     network_labels: Volume
-    fusion_weights: Weights
     made_by: Mapping[str, str] = field(default_factory=dict)
 
     def measure(self) -> Measurements:

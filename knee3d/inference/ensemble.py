@@ -12,8 +12,7 @@ from knee3d.geometry.box import Box, bounding_box, whole_box
 from knee3d.geometry.volume import Volume
 from knee3d.inference.prediction import View
 from knee3d.inference.rectangles import slice_relative_to
-from knee3d.inference.resampled_view import detail_factor
-from knee3d.postprocess.blend import BlendAccumulator, Weights, check_weights, scale_weights
+from knee3d.postprocess.blend import BlendAccumulator, Weights, check_weights
 from knee3d.postprocess.decision import check_thresholds, decide_labels
 from knee3d.postprocess.quality import ViewAccumulator, ViewPrediction
 from knee3d.progress import progress
@@ -41,13 +40,11 @@ class EnsemblePrediction:
             box that holds it.
         labels: What they amount to, uint8, of the whole image.
         view_predictions: View name to the labels and the entropy of that view.
-        weights: View name to the fusion weight that the view had, see `Ensemble.weights_for`.
     """
 
     fused: Volume
     labels: Volume
     view_predictions: Mapping[str, ViewPrediction]
-    weights: Weights
 
 
 @dataclass(frozen=True)
@@ -86,10 +83,6 @@ class Ensemble:
         """Background included."""
         return next(iter(self.views.values())).predictor.classes
 
-    def weights_for(self, image: Volume) -> Weights:
-        """The fusion weights for an image: smaller ones for views whose slices it hardly shows, see `detail_factor`."""
-        return scale_weights(self.weights, {name: detail_factor(view, image) for name, view in self.views.items()})
-
     def predict(
         self, image: Volume, title: str, region: np.ndarray | None = None, keep: ProbabilityWriter | None = None
     ) -> EnsemblePrediction:
@@ -105,8 +98,7 @@ class Ensemble:
         """
         box = _box(image, region)
         grid, inside = image.part(box), None if region is None else region[box]
-        weights = self.weights_for(image)
-        pool = BlendAccumulator(grid, self.classes, weights, self.rule)
+        pool = BlendAccumulator(grid, self.classes, self.weights, self.rule)
         predictions = {}
         with progress(title, sum(view.steps(image) for view in self.views.values())) as advance:
             for name, view in self.views.items():
@@ -123,8 +115,7 @@ class Ensemble:
                 if keep is not None and kept is not None:
                     keep.write(name, image.with_array(kept))
         fused = pool.finish(inside)
-        labels = decide_labels(fused, self.thresholds).padded_to(image)
-        return EnsemblePrediction(fused, labels, predictions, weights)
+        return EnsemblePrediction(fused, decide_labels(fused, self.thresholds).padded_to(image), predictions)
 
 
 def _box(image: Volume, region: np.ndarray | None) -> Box:

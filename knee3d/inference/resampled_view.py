@@ -7,13 +7,13 @@ of the image slab by slab: a probability volume on the network's grid is never h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeGuard, TypeVar
 
 import numpy as np
 from scipy import sparse
 
-from knee3d.geometry.axis_resampling import SAME, axis_grid, filter_axis, grid_filters, resample_axes
+from knee3d.geometry.axis_resampling import axis_grid, filter_axis, grid_filters, resample_axes
 from knee3d.geometry.box import Box, bounding_box, whole_box
 from knee3d.geometry.volume import Volume
 from knee3d.inference.patch_view import PatchView
@@ -21,10 +21,6 @@ from knee3d.inference.prediction import BATCH_PIXELS, Classifier, Part, PlaneVie
 from knee3d.threads import map_on_all_cores
 
 AnyView = TypeVar("AnyView", PlaneView, PatchView)
-
-DETAIL_POWER = 2.0
-"""How fast the fusion weight of a view falls with the detail that its slices lack, see `detail_factor`: measured by
-`benchmarks/model_spacing.py views`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +31,10 @@ class ResampledView(Generic[AnyView]):
         view: The view on the resampled image. It predicts slab after slab, along one axis.
         spacing_mm: Voxel size of the network along Inferior, Posterior, Left. Along an axis on which the image has
             this voxel size, nothing is resampled.
-        trained_mm: Voxel size of the scans that the network was trained on, along these axes. None: as its own.
     """
 
     view: AnyView
     spacing_mm: tuple[float, float, float]
-    trained_mm: tuple[float, float, float] | None = None
 
     @property
     def predictor(self) -> Classifier:
@@ -62,7 +56,7 @@ class ResampledView(Generic[AnyView]):
 
     def knowing(self: ResampledView[PlaneView], known: PredictedSlices) -> ResampledView[PlaneView]:
         """The same view of a plane, which need not compute some slices of its own voxels again."""
-        return replace(self, view=self.view.knowing(known))
+        return ResampledView(self.view.knowing(known), self.spacing_mm)
 
     def steps(self, image: Volume) -> int:
         """See `View`: steps of the view on the resampled image."""
@@ -102,21 +96,6 @@ class ResampledView(Generic[AnyView]):
             cut = [slice(max(want.start - have.start, 0), max(want.stop - have.start, 0))
                    for have, want in zip(index, needed, strict=True)]  # fmt: skip
             yield part[tuple(cut)]
-
-
-def detail_factor(view: View, image: Volume) -> float:
-    """What the fusion weight of a view is multiplied by, as its slices lack detail that its network knows.
-
-    Axial and coronal slices of a scan whose sagittal slices are 4 mm apart have pixels 4 mm long. The factor is (pixel
-    that the network knows / pixel of the scan) ^ `DETAIL_POWER` along the direction in which this is the smallest, and
-    1 where the scan is as fine. A network knows its own pixels, or those of its training scans where they are larger.
-    The factor is 1, too, for views that are not resampled, or that do not look at a plane.
-    """
-    if not isinstance(view, ResampledView) or not isinstance(view.view, PlaneView):
-        return 1.0
-    known_mm = np.maximum(view.spacing_mm, view.trained_mm or view.spacing_mm)
-    ratio = float(np.delete(known_mm / image.spacing_mm, view.view.plane.axis).min())
-    return 1.0 if ratio > 1 - SAME else ratio**DETAIL_POWER
 
 
 SurveyedView = PlaneView | ResampledView[PlaneView]

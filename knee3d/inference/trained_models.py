@@ -235,14 +235,13 @@ def _views(cards: Mapping[str, Cards], engine: "Backend | None", oblique: int) -
     for name, ones in cards.items():
         if name == OBLIQUE:
             continue
-        card = next(iter(ones.values()))
-        own, trained = card.resampled_to, card.spacing_mm
+        own = next(iter(ones.values())).resampled_to
         if name == SOLID:
             patches = PatchView(predictors[name])
-            views[name] = patches if own is None else ResampledView(patches, own, trained)
+            views[name] = patches if own is None else ResampledView(patches, own)
         else:
             slices = PlaneView(Plane(name), predictors[name])
-            views[name] = slices if own is None else ResampledView(slices, own, trained)
+            views[name] = slices if own is None else ResampledView(slices, own)
     if oblique:
         home, card = next(iter(cards[OBLIQUE].items()))
         path, spacing = home / OBLIQUE / CARD, np.array(card.spacing_mm)

@@ -86,24 +86,6 @@ def select_weights(weights: Weights, names: Iterable[str]) -> Weights:
     return {name: weight.tolist() for name, weight in scaled.items()}
 
 
-def scale_weights(weights: Weights, factors: Mapping[str, float]) -> Weights:
-    """Weights multiplied by a factor for each view, and scaled to add up to 1 again.
-
-    Args:
-        weights: View name to weight, or to a weight for each class.
-        factors: View name to a factor of more than 0. Where all are 1, the weights stay as they are, bit for bit.
-
-    Example:
-        >>> scale_weights({"axial": 0.5, "sagittal": 0.5}, {"axial": 0.25, "sagittal": 1.0})
-        {'axial': 0.2, 'sagittal': 0.8}
-    """
-    if all(factor == 1 for factor in factors.values()):
-        return weights
-    scaled = {name: np.asarray(weight, dtype=np.float64) * factors[name] for name, weight in weights.items()}
-    total = np.sum(list(scaled.values()), axis=0)
-    return {name: (weight / total).tolist() for name, weight in scaled.items()}
-
-
 def check_weights(weights: Weights, rule: str = "linear") -> None:
     """Refuse weights that would not blend probabilities into probabilities.
 

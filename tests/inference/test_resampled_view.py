@@ -13,7 +13,7 @@ from knee3d.inference import resampled_view
 from knee3d.inference.ensemble import Ensemble
 from knee3d.inference.patch_view import PatchView
 from knee3d.inference.prediction import PlaneView
-from knee3d.inference.resampled_view import DETAIL_POWER, ResampledView, detail_factor
+from knee3d.inference.resampled_view import ResampledView
 
 CANONICAL = np.array([[0, 0, -0.7, 30], [0, -0.4, 0, 20], [-0.5, 0, 0, 10], [0, 0, 0, 1.0]])
 SHAPE = (44, 50, 23)
@@ -114,30 +114,6 @@ def test_thin_volumes(shape):
         found, times = all_parts(ResampledView(PlaneView(plane, Gentle()), (0.9, 0.9, 1.4)), image)
         assert (times == 1).all()
         assert np.isfinite(found).all()
-
-
-def test_a_view_counts_less_where_the_scan_hardly_shows_its_slices():
-    views = {plane.value: ResampledView(PlaneView(plane, Gentle()), (0.5, 0.5, 0.5)) for plane in Plane}
-    ensemble = Ensemble(views, {"axial": 0.4, "coronal": 0.2, "sagittal": 0.4})
-    thick = Volume(np.full((20, 20, 6), 99, np.uint8), np.diag([0.5, 0.5, 2.0, 1]))
-    factor = 0.25**DETAIL_POWER
-    total = 0.6 * factor + 0.4
-    expected = {"axial": 0.4 * factor / total, "coronal": 0.2 * factor / total, "sagittal": 0.4 / total}
-    found = ensemble.predict(thick, "")
-    assert found.weights == pytest.approx(expected)
-    parts = {name: all_parts(view, thick)[0] for name, view in views.items()}
-    np.testing.assert_allclose(found.fused.array, sum(expected[name] * part for name, part in parts.items()), atol=1e-6)
-    fine = Volume(np.full((20, 20, 30), 99, np.uint8), np.diag([0.5, 0.4, 0.5 * 1.002, 1]))
-    assert ensemble.predict(fine, "").weights is ensemble.weights
-    used_to = {name: ResampledView(view.view, view.spacing_mm, (0.5, 0.5, 2.0)) for name, view in views.items()}
-    assert Ensemble(used_to, ensemble.weights).predict(thick, "").weights is ensemble.weights
-
-
-def test_a_view_on_the_voxels_of_the_scan_keeps_its_weight():
-    thick = Volume(np.zeros((20, 20, 6), np.uint8), np.diag([0.5, 0.5, 2.0, 1]))
-    assert detail_factor(PlaneView(Plane.AXIAL, Gentle()), thick) == 1
-    assert detail_factor(ResampledView(PatchView(Gentle()), (0.5, 0.5, 0.5)), thick) == 1
-    assert detail_factor(ResampledView(PlaneView(Plane.SAGITTAL, Gentle()), (0.5, 0.5, 0.5)), thick) == 1
 
 
 def test_every_order_of_axes_gives_the_same_labels():

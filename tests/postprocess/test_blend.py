@@ -12,7 +12,7 @@ from knee3d.geometry.plane import Plane
 from knee3d.geometry.volume import Volume
 from knee3d.inference.ensemble import Ensemble
 from knee3d.inference.prediction import PlaneView
-from knee3d.postprocess.blend import RULES, blend, check_weights, scale_weights
+from knee3d.postprocess.blend import RULES, blend
 from knee3d.postprocess.decision import decide_labels, fused_labels
 
 NAMES = [plane.value for plane in Plane]
@@ -249,12 +249,3 @@ def test_beyond_its_inputs_fusion_takes_one_accumulator_or_none():
 
     assert 1 < peak(lambda: decide_labels(blend(views.items(), weights))) < 1.3
     assert peak(lambda: fused_labels(views, weights)) < 0.3
-
-
-def test_scaled_weights_add_up_to_one_and_equal_factors_change_nothing():
-    weights = {"a": 0.5, "b": 0.25, "c": 0.25}
-    assert scale_weights(weights, dict.fromkeys(weights, 1.0)) is weights
-    assert scale_weights(weights, {"a": 1.0, "b": 0.5, "c": 0.5}) == pytest.approx({"a": 2 / 3, "b": 1 / 6, "c": 1 / 6})
-    for_classes = scale_weights({"a": (0.5, 0.9), "b": (0.5, 0.1)}, {"a": 0.5, "b": 1.0})
-    np.testing.assert_allclose([for_classes["a"], for_classes["b"]], [[1 / 3, 9 / 11], [2 / 3, 2 / 11]])
-    check_weights(for_classes)
