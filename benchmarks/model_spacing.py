@@ -70,7 +70,7 @@ PLANES = [plane.value for plane in Plane]
 OAI: Size = (0.3646, 0.3646, 0.7)
 CURVE = ("native", "0.45,1.0", "0.55,1.4", "0.625,1.5", "0.7,1.8", "0.9,2.1")
 """Voxels of the models: pixels and steps between slices in mm."""
-PROTOCOLS: tuple[Size, ...] = (OAI, (0.31, 0.31, 1.5), (0.55, 0.55, 3.0))
+PROTOCOLS: tuple[Size, ...] = (OAI, (0.55, 0.55, 3.0), (0.31, 0.31, 1.5))
 UNSEEN: Size = (0.45, 0.45, 2.2)
 MODEL = "0.55,1.4"
 """Voxels of the models of three planes, and of the one for three protocols."""
