@@ -226,7 +226,7 @@ def test_settings_name_no_folder_and_never_turn_into_defaults(tmp_path):
         (lambda: knee3d.SegmentConfig(oblique_views=31), "0 to 30"),
         (lambda: knee3d.SegmentConfig(label_format="analyze"), "unknown label_format 'analyze'; there are: nifti"),
         (lambda: knee3d.TrainConfig().with_options(directions=31), "at most 30"),
-        (lambda: knee3d.TrainConfig().with_options(epoch=3), "unknown setting 'epoch'; did you mean 'epochs'? There"),
+        (lambda: knee3d.TrainConfig().with_options(epoch=3), "unknown setting 'epoch'; did you mean 'epochs'"),
         (lambda: knee3d.read("knee.nii", side="X"), "side 'X' is none; a knee is R, L"),
     ],
 )
