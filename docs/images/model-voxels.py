@@ -51,7 +51,8 @@ def main(out: Path) -> None:
         else:
             panel.set_ylim(limits)
     for way, colour, mark in (("whole", "#111827", "o-"), ("fast", "#9333ea", "s-")):
-        rows = sorted(data["seconds"], key=lambda row: places[row["model"]])
+        timed = [row for row in data["seconds"] if way in row]
+        rows = sorted(timed, key=lambda row: places[row["model"]])
         panels[-1].plot([places[row["model"]] for row in rows], [row[way] for row in rows], mark, color=colour,
                         label={"whole": "whole knee", "fast": "--fast"}[way], markersize=4)  # fmt: skip
     panels[-1].set_title("seconds a knee, 2 cores", fontsize=9)
