@@ -46,7 +46,7 @@ MOST_OBLIQUE_VIEWS = 30
 
 
 MANY = 12
-"""Of more choices than this, the one that was probably meant is named first."""
+"""If there are more choices than this, an error names the closest one first."""
 
 
 def check_choice(name: str, value: object, known: Iterable[object]) -> None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     help="First letter of patients' names: cohorts of other people need another.",
 )
 @click.option("--deform", type=click.FloatRange(0), default=1.0, help="How much; 0 keeps them exactly.")
-@click.option("--flexion", "flexion_deg", type=float, default=0.0, help="Bend or straighten knees by so many degrees.")
+@click.option("--flexion", "flexion_deg", type=float, default=0.0, help="Bend or straighten knees by up to this.")
 @click.option(
     "--thickness", type=Numbers(float, "0.5,1.5"), metavar="LOW,HIGH", default="1,1",
     help="Factors of the thickness of cartilage.",

@@ -116,7 +116,7 @@ def anatomical_direction(letter: str) -> np.ndarray:
 
 
 _LEFT = CANONICAL.index("L")
-"""The axis along which a canonical volume is mirrored. An image at 45 degrees has no other that is closer to left."""
+"""The axis along which a canonical volume is mirrored; at 45 degrees `axis_codes` may name another."""
 
 
 def _axes(codes: str) -> list[int]:

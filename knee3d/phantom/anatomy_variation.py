@@ -27,7 +27,7 @@ from knee3d.labels.label_scheme import (
 from knee3d.phantom.random_field import random_field
 
 VALUES = {name: value for value, name in LABEL_NAMES["pymskt"].names.items()}
-PLATES = tuple(name for name in (FEMORAL, MEDIAL_TIBIAL, LATERAL_TIBIAL, PATELLAR) if name in VALUES)
+PLATES = (FEMORAL, MEDIAL_TIBIAL, LATERAL_TIBIAL, PATELLAR)
 _FEMORAL_SIDE = tuple(VALUES[name] for name in (FEMUR, FEMORAL))
 _TIBIAL_SIDE = tuple(
     VALUES[name] for name in (TIBIA, MEDIAL_TIBIAL, LATERAL_TIBIAL, FIBULA, MEDIAL_MENISCUS, LATERAL_MENISCUS)
@@ -38,7 +38,7 @@ PATELLA_SHARE = 0.7
 SHIFTS_MM = np.arange(-4.0, 8.1, 0.5)
 """Shifts that bring a bone back into contact after it was turned."""
 MOST_OVERLAP = 0.02
-"""Of its cartilage, a bone may push at most this share into the femur."""
+"""The largest share of the cartilage of a bone that may lie within the femur."""
 THICKNESS_SCALE_MM = 12.0
 """The distance over which the thickness of a plate varies."""
 DEFECT_SCALE_MM = 6.0

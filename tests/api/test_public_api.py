@@ -124,7 +124,7 @@ def test_slices_are_those_on_disk_and_shuffled_anew(place):
         data.slices("sagital")
 
 
-def test_things_say_what_they_are(place):
+def test_things_say_what_they_are(place, caplog):
     data = knee3d.Dataset.load(place / "dataset")
     assert repr(data).endswith("cartilage: cartilage)")
     assert f"{len(data.train)} train" in repr(data)
@@ -144,6 +144,10 @@ def test_things_say_what_they_are(place):
     assert repr(found) == "Measurements('P002-baseline', 2 numbers of cartilage)"
     assert "partial_volume" in found._repr_html_()
     assert json.loads(found.to_json())["measures"][0]["value"] == result.volumes_mm3["cartilage"]
+    with pytest.raises(ValueError, match="a report is an HTML page: name a file such as .*report.html"):
+        result.make_report("report.pdf")
+    model.evaluate(data.train, surfaces=False)
+    assert "these are the training knees" in caplog.text
     scores = model.evaluate(data.test, surfaces=False)
     assert repr(scores).startswith("Evaluation(test, 1 case, fused Dice: cartilage ")
     assert {"pooled", "mean"} <= set(scores.to_frame().case)
