@@ -32,6 +32,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -203,23 +204,33 @@ def score(truth: Volume, labels: Volume, side: Side) -> dict[str, float]:
     return line
 
 
-def scores(folder: Folder, what: str, point: str, dataset: Path, models: Path) -> None:
-    """Score a model on the test knees, once.
+def scores(
+    folder: Folder,
+    what: str,
+    point: str,
+    dataset: Path,
+    trained: Callable[[], Path],
+    renderers: Sequence[str] = (TESTED_ON, TRAINED_ON),
+) -> None:
+    """Score a model on the test knees, once. Nothing is trained if all of them are scored.
 
     Args:
         folder: Keeps the lines.
         what: The question.
         point: The name of the model in it.
         dataset: With the knees.
-        models: The models folder.
+        trained: Gives the models folder.
+        renderers: Of the test knees.
     """
     done = {line["case"] for line in folder.lines() if (line["what"], line["point"]) == (what, point)}
     cases = load_cases(dataset)
-    trained = load_models(models, fused=False)
-    for case in cases.of_split(Split.TEST):
-        if case.name in done:
-            continue
-        labels = segmented(trained, cases.image(case), case.name)
+    wanted = [case for case in cases.of_split(Split.TEST) if renderer_of(case) in renderers]
+    missing = [case for case in wanted if case.name not in done]
+    if not missing:
+        return
+    models = load_models(trained(), fused=False)
+    for case in missing:
+        labels = segmented(models, cases.image(case), case.name)
         line = score(cases.mask(case), labels, case.side)
         voxels = " x ".join(f"{mm:.2g}" for mm in case.spacing_mm)
         folder.keep(
@@ -292,24 +303,25 @@ def curve(folder: Folder) -> None:
     """Train and score a model for each voxel size."""
     dataset = folder.dataset("oai", [OAI], [OAI])
     for spacing in CURVE:
-        models = folder.trained(f"curve-{spacing}", dataset, ["sagittal"], CONFIG.with_options(spacing=spacing))
-        scores(folder, "curve", spacing, dataset, models)
+        config = CONFIG.with_options(spacing=spacing)
+        trained = partial(folder.trained, f"curve-{spacing}", dataset, ["sagittal"], config)
+        scores(folder, "curve", spacing, dataset, trained)
     show(folder, "curve")
 
 
 def protocols(folder: Folder) -> None:
     """Train one model for three protocols, and one for each; score all on four."""
     everything = folder.dataset("mixed", PROTOCOLS, [*PROTOCOLS, UNSEEN])
-    models = folder.trained("mixed", everything, ["sagittal"], CONFIG.with_options(spacing=MODEL))
-    scores(folder, "protocols", "one for three protocols", everything, models)
+    trained = partial(folder.trained, "mixed", everything, ["sagittal"], CONFIG.with_options(spacing=MODEL))
+    scores(folder, "protocols", "one for three protocols", everything, trained)
     for voxel_mm in PROTOCOLS:
         name = " x ".join(f"{mm:.2g}" for mm in voxel_mm)
         if voxel_mm == OAI:
             dataset, called = folder.dataset("oai", [OAI], [OAI]), "curve-native"
         else:
             dataset, called = folder.dataset(f"alone-{name.replace(' ', '')}", [voxel_mm], []), f"alone-{name}"
-        models = folder.trained(called, dataset, ["sagittal"], CONFIG.with_options(spacing="native"))
-        scores(folder, "protocols", f"{name} alone, not resampled", everything, models)
+        trained = partial(folder.trained, called, dataset, ["sagittal"], CONFIG.with_options(spacing="native"))
+        scores(folder, "protocols", f"{name} alone, not resampled", everything, trained, [TESTED_ON])
     show(folder, "protocols")
 
 

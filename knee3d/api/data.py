@@ -52,6 +52,7 @@ def make_phantom(
     flexion_deg: float = 0.0,
     thickness: tuple[float, float] = (1.0, 1.0),
     defects: float = 0.0,
+    field_of_view_mm: tuple[float, float, float] | None = None,
     jobs: int | None = None,
 ) -> Path:
     """Make a cohort of knees up: DICOM series, masks and a table, as if from a scanner and an expert.
@@ -79,6 +80,8 @@ def make_phantom(
         flexion_deg: Angle in degrees by up to which knees are bent further, or straightened.
         thickness: Smallest and largest factor by which a plate of cartilage becomes thicker.
         defects: Largest share of a plate of cartilage that is lost in places.
+        field_of_view_mm: Size of scans in mm along inferior, posterior and left. Each scan is cut out at a random place
+            that holds all cartilage. None keeps all of it.
         jobs: Knees at a time. None takes one for each core.
 
     Returns:
@@ -96,7 +99,7 @@ def make_phantom(
     sources = tuple(map(Path, from_labels))
     cohort = CohortConfig(
         knees, shape, seed, sources, deform, retests, letter, renderer, voxel_mm, appearance, flexion_deg, thickness,
-        defects,
+        defects, field_of_view_mm,
     )  # fmt: skip
     return write_phantom(cohort, Path(out), jobs or cores())
 

@@ -56,6 +56,10 @@ if TYPE_CHECKING:
     "--voxels", "voxel_mm", type=Numbers(float, "0.36,0.36,0.7"), metavar="I,P,L",
     help="Scan with voxels of these mm [those of the anatomy].",
 )  # fmt: skip
+@click.option(
+    "--field-of-view", "field_of_view_mm", type=Numbers(float, "112,112,96"), metavar="I,P,L",
+    help="Cut scans of these mm out, at random places around cartilage [all].",
+)  # fmt: skip
 @seed_option
 @jobs_option
 def phantom(out: Path, knees: int, **options: Any) -> None:

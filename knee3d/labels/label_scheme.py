@@ -81,6 +81,13 @@ _ALL_CARTILAGE = (FEMORAL, *TIBIAL_CARTILAGES, PATELLAR, CARTILAGE)
 _FEMORAL = Tissue(FEMORAL, (230, 75, 53), (FEMORAL,))
 _TIBIAL = Tissue(TIBIAL, (77, 187, 213), (MEDIAL_TIBIAL, LATERAL_TIBIAL, TIBIAL), pieces=2)
 _PATELLAR = Tissue(PATELLAR, (0, 160, 135), (PATELLAR,))
+_MEDIAL = Tissue(MEDIAL_TIBIAL, (77, 187, 213), (MEDIAL_TIBIAL,))
+_LATERAL = Tissue(LATERAL_TIBIAL, (60, 84, 136), (LATERAL_TIBIAL,))
+_BONES = (
+    Tissue(FEMUR, (243, 220, 170), (FEMUR,)),
+    Tissue(TIBIA, (200, 180, 140), (TIBIA,)),
+    Tissue(PATELLA, (170, 150, 110), (PATELLA,)),
+)
 
 SCHEMES: Mapping[str, LabelScheme] = MappingProxyType({
     scheme.name: scheme
@@ -89,18 +96,14 @@ SCHEMES: Mapping[str, LabelScheme] = MappingProxyType({
         LabelScheme("compartments", (_FEMORAL, _TIBIAL, _PATELLAR)),
         LabelScheme("iwoai", (
             _FEMORAL,
-            Tissue(MEDIAL_TIBIAL, (77, 187, 213), (MEDIAL_TIBIAL,)),
-            Tissue(LATERAL_TIBIAL, (60, 84, 136), (LATERAL_TIBIAL,)),
+            _MEDIAL,
+            _LATERAL,
             _PATELLAR,
             Tissue(MEDIAL_MENISCUS, (243, 155, 127), (MEDIAL_MENISCUS,)),
             Tissue(LATERAL_MENISCUS, (126, 97, 72), (LATERAL_MENISCUS,)),
         ), sided=True),
-        LabelScheme("bones", (
-            Tissue(FEMUR, (243, 220, 170), (FEMUR,)),
-            Tissue(TIBIA, (200, 180, 140), (TIBIA,)),
-            Tissue(PATELLA, (170, 150, 110), (PATELLA,)),
-            _FEMORAL, _TIBIAL, _PATELLAR,
-        )),
+        LabelScheme("bones", (*_BONES, _FEMORAL, _TIBIAL, _PATELLAR)),
+        LabelScheme("knee", (*_BONES, _FEMORAL, _MEDIAL, _LATERAL, _PATELLAR), sided=True),
     )
 })  # fmt: skip
 

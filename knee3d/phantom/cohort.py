@@ -20,6 +20,7 @@ from knee3d import choices
 from knee3d.atomic import whole_folder
 from knee3d.dataset.manifest import ManifestRow, write_manifest
 from knee3d.geometry.axis_resampling import axis_grid, resample_axes, resample_labels
+from knee3d.geometry.box import bounding_box, box_between
 from knee3d.geometry.orientation import Side, mirror_left_right
 from knee3d.geometry.volume import Volume
 from knee3d.io.dicom.writer import write_series
@@ -29,6 +30,8 @@ from knee3d.labels.label_names import LABEL_NAMES
 from knee3d.phantom.anatomy_variation import flex_knee, vary_cartilage
 from knee3d.phantom.deformation import deform_labels, thin_cartilage
 from knee3d.phantom.image_simulation import simulate_image
+from knee3d.phantom.image_variation import VARIATIONS
+from knee3d.phantom.leg import CARTILAGE
 from knee3d.phantom.parametric_knee import FIELD_OF_VIEW_MM, parametric_knee
 from knee3d.phantom.random_field_simulation import simulate_image_from_random_fields
 from knee3d.records import Record
@@ -45,6 +48,8 @@ SHAPE = (128, 128, 96)
 """The voxels of the parametric knee along (Inferior, Posterior, Left), where nothing else is asked for."""
 SMALLEST_VOXEL_RATIO = 0.5
 """The smallest ratio of a voxel of the scan to a voxel of the anatomy along an axis."""
+SMALLEST_FIELD_OF_VIEW_MM = 20.0
+"""A smaller scan shows no knee."""
 MOST_FLEXION_DEG, MOST_THICKNESS = 20.0, 3.0
 """Beyond these, anatomies are no longer those of knees."""
 _BASELINE, _FOLLOW_UP, _RETEST = "baseline", "follow-up", "retest"
@@ -68,6 +73,7 @@ class CohortRecord(Record):
         flexion_deg: How far knees were bent or straightened, at most.
         thickness: The smallest and the largest factor of the thickness of a plate of cartilage.
         defects: The largest share of a plate that was lost.
+        field_of_view_mm: What of each scan was kept along (Inferior, Posterior, Left); None where it is whole.
     """
 
     knees: int
@@ -83,6 +89,7 @@ class CohortRecord(Record):
     flexion_deg: float = 0.0
     thickness: tuple[float, float] = (1.0, 1.0)
     defects: float = 0.0
+    field_of_view_mm: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,7 @@ class CohortConfig:
         flexion_deg: Knees are bent or straightened by up to this much, see `flex_knee`.
         thickness: Smallest and largest factor of the thickness of a plate of cartilage, see `vary_cartilage`.
         defects: Largest share of a plate that is lost in places, see `vary_cartilage`.
+        field_of_view_mm: The size of scans along (Inferior, Posterior, Left), see `cut_out_scan`; None keeps all of it.
 
     Raises:
         ValueError: There is no knee, the shape is too small to be one, there are more retests than knees, there is no
@@ -126,6 +134,7 @@ class CohortConfig:
     flexion_deg: float = 0.0
     thickness: tuple[float, float] = (1.0, 1.0)
     defects: float = 0.0
+    field_of_view_mm: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.knees < 1 or (self.shape and min(self.shape) < 16) or self.strength < 0:
@@ -146,6 +155,7 @@ class CohortConfig:
             raise ValueError("the renderer random-fields has the contrast of DESS only; take leg for any appearance")
         self._check_protocol()
         self._check_anatomy()
+        self._check_field_of_view()
 
     def _check_anatomy(self) -> None:
         if not 0 <= self.flexion_deg <= MOST_FLEXION_DEG:
@@ -157,6 +167,11 @@ class CohortConfig:
             )
         if not 0 <= self.defects < 1:
             raise ValueError(f"the share of cartilage that is lost is 0 or more and less than 1, not {self.defects}")
+
+    def _check_field_of_view(self) -> None:
+        view = self.field_of_view_mm
+        if view is not None and (len(view) != 3 or not all(SMALLEST_FIELD_OF_VIEW_MM <= one < np.inf for one in view)):
+            raise ValueError(f"a field of view has three sizes of {SMALLEST_FIELD_OF_VIEW_MM:g} mm or more, not {view}")
 
     def _check_protocol(self) -> None:
         if self.voxel_mm is None:
@@ -181,9 +196,11 @@ class CohortConfig:
         sources = tuple(path.name for path in self.sources)
         shape = None if self.shape is None else (self.shape[0], self.shape[1], self.shape[2])
         voxel_mm = None if self.voxel_mm is None else (self.voxel_mm[0], self.voxel_mm[1], self.voxel_mm[2])
+        view = self.field_of_view_mm
+        field_of_view = None if view is None else (view[0], view[1], view[2])
         return CohortRecord(
             self.knees, shape, self.seed, sources, self.strength, self.retests, self.letter, self.renderer, voxel_mm,
-            self.appearance, self.flexion_deg, (self.thickness[0], self.thickness[1]), self.defects,
+            self.appearance, self.flexion_deg, (self.thickness[0], self.thickness[1]), self.defects, field_of_view,
         )  # fmt: skip
 
 
@@ -244,6 +261,8 @@ def _write_knee(cohort: CohortConfig, folder: Path, index: int, visit: str) -> M
         if visit == _RETEST:
             labels = _cut_otherwise(labels, scan_seed)
         image, labels = scan_anatomy(labels, scan_seed, cohort.renderer, cohort.voxel_mm, cohort.appearance)
+        if cohort.field_of_view_mm is not None:
+            image, labels = cut_out_scan(image, labels, cohort.field_of_view_mm, scan_seed)
     except ValueError as error:
         raise ValueError(f"{_source(cohort, index) or 'the parametric knee'}: {error}") from error
     affine = labels.affine if cohort.sources and cohort.strength == 0 else _tilted(labels.affine, scan_seed)
@@ -264,7 +283,7 @@ def _write_knee(cohort: CohortConfig, folder: Path, index: int, visit: str) -> M
 
 def _leg_image(labels: Volume, seed: int, grid: Volume, appearance: str) -> Volume:
     """An image of the first renderer: its finished image, noise included, is averaged over the voxels of the scan."""
-    return resample_axes(simulate_image(labels, seed, appearance), grid)
+    return resample_axes(simulate_image(labels, seed, VARIATIONS[appearance]), grid)
 
 
 def _random_field_image(labels: Volume, seed: int, grid: Volume, appearance: str) -> Volume:
@@ -309,6 +328,34 @@ def scan_anatomy(
         _check_voxels(voxel_mm, labels.spacing_mm)
     grid = labels if voxel_mm is None else axis_grid(labels, voxel_mm)
     return RENDERERS[renderer](labels, seed, grid, appearance), resample_labels(labels, grid)
+
+
+def cut_out_scan(
+    image: Volume, labels: Volume, field_of_view_mm: tuple[float, float, float], seed: int
+) -> tuple[Volume, Volume]:
+    """Cut a part of some size out of a scan, at a random place that holds all cartilage where this is possible.
+
+    Args:
+        image: The image.
+        labels: Its labels in pymskt numbering, on the same grid.
+        field_of_view_mm: The size of the part along the axes; along an axis that is shorter, everything is kept.
+        seed: The seed of the place.
+
+    Returns:
+        The part of the image, and that of the labels.
+
+    Raises:
+        ValueError: There is no cartilage.
+    """
+    box = bounding_box(np.isin(labels.array, CARTILAGE))
+    if box is None:
+        raise ValueError("there is no cartilage in the label map (1 to 4), around which a part is cut out")
+    size = np.minimum(np.rint(field_of_view_mm / labels.spacing_mm).astype(int), labels.shape)
+    first, last = (np.array(one) for one in zip(*((side.start, side.stop) for side in box), strict=True))
+    lowest, highest = np.minimum(last - size, first), np.maximum(last - size, first)
+    start = np.random.default_rng([seed, 2]).integers(lowest, highest + 1).clip(0, labels.shape - size)
+    part = box_between(start, start + size)
+    return image.part(part), labels.part(part)
 
 
 def _check_voxels(voxel_mm: tuple[float, float, float], anatomy_mm: np.ndarray) -> None:
