@@ -84,7 +84,7 @@ RECORDS = {
     "repeatability.json": "report.repeatability.RepeatabilityResult",
     "compare.json": "report.change.ComparisonResult",
     "cohort.json": "phantom.cohort.CohortRecord",
-    "packed.json": "models.packed_models.PackedModels",
+    "packed.json": "models.packed_record.PackedModels",
 }
 """JSON files that knee3d writes, and the class of each in `knee3d`."""
 

@@ -62,6 +62,7 @@ from knee3d.lease import (
     wait_for_lease,
 )
 from knee3d.models.model_folder import label_scheme_of
+from knee3d.models.starter import models_folder
 from knee3d.progress import progress
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def segment(
     Args:
         knees: One knee (a folder of DICOM, a zip of it, or a NIfTI, NRRD, MHA or HDF5 file), a folder of knees, a table
             (knees.csv), or the result of `find_cases`.
-        models: The models folder, as `train` fills it.
+        models: The models folder, as `train` fills it. "starter": the networks that come with knee3d.
         out: The folder that gets a folder for each knee.
         config: How knees are segmented.
         execution: Where, and by how many workers.
@@ -117,7 +118,7 @@ def segment(
     cases = find_cases(Path(knees), name, find_side(side), options) if isinstance(knees, Path | str) else knees
     for case in cases:
         check_type("each of the knees", case, InputCase)
-    return segment_cases(cases, Path(models), Path(out), config, execution)
+    return segment_cases(cases, models_folder(models), Path(out), config, execution)
 
 
 def segment_cases(
@@ -176,7 +177,7 @@ def segment_cases(
 
 
 def plan_cases(
-    cases: Sequence[InputCase], models: Path, out: Path, config: SegmentConfig, overwrite: bool = False
+    cases: Sequence[InputCase], models: Path | str, out: Path, config: SegmentConfig, overwrite: bool = False
 ) -> list[tuple[InputCase, str, bool]]:
     """Say what `segment_cases` would do with each knee. Nothing is computed.
 
@@ -194,6 +195,7 @@ def plan_cases(
         ValueError: As `segment_cases`.
     """
     _check_places(cases, out, config)
+    models = models_folder(models)
     fingerprint, found = models_fingerprint(models, config.planes, config.oblique_views), []
     scheme = label_scheme_of(models, config.planes, config.oblique_views)
     worker = CaseWorker(models, config, fingerprint, out, math.inf if overwrite else None)

@@ -19,6 +19,7 @@ from knee3d.geometry.plane import Plane
 from knee3d.inference.trained_models import TrainedModels, load_models, models_fingerprint
 from knee3d.labels.label_scheme import LabelScheme
 from knee3d.models.model_folder import label_scheme_of, trained_networks
+from knee3d.models.starter import is_starter, models_folder
 from knee3d.postprocess.blend import Weights
 from knee3d.postprocess.fusion_fit import Fusion, FusionConfig
 from knee3d.report.evaluation_scores import Evaluation
@@ -62,7 +63,8 @@ class KneeModel:
         """Find the trained networks of a folder.
 
         Args:
-            folder: The models folder, or that of the folds of a cross-validation, which are averaged.
+            folder: The models folder, or that of the folds of a cross-validation, which are averaged. "starter": the
+                networks that come with knee3d.
             planes: The planes to use, such as "sagittal". The default uses all that are there.
             fast: Whether to compute only the region of interest of each knee.
             precision: "auto", "float32" or "bfloat16", see `SegmentConfig`.
@@ -77,10 +79,10 @@ class KneeModel:
             planes=tuple(str(getattr(one, "value", one)) for one in wanted), fast=fast, precision=precision,
             device=device,
         )  # fmt: skip
-        return cls(Path(folder), config)
+        return cls(models_folder(folder), config)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", Path(self.folder))
+        object.__setattr__(self, "folder", models_folder(self.folder))
         check_type("config", self.config, SegmentConfig)
         trained_networks(self.folder, self.config.planes, self.config.oblique_views)
 
@@ -160,9 +162,15 @@ class KneeModel:
             The weights keyed by view name, their bootstrap intervals over patients, and the Dice that they reach.
 
         Raises:
-            ValueError: A knee belongs to a patient whom a network was trained on, or there is no tissue to fit on.
+            ValueError: A knee belongs to a patient whom a network was trained on, there is no tissue to fit on, or the
+                networks are those that come with knee3d.
         """
         check_type("weights", {} if weights is None else weights, Mapping)
+        if is_starter(self.folder):
+            raise ValueError(
+                "the fusion weights of the starter networks are the same for everybody; to fit others, copy "
+                f"{self.folder} and fit those of the copy"
+            )
         config = FusionConfig(objective, rule, weights, per_tissue, thresholds, seed)
         return fit_fusion_of_models(Dataset.of(data), self.folder, config, self.config.oblique_views)
 

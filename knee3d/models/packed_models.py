@@ -14,7 +14,7 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import knee3d.tensorflow_setup  # noqa: F401
@@ -28,29 +28,16 @@ from knee3d.models.fusion_file import fusion_files
 from knee3d.models.keras_file import load_keras_file
 from knee3d.models.model_card import CARD, keras_file_fingerprint, load_card, saved_model_description
 from knee3d.models.model_folder import list_networks
+from knee3d.models.packed_record import PACKED, PackedModels
 from knee3d.models.saved_model import export_saved_model
-from knee3d.records import Record
 
 log = logging.getLogger(__name__)
 
-PACKED, NETWORK = "packed.json", "network.json"
+NETWORK = "network.json"
 FILE_BYTES = 14 << 20
 """The size of a file of weights, at most, before it is compressed; a larger array has a file of its own."""
 MOST = 127
 """The largest whole number."""
-
-
-@dataclass(frozen=True)
-class PackedModels(Record):
-    """What a packed folder holds.
-
-    Attributes:
-        networks: Name of each view to the folder of its network.
-        digests: Path of each file in the folder to the SHA-256 of its content.
-    """
-
-    networks: Mapping[str, str]
-    digests: Mapping[str, str]
 
 
 def pack_models(models: Path, out: Path) -> None:

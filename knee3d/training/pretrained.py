@@ -13,9 +13,12 @@ import knee3d.tensorflow_setup  # noqa: F401
 import keras
 
 from knee3d.dataset.case_collection import CaseCollection, Split
+from knee3d.geometry.plane import Plane
+from knee3d.geometry.view_names import SHARED
 from knee3d.models.keras_file import load_keras_file
 from knee3d.models.known_patients import hash_patients
 from knee3d.models.model_card import CARD, ModelCard, PretrainedRecord, keras_file_fingerprint, load_card, view_folder
+from knee3d.models.starter import models_folder
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +45,15 @@ def find_pretrained(folder: str | Path, view: str) -> PretrainedNetwork:
     """Find the network that the network of a view starts from.
 
     Args:
-        folder: A models folder, in which the view's own network is taken; or the folder of one network.
+        folder: A models folder, in which the view's own network is taken; or the folder of one network; or "starter".
         view: The name of the view, such as "sagittal".
 
     Raises:
         FileNotFoundError: There is no finished network.
         ValueError: Its card cannot be read.
     """
-    given = Path(folder)
-    home = given if (given / CARD).is_file() else view_folder(given, view)
+    given = models_folder(folder)
+    home = given if (given / CARD).is_file() else _home_of(given, view)
     folds = sorted(given.glob(f"fold-*-of-*/{view}/card.json"))
     if folds and not (home / CARD).is_file():
         raise FileNotFoundError(f"{given} holds the folds of a cross-validation; name one: {folds[0].parents[1]}")
@@ -60,6 +63,15 @@ def find_pretrained(folder: str | Path, view: str) -> PretrainedNetwork:
             "network"
         )
     return PretrainedNetwork(home, load_card(home.parent, home.name))
+
+
+def _home_of(models: Path, view: str) -> Path:
+    """The folder of a view's network; a network for all planes may lie in the folder of any plane alone."""
+    if view == SHARED and not (models / view / CARD).is_file():
+        for plane in Plane:
+            if (models / plane.value / CARD).is_file() and load_card(models, plane).one_network_for_all_planes:
+                return view_folder(models, plane)
+    return view_folder(models, view)
 
 
 def inherit_patients(card: ModelCard, pretrained: PretrainedNetwork, dataset: CaseCollection) -> ModelCard:

@@ -13,7 +13,8 @@ from knee3d.labels.label_scheme import SCHEMES
 from knee3d.models import packed_models
 from knee3d.models.keras_file import load_keras_file
 from knee3d.models.model_card import load_card
-from knee3d.models.packed_models import PACKED, pack_models, round_weights, unpack_models
+from knee3d.models.packed_models import pack_models, round_weights, unpack_models
+from knee3d.models.packed_record import PACKED
 from knee3d.models.saved_model import check_model_folder, load_saved_model
 
 SPACING = (0.36, 0.36, 0.7)
