@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 ALIKE = 1.05
 """Voxel sizes of training knees whose ratio is at most this, along each axis, count as one size."""
+MOST_TIMES = 16.0
+"""How many times as many voxels as its scan a resampled knee has, at most."""
 
 
 def model_spacings(choice: str | None, planes: Sequence[Plane], spacings_mm: np.ndarray) -> dict[str, Spacing]:
@@ -52,6 +54,26 @@ def model_spacings(choice: str | None, planes: Sequence[Plane], spacings_mm: np.
     for name, size in found.items():
         log.info("%s: images are resampled to %s mm", name, " x ".join(f"{mm:g}" for mm in size))
     return found
+
+
+def check_model_spacings(own: Mapping[str, Spacing], spacing_mm: np.ndarray) -> None:
+    """Refuse voxels so fine that resampled knees would fill the memory and show nothing more than their scans.
+
+    Args:
+        own: Name of each view to the voxel size of the model.
+        spacing_mm: (3,) voxel size of the training knees, the median.
+
+    Raises:
+        ValueError: A resampled knee has more than `MOST_TIMES` times as many voxels as its scan.
+    """
+    for name, size in own.items():
+        times = float(np.prod(spacing_mm / size))
+        if times > MOST_TIMES:
+            mine, theirs = (" x ".join(f"{mm:.2g}" for mm in one) for one in (size, spacing_mm))
+            raise ValueError(
+                f"--spacing: with voxels of {mine} mm for {name}, a knee has {times:.0f} times as many voxels as its "
+                f"scan, whose voxels are {theirs} mm; finer voxels than the scan's show nothing more: take auto"
+            )
 
 
 def _of_numbers(numbers: list[float], name: str) -> Spacing:

@@ -21,6 +21,7 @@ from knee3d.phantom.cohort import (
     RENDERERS,
     CohortConfig,
     CohortRecord,
+    cut_out_scan,
     parametric_shape,
     scan_anatomy,
     write_cohort,
@@ -199,9 +200,45 @@ def test_anatomies_vary_in_flexion_and_cartilage_and_the_record_says_so(cohort, 
     assert CohortRecord.from_json((tmp_path / "cohort.json").read_bytes()) == recipe.record
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_scan_that_is_cut_out_has_its_size_and_all_cartilage_and_lies_where_it_lay(seed):
+    labels = parametric_knee(SHAPE, 9)
+    image = labels.with_array(np.arange(labels.array.size).reshape(labels.shape))
+    extent = labels.spacing_mm * labels.shape
+    wanted = (0.75 * extent[0], 0.9 * extent[1], 5 * extent[2])
+    cut, kept = cut_out_scan(image, labels, wanted, seed)
+    assert cut.same_grid(kept)
+    assert kept.shape == (round(0.75 * SHAPE[0]), round(0.9 * SHAPE[1]), SHAPE[2])
+    for plate in (1, 2, 3, 4):
+        assert np.count_nonzero(kept.array == plate) == np.count_nonzero(labels.array == plate)
+    start = np.unravel_index(cut.array.min(), labels.shape)
+    np.testing.assert_allclose(cut.affine[:3, 3], (labels.affine @ [*start, 1])[:3])
+
+
+def test_a_scan_smaller_than_the_cartilage_shows_a_part_of_it():
+    labels = parametric_knee(SHAPE, 9)
+    _, kept = cut_out_scan(labels, labels, (40.0, 40.0, 40.0), 1)
+    share = np.isin(kept.array, (1, 2, 3, 4)).sum() / np.isin(labels.array, (1, 2, 3, 4)).sum()
+    assert 0 < share < 1
+    with pytest.raises(ValueError, match="there is no cartilage in the label map"):
+        cut_out_scan(labels, labels.with_array(np.zeros(SHAPE, np.uint8)), (40.0, 40.0, 40.0), 1)
+
+
+def test_a_cohort_of_a_field_of_view_has_it_in_image_mask_and_record(tmp_path):
+    recipe = CohortConfig(2, SHAPE, seed=4, field_of_view_mm=(75.0, 70.0, 300.0))
+    list(write_cohort(recipe, tmp_path, jobs=2))
+    sizes = []
+    for knee in read_manifest(tmp_path / "knees.csv"):
+        mask, image = (to_canonical(volume, knee.side) for volume in (read_volume(knee.mask), read_image(knee.image)))
+        assert image.same_grid(mask)
+        sizes.append(mask.spacing_mm * mask.shape)
+    assert np.allclose(np.array(sizes)[:, :2], (75, 70), atol=2.5)
+    assert CohortRecord.from_json((tmp_path / "cohort.json").read_bytes()) == recipe.record
+
+
 def test_a_record_of_before_there_were_renderers_is_that_of_the_first_one(tmp_path):
     content = json.loads(CohortConfig(2, SHAPE, seed=4).record.to_json())
-    for name in ("renderer", "voxel_mm", "appearance", "flexion_deg", "thickness", "defects"):
+    for name in ("renderer", "voxel_mm", "appearance", "flexion_deg", "thickness", "defects", "field_of_view_mm"):
         del content[name]
     assert CohortRecord.from_json(json.dumps(content)) == CohortConfig(2, SHAPE, seed=4).record
 
@@ -255,6 +292,9 @@ def test_what_cannot_be_made_is_refused(tmp_path):
     for wrong in ({"flexion_deg": 45.0}, {"thickness": (2.0, 1.0)}, {"thickness": (0.0, 1.0)}, {"defects": 1.0}):
         with pytest.raises(ValueError, match="knees are bent|factors of thickness|share of cartilage"):
             CohortConfig(1, **wrong)
+    for view in ((100.0, 100.0), (100.0, 100.0, 5.0), (100.0, float("inf"), 100.0)):
+        with pytest.raises(ValueError, match="a field of view has three sizes of 20 mm or more"):
+            CohortConfig(1, field_of_view_mm=view)
     with pytest.raises(ValueError, match="random-fields has the contrast of DESS only"):
         CohortConfig(1, renderer="random-fields", appearance="any")
     for sizes in ((0.0, 1.0, 1.0), (1.0, float("nan"), 1.0), (1.0, 1.0)):

@@ -15,7 +15,7 @@ from knee3d.inference.trained_models import load_models
 from knee3d.models.model_card import load_card
 from knee3d.models.model_folder import network_fingerprint
 from knee3d.training.config import SamplingConfig, TrainConfig
-from knee3d.training.model_spacing import model_spacings
+from knee3d.training.model_spacing import check_model_spacings, model_spacings
 from knee3d.training.slice_stack import PlaneStack, ResampledStack
 from knee3d.training.train_view import train_view
 from knee3d.training.view_setup import make_view_setup
@@ -53,6 +53,16 @@ def test_each_plane_has_a_grid_of_its_own():
 def test_what_is_no_size_is_refused(wrong):
     with pytest.raises(ValueError, match="--spacing is auto, native, or one to three sizes"):
         SamplingConfig(spacing=wrong)
+
+
+@pytest.mark.parametrize("size", [(0.55, 0.55, 1.4), (0.36, 0.36, 0.7), (0.15, 0.15, 0.7), (3.0, 3.0, 3.0)])
+def test_voxels_that_training_can_use_are_taken(size):
+    check_model_spacings({"axial": size}, ONE[0])
+
+
+def test_voxels_much_finer_than_the_scans_are_refused():
+    with pytest.raises(ValueError, match="a knee has 726 times as many voxels as its scan"):
+        check_model_spacings({"axial": (0.05, 0.05, 0.05)}, ONE[0])
 
 
 @pytest.mark.parametrize(("given", "kept"), [(0.5, "0.5"), ((0.55, 1.4), "0.55,1.4"), ("auto", "auto"), (None, None)])
