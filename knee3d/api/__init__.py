@@ -10,6 +10,7 @@ from knee3d.api.data import audit_dataset, make_manifest, make_phantom, prepare,
 from knee3d.api.dataset import Dataset
 from knee3d.api.image_files import read, write
 from knee3d.api.knee_model import KneeModel
+from knee3d.api.label_map_training import label_map_settings, train_from_labels
 from knee3d.api.measurements import Measurements, measure
 from knee3d.api.repeated_measures import compare, repeatability
 from knee3d.api.report_record import ReportRecord
@@ -89,6 +90,7 @@ __all__ = [
     "export_models_to_onnx",
     "find_cases",
     "inspect",
+    "label_map_settings",
     "make_manifest",
     "make_phantom",
     "make_reports",
@@ -100,6 +102,7 @@ __all__ = [
     "restore_volume",
     "segment",
     "train",
+    "train_from_labels",
     "train_views",
     "write",
     "write_model_card_page",

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from knee3d.api.data import make_phantom, prepare
 from knee3d.api.knee_model import KneeModel
@@ -70,6 +70,13 @@ VALIDATION = Protocol("V", (0.3646, 0.3646, 0.7), 1.0)
 VALIDATION_KNEES = 2
 
 
+def label_map_settings(**options: Any) -> TrainConfig:
+    """The settings of a training from label maps: `SETTINGS`, and others where options say so; None says nothing."""
+    from knee3d.training.config import TrainConfig
+
+    return TrainConfig().with_options(**SETTINGS | {name: one for name, one in options.items() if one is not None})
+
+
 def train_from_labels(
     label_maps: Sequence[Path | str],
     out: Path | str,
@@ -106,12 +113,12 @@ def train_from_labels(
         >>> train_from_labels(["knee_a.nrrd", "knee_b.nrrd"], "runs/labels")        # doctest: +SKIP
         KneeModel('runs/labels/models', axial + coronal + sagittal, knee: femur, tibia, patella, ...)
     """
-    from knee3d.training.config import RunOptions, TrainConfig
+    from knee3d.training.config import RunOptions
 
     out = Path(out)
     table = make_training_knees(label_maps, out, knees=knees, seed=seed, jobs=jobs)
     data = prepare(table, out / "dataset", scheme=SCHEME, labels=NUMBERING, jobs=jobs)
-    settings = config or TrainConfig().with_options(**SETTINGS)
+    settings = config or label_map_settings()
     population = f"made-up knees from {len(label_maps)} label maps; no real image"
     options = RunOptions(True, False, str(out / "cache"), (), None, licence, population)
     train_views(data.folder, [SHARED], out / "models", settings, options)

@@ -11,7 +11,7 @@ from knee3d.cli.fusion import evaluate, fuse
 from knee3d.cli.options import Group
 from knee3d.cli.repeated_measures import compare, repeatability
 from knee3d.cli.segmentation import demo, report, segment
-from knee3d.cli.training import card, export, train
+from knee3d.cli.training import card, export, train, train_from_labels
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -31,8 +31,8 @@ def main() -> None:
 
 
 for _command in (
-    phantom, inspect, table, prepare, restore, audit, train, card, export, fuse, evaluate, segment, report,
-    repeatability, compare, demo,
+    phantom, inspect, table, prepare, restore, audit, train, train_from_labels, card, export, fuse, evaluate, segment,
+    report, repeatability, compare, demo,
 ):  # fmt: skip
     main.add_command(_command)
 

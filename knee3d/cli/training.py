@@ -22,6 +22,7 @@ from knee3d.cli.options import (
     Command,
     Numbers,
     ObliqueViews,
+    jobs_option,
     models_option,
     seed_option,
     weights_option,
@@ -269,6 +270,45 @@ def train(dataset: Path, plane: str | None, models: Path, config: Path | None, *
 def _is_given(option: str) -> bool:
     """Whether an option is on the command line."""
     return click.get_current_context().get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
+
+
+@click.command("train-from-labels", cls=Command)
+@click.argument("label_maps", type=FILE, nargs=-1, required=True)
+@click.option("--out", type=FOLDER, default="from_labels", help="Gets cohorts, dataset and models.")
+@click.option("--knees", type=click.IntRange(1), default=48, help="Knees to make from the label maps, and learn from.")
+@click.option("--epochs", type=click.IntRange(1), default=4, help="How often each slice is shown.")
+@click.option("--limit-slices", type=click.IntRange(1), default=4500, help="Slices of an epoch, of all planes.")
+@click.option("--batch-size", type=click.IntRange(1), default=4)
+@click.option(
+    "--precision", type=click.Choice(TRAINING_PRECISIONS), default="mixed_bfloat16",
+    help="Of the arithmetic; float32 where the processor has no bfloat16.",
+)  # fmt: skip
+@click.option("--init", metavar="FOLDER", help="Begin with the weights of a network that was trained before.")
+@click.option("--licence", default="", metavar="TEXT", help="Of the networks; it is written into their cards [none].")
+@weights_option
+@seed_option
+@jobs_option
+def train_from_labels(label_maps: tuple[Path, ...], out: Path, **options: Any) -> None:
+    """Train networks from LABEL_MAPS alone, without an image.
+
+    LABEL_MAPS are right knees numbered as pymskt does: 1 femoral, 2 medial tibial, 3 lateral tibial, 4 patellar
+    cartilage, 5 femur, 6 tibia, 7 patella, 8 fibula, 9 lateral, 10 medial meniscus. Knees are deformed from them and
+    rendered as scans of six protocols and of any contrast. One network learns all three planes. Finished steps are not
+    done again, so the same command goes on after an interruption.
+
+    \b
+    knee3d train-from-labels knee_a.nrrd knee_b.nrrd --out runs/from_labels
+    knee3d segment path/to/dicom --models runs/from_labels/models
+    """
+    from knee3d import api
+
+    names = ("epochs", "limit_slices", "batch_size", "precision", "init", "encoder_weights")
+    told = {name: options[name] for name in names} | {"seed": options["seed"]}
+    model = api.train_from_labels(
+        label_maps, out, knees=options["knees"], config=api.label_map_settings(**told), seed=options["seed"],
+        jobs=options["jobs"], licence=options["licence"],
+    )  # fmt: skip
+    click.echo(f"{model.folder}")
 
 
 @click.command(cls=Command)
