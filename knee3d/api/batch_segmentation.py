@@ -50,8 +50,7 @@ from knee3d.inference.trained_models import TrainedModels, load_models, models_f
 from knee3d.io.dicom.series import find_slice_grids
 from knee3d.io.image_source import DEFAULT_OPTIONS, ImageSource, ReadOptions, read_image
 from knee3d.io.label_files import check_label_format
-from knee3d.labels.label_scheme import LabelScheme
-from knee3d.labels.laterality import agreed_side, check_side
+from knee3d.labels.laterality import agreed_side
 from knee3d.lease import (
     LeaseHeldError,
     file_system_time,
@@ -61,7 +60,6 @@ from knee3d.lease import (
     share_work,
     wait_for_lease,
 )
-from knee3d.models.model_folder import label_scheme_of
 from knee3d.models.starter import models_folder
 from knee3d.progress import progress
 
@@ -197,7 +195,6 @@ def plan_cases(
     _check_places(cases, out, config)
     models = models_folder(models)
     fingerprint, found = models_fingerprint(models, config.planes, config.oblique_views), []
-    scheme = label_scheme_of(models, config.planes, config.oblique_views)
     worker = CaseWorker(models, config, fingerprint, out, math.inf if overwrite else None)
     with progress("looking", len(cases)) as advance:
         for case in cases:
@@ -205,7 +202,7 @@ def plan_cases(
                 check_label_format(config.label_format, case.source.path)
                 known = worker.known_record(case)
                 if known is None:
-                    _check_readable(case.source, scheme)
+                    _check_readable(case.source)
                 found.append((case, "finished, to be kept" if known else "to be segmented", True))
             except (ValueError, OSError) as error:
                 found.append((case, f"problem: {error}", False))
@@ -213,19 +210,17 @@ def plan_cases(
     return found
 
 
-def _check_readable(source: ImageSource, scheme: LabelScheme | None) -> None:
+def _check_readable(source: ImageSource) -> None:
     """Refuse what cannot be segmented: folders of DICOM by their headers, other files by reading them.
 
     Raises:
-        ValueError: As `read_image`; or the side is contradicted, or not known where classes need it.
+        ValueError: As `read_image`; or the side is contradicted.
     """
     if source.path.is_dir():
         tagged = find_slice_grids(source.path, source.choice)[0].side
     else:
         tagged = read_image(source.path, source.choice).side
-    side = agreed_side(source.side, tagged)
-    if scheme:
-        check_side(side, scheme)
+    agreed_side(source.side, tagged)
 
 
 def _check_places(cases: Sequence[InputCase], out: Path, config: SegmentConfig) -> None:

@@ -109,7 +109,7 @@ def segment_case(
 
     kept = ProbabilityWriter(np.float16, keep) if config.save_probabilities else None
     found = segment_image(image, trained, config, kept)
-    _write(found, replace(case, source=replace(source, side=image.side)), config.label_format, folder)
+    _write(found, replace(case, source=replace(source, side=found.side)), config.label_format, folder)
     (folder / SOURCE).write_text(stat_fingerprint(source.path))
     if content_fingerprint(source.path) != content:
         raise ValueError(f"{source.path} was changed while it was segmented; run it again")
@@ -117,7 +117,7 @@ def segment_case(
     record = SegmentationRecord(
         knee3d=__version__,
         case=case.case,
-        side=image.side,
+        side=found.side,
         patient_seen=next((split for split, known in trained.patients.items() if case.patient in known), Split.NONE),
         scheme=found.scheme,
         image_fingerprint=content,

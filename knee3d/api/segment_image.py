@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +17,13 @@ from knee3d.dataset.preparation import to_network_input
 from knee3d.geometry.box import bounding_box, box_intersection, box_relative_to
 from knee3d.geometry.knee_image import KneeImage
 from knee3d.geometry.orientation import Side, axis_codes, from_canonical
+from knee3d.geometry.plane import Plane
 from knee3d.geometry.volume import Volume
 from knee3d.inference.ensemble import Ensemble, ProbabilityWriter
 from knee3d.inference.roi import localize_roi, survey_length, surveying_view, touches_edge
+from knee3d.inference.side_finding import find_side_by_network
 from knee3d.inference.trained_models import TrainedModels
+from knee3d.labels.label_scheme import LATERAL_TIBIAL, MEDIAL_TIBIAL, LabelScheme, classes_in, undivided_scheme
 from knee3d.labels.laterality import check_side
 from knee3d.morphometry.volumes import tissue_volumes
 from knee3d.postprocess.cleaning import clean_labels
@@ -29,6 +33,7 @@ from knee3d.progress import progress
 log = logging.getLogger(__name__)
 
 SIDE_UNKNOWN = "side unknown, taken as a right knee; if it is a left one, say it by --side L"
+SIDE_UNDIVIDED = "side unknown: tibial cartilage is not divided into medial and lateral; say it by --side"
 AROUND_MM = 5.0
 """Probabilities are kept where tissue is, and so far around it."""
 _computing = threading.Lock()
@@ -44,8 +49,9 @@ def segment_image(
     """Segment the image of a knee.
 
     Args:
-        image: Intensities of an MR image, three axes in any order; its affine says which. A knee of unknown side is
-            taken as a right one, if the classes do not tell medial from lateral.
+        image: Intensities of an MR image, three axes in any order; its affine says which. Of a knee of unknown side
+            the networks find the side where classes tell medial from lateral. Where that stays unsure, tibial cartilage
+            is not divided, or the knee is refused. Where classes do not, it is taken as a right one.
         trained: The networks, with their fusion weights.
         config: How.
         keep: What to do with the probabilities of each view, in the axes and on the side of the image. None drops them.
@@ -57,16 +63,20 @@ def segment_image(
     check_intensity_window_rule(trained)
     if not isinstance(image, KneeImage) or image.array.ndim != 3 or image.array.dtype.kind not in "iuf":
         raise ValueError("an image is a knee3d.KneeImage of real numbers with three axes; knee3d.read gives one")
-    check_side(image.side, trained.scheme)
     pixels, _ = to_network_input(image)
     _check_spacing(pixels, trained, config, image.name)
+    title = f"segmenting {image.name}"
+    undivided, side_flag = None, ""
+    if image.side is Side.UNKNOWN:
+        side, side_flag, undivided = _found_side(pixels, trained, title)
+        image = replace(image, side=side)
+        pixels, _ = to_network_input(image)
     codes = axis_codes(image.affine)
 
     def back(canonical: Volume) -> Volume:
         return image.with_array(from_canonical(canonical, codes, image.side).array)
 
     writer = keep and ProbabilityWriter(keep.dtype, lambda view, found: keep.write(view, back(found)))
-    title = f"segmenting {image.name}"
     with _computing:
         ensemble, region, why = _fast(pixels, trained, title) if config.fast else (trained.ensemble, None, "")
         found = ensemble.predict(pixels, title, region, writer)
@@ -80,8 +90,14 @@ def segment_image(
     scheme = trained.scheme
     labels = clean_labels(labels, config.cleaning, scheme.pieces) if config.cleaning else labels
     quality = check_quality(labels, predictions, scheme.names, trained.reference)
-    if image.side is Side.UNKNOWN:
-        quality = replace(quality, flags=(*quality.flags, SIDE_UNKNOWN))
+    if side_flag:
+        quality = replace(quality, flags=(*quality.flags, side_flag))
+    view_labels = {view: one.labels for view, one in predictions.items()}
+    if undivided:
+        classes = classes_in(scheme, undivided)
+        labels, probabilities = _merged_labels(labels, classes), probabilities and _merged_parts(probabilities, classes)
+        view_labels = {view: _merged_labels(one, classes) for view, one in view_labels.items()}
+        scheme = undivided
     return Segmentation(
         image.name,
         image.side,
@@ -90,12 +106,51 @@ def segment_image(
         dict(zip(scheme.names, tissue_volumes(labels, scheme).tolist(), strict=True)),
         quality,
         probabilities and from_canonical(probabilities, codes, image.side),
-        {view: back(one.labels) for view, one in predictions.items()},
+        {view: back(one) for view, one in view_labels.items()},
         why,
         pixels,
         labels,
         _made_by(trained),
     )
+
+
+def _found_side(pixels: Volume, trained: TrainedModels, title: str) -> tuple[Side, str, LabelScheme | None]:
+    """The side of a knee that nobody told, a flag that says so, and the scheme to report it by if it stays unknown.
+
+    Raises:
+        ValueError: Classes tell medial from lateral, the networks cannot tell the side, and no scheme fits without it.
+    """
+    scheme, views = trained.scheme, trained.planes
+    if not scheme.sided:
+        return Side.UNKNOWN, SIDE_UNKNOWN, None
+    view = views.get(Plane.SAGITTAL.value)
+    if view is not None and not trained.whole_only and {MEDIAL_TIBIAL, LATERAL_TIBIAL} <= set(scheme.names):
+        with _computing, progress(f"{title}: side", 2 * survey_length(pixels, view)) as advance:
+            found = find_side_by_network(pixels, view, scheme, advance)
+        if found.side is not Side.UNKNOWN:
+            word = "left" if found.side is Side.LEFT else "right"
+            return found.side, f"side not told: the networks take it for a {word} knee; say it by --side", None
+    undivided = undivided_scheme(scheme)
+    if undivided is None:
+        check_side(Side.UNKNOWN, scheme, ", and the networks cannot tell it")
+    return (
+        Side.UNKNOWN,
+        SIDE_UNDIVIDED,
+        undivided,
+    )
+
+
+def _merged_labels(labels: Volume, classes: Sequence[int]) -> Volume:
+    """The classes of another scheme, see `classes_in`."""
+    return labels.with_array(np.array(classes, labels.array.dtype)[labels.array])
+
+
+def _merged_parts(probabilities: Volume, classes: Sequence[int]) -> Volume:
+    """Probabilities of the classes of another scheme: sums of those that belong to one."""
+    found = np.zeros((*probabilities.array.shape[:3], max(classes) + 1), np.uint16)
+    for label, merged in enumerate(classes):
+        found[..., merged] += probabilities.array[..., label]
+    return probabilities.with_array(np.minimum(found, 255).astype(np.uint8))
 
 
 def _made_by(trained: TrainedModels) -> dict[str, str]:

@@ -124,7 +124,9 @@ def _tell_plan(planned: "list[tuple[api.InputCase, str, bool]]") -> None:
     for case, words, _ in planned:
         click.echo(f"{case.case:<24} {case.source.side or '?'}  {words}  {case.source.path}")
     if not all(case.source.side for case, *_ in planned):
-        click.echo("?: the side is read from the image when it is segmented, where that knows it")
+        click.echo(
+            "?: the side is read from the image when it is segmented, where that knows it, or found by the networks"
+        )
     problems = [case.case for case, _, well in planned if not well]
     leave(problems, len(planned) - len(problems))
 

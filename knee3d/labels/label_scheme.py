@@ -108,6 +108,38 @@ SCHEMES: Mapping[str, LabelScheme] = MappingProxyType({
 })  # fmt: skip
 
 
+_UNDIVIDED = {"knee": "bones"}
+
+
+def undivided_scheme(scheme: LabelScheme) -> LabelScheme | None:
+    """The scheme that is the same but for medial and lateral tissues, which are one; None where there is none."""
+    name = _UNDIVIDED.get(scheme.name)
+    return SCHEMES[name] if name and scheme == SCHEMES[scheme.name] else None
+
+
+def classes_in(scheme: LabelScheme, other: LabelScheme) -> tuple[int, ...]:
+    """The class of another scheme that each class of a scheme belongs to, background first.
+
+    Args:
+        scheme: The scheme whose classes are looked up.
+        other: A scheme with a tissue for each of them.
+
+    Raises:
+        ValueError: A tissue belongs to no class of the other scheme.
+
+    Example:
+        >>> classes_in(SCHEMES["knee"], SCHEMES["bones"])
+        (0, 1, 2, 3, 4, 5, 5, 6)
+    """
+    found = [0]
+    for tissue in scheme.tissues:
+        homes = [number for number, one in enumerate(other.tissues, start=1) if tissue.name in (one.name, *one.sources)]
+        if not homes:
+            raise ValueError(f"{tissue.name} belongs to no class of the scheme {other.name}")
+        found.append(homes[0])
+    return tuple(found)
+
+
 def known_tissue_names(scheme: LabelScheme | None = None) -> tuple[str, ...]:
     """Names of tissues that masks may have: knee3d's, and those that a scheme takes its classes from."""
     more = [] if scheme is None else [name for one in scheme.tissues for name in (one.name, *one.sources)]

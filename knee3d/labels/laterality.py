@@ -57,16 +57,21 @@ def agreed_side(told: Side, tagged: Side, shown: Side = Side.UNKNOWN) -> Side:
     return side or shown
 
 
-def check_side(side: Side, scheme: LabelScheme) -> None:
+def check_side(side: Side, scheme: LabelScheme, reason: str = "") -> None:
     """Refuse a knee of unknown side where medial and lateral tissues are told apart: they could be swapped.
+
+    Args:
+        side: The side.
+        scheme: The scheme.
+        reason: What was tried to find the side, for the message.
 
     Raises:
         ValueError: The scheme needs a side, and it is unknown.
     """
     if scheme.sided and side is Side.UNKNOWN:
         raise ValueError(
-            f"the side of the knee is not known, and the scheme {scheme.name} tells medial from lateral; say it by "
-            "--side R or --side L, or in the column side of a table"
+            f"the side of the knee is not known{reason}, and the scheme {scheme.name} tells medial from lateral; say "
+            "it by --side R or --side L, or in the column side of a table"
         )
 
 

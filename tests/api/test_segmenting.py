@@ -623,21 +623,24 @@ def test_a_place_where_nothing_can_be_written_is_said_before(place, tmp_path, mo
     assert f"no room left in {tmp_path}" in " ".join(refused.output.split())
 
 
-def test_a_side_that_the_classes_need_is_asked_for_before(place, tmp_path, plainly):
-    """Also by a dry run. DICOM that tells its side is taken at its word."""
+def test_a_side_that_the_classes_need_is_asked_for_where_networks_cannot_find_it(place, tmp_path, plainly):
+    """DICOM that tells its side is taken at its word. These networks know no medial plateau."""
     dicom = place / "cohort" / "P001-baseline" / "dicom"
     image = read_image(dicom)
     side = image.side
     make_models(tmp_path / "models", tuple(to_canonical(image).spacing_mm.tolist()), scheme="iwoai")
     write_volume(image, tmp_path / "knee.nii.gz")
     words = ("--models", tmp_path / "models", "--out", tmp_path / "out")
-    for more in (("--dry-run",), ()):
-        refused = run(tmp_path / "knee.nii.gz", *words, *more)
-        assert refused.exit_code == 2, refused.output
-        assert "--side" in refused.output
-        assert not list((tmp_path / "out").glob("*/segmentation.json"))
-        assert run(dicom, *words, *more).exit_code == 0
-        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    planned = run(tmp_path / "knee.nii.gz", *words, "--dry-run")
+    assert planned.exit_code == 0
+    assert "or found by the networks" in planned.output
+    refused = run(tmp_path / "knee.nii.gz", *words)
+    assert refused.exit_code == 2, refused.output
+    assert "the networks cannot tell it" in refused.output
+    assert "--side" in refused.output
+    assert not list((tmp_path / "out").glob("*/segmentation.json"))
+    assert run(dicom, *words).exit_code == 0
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
     done = run(tmp_path / "knee.nii.gz", *words, "--side", side)
     assert done.exit_code == 0, done.output
     other = Side.LEFT if side is Side.RIGHT else Side.RIGHT
