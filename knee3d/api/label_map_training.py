@@ -32,7 +32,7 @@ FIELD_OF_VIEW_MM = (112.0, 112.0, 96.0)
 """Scans are cut out at this size, so that more knees are seen in the same time."""
 SETTINGS = {
     "epochs": 4, "limit_slices": 4500, "batch_size": 4, "learning_rate": 5e-4, "schedule": "cosine", "loss": "dice-ce",
-    "augment": "strong", "ema": 0.999, "spacing": "0.55,1.4", "precision": "mixed_bfloat16",
+    "augment": "strong", "ema": 0.998, "spacing": "0.55,1.4", "precision": "mixed_bfloat16",
 }  # fmt: skip
 """Settings of the training where nothing else is asked for."""
 

@@ -36,6 +36,9 @@ from knee3d.training.training_folder import TrainingFolder
 
 log = logging.getLogger(__name__)
 
+MOST_OF_FIRST_WEIGHTS = 0.02
+"""A running average that holds a larger share of the first weights at the end of a training is warned of."""
+
 
 @dataclass(frozen=True, eq=False)
 class FitTask:
@@ -109,6 +112,7 @@ def fit_network(
     steps = task.train.steps(batch_size, count)
     if not steps:
         raise ValueError(f"{task.train.count} training {task.sampler.sample_name} are too few for {count} devices")
+    _warn_of_first_weights(task.name, config.optimizer.ema, steps * config.schedule.epochs)
     table = EpochTable(task.name, task.sampler.sample_name, steps, task.train.count, config.schedule.epochs)
     try:
         board = TensorBoard(
@@ -157,6 +161,16 @@ def fit_network(
         raise ValueError(f"training stopped: {first_line}") from error
     finally:
         table.close()
+
+
+def _warn_of_first_weights(name: str, ema: float | None, steps: int) -> None:
+    """Warn where a running average of the weights still holds much of those that the training began with."""
+    share = 0.0 if ema is None or steps < 2 else ema ** (steps - 1)  # it is begun after the first step
+    if share > MOST_OF_FIRST_WEIGHTS:
+        log.warning(
+            "%s: after %d steps the running average by --ema %g still holds %.0f %% of the weights of the first step; "
+            "take a smaller one", name, steps, ema, 100 * share,
+        )  # fmt: skip
 
 
 def _warn_of_missed(task: FitTask, trainer: Trainer) -> None:

@@ -93,7 +93,7 @@ def inherit_patients(card: ModelCard, pretrained: PretrainedNetwork, dataset: Ca
     if not len(seen | first.known_patients(Split.VAL)):
         log.warning("%s does not say whom it was trained on: nobody can tell whether tests are fair", pretrained.folder)
     for split in (Split.VAL, Split.TEST):
-        leaks = sorted({case.patient for case in dataset.of_split(split) if case.patient in seen})
+        leaks = sorted({case.patient for case in dataset.cases if case.split is split and case.patient in seen})
         told = f"patients {', '.join(leaks[:5])} of the {split} split were trained on by the network in "
         told += f"{pretrained.folder}: their scores would flatter"
         if leaks and split is Split.VAL:

@@ -177,6 +177,19 @@ def test_other_classes_get_a_new_head(two_epochs, caplog):
     assert "anew: score" in caplog.text
 
 
+def test_a_dataset_without_test_patients_begins_with_another_network_too(balls, two_epochs, tmp_path):
+    splits = dealt(balls, "P", [Split.TRAIN, Split.TRAIN, Split.VAL, Split.NONE])
+    first = pretrained.find_pretrained(two_epochs, PLANE.value)
+    card = pretrained.inherit_patients(made_up_card(PLANE.value, (1, 1, 1), "cartilage"), first, splits)
+    assert card.pretrained == first.record
+
+
+@pytest.mark.parametrize(("ema", "warned"), [(0.999, True), (0.1, False), (None, False)])
+def test_a_running_average_that_holds_much_of_the_first_weights_is_warned_of(balls, tmp_path, caplog, ema, warned):
+    train_view.train_view(balls, PLANE, tmp_path / "models", settings(epochs=3, ema=ema))
+    assert ("still holds" in caplog.text) == warned
+
+
 def test_a_beginning_that_flatters_or_is_none_is_refused(balls, two_epochs, tmp_path, caplog):
     swapped = dealt(balls, "P", [Split.VAL, Split.TRAIN, Split.TRAIN, Split.TEST])
     with pytest.raises(ValueError, match="patients P0 of the val split were trained on by the network in"):
