@@ -2,7 +2,8 @@
 
 One sagittal VGG16-UNet for each recipe, trained on knees from one label map, rendered by `leg`, and scored on knees
 from the other, rendered by `random-fields`. Recipes leave out one part each of what varies. All see as many slices as
-often, and begin from the same weights. Finished recipes are not trained again, and results are kept in FOLDER/results.jsonl.
+often, and begin from the same weights. Finished recipes are not trained again, and results are kept in
+FOLDER/results.jsonl.
 
     python benchmarks/starter_ablations.py runs/ablations
     python benchmarks/starter_ablations.py runs/ablations --recipes all dess no-shapes
