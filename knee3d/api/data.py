@@ -19,14 +19,16 @@ from knee3d.dataset.case_collection import CASES_FILE, Case, CaseCollection, Spl
 from knee3d.dataset.discovery import discover_cases
 from knee3d.dataset.manifest import ManifestRow, read_manifest, write_manifest
 from knee3d.dataset.preparation import PrepareConfig, assign_splits, check_splits, load_finished_case, prepare_knees
-from knee3d.geometry.orientation import from_canonical
+from knee3d.geometry.orientation import Side, from_canonical
 from knee3d.io.image_source import DEFAULT_OPTIONS, ReadOptions
 from knee3d.io.label_names_file import LABELS_FILE, read_label_names
-from knee3d.io.volume_file import write_volume
+from knee3d.io.volume_file import read_volume, write_volume
+from knee3d.labels.label_names import LABEL_NAMES
 from knee3d.labels.label_scheme import LabelScheme
+from knee3d.labels.laterality import side_from_labels
 from knee3d.labels.scheme_files import check_scheme, find_scheme
 from knee3d.lease import leased, remove_leftovers, wait_for_lease
-from knee3d.phantom.cohort import TABLE_FILE, CohortConfig, write_cohort
+from knee3d.phantom.cohort import NUMBERING, TABLE_FILE, CohortConfig, write_cohort
 from knee3d.progress import progress
 from knee3d.threads import cores
 
@@ -89,19 +91,31 @@ def make_phantom(
 
     Raises:
         ValueError: There is no knee, the shape is too small, there are more retests than knees, there is no such
-            renderer or appearance, flexion, thickness or defects are not possible, or the anatomy has voxels more than
-            twice as long as those of the scan.
+            renderer or appearance, a label map is of a left knee, flexion, thickness or defects are not possible, or
+            the anatomy has voxels more than twice as long as those of the scan.
 
     Example:
         >>> make_phantom("cohort", knees=8, shape=(64, 64, 48), seed=1)        # doctest: +SKIP
         PosixPath('cohort/knees.csv')
     """
     sources = tuple(map(Path, from_labels))
+    for source in sources:
+        _check_right_knee(source)
     cohort = CohortConfig(
         knees, shape, seed, sources, deform, retests, letter, renderer, voxel_mm, appearance, flexion_deg, thickness,
         defects, field_of_view_mm,
     )  # fmt: skip
     return write_phantom(cohort, Path(out), jobs or cores())
+
+
+def _check_right_knee(source: Path) -> None:
+    """Refuse a label map whose medial and lateral tissues lie as in a left knee."""
+    labels = read_volume(source)
+    if np.issubdtype(labels.array.dtype, np.integer) and side_from_labels(labels, LABEL_NAMES[NUMBERING]) is Side.LEFT:
+        raise ValueError(
+            f"{source} is a left knee: its medial and lateral labels lie so; label maps of right knees are deformed: "
+            "mirror it, and its affine, before"
+        )
 
 
 def write_phantom(cohort: CohortConfig, out: Path, jobs: int) -> Path:
