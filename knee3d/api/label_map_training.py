@@ -119,7 +119,7 @@ def train_from_labels(
     table = make_training_knees(label_maps, out, knees=knees, seed=seed, jobs=jobs)
     data = prepare(table, out / "dataset", scheme=SCHEME, labels=NUMBERING, jobs=jobs)
     settings = config or label_map_settings()
-    population = f"made-up knees from {len(label_maps)} label maps; no real image"
+    population = f"knees made up from {', '.join(Path(one).name for one in label_maps)}; no real image"
     options = RunOptions(True, False, str(out / "cache"), (), None, licence, population)
     train_views(data.folder, [SHARED], out / "models", settings, options)
     model = KneeModel(out / "models")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import knee3d
 from knee3d.lease import wait_for_lease
+from knee3d.models.model_card import load_card
+from knee3d.models.model_folder import list_networks
 from knee3d.models.packed_record import PACKED, PackedModels
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,10 @@ def models_folder(models: Path | str) -> Path:
             f"{STARTER} names the networks that come with knee3d, and {Path(STARTER).absolute()} is here, too; name "
             "that by its whole path, or start in another folder"
         )
-    return unpacked_starter()
+    folder = unpacked_starter()
+    population = load_card(folder, list_networks(folder)[0]).population
+    log.info("the networks that come with knee3d, which learned from %s", population or "knees that nobody named")
+    return folder
 
 
 def is_starter(models: Path) -> bool:
