@@ -90,7 +90,7 @@ def spacing_numbers(text: str) -> list[float]:
         [0.55, 1.4]
     """
     try:
-        found = [float(part) for part in text.split(",")]
+        found = [float(part) for part in text.split(",") if text.isascii() and "_" not in text]
     except ValueError:
         found = []
     if not 1 <= len(found) <= 3 or not all(0.05 <= mm <= 10 for mm in found):
@@ -99,6 +99,32 @@ def spacing_numbers(text: str) -> list[float]:
             f"step between slices), not {text!r}"
         )
     return found
+
+
+def spacing_text(spacing: object) -> str | None:
+    """A choice of voxels as it is kept and compared, such as "0.55,1.4": equal numbers have one text.
+
+    Args:
+        spacing: None, a word, numbers with commas between them, one number, or a sequence of numbers.
+
+    Raises:
+        ValueError: It is none of these, see `spacing_numbers`.
+
+    Example:
+        >>> spacing_text((2.5, 4)) == spacing_text("2.5, 4.0") == "2.5,4"
+        True
+    """
+    if spacing is None or (isinstance(spacing, str) and spacing in (AUTO_SPACING, NATIVE_SPACING)):
+        return spacing
+    values = (
+        [spacing]
+        if isinstance(spacing, int | float | str)
+        else list(spacing)
+        if isinstance(spacing, Iterable)
+        else [""]
+    )
+    words = ["true or false" if isinstance(one, bool) else str(one) for one in values]
+    return ",".join(f"{mm:.10g}" for mm in spacing_numbers(",".join(words)))
 
 
 def check_type(name: str, value: object, *kinds: type) -> None:

@@ -16,11 +16,9 @@ from typing import Any, get_args, get_type_hints
 
 from knee3d.choices import (
     AUGMENTATIONS,
-    AUTO_SPACING,
     DIRECTION_SETS,
     LOSSES,
     MOST_OBLIQUE_VIEWS,
-    NATIVE_SPACING,
     NETWORK_ENCODERS,
     NO_ENCODER,
     OPTIMIZERS,
@@ -28,7 +26,7 @@ from knee3d.choices import (
     TRAINING_PRECISIONS,
     VOLUME_NETWORK,
     check_choice,
-    spacing_numbers,
+    spacing_text,
 )
 from knee3d.geometry.view_names import OBLIQUE, SOLID
 from knee3d.records import Settings
@@ -117,11 +115,7 @@ class SamplingConfig:
     patch: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        numbers = (self.spacing,) if isinstance(self.spacing, int | float) else self.spacing
-        if isinstance(numbers, list | tuple):
-            object.__setattr__(self, "spacing", ",".join(str(float(mm)) for mm in numbers))
-        if self.spacing not in (None, AUTO_SPACING, NATIVE_SPACING):
-            spacing_numbers(str(self.spacing))
+        object.__setattr__(self, "spacing", spacing_text(self.spacing))
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,18 @@ def test_voxels_much_finer_than_the_scans_are_refused():
         check_model_spacings({"axial": (0.05, 0.05, 0.05)}, ONE[0])
 
 
-@pytest.mark.parametrize(("given", "kept"), [(0.5, "0.5"), ((0.55, 1.4), "0.55,1.4"), ("auto", "auto"), (None, None)])
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (0.5, "0.5"),
+        ((0.55, 1.4), "0.55,1.4"),
+        ((2.5, 4), "2.5,4"),
+        (" 2.5, 4.0", "2.5,4"),
+        (np.array([0.5, 0.5, 1.0]), "0.5,0.5,1"),
+        ("auto", "auto"),
+        (None, None),
+    ],
+)
 def test_numbers_become_text_and_come_back_from_toml(given, kept, tmp_path):
     config = TrainConfig().with_options(spacing=given)
     assert config.sampling.spacing == kept
