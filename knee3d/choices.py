@@ -116,13 +116,7 @@ def spacing_text(spacing: object) -> str | None:
     """
     if spacing is None or (isinstance(spacing, str) and spacing in (AUTO_SPACING, NATIVE_SPACING)):
         return spacing
-    values = (
-        [spacing]
-        if isinstance(spacing, int | float | str)
-        else list(spacing)
-        if isinstance(spacing, Iterable)
-        else [""]
-    )
+    values = [spacing] if isinstance(spacing, str) or not isinstance(spacing, Iterable) else list(spacing)
     words = ["true or false" if isinstance(one, bool) else str(one) for one in values]
     return ",".join(f"{mm:.10g}" for mm in spacing_numbers(",".join(words)))
 
