@@ -73,7 +73,7 @@ def check_choice(name: str, value: object, known: Iterable[object]) -> None:
 
 
 AUTO_SPACING, NATIVE_SPACING = "auto", "native"
-"""Words for the voxels of a model: the median of the training knees, and those of each scan."""
+"""Words for the voxels of a model: the median of the knees, and those of each scan."""
 
 
 def spacing_numbers(text: str) -> list[float]:
@@ -90,7 +90,7 @@ def spacing_numbers(text: str) -> list[float]:
         [0.55, 1.4]
     """
     try:
-        found = [float(part) for part in text.split(",") if text.isascii() and "_" not in text]
+        found = [] if "_" in text or not text.isascii() else [float(part) for part in text.split(",")]
     except ValueError:
         found = []
     if not 1 <= len(found) <= 3 or not all(0.05 <= mm <= 10 for mm in found):
@@ -117,8 +117,7 @@ def spacing_text(spacing: object) -> str | None:
     if spacing is None or (isinstance(spacing, str) and spacing in (AUTO_SPACING, NATIVE_SPACING)):
         return spacing
     values = [spacing] if isinstance(spacing, str) or not isinstance(spacing, Iterable) else list(spacing)
-    words = ["true or false" if isinstance(one, bool) else str(one) for one in values]
-    return ",".join(f"{mm:.10g}" for mm in spacing_numbers(",".join(words)))
+    return ",".join(f"{mm:.10g}" for mm in spacing_numbers(",".join(map(str, values))))
 
 
 def check_type(name: str, value: object, *kinds: type) -> None:

@@ -46,6 +46,23 @@ def lines_shown() -> Iterator[None]:
         logger.setLevel(logging.NOTSET)
 
 
+@contextmanager
+def root_logger_kept() -> Iterator[None]:
+    """Leave the root logger as it is while the block runs, where nobody has set it up.
+
+    TensorFlow logs by absl, which otherwise sets the root logger up; what the user sets up afterwards has no effect.
+    """
+    root, handler = logging.getLogger(), logging.NullHandler()
+    if root.handlers:
+        yield
+        return
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
 @cache
 def _console() -> Any:
     """One for all bars, or nested ones would draw over each other."""

@@ -3,6 +3,7 @@
 OUT/cohorts/<protocol>   made-up knees of one scan protocol each
 OUT/knees.csv            the table of all of them
 OUT/dataset              their slices
+OUT/cache                slices with the voxels of the network; may be deleted after the training
 OUT/models               the networks and their fusion weights
 """
 

@@ -16,7 +16,7 @@ from knee3d.dataset.intensity import WINDOW_RULE
 from knee3d.dataset.preparation import to_network_input
 from knee3d.geometry.box import bounding_box, box_intersection, box_relative_to
 from knee3d.geometry.knee_image import KneeImage
-from knee3d.geometry.orientation import Side, axis_codes, from_canonical
+from knee3d.geometry.orientation import Side, axis_codes, from_canonical, mirror_left_right
 from knee3d.geometry.plane import Plane
 from knee3d.geometry.volume import Volume
 from knee3d.inference.ensemble import Ensemble, ProbabilityWriter
@@ -64,13 +64,13 @@ def segment_image(
     if not isinstance(image, KneeImage) or image.array.ndim != 3 or image.array.dtype.kind not in "iuf":
         raise ValueError("an image is a knee3d.KneeImage of real numbers with three axes; knee3d.read gives one")
     pixels, _ = to_network_input(image)
-    _check_spacing(pixels, trained, config, image.name)
+    flags = _spacing_flags(pixels, trained, config, image.name)
     title = f"segmenting {image.name}"
-    undivided, side_flag = None, ""
+    undivided = None
     if image.side is Side.UNKNOWN:
-        side, side_flag, undivided = _found_side(pixels, trained, title)
-        image = replace(image, side=side)
-        pixels, _ = to_network_input(image)
+        side, flag, undivided = _found_side(pixels, trained, title)
+        flags, image = (*flags, flag), replace(image, side=side)
+        pixels = mirror_left_right(pixels) if side is Side.LEFT else pixels
     codes = axis_codes(image.affine)
 
     def back(canonical: Volume) -> Volume:
@@ -90,8 +90,7 @@ def segment_image(
     scheme = trained.scheme
     labels = clean_labels(labels, config.cleaning, scheme.pieces) if config.cleaning else labels
     quality = check_quality(labels, predictions, scheme.names, trained.reference)
-    if side_flag:
-        quality = replace(quality, flags=(*quality.flags, side_flag))
+    quality = replace(quality, flags=(*quality.flags, *flags))
     view_labels = {view: one.labels for view, one in predictions.items()}
     if undivided:
         classes = classes_in(scheme, undivided)
@@ -133,11 +132,7 @@ def _found_side(pixels: Volume, trained: TrainedModels, title: str) -> tuple[Sid
     undivided = undivided_scheme(scheme)
     if undivided is None:
         check_side(Side.UNKNOWN, scheme, ", and the networks cannot tell it")
-    return (
-        Side.UNKNOWN,
-        SIDE_UNDIVIDED,
-        undivided,
-    )
+    return Side.UNKNOWN, SIDE_UNDIVIDED, undivided
 
 
 def _merged_labels(labels: Volume, classes: Sequence[int]) -> Volume:
@@ -177,12 +172,19 @@ def check_intensity_window_rule(trained: TrainedModels) -> None:
         )
 
 
-def _check_spacing(pixels: Volume, trained: TrainedModels, config: SegmentConfig, name: str) -> None:
+def _spacing_flags(pixels: Volume, trained: TrainedModels, config: SegmentConfig, name: str) -> tuple[str, ...]:
+    """A flag where a knee has voxels that the networks do not take, and is taken all the same.
+
+    Raises:
+        ValueError: It is not to be taken.
+    """
     other = trained.spacing_problem(pixels.spacing_mm)
-    if other and not config.any_spacing:
+    if not other:
+        return ()
+    if not config.any_spacing:
         raise ValueError(f"{other}; train on such voxels, or say --any-spacing and do not trust the labels")
-    if other:
-        log.warning("%s: %s; do not trust the labels", name, other)
+    log.warning("%s: %s; do not trust the labels", name, other)
+    return (f"{other}; do not trust the labels",)
 
 
 def _fast(pixels: Volume, trained: TrainedModels, title: str) -> tuple[Ensemble, np.ndarray | None, str]:

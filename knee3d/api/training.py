@@ -26,6 +26,7 @@ from knee3d.geometry.plane import Plane
 from knee3d.geometry.view_names import OBLIQUE
 from knee3d.models.fusion_file import fusion_files, load_fusion
 from knee3d.models.model_folder import is_trained, list_networks, trained_views
+from knee3d.models.starter import STARTER
 from knee3d.postprocess.confusion_matrix import OverlapScores
 from knee3d.progress import lines_shown
 
@@ -279,7 +280,7 @@ def _train(tasks: Sequence[TrainingTask], execution: TrainExecution) -> None:
         if prepare_training_folder(task.dataset(), task.view, task.models, task.config, task.options):
             # What is there was looked at just now, so that a job goes on with it, and so does one in its place.
             init = task.config.network.init
-            config = task.config.with_options(init=init and str(Path(init).absolute()))
+            config = task.config.with_options(init=init if init in (None, STARTER) else str(Path(init).absolute()))
             options = replace(task.options, resume=True, overwrite=False)
             task = replace(
                 task, folder=task.folder.absolute(), models=task.models.absolute(), config=config, options=options

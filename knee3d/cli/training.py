@@ -93,7 +93,7 @@ class NetworkName(click.ParamType):
 @click.option(
     "--spacing",
     metavar="auto|native|MM[,MM]",
-    help="Voxels of the model: size of pixels, step between slices. auto: the median of the training knees. native: "
+    help="Voxels of the model: size of pixels, step between slices. auto: the median of the knees. native: "
     "images are not resampled [native where all training knees have one voxel size, else auto].",
 )
 @click.option(
@@ -276,12 +276,12 @@ def _is_given(option: str) -> bool:
 @click.argument("label_maps", type=FILE, nargs=-1, required=True)
 @click.option("--out", type=FOLDER, default="from_labels", help="Gets cohorts, dataset and models.")
 @click.option("--knees", type=click.IntRange(1), default=48, help="Knees to make from the label maps, and learn from.")
-@click.option("--epochs", type=click.IntRange(1), default=4, help="How often each slice is shown.")
-@click.option("--limit-slices", type=click.IntRange(1), default=4500, help="Slices of an epoch, of all planes.")
-@click.option("--batch-size", type=click.IntRange(1), default=4)
+@click.option("--epochs", type=click.IntRange(1), help="How often each slice is shown [4].")
+@click.option("--limit-slices", type=click.IntRange(1), help="Slices of an epoch, of all planes [4500].")
+@click.option("--batch-size", type=click.IntRange(1), help="Slices in a step, over all devices together [4].")
 @click.option(
-    "--precision", type=click.Choice(TRAINING_PRECISIONS), default="mixed_bfloat16",
-    help="Of the arithmetic; float32 where the processor has no bfloat16.",
+    "--precision", type=click.Choice(TRAINING_PRECISIONS),
+    help="Precision of the arithmetic; take float32 where the processor has no bfloat16 [mixed_bfloat16].",
 )  # fmt: skip
 @click.option("--init", metavar="FOLDER", help="Begin with the weights of a network that was trained before.")
 @click.option("--licence", default="", metavar="TEXT", help="Of the networks; it is written into their cards [none].")

@@ -42,6 +42,11 @@ class LabelNames:
                 raise ValueError(f"label values are 1 to 65535 (0 is background), got {value} for {name!r}")
         object.__setattr__(self, "names", MappingProxyType(dict(self.names)))
 
+    @property
+    def values(self) -> Mapping[str, int]:
+        """Tissue name to label value."""
+        return {name: value for value, name in self.names.items()}
+
     def check_names(self, known: Collection[str]) -> None:
         """Refuse a tissue that is not known, which is mostly a slip of the pen.
 

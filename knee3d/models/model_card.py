@@ -127,7 +127,7 @@ class ModelCard(Record):
         patients: Pseudonyms of the training and validation patients.
         data_fingerprint: A hash of the slices of all cases.
         window_rule: The name of the way in which the intensity windows of its images were found.
-        spacing_mm: Voxel size of the training knees along Inferior, Posterior, Left in mm: their median.
+        spacing_mm: Voxel size of training and validation knees along Inferior, Posterior, Left in mm: their median.
         model_spacing_mm: Name of each plane, or of the volume, to the voxel size to which images are resampled for the
             network, along Inferior, Posterior, Left in mm. Empty: the network sees images as they were scanned.
         patch: Voxels of a patch along Inferior, Posterior, Left, of a network of the volume; None for one of slices.
@@ -271,7 +271,7 @@ class SavedModelDescription(Record):
         axes: Which way the voxels of the knee run, in words.
         window: How intensities become grey values, in words.
         window_rule: The name of that way.
-        spacing_mm: Voxel size of the training knees along Inferior, Posterior, Left in mm.
+        spacing_mm: Voxel size of training and validation knees along Inferior, Posterior, Left in mm.
         model_spacing_mm: The voxel size to which images must be resampled first, along Inferior, Posterior, Left in mm;
             None: they are taken as they were scanned.
         patch: Voxels of a patch; None for slices.

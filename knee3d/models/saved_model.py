@@ -18,6 +18,7 @@ import tensorflow as tf
 from knee3d.geometry.plane import Plane
 from knee3d.models.float32_precision import exact_float32
 from knee3d.models.model_card import ModelCard, SavedModelDescription, saved_model_description, view_folder
+from knee3d.progress import root_logger_kept
 
 ASSET = Path("assets.extra") / "knee3d.json"
 """The description's place in a SavedModel: in the folder that the format leaves to its users."""
@@ -77,7 +78,8 @@ def export_saved_model(model: keras.Model, folder: Path, description: SavedModel
 
     about.get_concrete_function()
     archive.add_endpoint("about", about)
-    archive.write_out(str(folder), verbose=False)
+    with root_logger_kept():
+        archive.write_out(str(folder), verbose=False)
     (folder / ASSET).parent.mkdir()
     (folder / ASSET).write_text(told + "\n")
     loaded = tf.saved_model.load(str(folder))

@@ -26,7 +26,7 @@ from knee3d.labels.label_scheme import (
 )
 from knee3d.phantom.random_field import random_field
 
-VALUES = {name: value for value, name in LABEL_NAMES["pymskt"].names.items()}
+VALUES = LABEL_NAMES["pymskt"].values
 PLATES = (FEMORAL, MEDIAL_TIBIAL, LATERAL_TIBIAL, PATELLAR)
 _FEMORAL_SIDE = tuple(VALUES[name] for name in (FEMUR, FEMORAL))
 _TIBIAL_SIDE = tuple(

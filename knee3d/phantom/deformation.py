@@ -102,7 +102,7 @@ def thin_cartilage(labels: Volume, fraction: float) -> Volume:
     Raises:
         ValueError: A plate is there without its bone.
     """
-    values = {name: value for value, name in LABEL_NAMES["pymskt"].names.items()}
+    values = LABEL_NAMES["pymskt"].values
     array = labels.array.copy()
     for plate, bone in ((plate, BONE_OF[plate]) for plate in values if plate in BONE_OF):
         inside = labels.array == values[plate]

@@ -23,7 +23,7 @@ from knee3d.labels.label_scheme import (
 )
 from knee3d.phantom.smooth_noise import smooth_noise
 
-VALUES = {name: value for value, name in LABEL_NAMES["pymskt"].names.items()}
+VALUES = LABEL_NAMES["pymskt"].values
 CARTILAGE = tuple(VALUES[name] for name in (FEMORAL, MEDIAL_TIBIAL, LATERAL_TIBIAL, PATELLAR))
 BONE = tuple(VALUES[name] for name in (FEMUR, TIBIA, PATELLA, FIBULA))
 MENISCUS = tuple(VALUES[name] for name in (MEDIAL_MENISCUS, LATERAL_MENISCUS))

@@ -26,7 +26,7 @@ FIELD_OF_VIEW_MM = (88.0, 108.0, 84.0)
 FEMORAL_MM, TIBIAL_MM, PATELLAR_MM = 2.3, 2.4, 3.0
 _SAMPLE_MM = 0.7
 _SIZE, _PART, _ROTATION_DEG = 0.05, 0.04, 6.0
-_VALUE = {name: value for value, name in LABEL_NAMES["pymskt"].names.items()}
+_VALUE = LABEL_NAMES["pymskt"].values
 # Drawn from the top: where two layers would meet, the earlier one stays.
 _ORDER = (
     FEMUR,

@@ -26,7 +26,7 @@ from knee3d.phantom.random_field import (
     refine_coefficients,
 )
 
-VALUES = {name: value for value, name in LABEL_NAMES["pymskt"].names.items()}
+VALUES = LABEL_NAMES["pymskt"].values
 PLATES = {VALUES[plate]: VALUES[bone] for plate, bone in BONE_OF.items() if plate in VALUES}
 """The label of each plate of cartilage, and that of its bone."""
 BONES = tuple(VALUES[name] for name in (FEMUR, TIBIA, PATELLA, FIBULA))

@@ -98,10 +98,10 @@ class SamplingConfig:
         directions: Number of directions of oblique slices that one network learns.
         spread: Set of these directions: "sphere" or "radial".
         spacing: The voxels of the model. "native": the network sees images as they were scanned. "auto": images are
-            resampled to the median voxel size of the training knees. One number: the size of pixels and the step
-            between slices in mm; two, such as (0.55, 1.4) or "0.55,1.4": size and step; three: along Inferior,
-            Posterior and Left. None is "native" where the voxels of all training knees differ by 5 % at most, and
-            "auto" otherwise. Of oblique slices one number; None is the finest size of the training knees, their median.
+            resampled to the median voxel size of training and validation knees. One number: the size of pixels and the
+            step between slices in mm; two, such as (0.55, 1.4) or "0.55,1.4": size and step; three: along Inferior,
+            Posterior and Left. None is "native" where the voxels of these knees differ by 5 % at most, and "auto"
+            otherwise. Of oblique slices one number; None is the finest size of the knees, their median.
         patch: Voxels of a patch of the volume along inferior, posterior and left. None is (96, 96, 64), or what the
             training knees have if they are smaller.
     """

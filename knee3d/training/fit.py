@@ -8,6 +8,7 @@ from typing import Any
 import knee3d.tensorflow_setup  # noqa: F401
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from knee3d.labels.label_scheme import LabelScheme
@@ -176,6 +177,10 @@ def _warn_of_first_weights(name: str, ema: float | None, steps: int) -> None:
 def _warn_of_missed(task: FitTask, trainer: Trainer) -> None:
     cases = trainer.knees.of_each(task.scheme.names)
     for name, dice in zip(task.scheme.names, sum(cases[1:], cases[0]).dice, strict=True):
+        if np.isnan(dice):
+            log.warning(
+                "%s: no validation mask shows %s, as the network sees it; are its voxels too coarse?", task.name, name
+            )
         if dice == 0:
             log.warning("%s: finds no %s on validation; train longer, or look at the masks", task.name, name)
 

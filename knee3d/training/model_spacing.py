@@ -15,7 +15,7 @@ from knee3d.models.model_card import Spacing
 log = logging.getLogger(__name__)
 
 ALIKE = 1.05
-"""Voxel sizes of training knees whose ratio is at most this, along each axis, count as one size."""
+"""Voxel sizes of knees whose ratio is at most this, along each axis, count as one size."""
 MOST_TIMES = 16.0
 """How many times as many voxels as its scan a resampled knee has, at most."""
 
@@ -24,25 +24,32 @@ def model_spacings(choice: str | None, planes: Sequence[Plane], spacings_mm: np.
     """The voxel size to which images are resampled for the networks of planes, or for that of the volume.
 
     Args:
-        choice: "native": images are not resampled. "auto": the median of the training knees along each axis. One
+        choice: "native": images are not resampled. "auto": the median of the knees along each axis. One
             number: the size of pixels and the step between slices in mm; two: size and step; three: along Inferior,
-            Posterior and Left. None is "native" where the training knees have one voxel size, and "auto" otherwise.
+            Posterior and Left. None is "native" where the knees have one voxel size, and "auto" otherwise.
         planes: The planes; none is the volume.
-        spacings_mm: (knees, 3) voxel sizes of the training knees along Inferior, Posterior, Left.
+        spacings_mm: (knees, 3) voxel sizes of training and validation knees along Inferior, Posterior, Left.
 
     Returns:
         Name of each plane, or of the volume, to voxel size along Inferior, Posterior, Left; empty for native ones.
 
     Raises:
-        ValueError: The volume has no slices, and two numbers are given.
+        ValueError: The volume has no slices, and two numbers are given; or a resampled knee has more than `MOST_TIMES`
+            times as many voxels as its scan.
 
     Example:
         >>> model_spacings("0.55,1.4", [Plane.SAGITTAL], np.array([[0.36, 0.36, 0.7]]))
         {'sagittal': (0.55, 0.55, 1.4)}
     """
-    if choice is None and (spacings_mm.max(axis=0) / spacings_mm.min(axis=0)).max() > ALIKE:
+    differ = (spacings_mm.max(axis=0) / spacings_mm.min(axis=0)).max() > ALIKE
+    if choice is None and differ:
         choice = AUTO_SPACING
-        log.info("the voxels of the training knees differ by more than 5 %: images are resampled (--spacing auto)")
+        log.info("the voxels of the knees differ by more than 5 %: images are resampled (--spacing auto)")
+    if choice == NATIVE_SPACING and differ:
+        log.warning(
+            "the voxels of the knees differ by more than 5 %, and --spacing native does not resample them; knees whose "
+            "voxels differ by more than a quarter from the median will be refused"
+        )
     if choice in (None, NATIVE_SPACING):
         return {}
     names = [plane.value for plane in planes] or [SOLID]
@@ -51,21 +58,14 @@ def model_spacings(choice: str | None, planes: Sequence[Plane], spacings_mm: np.
         found: dict[str, Spacing] = dict.fromkeys(names, (first, second, third))
     else:
         found = {name: _of_numbers(spacing_numbers(str(choice)), name) for name in names}
+    _check_fineness(found, np.median(spacings_mm, axis=0))
     for name, size in found.items():
         log.info("%s: images are resampled to %s mm", name, " x ".join(f"{mm:g}" for mm in size))
     return found
 
 
-def check_model_spacings(own: Mapping[str, Spacing], spacing_mm: np.ndarray) -> None:
-    """Refuse voxels so fine that resampled knees would fill the memory and show nothing more than their scans.
-
-    Args:
-        own: Name of each view to the voxel size of the model.
-        spacing_mm: (3,) voxel size of the training knees, the median.
-
-    Raises:
-        ValueError: A resampled knee has more than `MOST_TIMES` times as many voxels as its scan.
-    """
+def _check_fineness(own: Mapping[str, Spacing], spacing_mm: np.ndarray) -> None:
+    """Refuse voxels so fine that resampled knees would fill the memory and show nothing more than their scans."""
     for name, size in own.items():
         times = float(np.prod(spacing_mm / size))
         if times > MOST_TIMES:

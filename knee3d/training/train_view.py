@@ -116,7 +116,8 @@ def _planned(
 ) -> tuple[ViewSetup, ModelCard, PretrainedNetwork | None]:
     """How knees are shown, the card before training, and the network to begin with."""
     check_unused_settings(config, view)
-    seeing = make_view_setup(view, config, dataset.of_split(Split.TRAIN))
+    # of both splits, which the folds of a cross-validation have in common: networks that are averaged see alike
+    seeing = make_view_setup(view, config, (*dataset.of_split(Split.TRAIN), *dataset.of_split(Split.VAL)))
     card = new_model_card(dataset, seeing, config.settings, options.licence, options.population)
     if is_custom_network(config.network.network):
         structure = structure_fingerprint(untrained_network(dataset.scheme.classes, config))
@@ -124,7 +125,24 @@ def _planned(
     if config.network.init is None:
         return seeing, card, None
     pretrained = find_pretrained(config.network.init, view)
+    _warn_of_other_voxels(view, card, pretrained)
     return seeing, inherit_patients(card, pretrained, dataset), pretrained
+
+
+def _warn_of_other_voxels(view: str, card: ModelCard, pretrained: PretrainedNetwork) -> None:
+    """Warn where a network begins with one that has learned the size of tissue in other pixels."""
+    theirs, mine = (_voxels_in_words(one) for one in (pretrained.card, card))
+    if theirs != mine:
+        log.warning(
+            "%s: the network in %s has learned from %s, and this training shows it %s; --spacing changes that",
+            view, pretrained.folder, theirs, mine,
+        )  # fmt: skip
+
+
+def _voxels_in_words(card: ModelCard) -> str:
+    sizes = sorted(set(card.model_spacing_mm.values()))
+    words = " and ".join(" x ".join(f"{mm:g}" for mm in size) for size in sizes)
+    return f"voxels of {words} mm" if words else "the voxels of the scans"
 
 
 def prepare_training_folder(

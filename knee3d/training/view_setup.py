@@ -15,7 +15,7 @@ from knee3d.geometry.view_names import COARSEST_MM, FINEST_MM, OBLIQUE, SHARED, 
 from knee3d.models.model_card import Spacing
 from knee3d.networks.architecture import NETWORKS, find_architecture
 from knee3d.training.config import PATCH, TrainConfig, network_name
-from knee3d.training.model_spacing import check_model_spacings, model_spacings
+from knee3d.training.model_spacing import model_spacings
 from knee3d.training.sampler import PatchSampler, Sampler, SliceSampler
 from knee3d.training.slice_stack import ObliqueStack, PlaneStack, ResampledStack, Stack
 
@@ -71,7 +71,7 @@ def make_view_setup(name: str, config: TrainConfig, cases: Sequence[Case]) -> Vi
         name: A plane's, "shared": one network for all planes, "volume", or "oblique": one network for
             `config.sampling.directions` directions.
         config: How it is trained.
-        cases: Of training: spacing and patch are the median's.
+        cases: The knees of training and validation, whose median voxels and shape decide.
 
     Raises:
         ValueError: There is no such view, or the network cannot have it.
@@ -86,7 +86,6 @@ def make_view_setup(name: str, config: TrainConfig, cases: Sequence[Case]) -> Vi
     choice = None if config.sampling.spacing is None else str(config.sampling.spacing)
     if solid:
         own = model_spacings(choice, (), spacings)
-        check_model_spacings(own, middle)
         patch = config.sampling.patch or _patch_within(cases, own.get(SOLID))
         if min(patch) < _DEEPEST:
             raise ValueError(f"a patch has {_DEEPEST} voxels or more each way, got {patch}; give a larger --patch")
@@ -100,7 +99,6 @@ def make_view_setup(name: str, config: TrainConfig, cases: Sequence[Case]) -> Vi
     if name in PLANES or name == SHARED:
         planes = list(PLANES.values()) if name == SHARED else [PLANES[name]]
         own = model_spacings(choice, planes, spacings)
-        check_model_spacings(own, middle)
         return ViewSetup(name, sampler, middle, whole_slices_only=whole, model_spacing_mm=own)
     if name != OBLIQUE:
         names = ", ".join(["all", *PLANES, SHARED, OBLIQUE])

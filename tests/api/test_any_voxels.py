@@ -79,6 +79,9 @@ def test_a_scan_that_is_too_coarse_in_two_directions_is_refused_unless_insisted_
     assert "more than 2 times as long, in two directions" in " ".join(refused.output.split())
     insisted = run_as_seen(*words, "--any-spacing")
     assert insisted.exit_code == 0, insisted.output
+    found = [json.loads(path.read_text())["flags"] for path in (tmp_path / "out").glob("*/quality.json")]
+    assert len(found) > 1
+    assert all("would see tissue more blurred than it knows; do not trust the labels" in flags[-1] for flags in found)
 
 
 @pytest.mark.slow

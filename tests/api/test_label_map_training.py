@@ -13,6 +13,7 @@ from knee3d.api.label_map_training import (
     make_training_knees,
     train_from_labels,
 )
+from knee3d.cli import main
 from knee3d.dataset.case_collection import Split
 from knee3d.dataset.manifest import read_manifest
 from knee3d.geometry.orientation import mirror_left_right
@@ -26,6 +27,9 @@ from knee3d.training.config import TrainConfig
 def test_protocols_share_all_knees_and_have_names_of_their_own():
     assert sum(one.share for one in PROTOCOLS) == pytest.approx(1)
     assert len({one.letter for one in PROTOCOLS}) == len({one.name for one in PROTOCOLS}) == len(PROTOCOLS)
+    shown = {one.name: one.help for one in main.commands["train-from-labels"].params if one.name in SETTINGS}
+    assert len(shown) == 4
+    assert all(words.endswith(f"[{SETTINGS[name]}].") for name, words in shown.items())
     assert TrainConfig().with_options(**SETTINGS).sampling.spacing == SETTINGS["spacing"]
 
 

@@ -1,6 +1,7 @@
 """What is exported says what the network says, in every way that it is loaded."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from jsonschema import Draft202012Validator
-from made_up_models import made_up_card
+from made_up_models import made_up_card, make_network
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tiny_network import TINY
 
@@ -146,6 +147,13 @@ def test_a_gpu_that_rounds_in_its_own_way_fails_no_export(tmp_path):
         for precision in backend.PRECISIONS:
             backend._computed(tmp_path, backend.Backend(precision))(np.zeros((1, 2, 2, 3), np.uint8))
     assert dict(zip(backend.PRECISIONS, seen, strict=True)) == {"float32": False, "bfloat16": True}
+
+
+def test_an_export_leaves_the_root_logger_as_it_was(tmp_path, monkeypatch):
+    """TensorFlow would set it up, and what the user sets up afterwards would have no effect."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    make_network(tmp_path, "axial", (1, 1, 1), "cartilage", 170.0)
+    assert logging.getLogger().handlers == []
 
 
 def test_a_stack_of_no_slices_is_refused_in_words(exported):

@@ -1,6 +1,8 @@
 """The voxels of a model: chosen for training, kept by the card, and used when segmenting."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,10 +16,13 @@ from knee3d.inference.resampled_view import ResampledView
 from knee3d.inference.trained_models import load_models
 from knee3d.models.model_card import load_card
 from knee3d.models.model_folder import network_fingerprint
-from knee3d.training.config import SamplingConfig, TrainConfig
-from knee3d.training.model_spacing import check_model_spacings, model_spacings
+from knee3d.postprocess.confusion_matrix import OverlapScores
+from knee3d.training import fit
+from knee3d.training.config import RunOptions, SamplingConfig, TrainConfig
+from knee3d.training.model_spacing import model_spacings
+from knee3d.training.pretrained import find_pretrained
 from knee3d.training.slice_stack import PlaneStack, ResampledStack
-from knee3d.training.train_view import train_view
+from knee3d.training.train_view import _planned, _warn_of_other_voxels, train_view
 from knee3d.training.view_setup import make_view_setup
 
 ONE = np.array([[0.36, 0.36, 0.7], [0.37, 0.36, 0.7]])
@@ -55,14 +60,18 @@ def test_what_is_no_size_is_refused(wrong):
         SamplingConfig(spacing=wrong)
 
 
-@pytest.mark.parametrize("size", [(0.55, 0.55, 1.4), (0.36, 0.36, 0.7), (0.15, 0.15, 0.7), (3.0, 3.0, 3.0)])
-def test_voxels_that_training_can_use_are_taken(size):
-    check_model_spacings({"axial": size}, ONE[0])
-
-
 def test_voxels_much_finer_than_the_scans_are_refused():
-    with pytest.raises(ValueError, match="a knee has 726 times as many voxels as its scan"):
-        check_model_spacings({"axial": (0.05, 0.05, 0.05)}, ONE[0])
+    assert model_spacings("0.15,0.7", [Plane.SAGITTAL], ONE) == {"sagittal": (0.15, 0.15, 0.7)}
+    with pytest.raises(ValueError, match="a knee has 736 times as many voxels as its scan"):
+        model_spacings("0.05", [Plane.SAGITTAL], ONE)
+
+
+def test_native_voxels_of_several_sizes_are_warned_of(caplog):
+    assert model_spacings("native", [Plane.AXIAL], MIXED) == {}
+    assert "--spacing native does not resample them" in caplog.text
+    caplog.clear()
+    assert model_spacings("native", [Plane.AXIAL], ONE) == {}
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(
@@ -122,6 +131,52 @@ def test_a_model_of_other_voxels_is_trained_and_segments_on_the_scanners_grid(ba
     assert network_fingerprint(tmp_path / "coarse", "sagittal") != before
     with pytest.raises(ValueError, match="voxels of the network"):
         train_view(balls, "sagittal", tmp_path / "coarse", TrainConfig().with_options(**options, spacing=(0.7, 1.0)))
+
+
+def test_networks_of_all_folds_get_the_same_voxels(balls):
+    """Those of training and validation knees together decide: networks that are averaged must see alike."""
+    voxels = dict(zip(("fine", "finer", "coarse"), ((0.5, 0.4, 0.7), (0.5, 0.4, 0.6), (1.0, 0.8, 1.4)), strict=True))
+    cases = [
+        replace(case, name=name, affine=case.affine @ np.diag([*(np.array(size) / case.spacing_mm), 1]))
+        for case, (name, size) in zip(balls.cases, voxels.items(), strict=False)
+    ]
+    found = []
+    for number in range(3):
+        splits = [Split.VAL if place == number else Split.TRAIN for place in range(3)]
+        fold = replace(balls, cases=tuple(replace(one, split=of) for one, of in zip(cases, splits, strict=True)))
+        found.append(_planned(fold, "sagittal", TrainConfig().with_options(network=TINY), RunOptions())[0])
+    assert [one.model_spacing_mm for one in found] == [{"sagittal": (0.5, 0.4, 0.7)}] * 3
+    assert all((one.spacing_mm == found[0].spacing_mm).all() for one in found)
+
+
+def test_other_voxels_than_those_of_the_first_network_are_warned_of(balls, tmp_path, caplog):
+    settings = {"network": TINY, "epochs": 1, "augment": "none", "encoder_weights": "none"}
+    train_view(balls, Plane.SAGITTAL, tmp_path / "first", TrainConfig().with_options(spacing=(0.7, 1.0), **settings))
+    for spacing, words in (
+        (None, "shows it the voxels of the scans"),
+        ((0.8, 1.0), "shows it voxels of 0.8 x 0.8 x 1"),
+    ):
+        caplog.clear()
+        config = TrainConfig().with_options(init=str(tmp_path / "first"), spacing=spacing, **settings)
+        pretrained = find_pretrained(tmp_path / "first", "sagittal")
+        _warn_of_other_voxels("sagittal", new_card(balls, config), pretrained)
+        assert f"has learned from voxels of 0.7 x 0.7 x 1 mm, and this training {words}" in caplog.text
+    caplog.clear()
+    _warn_of_other_voxels("sagittal", pretrained.card, pretrained)
+    assert not caplog.text
+
+
+def new_card(dataset, config):
+    return _planned(dataset, "sagittal", replace(config, network=replace(config.network, init=None)), RunOptions())[1]
+
+
+def test_a_tissue_that_no_validation_mask_shows_is_warned_of(caplog):
+    matrix = np.array([[90, 0, 3], [0, 0, 0], [2, 0, 5]])
+    knees = SimpleNamespace(of_each=lambda names: [OverlapScores(matrix, names)])
+    task = SimpleNamespace(name="axial", scheme=SimpleNamespace(names=("femoral cartilage", "patellar cartilage")))
+    fit._warn_of_missed(task, SimpleNamespace(knees=knees))
+    assert "axial: no validation mask shows femoral cartilage" in caplog.text
+    assert "patellar" not in caplog.text
 
 
 def test_the_command_refuses_what_python_refuses(balls, tmp_path):
